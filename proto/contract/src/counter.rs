@@ -1,0 +1,264 @@
+//! What the relay counts. Shards count in plain integers, the control plane in atomics; `/metrics` adds them up.
+
+macro_rules! counters {
+    ($($variant:ident $name:literal $help:literal)*) => {
+        /// One counter. Names up to [`Counter::WsStaleTerminated`] are the reference relay's and never change;
+        /// later ones are ours.
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        #[repr(u8)]
+        pub enum Counter {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Counter {
+            /// Every counter, in the order of their exposition.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in the exposition.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence for HELP.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    AdminUnauthorized "relay_admin_unauthorized_total"
+        "Admin requests without the right token."
+    AdmissionDenied "relay_admission_denied_total"
+        "Upgrades refused by validation, or whose validation failed."
+    AdmissionOk "relay_admission_ok_total"
+        "Upgrades admitted, before their claims were compared with the request."
+    BusFramesDaemonRateLimited "relay_bus_frames_daemon_rate_limited_total"
+        "Backplane frames dropped by the daemon rate limit."
+    BusFramesDropped "relay_bus_frames_dropped_total"
+        "Backplane frames nobody here was to receive."
+    BusFramesRejected "relay_bus_frames_rejected_total"
+        "Backplane frames of no valid form."
+    BusFramesToClients "relay_bus_frames_to_clients_total"
+        "Backplane frames delivered to clients."
+    BusFramesToDaemon "relay_bus_frames_to_daemon_total"
+        "Backplane frames delivered to daemons."
+    BusPublishFailed "relay_bus_publish_failed_total"
+        "Frames the backplane did not take."
+    BusPublishOk "relay_bus_publish_ok_total"
+        "Frames the backplane took."
+    BusPullFailed "relay_bus_pull_failed_total"
+        "Failed pulls from the backplane."
+    BusPullFrameTooLarge "relay_bus_pull_frame_too_large_total"
+        "Pulled frames above the frame limit."
+    BusPullInvalidSignature "relay_bus_pull_invalid_signature_total"
+        "Pulled frames with a wrong signature."
+    BusPullOk "relay_bus_pull_ok_total"
+        "Pulls that brought frames."
+    BusPullReplayedSignature "relay_bus_pull_replayed_signature_total"
+        "Pulled frames seen before."
+    BusPullStaleSignature "relay_bus_pull_stale_signature_total"
+        "Pulled frames outside the permitted age."
+    BytesClientToDaemon "relay_bytes_client_to_daemon_total"
+        "Message bytes from clients to local daemons."
+    BytesDaemonToClients "relay_bytes_daemon_to_clients_total"
+        "Message bytes of valid daemon frames."
+    ClientMessagesDropped "relay_client_messages_dropped_total"
+        "Client messages without a daemon to go to."
+    ClientMessagesRoutedBus "relay_client_messages_routed_bus_total"
+        "Client messages handed to the backplane."
+    ClientRedirect "relay_client_redirect_total"
+        "Clients told to reconnect to another relay."
+    FramesClientKexRateLimited "relay_frames_client_kex_rate_limited_total"
+        "Clients closed by the key exchange limit."
+    FramesClientPairingRateLimited "relay_frames_client_pairing_rate_limited_total"
+        "Clients closed by the pairing limit."
+    FramesClientRejectedProfileMismatch "relay_frames_client_rejected_profile_mismatch_total"
+        "Clients closed for a frame of another profile."
+    FramesClientRejectedScope "relay_frames_client_rejected_scope_total"
+        "Client frames outside the connection's scope."
+    FramesClientRejected "relay_frames_client_rejected_total"
+        "Client frames of no valid form."
+    FramesClientRuntimeRateLimited "relay_frames_client_runtime_rate_limited_total"
+        "Clients closed by a runtime limit."
+    FramesClientToDaemon "relay_frames_client_to_daemon_total"
+        "Client frames given to a local daemon."
+    FramesDaemonRateLimited "relay_frames_daemon_rate_limited_total"
+        "Daemons and workers closed by the daemon limit."
+    FramesDaemonRejectedProfileMismatch "relay_frames_daemon_rejected_profile_mismatch_total"
+        "Daemons closed for a weaker profile."
+    FramesDaemonRejected "relay_frames_daemon_rejected_total"
+        "Daemon and worker frames of no valid form."
+    FramesDaemonToClients "relay_frames_daemon_to_clients_total"
+        "Valid daemon frames, delivered or not."
+    KeyExchangeResponseDropped "relay_key_exchange_response_dropped_total"
+        "Key exchange answers nobody waits for."
+    KeyExchangeResponseRoutedBus "relay_key_exchange_response_routed_bus_total"
+        "Key exchange answers handed to the backplane."
+    KeyExchangeResponseRoutedLocal "relay_key_exchange_response_routed_local_total"
+        "Key exchange answers given to a local client."
+    PairingResponseDropped "relay_pairing_response_dropped_total"
+        "Pairing answers nobody waits for."
+    PairingResponseRoutedBus "relay_pairing_response_routed_bus_total"
+        "Pairing answers handed to the backplane."
+    PairingResponseRoutedLocal "relay_pairing_response_routed_local_total"
+        "Pairing answers given to a local client."
+    PresenceResolveFailed "relay_presence_resolve_failed_total"
+        "Failed look-ups of a daemon's relay."
+    PresenceResolveOk "relay_presence_resolve_ok_total"
+        "Look-ups of a daemon's relay."
+    PresenceUpsertFailed "relay_presence_upsert_failed_total"
+        "Failed announcements of a daemon."
+    PresenceUpsertOk "relay_presence_upsert_ok_total"
+        "Announcements of a daemon."
+    SessionEventFrameDelivered "relay_session_event_frame_delivered_total"
+        "Session events given to a subscriber."
+    SessionEventFrameDropped "relay_session_event_frame_dropped_total"
+        "Session events without a subscriber."
+    SessionEventSubscribeRejected "relay_session_event_subscribe_rejected_total"
+        "Subscriptions refused."
+    SessionEventSubscribed "relay_session_event_subscribed_total"
+        "Subscriptions made."
+    SessionEventUnsubscribed "relay_session_event_unsubscribed_total"
+        "Subscriptions ended by the client."
+    SessionFrameDropped "relay_session_frame_dropped_total"
+        "Daemon frames of a session without an owner."
+    SessionFrameRoutedBus "relay_session_frame_routed_bus_total"
+        "Daemon frames of a session handed to the backplane."
+    SessionFrameRoutedLocal "relay_session_frame_routed_local_total"
+        "Daemon frames of a session given to a local client."
+    SessionViewerPresenceFanned "relay_session_viewer_presence_fanned_total"
+        "Viewer presence frames given to other viewers."
+    SessionViewerPresenceNoPeers "relay_session_viewer_presence_no_peers_total"
+        "Viewer presence frames without another viewer."
+    SessionViewerPresenceRateLimited "relay_session_viewer_presence_rate_limited_total"
+        "Clients closed by the presence limit."
+    SessionViewerPresenceRejected "relay_session_viewer_presence_rejected_total"
+        "Viewer presence frames refused."
+    UpgradeErrors "relay_upgrade_errors_total"
+        "Upgrades whose target and Host make no URL."
+    UpgradeInvalidQuery "relay_upgrade_invalid_query_total"
+        "Upgrades with an invalid query."
+    UpgradeMissingAuth "relay_upgrade_missing_auth_total"
+        "Upgrades without a usable token."
+    UpgradeRateLimited "relay_upgrade_rate_limited_total"
+        "Upgrades refused by the attempt limit of their address."
+    UpgradeRejectedIpConnections "relay_upgrade_rejected_ip_connections_total"
+        "Upgrades refused by the connection limit of their address."
+    UpgradeRejectedTotalConnections "relay_upgrade_rejected_total_connections_total"
+        "Upgrades refused by the total connection limit."
+    UpgradeRejectedWorkspaceClients "relay_upgrade_rejected_workspace_clients_total"
+        "Upgrades refused by the client limit of their scope."
+    WorkerTransportForwardFailed "relay_worker_transport_forward_failed_total"
+        "Worker calls the platform did not answer."
+    WorkerTransportForwarded "relay_worker_transport_forwarded_total"
+        "Worker calls answered by the platform."
+    WorkerTransportRejected "relay_worker_transport_rejected_total"
+        "Worker calls outside the executor's paths."
+    WorkspaceEvictions "relay_workspace_evictions_total"
+        "Empty scopes forgotten."
+    WsConnectionsClosed "relay_ws_connections_closed_total"
+        "Registered connections that ended."
+    WsConnectionsOpened "relay_ws_connections_opened_total"
+        "Connections registered after their claims were checked."
+    WsConnectionsRejected "relay_ws_connections_rejected_total"
+        "Connections closed by the check of their claims."
+    WsFrameTooLarge "relay_ws_frame_too_large_total"
+        "Messages above the frame limit."
+    WsIdleTerminated "relay_ws_idle_terminated_total"
+        "Connections cut for silence."
+    WsSlowClientTerminated "relay_ws_slow_client_terminated_total"
+        "Connections closed because they read too slowly."
+    WsStaleTerminated "relay_ws_stale_terminated_total"
+        "Connections cut for an unanswered ping."
+    AdmissionUnavailable "relay_admission_unavailable_total"
+        "Upgrades answered 503 because the relay could not ask."
+    AdmissionExpired "relay_admission_expired_total"
+        "Upgrades whose decision did not come in time."
+    SlowReaderDroppedFrames "relay_slow_reader_dropped_frames_total"
+        "Queued messages dropped when a slow reader was closed."
+    CopiedFrames "relay_copied_frames_total"
+        "Forwarded messages whose bytes were copied on the way."
+    CopiedBytes "relay_copied_bytes_total"
+        "Bytes copied because a socket did not take them at once or a message spanned too much."
+    ReceiveStarved "relay_receive_starved_total"
+        "Receives that found no free buffer and were armed again."
+    GuestsRefused "relay_guests_refused_total"
+        "Connections closed because too many were not admitted yet."
+    HeadTimeouts "relay_head_timeouts_total"
+        "Connections closed because their request head took too long."
+    HeadRejected "relay_head_rejected_total"
+        "Requests whose head could not be read."
+    LogEntriesDropped "relay_log_entries_dropped_total"
+        "Log entries lost because the control plane was behind."
+    WorkerCallsLimited "relay_worker_calls_limited_total"
+        "Worker calls refused because too many were in flight."
+    HandedOver "relay_sockets_handed_over_total"
+        "Sockets moved to their workspace's home shard."
+}
+
+/// A value for each counter. Shape: indexed by [`Counter`] in declaration order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// Counts one.
+    #[inline]
+    pub fn count(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts several.
+    #[inline]
+    pub fn add(&mut self, counter: Counter, amount: u64) {
+        self.0[counter as usize] += amount;
+    }
+
+    /// The value so far.
+    #[inline]
+    pub fn of(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Adds another set to this one.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(&other.0) {
+            *mine += theirs;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_end_in_total() {
+        let names: HashSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        assert_eq!(names.len(), Counter::ALL.len());
+        assert!(
+            names
+                .iter()
+                .all(|name| name.starts_with("relay_") && name.ends_with("_total"))
+        );
+    }
+
+    #[test]
+    fn merging_adds_each_value() {
+        let mut a = Counters::default();
+        let mut b = Counters::default();
+        a.add(Counter::AdmissionOk, 2);
+        b.count(Counter::AdmissionOk);
+        a.merge(&b);
+        assert_eq!(a.of(Counter::AdmissionOk), 3);
+    }
+}

@@ -1,0 +1,140 @@
+//! What a shard tells the control plane.
+
+use std::net::IpAddr;
+
+use crate::{
+    AdmissionId, AdmissionRequest, ConnectionId, Counters, LogEntry, QueryId, Secret, ShardId,
+    TargetId, Tick, WorkspaceId,
+};
+
+/// One thing that happened on a shard. Lanes carry them in order.
+#[derive(Debug)]
+pub enum Event {
+    /// An upgrade waits for [`crate::Command::Admit`] or [`crate::Command::Refuse`].
+    AdmissionAsked {
+        /// The waiting connection.
+        connection: ConnectionId,
+        /// What it asks.
+        request: Box<AdmissionRequest>,
+    },
+    /// An admitted connection is gone; its ledger entry can go too.
+    Released {
+        /// The ledger entry.
+        admission: AdmissionId,
+    },
+    /// A waiting upgrade is gone before it was answered.
+    Abandoned {
+        /// The connection that waited.
+        connection: ConnectionId,
+    },
+    /// A plain HTTP request that only the control plane can answer.
+    HttpAsked {
+        /// The waiting connection.
+        connection: ConnectionId,
+        /// What it asks.
+        request: Box<ControlRequest>,
+    },
+    /// A worker asks for a call to the platform.
+    WorkerAsked {
+        /// The worker's connection.
+        connection: ConnectionId,
+        /// What it asks.
+        request: Box<WorkerRequest>,
+    },
+    /// Something an operator may want to read.
+    Logged {
+        /// When, on the shard's clock.
+        at: Tick,
+        /// What.
+        entry: Box<LogEntry>,
+    },
+    /// The answer to [`crate::Command::Report`].
+    Reported {
+        /// The question.
+        query: QueryId,
+        /// The answer.
+        report: Box<ShardReport>,
+    },
+    /// The shard has closed everything and its thread ends.
+    Stopped {
+        /// Which.
+        shard: ShardId,
+    },
+}
+
+/// A plain HTTP request passed on by a shard. `GET` only; the shard answers everything else itself.
+#[derive(Clone, Debug)]
+pub struct ControlRequest {
+    /// Path without query: one of those the control plane serves.
+    pub path: Box<str>,
+    /// Query without the question mark.
+    pub query: Option<Box<str>>,
+    /// `Authorization`, as sent.
+    pub authorization: Option<Secret>,
+    /// `x-relay-admin-token`, as sent.
+    pub admin_token: Option<Secret>,
+    /// The client's address.
+    pub address: IpAddr,
+}
+
+/// A worker's call to the platform, checked for form and path by the switchboard.
+#[derive(Clone, Debug)]
+pub struct WorkerRequest {
+    /// Echoed in the answer: JSON string content, unescaped.
+    pub request_id: String,
+    /// `GET`, `POST` or `PATCH`.
+    pub method: Box<str>,
+    /// Path and query on the platform's origin; inside the executor's own subtree.
+    pub path: String,
+    /// Headers of the allow-list, lower-case names, in the order sent.
+    pub headers: Vec<(Box<str>, String)>,
+    /// Body, absent for `GET`.
+    pub body: Option<String>,
+}
+
+/// The platform's answer to a worker's call.
+#[derive(Clone, Debug)]
+pub struct WorkerResponse {
+    /// From the request.
+    pub request_id: String,
+    /// HTTP status, or 502 when the call failed.
+    pub status: u16,
+    /// Response headers, sorted by name.
+    pub headers: Vec<(String, String)>,
+    /// Response body as text.
+    pub body: String,
+    /// Whether the platform answered at all.
+    pub forwarded: bool,
+}
+
+/// What one shard holds, current at the moment it answered.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Its counters since start.
+    pub counters: Counters,
+    /// Admitted daemons and clients.
+    pub connection_count: u64,
+    /// Scopes in its directory.
+    pub scope_count: u64,
+    /// The scopes, in order of creation; empty unless asked for.
+    pub scopes: Vec<ScopeReport>,
+    /// The shard's clock when it answered.
+    pub now: Tick,
+}
+
+/// One scope: a workspace, or one target of it.
+#[derive(Clone, Debug)]
+pub struct ScopeReport {
+    /// The workspace.
+    pub workspace_id: WorkspaceId,
+    /// The target, if the scope has one.
+    pub target_id: Option<TargetId>,
+    /// Whether a daemon is connected.
+    pub daemon_connected: bool,
+    /// The clients' ids in order of connection.
+    pub client_ids: Vec<Box<str>>,
+    /// Last connect, disconnect or message.
+    pub last_activity: Tick,
+}

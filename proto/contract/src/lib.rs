@@ -1,0 +1,32 @@
+//! What the planes say to each other: plain types, no behaviour beyond their own invariants.
+//!
+//! Both planes import this crate and nothing of each other. It does no I/O, reads no clock and starts
+//! no thread. Start with [`Event`] (what a shard tells the control plane) and [`Command`] (what the
+//! control plane tells a shard).
+#![forbid(unsafe_code)]
+
+mod claims;
+mod close;
+mod command;
+mod counter;
+mod event;
+mod grant;
+mod ids;
+mod limits;
+mod log;
+mod secret;
+mod tick;
+mod upgrade;
+
+pub use claims::{Claims, Profile, Scope};
+pub use close::{CloseCode, CloseReason};
+pub use command::Command;
+pub use counter::{Counter, Counters};
+pub use event::{ControlRequest, Event, ScopeReport, ShardReport, WorkerRequest, WorkerResponse};
+pub use grant::Grant;
+pub use ids::{AdmissionId, ConnectionId, QueryId, RelayId, ShardId, TargetId, WorkspaceId};
+pub use limits::{Heartbeat, Limits};
+pub use log::{Level, LogEntry, Value};
+pub use secret::Secret;
+pub use tick::Tick;
+pub use upgrade::{AdmissionRequest, Preflight, Refusal, Role, UpgradeRequest};
