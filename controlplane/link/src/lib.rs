@@ -1,1 +1,73 @@
-//! Placeholder.
+//! How the control plane reaches the shards, and hears from them.
+//!
+//! [`local`] builds all lanes of one process: the control side keeps [`Shards`] (commands out) and
+//! [`Events`] (events in), each shard gets a [`ShardSide`]. Nothing here waits for a shard: a lane that
+//! is full gets a bounded backlog, and a backlog that is full is an error the caller handles. The only
+//! thing to wait for is the next event.
+#![forbid(unsafe_code)]
+
+mod events;
+mod shards;
+
+use std::sync::Arc;
+
+use relay_contract::{Command, Event, ShardId};
+use relay_mailbox::{Bell, Receiver, Sender, lane};
+
+pub use events::Events;
+pub use shards::{LinkError, Shards};
+
+/// The control plane's end of all lanes.
+#[derive(Debug)]
+pub struct Link {
+    /// Commands to the shards.
+    pub shards: Shards,
+    /// Events of the shards.
+    pub events: Events,
+}
+
+/// One shard's end of its two lanes.
+#[derive(Debug)]
+pub struct ShardSide {
+    /// Which shard this is: its place in the list given to [`local`].
+    pub shard: ShardId,
+    /// What the control plane orders, oldest first. A push rings the bell given to [`local`].
+    pub commands: Receiver<Command>,
+    /// What happened. A full lane means that the control plane is behind by [`EVENTS_PER_SHARD`].
+    pub events: Sender<Event>,
+}
+
+/// Builds the lanes between the control plane and the shards of one process.
+///
+/// Shape: `shard_bells[i]` wakes shard `i`; the sides come back in the same order. Each shard has lanes
+/// of its own, so that a busy shard cannot crowd out another. Cost: the lanes' memory, taken here.
+pub fn local(shard_bells: Vec<Arc<Bell>>) -> (Link, Vec<ShardSide>) {
+    let (wakeup, control_bell) = events::Wakeup::new();
+    let mut commands_out = Vec::with_capacity(shard_bells.len());
+    let mut events_in = Vec::with_capacity(shard_bells.len());
+    let mut sides = Vec::with_capacity(shard_bells.len());
+    for (shard, bell) in (0u16..).map(ShardId).zip(shard_bells) {
+        let (command_sender, commands) = lane(COMMANDS_PER_SHARD, bell);
+        let (events, event_receiver) = lane(EVENTS_PER_SHARD, Arc::clone(&control_bell));
+        commands_out.push(command_sender);
+        events_in.push(event_receiver);
+        sides.push(ShardSide {
+            shard,
+            commands,
+            events,
+        });
+    }
+    let link = Link {
+        shards: Shards::new(commands_out),
+        events: Events::new(events_in, control_bell, wakeup),
+    };
+    (link, sides)
+}
+
+/// Commands that wait for one shard before a backlog begins. Protects memory from a shard that hangs;
+/// a shard empties its lane every turn, so a full one is a few milliseconds of a storm of upgrades.
+pub const COMMANDS_PER_SHARD: usize = 1024;
+
+/// Events of one shard that wait for the control plane. Protects memory from a control plane that
+/// hangs. Reached: the shard answers new upgrades 503 and counts the log entries it lost.
+pub const EVENTS_PER_SHARD: usize = 4096;
