@@ -1,0 +1,97 @@
+//! What a decision asks the shard to do.
+
+use relay_contract::{AdmissionId, CloseReason, ConnectionId, LogEntry, WorkerRequest};
+
+/// One thing to do, for the shard to perform.
+#[derive(Debug)]
+pub enum Effect {
+    /// Send the message being judged, as one text frame, its text unchanged.
+    Forward {
+        /// Who receives it.
+        to: ConnectionId,
+    },
+    /// Send a text of the relay's own, as one text frame.
+    Send {
+        /// Who receives it.
+        to: ConnectionId,
+        /// JSON.
+        text: Box<[u8]>,
+    },
+    /// Send a ping without payload.
+    Ping {
+        /// Who is to answer.
+        to: ConnectionId,
+    },
+    /// Send a close frame behind what is queued, then end TCP once the peer has answered. For
+    /// [`CloseReason::BufferOverflow`] whole queued frames are dropped first.
+    Close {
+        /// Who goes.
+        connection: ConnectionId,
+        /// Code and text of the close frame.
+        reason: CloseReason,
+    },
+    /// Cut TCP without a close frame.
+    Terminate {
+        /// Who goes.
+        connection: ConnectionId,
+    },
+    /// Make a worker's call; the answer comes back as [`crate::Input::WorkerReply`].
+    CallPlatform {
+        /// The worker.
+        from: ConnectionId,
+        /// The call, inside the worker's own paths.
+        request: Box<WorkerRequest>,
+    },
+    /// Tell the control plane that an admitted connection is gone.
+    Release {
+        /// Its ledger entry.
+        admission: AdmissionId,
+    },
+    /// Pass an entry to the log.
+    Log(Box<LogEntry>),
+}
+
+/// The effects of one or more inputs, in the order to perform them.
+///
+/// Cost: keeps its memory when drained or cleared, so it stops allocating once it has grown to its
+/// working size.
+#[derive(Debug, Default)]
+pub struct Effects(Vec<Effect>);
+
+impl Effects {
+    /// No effects.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an effect behind the others.
+    #[inline]
+    pub fn push(&mut self, effect: Effect) {
+        self.0.push(effect);
+    }
+
+    /// Takes all effects out, first to last.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+        self.0.drain(..)
+    }
+
+    /// Forgets all effects.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Looks at the effects, first to last.
+    pub fn iter(&self) -> impl Iterator<Item = &Effect> + '_ {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

@@ -1,0 +1,96 @@
+//! What happens to a switchboard.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use relay_contract::{ConnectionId, Grant, Limits, WorkerResponse};
+
+use crate::{Envelope, Invalid};
+
+/// One thing that happened. An input that names a connection the switchboard does not know, or no
+/// longer knows, changes nothing.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The upgrade's 101 is queued. The claims are compared with the request now.
+    Opened {
+        /// The new connection.
+        connection: ConnectionId,
+        /// What admission found.
+        grant: Box<Grant>,
+    },
+    /// A whole message arrived.
+    Message {
+        /// Who sent it.
+        from: ConnectionId,
+        /// What it is.
+        message: Message<'a>,
+    },
+    /// A message larger than allowed began; the shard closes with 1009 itself.
+    TooLarge {
+        /// Who sent it.
+        from: ConnectionId,
+    },
+    /// The peer broke the protocol; the shard closes with 1002 or 1007 itself.
+    ProtocolError {
+        /// Who broke it.
+        from: ConnectionId,
+    },
+    /// A pong arrived.
+    Pong {
+        /// Who sent it.
+        from: ConnectionId,
+    },
+    /// Bytes that [`crate::Effect::Forward`] and [`crate::Effect::Send`] had queued left for the kernel,
+    /// headers included. Frames the shard makes itself and pings are not part of the count.
+    Sent {
+        /// Whose queue became shorter.
+        to: ConnectionId,
+        /// By how much.
+        bytes: usize,
+    },
+    /// The answer to [`crate::Effect::CallPlatform`].
+    WorkerReply {
+        /// The worker.
+        to: ConnectionId,
+        /// The answer.
+        response: &'a WorkerResponse,
+    },
+    /// A close frame arrived. Nothing is routed to or from the connection any more; its socket must be
+    /// gone within `close_timeout`.
+    Closing {
+        /// Who leaves.
+        connection: ConnectionId,
+    },
+    /// The socket is gone, for whatever reason.
+    Closed {
+        /// Who left.
+        connection: ConnectionId,
+    },
+    /// Deadlines up to now are due.
+    Elapsed,
+    /// Limits changed. A version that is not newer is ignored.
+    SetLimits(Arc<Limits>),
+    /// Everybody has to go.
+    Stop,
+}
+
+/// A whole message, scanned.
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    /// Payload bytes, as they would be forwarded.
+    pub bytes: usize,
+    /// What the scanner found.
+    pub envelope: Result<&'a Envelope<'a>, Invalid>,
+    /// Gives the text in one piece. Called for rare kinds only, at most once.
+    pub text: &'a dyn Fn() -> Cow<'a, [u8]>,
+}
+
+impl fmt::Debug for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither text nor members: they belong to the peers.
+        f.debug_struct("Message")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
