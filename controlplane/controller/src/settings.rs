@@ -1,0 +1,219 @@
+//! What the controller is told at its start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_contract::{Limits, Secret};
+use url::Url;
+
+/// Everything the controller needs to know, already parsed. A value that exists is valid: the program
+/// checks the environment before it makes one.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The program's version, for `relay_info` and `/node`.
+    pub version: &'static str,
+    /// This relay among those that share a backplane. `RELAY_ID`
+    pub relay_id: String,
+    /// The word for the mode, as shown: `dev`, `staging`, `prod`. `RELAY_MODE`
+    pub mode: &'static str,
+    /// The address bound, as configured. `HOST`
+    pub host: String,
+    /// The port bound. `RELAY_LISTEN_PORT`
+    pub port: u16,
+    /// The platform's URL as configured, for `/state` and `relay_started`. `SERVER_URL`
+    pub server_url: String,
+    /// Where worker calls go: the origin of `SERVER_URL`, or of `RELAY_VALIDATE_URL` without one.
+    pub platform: Url,
+    /// Where tokens are validated, used as given. The internal key is sent here.
+    pub validate_url: Url,
+    /// Where clients reach this relay. `RELAY_PUBLIC_WS_BASE_URL`
+    pub public_ws_url: String,
+    /// The shared secret of relay and platform. `RELAY_INTERNAL_KEY`
+    pub internal_key: Option<Secret>,
+    /// Who decides about a token. `RELAY_ADMISSION`
+    pub admission: Admission,
+    /// Local token checks; needed for every admission but [`Admission::Validate`].
+    pub jwks: Option<JwksSettings>,
+    /// The whole of a validate call, from first to last byte. `RELAY_ADMISSION_TIMEOUT_MS`
+    pub admission_timeout: Duration,
+    /// Bytes of a validate answer. Reached: refused. `RELAY_ADMISSION_MAX_RESPONSE_BYTES`
+    pub admission_response_bytes_max: usize,
+    /// The whole of any other internal call. `RELAY_INTERNAL_API_TIMEOUT_MS`
+    pub internal_timeout: Duration,
+    /// Bytes of the answer to any other internal call. `RELAY_INTERNAL_API_MAX_RESPONSE_BYTES`
+    pub internal_response_bytes_max: usize,
+    /// How the platform's TLS is judged, and what we show it.
+    pub platform_tls: PlatformTls,
+    /// Who may read `/state`, `/logs`, `/metrics` and `/node`.
+    pub admin: AdminAccess,
+    /// Shows `serverUrl`, TLS and the public URL in `/state`, and details in `/logs`.
+    /// `RELAY_HEALTH_VERBOSE`
+    pub health_verbose: bool,
+    /// Shows identifiers of clients and targets in `/state`. `RELAY_STATE_INCLUDE_CLIENT_IDS`
+    pub state_includes_client_ids: bool,
+    /// Entries `/logs` remembers. `MAX_LOGS`
+    pub log_entries_max: usize,
+    /// How connections of peers are encrypted, for display.
+    pub tls: TlsFacts,
+    /// How relays share frames, for display.
+    pub backplane: BackplaneFacts,
+    /// Caps judged at every upgrade.
+    pub caps: Caps,
+    /// The first version of the shards' limits, for `relay_started`.
+    pub limits: Arc<Limits>,
+    /// The driver the shards run on, for `/node` and `relay_info`.
+    pub driver: &'static str,
+    /// Time peers have to leave at shutdown. `RELAY_DRAIN_MS`
+    pub drain: Duration,
+}
+
+/// Who decides about a token. Source: relay specification, section 0b.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Admission {
+    /// The platform alone, as the reference does.
+    Validate,
+    /// The key set alone; the platform is not asked.
+    Jwks,
+    /// The key set refuses what it proves bad; the platform decides about the rest.
+    Both,
+}
+
+impl Admission {
+    /// The word for it in the environment.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Validate => "validate",
+            Self::Jwks => "jwks",
+            Self::Both => "both",
+        }
+    }
+}
+
+/// What a token is checked against locally.
+#[derive(Clone, Debug)]
+pub struct JwksSettings {
+    /// Where the key set is fetched. No key of ours is sent there. `RELAY_JWKS_URL`
+    pub url: Url,
+    /// The `iss` a token must have, if any is demanded. `RELAY_JWT_ISSUER`
+    pub issuer: Option<String>,
+    /// The `aud` a token must name, if any is demanded. `RELAY_JWT_AUDIENCE`
+    pub audience: Option<String>,
+    /// How far clocks may disagree about `exp` and `nbf`. `RELAY_JWT_LEEWAY_SECS`
+    pub leeway: Duration,
+}
+
+/// TLS towards the platform. Source: relay specification, section 15.
+#[derive(Clone, Debug, Default)]
+pub struct PlatformTls {
+    /// Whether its certificate is checked. `RELAY_SERVER_TLS_VERIFY`
+    pub verify: Verify,
+    /// PEM file that replaces the system's roots. `RELAY_SERVER_CA_CERT_PATH`
+    pub ca_path: Option<PathBuf>,
+    /// What we show the platform.
+    pub client: Option<ClientCertificate>,
+}
+
+/// Whether a certificate is checked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Verify {
+    /// Yes, except for the host `localhost` and hosts below `.test`.
+    #[default]
+    Auto,
+    /// Yes.
+    Always,
+    /// No.
+    Never,
+}
+
+/// Our certificate, read again when its files change.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// PEM file of the chain. `RELAY_SERVER_CLIENT_CERT_PATH`
+    pub cert_path: PathBuf,
+    /// PEM file of its key. `RELAY_SERVER_CLIENT_KEY_PATH`
+    pub key_path: PathBuf,
+    /// Opens the key, if it is encrypted (PKCS #8). `RELAY_SERVER_CLIENT_KEY_PASSPHRASE`
+    pub passphrase: Option<Secret>,
+}
+
+/// Who may read what the operator reads.
+#[derive(Clone, Debug, Default)]
+pub struct AdminAccess {
+    /// Whether these paths exist at all. `RELAY_ENABLE_ADMIN_HTTP`
+    pub enabled: bool,
+    /// What a request must show; without one every request is refused. `RELAY_ADMIN_TOKEN`, trimmed.
+    pub token: Option<Secret>,
+}
+
+/// TLS of the relay's own port, for display.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFacts {
+    /// Whether the relay's port speaks TLS by itself.
+    pub enabled: bool,
+    /// `RELAY_TLS_HOST`
+    pub host: String,
+    /// `RELAY_TLS_CERT_PATH`, when TLS is on.
+    pub cert_path: Option<String>,
+    /// `RELAY_TLS_KEY_PATH`, when TLS is on.
+    pub key_path: Option<String>,
+}
+
+/// How relays share frames, for display.
+#[derive(Clone, Debug)]
+pub struct BackplaneFacts {
+    /// `single`, `server` or `redis`. `RELAY_BACKPLANE_MODE`
+    pub mode: &'static str,
+    /// `RELAY_BUS_ENABLED`
+    pub bus_enabled: bool,
+    /// `RELAY_CLIENT_REDIRECT_ENABLED`
+    pub client_redirect_enabled: bool,
+    /// `RELAY_BUS_POLL_INTERVAL_MS`
+    pub bus_poll_interval_ms: u64,
+    /// `RELAY_BUS_PULL_LIMIT`
+    pub bus_pull_limit: u64,
+    /// `RELAY_BUS_PULL_WAIT_MS`
+    pub bus_pull_wait_ms: u64,
+}
+
+/// Caps that hold for the whole relay, exactly, whatever the number of shards.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Caps {
+    /// Daemons and clients at a time. Reached: 503. `RELAY_MAX_TOTAL_CONNECTIONS`
+    pub connections_max: usize,
+    /// Connections of one address at a time, workers too. Reached: 429. `RELAY_MAX_CONNECTIONS_PER_IP`
+    pub connections_per_address_max: usize,
+    /// Clients of one scope at a time. Reached: 429. `RELAY_MAX_CLIENTS_PER_WORKSPACE`
+    pub clients_per_scope_max: usize,
+    /// Upgrade attempts of one address per minute. Reached: 429. `RELAY_UPGRADE_RATE_PER_MINUTE`
+    pub upgrades_per_minute: u32,
+    /// Addresses whose attempts are remembered; the least recently seen goes.
+    /// `RELAY_UPGRADE_BUCKET_MAX`
+    pub upgrade_addresses_max: usize,
+    /// Upgrades that wait for their validation at a time. Protects memory and the platform from a flood
+    /// of tokens. Reached: 503 with `Retry-After`.
+    pub pending_admissions_max: usize,
+    /// Worker calls in flight at a time. Reached: the call is answered 503.
+    pub worker_calls_max: usize,
+    /// The whole of a worker call.
+    pub worker_timeout: Duration,
+    /// Bytes of the answer to a worker call. Reached: the call is answered 502.
+    pub worker_response_bytes_max: usize,
+}
+
+impl Default for Caps {
+    /// The reference's defaults where it has them.
+    fn default() -> Self {
+        Self {
+            connections_max: 2000,
+            connections_per_address_max: 50,
+            clients_per_scope_max: 100,
+            upgrades_per_minute: 120,
+            upgrade_addresses_max: 50_000,
+            pending_admissions_max: 1024,
+            worker_calls_max: 256,
+            worker_timeout: Duration::from_secs(30),
+            worker_response_bytes_max: 4 << 20,
+        }
+    }
+}
