@@ -1,0 +1,227 @@
+//! The steps, and which of them make up CI and the nightly run.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::step::Step;
+use crate::workspace::{Workspace, cargo};
+use crate::{components, suite, tidy};
+
+/// Drivers that every whole-process check runs on.
+pub(crate) const DRIVERS: [&str; 2] = ["uring", "epoll"];
+
+/// Makes steps for one checkout.
+pub(crate) struct Pipeline {
+    target: PathBuf,
+    root: PathBuf,
+}
+
+impl Pipeline {
+    /// Asks Cargo where things are.
+    pub(crate) fn new() -> Result<Self> {
+        let workspace = Workspace::load()?;
+        Ok(Self {
+            target: workspace.target_directory,
+            root: workspace.workspace_root,
+        })
+    }
+
+    /// Everything a change must pass. Cheap steps come first; two builds serve all the others.
+    pub(crate) fn ci(&self, driver_filter: Option<&str>) -> Result<Vec<Step>> {
+        let mut steps = vec![
+            Step::ours(
+                "components",
+                "cargo xtask components",
+                components::ensure_present,
+            )
+            .advise("install what is named above, or run as root"),
+            Self::format(),
+            tidy_step(),
+        ];
+        steps.extend(Self::deny());
+        steps.push(Self::lint());
+        steps.push(Self::doc());
+        steps.push(
+            Step::ours("tests", "cargo xtask test", suite::test)
+                .advise("run the failing test alone: cargo test -p <crate> <name>"),
+        );
+        steps.push(self.fuzz_smoke()?);
+        steps.push(Self::build());
+        steps.push(self.simulator(300)?);
+        steps.extend(self.conformance(driver_filter, &[])?);
+        steps.push(
+            Step::ours("end to end", "cargo xtask e2e", end_to_end)
+                .advise("run one alone: RELAY_BIN=… RELAY_DRIVER=… cargo test -p relay-e2e <name>"),
+        );
+        Ok(steps)
+    }
+
+    /// What takes too long for every change.
+    pub(crate) fn nightly(&self) -> Result<Vec<Step>> {
+        let mut steps = vec![Self::build(), self.simulator(20_000)?];
+        steps.extend(self.conformance(None, &["--env", "RELAY_SHARDS=4"])?);
+        steps.push(
+            Step::program(
+                "loom",
+                &cargo(),
+                &["test", "--release", "-p", "relay-mailbox"],
+            )
+            .with("RUSTFLAGS", "--cfg loom")
+            .with("CARGO_TARGET_DIR", self.path(&self.target.join("loom"))?)
+            .advise("the lanes lose a wake-up in the interleaving printed above"),
+        );
+        steps.push(
+            Step::program(
+                "miri",
+                "cargo",
+                &["+nightly", "miri", "test", "-p", "relay-mailbox"],
+            )
+            .with("CARGO_TARGET_DIR", self.path(&self.target.join("miri"))?)
+            .advise("if miri is missing: rustup +nightly component add miri"),
+        );
+        steps.extend(self.fuzz(600)?);
+        steps.push(
+            Step::program("advisories", &cargo(), &["deny", "check"])
+                .advise("if cargo-deny is missing: cargo install cargo-deny --locked"),
+        );
+        Ok(steps)
+    }
+
+    /// rustfmt and clippy.
+    pub(crate) fn style() -> Vec<Step> {
+        vec![Self::format(), Self::lint()]
+    }
+
+    /// The seeded simulator.
+    pub(crate) fn simulator(&self, seeds: u32) -> Result<Step> {
+        let seeds = seeds.to_string();
+        let program = self.release("relay-sim")?;
+        let step = Step::program("simulator", &program, &["--seeds", &seeds]);
+        Ok(step.advise("the seed printed above fails the same way every time: relay-sim --seed N"))
+    }
+
+    /// The recorded scenarios, once per driver.
+    pub(crate) fn conformance(&self, driver: Option<&str>, extra: &[&str]) -> Result<Vec<Step>> {
+        let program = self.release("relay-conformance")?;
+        let relay = self.release("relay")?;
+        let drivers = DRIVERS
+            .iter()
+            .filter(|name| driver.is_none_or(|only| only == **name));
+        let steps = drivers.map(|driver| {
+            let arguments = [&["--relay", relay.as_str(), "--driver", driver], extra].concat();
+            Step::program(&format!("conformance, {driver}"), &program, &arguments)
+                .advise("run one alone: relay-conformance --driver … --scenario <group>/<name>")
+        });
+        Ok(steps.collect())
+    }
+
+    /// The fuzz targets' bodies over their corpus and seeded mutations, without a fuzzer.
+    pub(crate) fn fuzz_smoke(&self) -> Result<Step> {
+        let manifest = self.root.join("fuzz/Cargo.toml");
+        let target = self.target.join("fuzz");
+        let arguments = [
+            &["test", "--release", "--lib", "--tests"],
+            ["--manifest-path", self.path(&manifest)?].as_slice(),
+            &["--target-dir", self.path(&target)?],
+        ]
+        .concat();
+        let step = Step::program("fuzz smoke", &cargo(), &arguments);
+        Ok(step.advise("add the input printed above as a vector, then fix the parser"))
+    }
+
+    /// Every fuzz target under libFuzzer for `secs` seconds.
+    pub(crate) fn fuzz(&self, secs: u32) -> Result<Vec<Step>> {
+        let manifest = self.root.join("fuzz/Cargo.toml");
+        let text = std::fs::read_to_string(&manifest).context("fuzz/Cargo.toml")?;
+        let manifest: toml::Table = text.parse().context("fuzz/Cargo.toml")?;
+        let bins = manifest.get("bin").and_then(toml::Value::as_array);
+        let names = bins
+            .into_iter()
+            .flatten()
+            .filter_map(|bin| bin.get("name")?.as_str());
+        let limit = format!("-max_total_time={secs}");
+        let steps = names.map(|name| {
+            // libFuzzer's instrumentation is unstable; the pinned compiler has it behind this
+            // variable.
+            Step::program(
+                &format!("fuzz {name}"),
+                "cargo",
+                &["fuzz", "run", name, "--", &limit],
+            )
+            .with("RUSTC_BOOTSTRAP", "1")
+            .advise("minimise the input (cargo fuzz tmin), add it as a vector, fix the parser")
+        });
+        Ok(steps.collect())
+    }
+
+    /// The programs, as they ship. One build for simulator, conformance and end-to-end tests.
+    pub(crate) fn build() -> Step {
+        let arguments = [
+            "build",
+            "--release",
+            "--workspace",
+            "--bins",
+            "--exclude",
+            "xtask",
+        ];
+        Step::program("release build", &cargo(), &arguments)
+    }
+
+    /// Documentation, where a broken link is an error.
+    pub(crate) fn doc() -> Step {
+        Step::program(
+            "documentation",
+            &cargo(),
+            &["doc", "--workspace", "--no-deps"],
+        )
+        .with("RUSTDOCFLAGS", "-D warnings")
+        .advise("mostly links: name items by their path, private ones in plain backticks")
+    }
+
+    fn format() -> Step {
+        Step::program("format", &cargo(), &["fmt", "--all", "--check"]).advise("cargo fmt --all")
+    }
+
+    fn lint() -> Step {
+        let arguments = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        Step::program("clippy", &cargo(), &arguments)
+            .advise("fix it, or #[expect(lint, reason = \"…\")] where the lint is wrong")
+    }
+
+    /// cargo-deny where it is installed; tidy has checked all of it but the advisories.
+    fn deny() -> Option<Step> {
+        components::is_in_path("cargo-deny").then(|| {
+            Step::program("cargo deny", &cargo(), &["deny", "check"])
+                .advise("raise the dependency, or write the exception with its reason in deny.toml")
+        })
+    }
+
+    fn release(&self, program: &str) -> Result<String> {
+        Ok(self
+            .path(&self.target.join("release").join(program))?
+            .to_owned())
+    }
+
+    fn path<'a>(&self, path: &'a std::path::Path) -> Result<&'a str> {
+        path.to_str().context("the checkout's path is not UTF-8")
+    }
+}
+
+fn tidy_step() -> Step {
+    Step::ours("tidy", "cargo xtask tidy", tidy::run)
+        .advise("each finding above names its rule; docs/checks.md says what the rules are for")
+}
+
+/// The end-to-end tests on both drivers.
+pub(crate) fn end_to_end() -> Result<()> {
+    let relay = Workspace::load()?.target_directory.join("release/relay");
+    suite::end_to_end(&relay, &DRIVERS)
+}
