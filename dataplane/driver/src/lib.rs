@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The only room that talks to the kernel.
+//!
+//! A shard owns one [`Driver`]: it queues operations, takes a turn, and gets [`Completion`]s as plain
+//! values. Received bytes come as a [`Lease`] on a buffer of the driver's [`BufferPool`]; what is sent
+//! goes out as a [`Batch`] of [`Chunk`]s, which may point into the same buffers.
+//!
+//! There is no future and no waker here, no protocol, and no decision about connections. `unsafe` is
+//! denied except in the modules that say why they need it. Start with [`Driver`].
+#![deny(unsafe_code)]
+
+mod batch;
+mod chunk;
+mod completion;
+mod config;
+mod driver;
+mod message;
+mod pool;
+mod stats;
+
+pub use batch::{Batch, BatchFull};
+pub use chunk::Chunk;
+pub use completion::{Completion, End, SendError};
+pub use config::Config;
+pub use driver::{Driver, DriverError, Key, SendMode, TableFull};
+pub use pool::{BufferPool, Lease, Shared, Slice};
+pub use stats::DriverStats;

@@ -1,0 +1,100 @@
+//! What comes back from the kernel.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::{Batch, Key, Lease};
+
+/// One thing that happened. `S` is the driver's [`Socket`](crate::Driver::Socket).
+#[derive(Debug)]
+pub enum Completion<S> {
+    /// Somebody connected.
+    Accepted {
+        /// In blocking mode, without Nagle's delay.
+        socket: S,
+        /// The other end.
+        peer: SocketAddr,
+    },
+    /// Accepting failed for a reason of ours, mostly a lack of descriptors; it goes on after a pause.
+    AcceptFailed(io::Error),
+    /// Bytes arrived.
+    Received {
+        /// From whom.
+        key: Key,
+        /// One byte or more.
+        lease: Lease,
+    },
+    /// No more bytes will come from the receive that was asked for.
+    ReceiveEnded {
+        /// From whom.
+        key: Key,
+        /// Why.
+        end: End,
+    },
+    /// A send is done.
+    Sent {
+        /// To whom.
+        key: Key,
+        /// The batch, as it was handed in.
+        batch: Box<Batch>,
+        /// Bytes the kernel took: all of them, or as many as the mode allows.
+        outcome: Result<usize, SendError>,
+    },
+    /// The socket is closed and its slot free again.
+    Closed {
+        /// Which.
+        key: Key,
+    },
+}
+
+/// Why a receive ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// The peer finished its side of the stream.
+    Eof,
+    /// The peer cut the connection.
+    Reset,
+    /// The kernel says otherwise; the value is its `errno`.
+    Failed(i32),
+    /// We closed the connection.
+    Cancelled,
+}
+
+impl End {
+    /// Reads an `errno` of a receive.
+    pub(crate) fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::ECONNRESET | libc::EPIPE => Self::Reset,
+            libc::ECANCELED => Self::Cancelled,
+            other => Self::Failed(other),
+        }
+    }
+}
+
+/// Why a send took nothing and never will.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SendError {
+    /// The peer cut the connection.
+    #[error("the peer cut the connection")]
+    Reset,
+    /// The kernel says otherwise; the value is its `errno`.
+    #[error("the kernel failed to send: errno {0}")]
+    Failed(i32),
+    /// We closed the connection.
+    #[error("the connection was closed")]
+    Cancelled,
+    /// Another send of this connection was in flight: a mistake of the caller.
+    #[error("another send is in flight")]
+    Busy,
+}
+
+impl SendError {
+    /// Reads an `errno` of a send.
+    pub(crate) fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::ECONNRESET | libc::EPIPE => Self::Reset,
+            libc::ECANCELED => Self::Cancelled,
+            other => Self::Failed(other),
+        }
+    }
+}

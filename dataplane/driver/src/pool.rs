@@ -1,0 +1,447 @@
+//! The buffers bytes are received into, and the handles on parts of them.
+//!
+//! Safe code will not do: the kernel fills these buffers behind the compiler's back, and one buffer is
+//! cut into parts that are mutable and shared at the same time. The module keeps two promises. Every
+//! byte belongs to at most one [`Lease`], or to any number of [`Slice`]s and no lease. And a buffer is
+//! in the kernel's hands only while no handle on it exists.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+/// A fixed number of equal buffers in one piece of memory. A clone is another handle on the same pool.
+///
+/// Shape: one page-aligned region, never moved, zeroed once. Reference counts are plain integers, so
+/// neither the pool nor any handle leaves its thread.
+#[derive(Clone)]
+pub struct BufferPool {
+    pool: Rc<Pool>,
+}
+
+/// Unique access to received bytes. When the last handle on a buffer goes, the buffer returns.
+pub struct Lease {
+    region: Region,
+}
+
+/// Shared access to received bytes, to be cut into [`Slice`]s.
+#[derive(Clone)]
+pub struct Shared {
+    slice: Slice,
+}
+
+/// Shared access to a part of a buffer. Cost of a clone: two increments.
+#[derive(Clone)]
+pub struct Slice {
+    region: Region,
+}
+
+struct Pool {
+    memory: NonNull<u8>,
+    layout: Layout,
+    buffer_bytes: usize,
+    /// Handles per buffer.
+    references: Box<[Cell<u32>]>,
+    /// Buffers without handles that the driver has not taken back yet. Never grows: it was made with
+    /// room for all.
+    returned: RefCell<Vec<u16>>,
+    in_use: Cell<usize>,
+}
+
+/// `len` bytes of buffer `id`, from `start`; one of the buffer's references.
+struct Region {
+    pool: Rc<Pool>,
+    start: u32,
+    len: u32,
+    id: u16,
+}
+
+impl BufferPool {
+    /// Takes the memory for `count` buffers of `bytes` each.
+    ///
+    /// # Panics
+    /// When either is zero, or the memory is not to be had: nothing can be received without.
+    pub fn new(count: u16, bytes: u32) -> Self {
+        assert!(count > 0 && bytes > 0, "a pool has at least one byte");
+        let buffer_bytes = bytes as usize;
+        let layout = Layout::from_size_align(usize::from(count) * buffer_bytes, PAGE_BYTES)
+            .expect("2^16 buffers of 2^32 bytes are less than isize::MAX");
+        // SAFETY: the layout's size is not zero, because count and bytes are not.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
+        let pool = Pool {
+            memory,
+            layout,
+            buffer_bytes,
+            references: (0..count).map(|_| Cell::new(0)).collect(),
+            // The lowest id comes out first.
+            returned: RefCell::new((0..count).rev().collect()),
+            in_use: Cell::new(0),
+        };
+        Self {
+            pool: Rc::new(pool),
+        }
+    }
+
+    /// Buffers in the pool.
+    pub fn buffer_count(&self) -> usize {
+        self.pool.references.len()
+    }
+
+    /// Bytes of one buffer.
+    pub fn buffer_bytes(&self) -> usize {
+        self.pool.buffer_bytes
+    }
+
+    /// Buffers that some handle points into.
+    pub fn in_use(&self) -> usize {
+        self.pool.in_use.get()
+    }
+
+    /// A whole free buffer, its contents those of its last use.
+    pub fn lease(&self) -> Option<Lease> {
+        let id = self.take()?;
+        Some(self.lease_of(id, self.pool.buffer_bytes))
+    }
+
+    /// Takes a buffer without handles out of the pool, for the kernel to fill.
+    pub(crate) fn take(&self) -> Option<u16> {
+        self.pool.returned.borrow_mut().pop()
+    }
+
+    /// Whether a buffer waits to be taken.
+    pub(crate) fn has_returned(&self) -> bool {
+        !self.pool.returned.borrow().is_empty()
+    }
+
+    /// The first handle on a buffer that was taken; the kernel is done with it and wrote `len` bytes.
+    ///
+    /// # Panics
+    /// When the buffer has handles, or `len` is more than it holds: the kernel and we disagree then
+    /// about who owns the memory.
+    pub(crate) fn lease_of(&self, id: u16, len: usize) -> Lease {
+        let references = &self.pool.references[usize::from(id)];
+        assert_eq!(references.get(), 0, "a taken buffer has no handles");
+        assert!(
+            len <= self.pool.buffer_bytes,
+            "a buffer holds no more than its size"
+        );
+        references.set(1);
+        self.pool.in_use.set(self.pool.in_use.get() + 1);
+        let len = u32::try_from(len).expect("a buffer's size was given as u32");
+        Lease {
+            region: Region {
+                pool: Rc::clone(&self.pool),
+                start: 0,
+                len,
+                id,
+            },
+        }
+    }
+
+    /// Where the kernel finds a buffer.
+    pub(crate) fn address(&self, id: u16) -> u64 {
+        self.pool.buffer(id).as_ptr().addr() as u64
+    }
+}
+
+impl Lease {
+    /// Keeps the first `len` bytes and forgets the rest.
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len() {
+            self.region.len = len as u32;
+        }
+    }
+
+    /// Cuts off the first `at` bytes as a lease of their own; `self` keeps the rest.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn split_to(&mut self, at: usize) -> Self {
+        let front = self.region.part(0..at);
+        // From here on the two share no byte, so each remains unique.
+        self.region.start += front.len;
+        self.region.len -= front.len;
+        Self { region: front }
+    }
+
+    /// Gives up writing for sharing. Cost: nothing.
+    pub fn freeze(self) -> Shared {
+        Shared {
+            slice: Slice {
+                region: self.region,
+            },
+        }
+    }
+}
+
+impl Shared {
+    /// A part of it.
+    ///
+    /// # Panics
+    /// When the range is not inside.
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        self.slice.slice(range)
+    }
+
+    /// All of it.
+    pub fn into_slice(self) -> Slice {
+        self.slice
+    }
+}
+
+impl Slice {
+    /// A part of it.
+    ///
+    /// # Panics
+    /// When the range is not inside.
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        Self {
+            region: self.region.part(range),
+        }
+    }
+
+    /// Forgets the first `count` bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        assert!(
+            count <= self.len(),
+            "only bytes that are there can be passed"
+        );
+        self.region.start += count as u32;
+        self.region.len -= count as u32;
+    }
+}
+
+impl Region {
+    /// Another reference, on a part of the same bytes.
+    fn part(&self, range: Range<usize>) -> Self {
+        assert!(
+            range.start <= range.end && range.end <= self.len as usize,
+            "a part lies inside the whole",
+        );
+        let references = &self.pool.references[usize::from(self.id)];
+        references.set(
+            references
+                .get()
+                .checked_add(1)
+                .expect("memory holds fewer handles"),
+        );
+        Self {
+            pool: Rc::clone(&self.pool),
+            start: self.start + range.start as u32,
+            len: (range.end - range.start) as u32,
+            id: self.id,
+        }
+    }
+
+    fn address(&self) -> NonNull<u8> {
+        let buffer = self.pool.buffer(self.id);
+        // SAFETY: `start + len` is at most the buffer's size, so this stays inside the buffer.
+        unsafe { buffer.add(self.start as usize) }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the bytes are initialised (zeroed once) and inside the pool's memory, which lives as
+        // long as `pool`. Nobody writes them while `self` is borrowed: the kernel has no buffer with
+        // references, and a lease that could write shares no byte with another region.
+        unsafe { std::slice::from_raw_parts(self.address().as_ptr(), self.len as usize) }
+    }
+}
+
+impl Clone for Region {
+    fn clone(&self) -> Self {
+        self.part(0..self.len as usize)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let references = &self.pool.references[usize::from(self.id)];
+        references.set(references.get() - 1);
+        if references.get() == 0 {
+            self.pool.in_use.set(self.pool.in_use.get() - 1);
+            self.pool.returned.borrow_mut().push(self.id);
+        }
+    }
+}
+
+impl Pool {
+    fn buffer(&self, id: u16) -> NonNull<u8> {
+        let offset = usize::from(id) * self.buffer_bytes;
+        assert!(
+            offset < self.layout.size(),
+            "buffer ids come from this pool"
+        );
+        // SAFETY: the offset was just found to be inside the allocation.
+        unsafe { self.memory.add(offset) }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `BufferPool::new` with this layout; no region is left, as each holds an
+        // `Rc` of the pool, and a driver lets go of the kernel's buffers before it drops its own.
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
+    }
+}
+
+impl Deref for Lease {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.region.bytes()
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let (address, len) = (self.region.address(), self.region.len as usize);
+        // SAFETY: as in `Region::bytes`; and no other region covers these bytes, because a lease is
+        // made for a buffer without handles and split into parts that share nothing.
+        unsafe { std::slice::from_raw_parts_mut(address.as_ptr(), len) }
+    }
+}
+
+impl Deref for Shared {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.slice
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.region.bytes()
+    }
+}
+
+// Contents are a peer's payload: no `Debug` shows them.
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool")
+            .field("buffer_count", &self.buffer_count())
+            .field("buffer_bytes", &self.buffer_bytes())
+            .field("in_use", &self.in_use())
+            .finish()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slice")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The buffers start on a page, as the kernel pins pages.
+const PAGE_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(pool: &BufferPool, contents: &[u8]) -> Lease {
+        let mut lease = pool.lease().unwrap();
+        lease[..contents.len()].copy_from_slice(contents);
+        lease.truncate(contents.len());
+        lease
+    }
+
+    #[test]
+    fn a_pool_lends_each_buffer_once() {
+        let pool = BufferPool::new(2, 16);
+        let first = pool.lease().unwrap();
+        let second = pool.lease().unwrap();
+        assert!(pool.lease().is_none());
+        assert_ne!(first.as_ptr(), second.as_ptr());
+        assert_eq!(pool.in_use(), 2);
+    }
+
+    #[test]
+    fn a_buffer_returns_with_its_last_handle() {
+        let pool = BufferPool::new(1, 16);
+        let mut rest = lease(&pool, b"headbody");
+        let head = rest.split_to(4).freeze();
+        let slice = head.slice(1..3);
+        let copy = slice.clone();
+        drop((rest, head, slice));
+        assert!(pool.lease().is_none());
+        assert_eq!(&*copy, b"ea");
+        drop(copy);
+        assert!(pool.lease().is_some());
+    }
+
+    #[test]
+    fn the_parts_of_a_split_are_written_apart() {
+        let pool = BufferPool::new(1, 16);
+        let mut back = lease(&pool, b"headbody");
+        let mut front = back.split_to(4);
+        let frozen = {
+            front.make_ascii_uppercase();
+            front.freeze()
+        };
+        back[0] = b'B';
+        assert_eq!(&*frozen, b"HEAD");
+        assert_eq!(&*back, b"Body");
+    }
+
+    #[test]
+    fn a_slice_advances_over_its_own_bytes_only() {
+        let pool = BufferPool::new(1, 16);
+        let shared = lease(&pool, b"abcdef").freeze();
+        let mut slice = shared.slice(1..5);
+        slice.advance(2);
+        assert_eq!(&*slice, b"de");
+        assert_eq!(&*shared, b"abcdef");
+    }
+
+    #[test]
+    #[should_panic(expected = "a part lies inside the whole")]
+    fn a_part_outside_the_whole_is_refused() {
+        let pool = BufferPool::new(1, 16);
+        let shared = lease(&pool, b"abc").freeze();
+        let _ = shared.slice(1..4);
+    }
+
+    #[test]
+    fn handles_outlive_the_pool_they_came_from() {
+        let pool = BufferPool::new(1, 16);
+        let shared = lease(&pool, b"abc").freeze();
+        drop(pool);
+        assert_eq!(&*shared, b"abc");
+    }
+
+    #[test]
+    fn contents_are_never_debug_printed() {
+        let pool = BufferPool::new(1, 16);
+        let shared = lease(&pool, b"secret").freeze();
+        assert!(!format!("{shared:?} {:?}", shared.slice(0..6)).contains("secret"));
+    }
+}
