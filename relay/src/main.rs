@@ -1,1 +1,61 @@
-fn main() {}
+//! The program: arguments, environment, signals, threads; nothing else.
+//!
+//! What it serves is decided in the crates below. Start with `config`, which parses everything
+//! before any port opens.
+#![forbid(unsafe_code)]
+
+mod check;
+mod cli;
+mod config;
+mod token;
+mod version;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use cli::{Cli, Command, ConfigCommand, Settings};
+use config::{Config, Machine, Parsed};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.version {
+        println!("{}", version::line());
+        return ExitCode::SUCCESS;
+    }
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        None => bail!("no command given; `relay --help` lists them"),
+        Some(Command::Token(arguments)) => {
+            println!("{}", token::sign(&arguments)?.expose());
+            Ok(())
+        }
+        Some(Command::Config { command }) => examine(&command),
+    }
+}
+
+fn examine(command: &ConfigCommand) -> Result<()> {
+    match command {
+        ConfigCommand::Check(settings) => {
+            print!("{}", check::listing(&parse(settings)?));
+            println!("the configuration is usable");
+        }
+        ConfigCommand::Variables => print!("{}", config::table_of_variables()),
+    }
+    Ok(())
+}
+
+/// Flags over environment over defaults.
+fn parse(settings: &Settings) -> Result<Parsed> {
+    Ok(Config::parse(&settings.values(), &Machine)?)
+}

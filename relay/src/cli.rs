@@ -1,0 +1,206 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::FlagValue;
+
+/// Where clients and daemons of a private network meet.
+///
+/// Relay accepts WebSocket connections from both sides, asks your platform whether a token is good,
+/// and passes end-to-end encrypted frames between them. It can read none of them and stores nothing.
+#[derive(Debug, Parser)]
+#[command(
+    name = "relay",
+    disable_version_flag = true,
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES
+)]
+pub(crate) struct Cli {
+    /// Print version and commit, and exit
+    #[arg(short = 'v', long, exclusive = true)]
+    pub(crate) version: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Without a command, relay does what `relay serve` does.
+
+Examples:
+  relay config check                        is this environment usable, and what does it mean?
+  RELAY_LISTEN_PORT=7781 \\
+  RELAY_VALIDATE_URL=https://api.corp/api/runtime/internal/relay/validate \\
+  RELAY_INTERNAL_KEY_FILE=/run/secrets/relay-key \\
+    relay serve                             serve, behind something that ends TLS
+
+Every setting is an environment variable; `relay config variables` lists them all.";
+
+/// What the program is asked to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Sign a token for development with a key file
+    Token(TokenArguments),
+    /// Examine the configuration
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every effective value with its source, or every mistake
+    Check(Settings),
+    /// Print all variables as a Markdown table
+    Variables,
+}
+
+/// Settings on the command line. They win over the environment.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// Address to bind (HOST)
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<String>,
+    /// Port to bind (RELAY_LISTEN_PORT)
+    #[arg(long, value_name = "PORT")]
+    listen_port: Option<String>,
+    /// dev or prod (RELAY_MODE)
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// Where tokens are validated (RELAY_VALIDATE_URL)
+    #[arg(long, value_name = "URL")]
+    validate_url: Option<String>,
+    /// Where signing keys are fetched (RELAY_JWKS_URL)
+    #[arg(long, value_name = "URL")]
+    jwks_url: Option<String>,
+    /// auto, uring or epoll (RELAY_DRIVER)
+    #[arg(long, value_name = "DRIVER")]
+    driver: Option<String>,
+    /// Data-plane threads (RELAY_SHARDS)
+    #[arg(long, value_name = "COUNT")]
+    shards: Option<String>,
+    /// Any variable; for secrets prefer the environment or <NAME>_FILE
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
+    set: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// The settings as the parser of the configuration takes them.
+    pub(crate) fn values(&self) -> Vec<FlagValue> {
+        let named = [
+            ("--host", "HOST", &self.host),
+            ("--listen-port", "RELAY_LISTEN_PORT", &self.listen_port),
+            ("--mode", "RELAY_MODE", &self.mode),
+            ("--validate-url", "RELAY_VALIDATE_URL", &self.validate_url),
+            ("--jwks-url", "RELAY_JWKS_URL", &self.jwks_url),
+            ("--driver", "RELAY_DRIVER", &self.driver),
+            ("--shards", "RELAY_SHARDS", &self.shards),
+        ];
+        let set = self.set.iter().map(|(name, value)| FlagValue {
+            flag: "--set".to_owned(),
+            name: name.clone(),
+            value: value.clone(),
+        });
+        let named = named.into_iter().filter_map(|(flag, name, value)| {
+            Some(FlagValue {
+                flag: flag.to_owned(),
+                name: name.to_owned(),
+                value: value.clone()?,
+            })
+        });
+        // The last one wins: a flag of its own beats `--set`.
+        set.chain(named).collect()
+    }
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or("expected NAME=VALUE, for example RELAY_SHARDS=4")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Whose token to sign.
+#[derive(Args, Debug)]
+pub(crate) struct TokenArguments {
+    /// P-256 private key in PEM; made on first use, readable by the owner alone
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// What the bearer is
+    #[arg(long, value_enum)]
+    pub(crate) role: RoleArgument,
+    /// The workspace it is for
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: String,
+    /// The target a daemon serves or a client talks to
+    #[arg(long, value_name = "ID", required_if_eq_any([("role", "daemon"), ("role", "client")]))]
+    pub(crate) target: Option<String>,
+    /// Names one client across its connections
+    #[arg(long, value_name = "ID")]
+    pub(crate) client_id: Option<String>,
+    /// The executor a worker may call for
+    #[arg(long, value_name = "ID", required_if_eq("role", "worker"))]
+    pub(crate) executor: Option<String>,
+    /// How long the token is good for
+    #[arg(long, value_name = "HOURS", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=8760))]
+    pub(crate) hours: u32,
+}
+
+/// What the bearer of a token is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum RoleArgument {
+    /// Serves a target
+    Daemon,
+    /// Talks to a target
+    Client,
+    /// Calls the platform through the relay
+    Worker,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_takes_the_settings_of_serve() {
+        let cli = Cli::try_parse_from(["relay", "--driver", "epoll"]).expect("valid");
+        assert!(cli.command.is_none());
+        assert_eq!(cli.settings.values()[0].name, "RELAY_DRIVER");
+    }
+
+    #[test]
+    fn a_flag_of_its_own_beats_set() {
+        let arguments = ["relay", "--shards", "2", "--set", "RELAY_SHARDS=3"];
+        let cli = Cli::try_parse_from(arguments).expect("valid");
+        let values = cli.settings.values();
+        assert_eq!(values.last().map(|given| given.value.as_str()), Some("2"));
+    }
+
+    #[test]
+    fn both_version_flags_are_known() {
+        for flag in ["-v", "--version"] {
+            assert!(Cli::try_parse_from(["relay", flag]).expect("valid").version);
+        }
+    }
+
+    #[test]
+    fn a_setting_without_a_value_is_explained() {
+        let error = Cli::try_parse_from(["relay", "--set", "RELAY_SHARDS"]).expect_err("no value");
+        assert!(error.to_string().contains("NAME=VALUE"));
+    }
+}

@@ -1,0 +1,117 @@
+//! Bounds: of the whole relay, and of every shard.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use relay_contract::{Heartbeat, Limits};
+
+use super::{Reader, as_size};
+
+/// Bounds of the whole relay, whatever the number of shards.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Capacity {
+    /// Daemons and clients.
+    pub connections_max: usize,
+    /// Connections of one address.
+    pub connections_per_address_max: usize,
+    /// Clients of one workspace and target.
+    pub clients_per_workspace_max: usize,
+    /// Upgrade attempts of one address per minute.
+    pub upgrades_per_minute: u32,
+    /// Addresses that limiter tracks.
+    pub upgrade_addresses_max: usize,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// An address and the number of its leading bits that count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Network {
+    /// The address as given.
+    pub address: IpAddr,
+    /// Leading bits, at most 32 or 128.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// An address, or an address with `/` and a prefix length.
+    fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits)?,
+            None => bits,
+        };
+        Some(Self { address, prefix })
+    }
+}
+
+impl Capacity {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            connections_max: as_size(reader.count("RELAY_MAX_TOTAL_CONNECTIONS")),
+            connections_per_address_max: as_size(reader.count("RELAY_MAX_CONNECTIONS_PER_IP")),
+            clients_per_workspace_max: as_size(reader.count("RELAY_MAX_CLIENTS_PER_WORKSPACE")),
+            upgrades_per_minute: rate(reader, "RELAY_UPGRADE_RATE_PER_MINUTE"),
+            upgrade_addresses_max: as_size(reader.count("RELAY_UPGRADE_BUCKET_MAX")),
+            trusted_proxies: read_proxies(reader),
+        }
+    }
+}
+
+fn read_proxies(reader: &mut Reader<'_>) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for entry in reader.list("RELAY_TRUSTED_PROXIES") {
+        match Network::parse(&entry) {
+            Some(network) => networks.push(network),
+            None => reader.refuse(
+                "RELAY_TRUSTED_PROXIES",
+                format!("{entry:?} is neither an address nor a network"),
+            ),
+        }
+    }
+    networks
+}
+
+/// The first version of the shards' limits.
+pub(super) fn limits(reader: &mut Reader<'_>, admission_timeout: Duration) -> Limits {
+    let default = Limits::default();
+    Limits {
+        frame_bytes_max: as_size(reader.count("RELAY_MAX_FRAME_BYTES")),
+        egress_bytes_max: as_size(reader.count("RELAY_MAX_PENDING_BYTES")),
+        key_exchange_per_minute: rate(reader, "RELAY_KEX_INIT_RATE_PER_MINUTE"),
+        key_exchange_keys_max: as_size(reader.count("RELAY_KEX_RATE_LIMITER_MAX_KEYS")),
+        runtime_per_minute: rate(reader, "RELAY_RUNTIME_RATE_PER_MINUTE"),
+        runtime_per_minute_workspace: rate(reader, "RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE"),
+        runtime_keys_max: as_size(reader.count("RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS")),
+        runtime_workspace_keys_max: as_size(
+            reader.count("RELAY_RUNTIME_WORKSPACE_RATE_LIMITER_MAX_KEYS"),
+        ),
+        daemon_per_minute: rate(reader, "RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE"),
+        daemon_keys_max: as_size(reader.count("RELAY_DAEMON_RATE_LIMITER_MAX_KEYS")),
+        pairing_per_minute: rate(reader, "RELAY_PAIRING_RATE_PER_MINUTE"),
+        pairing_keys_max: as_size(reader.count("RELAY_PAIRING_RATE_LIMITER_MAX_KEYS")),
+        pending_requests_max: as_size(reader.count("RELAY_PAIRING_REQUEST_TRACK_MAX")),
+        session_owners_max: as_size(reader.count("RELAY_SESSION_OWNER_TRACK_MAX")),
+        heartbeat: Heartbeat {
+            ping_interval: reader.millis("RELAY_PING_INTERVAL_MS"),
+            pong_timeout: reader.millis("RELAY_PONG_TIMEOUT_MS"),
+            idle_timeout: reader.millis("RELAY_IDLE_TIMEOUT_MS"),
+        },
+        empty_scope_ttl: reader.millis("RELAY_EMPTY_WORKSPACE_TTL_MS"),
+        cleanup_interval: reader.millis("RELAY_CLEANUP_INTERVAL_MS"),
+        // A shard waits a little longer than the validation it waits for.
+        admission_timeout: default
+            .admission_timeout
+            .max(admission_timeout.saturating_add(Duration::from_secs(3))),
+        ..default
+    }
+}
+
+fn rate(reader: &mut Reader<'_>, name: &'static str) -> u32 {
+    u32::try_from(reader.count(name)).unwrap_or(u32::MAX)
+}

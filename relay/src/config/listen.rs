@@ -1,0 +1,196 @@
+//! Address, port, mode and TLS of the listening side.
+
+use std::path::PathBuf;
+
+use url::{Host, Url};
+
+use super::platform::Named;
+use super::{Reader, Source, Surroundings, Variable};
+
+/// How careful the relay is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// Tokens may come in the query; endpoints show more.
+    Dev,
+    /// Settings must be safe.
+    Prod,
+}
+
+impl Mode {
+    /// The word in configuration and in `/state`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Prod => "prod",
+        }
+    }
+}
+
+/// Where and how the relay listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listen {
+    /// Address or name to bind.
+    pub host: String,
+    /// Port to bind.
+    pub port: u16,
+    /// How careful the relay is.
+    pub mode: Mode,
+    /// Where clients reach this relay.
+    pub public_ws_url: String,
+    /// Whether the operator named that URL.
+    pub public_ws_url_named: bool,
+    /// TLS of the port.
+    pub tls: Tls,
+}
+
+/// TLS of the listening port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Tls {
+    /// Whether the port speaks TLS.
+    pub enabled: bool,
+    /// Whether something in front of the relay ends TLS.
+    pub ends_in_front: bool,
+    /// Host name of the certificate.
+    pub host: String,
+    /// Certificate chain in PEM.
+    pub certificate: PathBuf,
+    /// Private key in PEM.
+    pub key: PathBuf,
+}
+
+impl Listen {
+    pub(super) fn read(reader: &mut Reader<'_>, named: &Named, world: &dyn Surroundings) -> Self {
+        let host = read_host(reader, world);
+        let port = read_port(reader);
+        let tls = Tls::read(reader, named, world);
+        let public = reader.url("RELAY_PUBLIC_WS_BASE_URL");
+        let public_ws_url_named = public.is_some();
+        let public_url = public.as_ref().map(|(url, _)| url);
+        let mode = read_mode(reader, &host, named, public_url);
+        let public_ws_url = match public {
+            Some((_, text)) => text,
+            None => default_public_url(&tls, port),
+        };
+        reader.conclude("RELAY_PUBLIC_WS_BASE_URL", &public_ws_url, Source::Default);
+        Self {
+            host,
+            port,
+            mode,
+            public_ws_url,
+            public_ws_url_named,
+            tls,
+        }
+    }
+}
+
+impl Tls {
+    fn read(reader: &mut Reader<'_>, named: &Named, world: &dyn Surroundings) -> Self {
+        let ends_in_front = match reader.choice("RELAY_TLS_TERMINATION") {
+            Some(word) => word == "platform",
+            None => named.by_validate_url_alone(),
+        };
+        if named.by_validate_url_alone() {
+            reader.conclude(
+                "RELAY_TLS_TERMINATION",
+                "platform",
+                Source::Inferred("RELAY_VALIDATE_URL"),
+            );
+        }
+        let host = reader
+            .text("RELAY_TLS_HOST")
+            .unwrap_or_else(|| TLS_HOST.to_owned());
+        let dir = reader.path("RELAY_TLS_CERT_DIR").unwrap_or_else(|| {
+            let home = world.home().unwrap_or_default();
+            home.join(".viewport/relay-certs")
+        });
+        let certificate = reader
+            .path("RELAY_TLS_CERT_PATH")
+            .unwrap_or_else(|| dir.join(format!("{host}.crt")));
+        let key = reader
+            .path("RELAY_TLS_KEY_PATH")
+            .unwrap_or_else(|| dir.join(format!("{host}.key")));
+        let enabled = match reader.choice_any_case("RELAY_TLS") {
+            Some("1") => true,
+            Some("0") => false,
+            // Whoever says that TLS ends in front does not want it twice because of a stray file.
+            _ => !ends_in_front && world.exists(&certificate) && world.exists(&key),
+        };
+        Self {
+            enabled,
+            ends_in_front,
+            host,
+            certificate,
+            key,
+        }
+    }
+}
+
+/// The reference relay's own name; part of its defaults.
+const TLS_HOST: &str = "relay.getviewport.com";
+const PORT: u64 = 7781;
+
+fn read_host(reader: &mut Reader<'_>, world: &dyn Surroundings) -> String {
+    if let Some(host) = reader.text("HOST") {
+        return host;
+    }
+    if world.in_container() {
+        let reason = Source::Inferred("running in a container");
+        reader.conclude("HOST", "0.0.0.0", reason);
+        return "0.0.0.0".to_owned();
+    }
+    Variable::named("HOST").default.to_owned()
+}
+
+fn read_port(reader: &mut Reader<'_>) -> u16 {
+    let port = reader.count("RELAY_LISTEN_PORT");
+    u16::try_from(port).unwrap_or_else(|_| {
+        reader.refuse(
+            "RELAY_LISTEN_PORT",
+            format!("{port} is not a port; ports end at 65535"),
+        );
+        0
+    })
+}
+
+fn default_public_url(tls: &Tls, port: u16) -> String {
+    if tls.host == TLS_HOST && u64::from(port) == PORT {
+        return format!("wss://{TLS_HOST}/ws");
+    }
+    let scheme = if tls.enabled { "wss" } else { "ws" };
+    format!("{scheme}://{}:{port}/ws", tls.host)
+}
+
+fn read_mode(reader: &mut Reader<'_>, host: &str, named: &Named, public: Option<&Url>) -> Mode {
+    match reader.choice("RELAY_MODE") {
+        Some("dev") => return Mode::Dev,
+        Some("prod") => return Mode::Prod,
+        _ => {}
+    }
+    let platform = named.platform_url();
+    let (mode, reason) = if is_loopback(host) {
+        (Mode::Dev, "HOST is loopback")
+    } else if platform.is_none() && public.is_none() {
+        (Mode::Dev, "neither platform nor public URL is set")
+    } else if platform.is_some_and(is_local) || public.is_some_and(is_local) {
+        (Mode::Dev, "a URL is local")
+    } else {
+        (Mode::Prod, "HOST and URLs are not local")
+    };
+    reader.conclude("RELAY_MODE", mode.name(), Source::Inferred(reason));
+    mode
+}
+
+/// Whether only this machine can reach the address.
+pub(super) fn is_loopback(host: &str) -> bool {
+    matches!(host, "127.0.0.1" | "localhost" | "::1")
+}
+
+/// Whether the URL points to this machine or to a test domain.
+pub(super) fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".test"),
+        Some(Host::Ipv4(address)) => address == std::net::Ipv4Addr::LOCALHOST,
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

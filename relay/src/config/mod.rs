@@ -1,0 +1,228 @@
+//! The whole configuration, parsed before any port opens.
+//!
+//! [`Config::parse`] reads flags and environment into one typed value or refuses with every
+//! mistake it found. Start with [`VARIABLES`], the table of all names.
+
+mod backplane;
+mod capacity;
+mod listen;
+mod number;
+mod platform;
+mod problem;
+mod reader;
+mod rules;
+mod source;
+mod variable;
+
+#[cfg(test)]
+mod tests;
+
+pub use backplane::{Backplane, BackplaneMode};
+pub use capacity::Capacity;
+pub use listen::{Listen, Mode};
+pub use platform::{Admission, AdmissionMode, Platform, ServerAuth, TlsVerify};
+pub use problem::{Problem, Refused};
+pub use reader::Effective;
+pub use source::{FlagValue, Machine, Source, Surroundings};
+pub use variable::{Kind, VARIABLES, Variable, table_of_variables};
+
+use reader::Reader;
+use relay_contract::{Limits, RelayId, Secret};
+
+/// What the relay is to do. A value that exists is consistent.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address, port, mode, TLS.
+    pub listen: Listen,
+    /// Names this relay among its siblings.
+    pub relay_id: RelayId,
+    /// Operators' endpoints.
+    pub admin: Admin,
+    /// The platform and how it is called.
+    pub platform: Platform,
+    /// Who judges tokens.
+    pub admission: Admission,
+    /// How relays reach each other.
+    pub backplane: Backplane,
+    /// Bounds of the whole relay.
+    pub capacity: Capacity,
+    /// Bounds of every shard.
+    pub limits: Limits,
+    /// Threads and their kernel interface.
+    pub engine: Engine,
+}
+
+/// The endpoints for operators.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Whether they exist at all.
+    pub enabled: bool,
+    /// The bearer token; without one nobody is authorised.
+    pub token: Option<Secret>,
+    /// Whether `/health`, `/logs` and `/state` show everything.
+    pub verbose: bool,
+    /// Whether `/state` lists client ids.
+    pub client_ids: bool,
+    /// Entries kept for `/logs`.
+    pub logs_max: usize,
+}
+
+/// What moves bytes in the data plane.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DriverChoice {
+    /// io_uring where the kernel has it, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Threads and their kernel interface.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Engine {
+    /// Which kernel interface.
+    pub driver: DriverChoice,
+    /// Data-plane threads.
+    pub shard_count: u16,
+    /// How long a stopping relay waits for its peers, in milliseconds.
+    pub drain_ms: u64,
+}
+
+/// A configuration with its history, as `relay config check` prints it.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The configuration.
+    pub config: Config,
+    /// Every variable in the table's order with its value and origin.
+    pub effective: Vec<Effective>,
+    /// What an operator should know although it is no mistake.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads flags over environment over defaults.
+    ///
+    /// Errors: [`Refused`] with every value that has no meaning or, when all have one, with every
+    /// rule they break together, in the reference relay's order. Reads no more of the world than
+    /// `world` offers. Source: relay specification, sections 0, 0b and 1.
+    pub fn parse(flags: &[FlagValue], world: &dyn Surroundings) -> Result<Parsed, Refused> {
+        let mut reader = Reader::new(flags, world);
+        let named = platform::Named::read(&mut reader);
+        let listen = Listen::read(&mut reader, &named, world);
+        let relay_id = relay_id(&mut reader, &listen, world);
+        let admin = Admin::read(&mut reader, listen.mode);
+        let platform = Platform::read(&mut reader, &named);
+        let admission = Admission::read(&mut reader);
+        let backplane = Backplane::read(&mut reader, &named, &listen, platform.key.is_some());
+        let capacity = Capacity::read(&mut reader);
+        let limits = capacity::limits(&mut reader, platform.admission_timeout);
+        let engine = Engine::read(&mut reader, world);
+        if !reader.problems.is_empty() {
+            return Err(Refused(reader.problems));
+        }
+        let config = Self {
+            listen,
+            relay_id,
+            admin,
+            platform,
+            admission,
+            backplane,
+            capacity,
+            limits,
+            engine,
+        };
+        let broken = rules::broken(&config, world);
+        if !broken.is_empty() {
+            return Err(Refused(broken));
+        }
+        let mut warnings = reader.warnings;
+        warnings.extend(rules::warnings(&config));
+        let effective = in_table_order(reader.effective);
+        Ok(Parsed {
+            config,
+            effective,
+            warnings,
+        })
+    }
+}
+
+impl Admin {
+    fn read(reader: &mut Reader<'_>, mode: Mode) -> Self {
+        let in_dev = mode == Mode::Dev;
+        let shown = if in_dev { "1" } else { "0" };
+        let reason = Source::Inferred("RELAY_MODE");
+        let enabled = reader.flag("RELAY_ENABLE_ADMIN_HTTP").unwrap_or(false);
+        let token = reader.secret("RELAY_ADMIN_TOKEN");
+        let verbose = reader.flag("RELAY_HEALTH_VERBOSE").unwrap_or(in_dev);
+        reader.conclude("RELAY_HEALTH_VERBOSE", shown, reason.clone());
+        let client_ids = reader.flag("RELAY_STATE_INCLUDE_CLIENT_IDS");
+        reader.conclude("RELAY_STATE_INCLUDE_CLIENT_IDS", shown, reason);
+        if enabled && token.is_none() {
+            reader.warnings.push(
+                "RELAY_ENABLE_ADMIN_HTTP is on without RELAY_ADMIN_TOKEN: nobody is authorised"
+                    .to_owned(),
+            );
+        }
+        Self {
+            enabled,
+            token,
+            verbose,
+            client_ids: client_ids.unwrap_or(in_dev),
+            logs_max: as_size(reader.count("MAX_LOGS")),
+        }
+    }
+}
+
+impl Engine {
+    fn read(reader: &mut Reader<'_>, world: &dyn Surroundings) -> Self {
+        let driver = match reader.choice("RELAY_DRIVER") {
+            Some("uring") => DriverChoice::Uring,
+            Some("epoll") => DriverChoice::Epoll,
+            _ => DriverChoice::Auto,
+        };
+        let cores = world.core_count().clamp(1, usize::from(SHARD_COUNT_MAX));
+        let shard_count = reader.count_or("RELAY_SHARDS", cores as u64);
+        if shard_count > u64::from(SHARD_COUNT_MAX) {
+            reader.refuse(
+                "RELAY_SHARDS",
+                format!("{shard_count} is more than {SHARD_COUNT_MAX}"),
+            );
+        }
+        Self {
+            driver,
+            shard_count: u16::try_from(shard_count).unwrap_or(SHARD_COUNT_MAX),
+            drain_ms: reader.count("RELAY_DRAIN_MS"),
+        }
+    }
+}
+
+/// Threads one process may run. Protects the control plane's tables, which hold lanes per shard.
+const SHARD_COUNT_MAX: u16 = 1024;
+
+fn relay_id(reader: &mut Reader<'_>, listen: &Listen, world: &dyn Surroundings) -> RelayId {
+    let id = reader
+        .text("RELAY_ID")
+        .unwrap_or_else(|| format!("{}:{}:{}", listen.host, listen.port, world.nonce()));
+    reader.conclude("RELAY_ID", &id, Source::Default);
+    RelayId::from(id)
+}
+
+fn as_size(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// Every variable once, in the table's order; what nobody read or set shows its default.
+fn in_table_order(read: Vec<Effective>) -> Vec<Effective> {
+    VARIABLES
+        .iter()
+        .map(|variable| {
+            let found = read.iter().find(|known| known.name == variable.name);
+            found.cloned().unwrap_or_else(|| Effective {
+                name: variable.name,
+                shown: variable.default.to_owned(),
+                source: Source::Default,
+            })
+        })
+        .collect()
+}

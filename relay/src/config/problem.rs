@@ -1,0 +1,60 @@
+//! What is wrong with a configuration.
+
+use std::fmt;
+
+use super::Variable;
+
+/// One mistake: which variable, what is wrong, and what would be right.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// The variable to change.
+    pub variable: &'static str,
+    /// What is wrong. Names every other variable involved; never contains a secret.
+    pub what: String,
+    /// A line that would be accepted.
+    pub example: String,
+}
+
+impl Problem {
+    /// A mistake in the value of one variable, with the example of the table.
+    pub fn new(variable: &'static Variable, what: impl Into<String>) -> Self {
+        Self {
+            variable: variable.name,
+            what: what.into(),
+            example: format!("{}={}", variable.name, variable.example),
+        }
+    }
+
+    /// A mistake that only values together make, with an example of its own.
+    pub fn rule(variable: &'static str, what: impl Into<String>, example: &str) -> Self {
+        Self {
+            variable,
+            what: what.into(),
+            example: example.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {}; example: {}",
+            self.variable, self.what, self.example
+        )
+    }
+}
+
+/// Why a configuration is refused: every mistake found, in the order they are judged.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub struct Refused(pub Vec<Problem>);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is not usable:")?;
+        for problem in &self.0 {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! Reads variables one by one and remembers what was read, from where, and what was wrong.
+
+use std::time::Duration;
+
+use relay_contract::Secret;
+use url::Url;
+
+use super::number::whole_above_zero;
+use super::variable::FLAG_WORDS;
+use super::{FlagValue, Kind, Problem, Source, Surroundings, Variable};
+
+/// One line of `relay config check`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Effective {
+    /// The variable.
+    pub name: &'static str,
+    /// The value that holds; a secret shows as `[set]`.
+    pub shown: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Reads each variable at most once. A value that cannot be used is noted and reads as unset.
+pub(super) struct Reader<'a> {
+    flags: &'a [FlagValue],
+    world: &'a dyn Surroundings,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+    pub(super) effective: Vec<Effective>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(flags: &'a [FlagValue], world: &'a dyn Surroundings) -> Self {
+        let mut reader = Self {
+            flags,
+            world,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            effective: Vec::new(),
+        };
+        reader.refuse_unknown_flags();
+        reader
+    }
+
+    fn refuse_unknown_flags(&mut self) {
+        for given in self.flags {
+            if Variable::find(&given.name).is_none() {
+                self.problems.push(Problem::rule(
+                    "--set",
+                    format!("{:?} is not a variable of this program", given.name),
+                    "--set RELAY_LISTEN_PORT=7781 (docs/config.md lists all names)",
+                ));
+            }
+        }
+    }
+
+    /// Text without surrounding blanks; blank is unset.
+    pub(super) fn text(&mut self, name: &'static str) -> Option<String> {
+        let (text, source) = self.find(name)?;
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        self.note(name, text.to_owned(), source);
+        Some(text.to_owned())
+    }
+
+    /// A path, taken as it stands.
+    pub(super) fn path(&mut self, name: &'static str) -> Option<std::path::PathBuf> {
+        let (text, source) = self.find(name).filter(|(text, _)| !text.is_empty())?;
+        self.note(name, text.clone(), source);
+        Some(text.into())
+    }
+
+    /// Comma-separated texts, blanks trimmed, empty ones skipped.
+    pub(super) fn list(&mut self, name: &'static str) -> Vec<String> {
+        let entries = self.text(name).unwrap_or_default();
+        entries
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// A number above zero; the table's default when there is none or it cannot be used.
+    pub(super) fn count(&mut self, name: &'static str) -> u64 {
+        let default = Variable::named(name).default;
+        self.count_or(
+            name,
+            default.parse().expect("a fixed default is a whole number"),
+        )
+    }
+
+    /// A number of milliseconds above zero.
+    pub(super) fn millis(&mut self, name: &'static str) -> Duration {
+        Duration::from_millis(self.count(name))
+    }
+
+    /// A number above zero, or else this one.
+    pub(super) fn count_or(&mut self, name: &'static str, default: u64) -> u64 {
+        let Some((text, source)) = self.find(name) else {
+            self.note(name, default.to_string(), Source::Default);
+            return default;
+        };
+        if let Some(value) = whole_above_zero(&text) {
+            self.note(name, value.to_string(), source);
+            return value;
+        }
+        self.warnings.push(format!(
+            "{name}: {text:?} is not a whole number above zero; the default {default} holds"
+        ));
+        self.note(name, default.to_string(), Source::Default);
+        default
+    }
+
+    /// A flag, if one is given.
+    pub(super) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        let (text, source) = self.find(name)?;
+        if let Some((_, value)) = FLAG_WORDS.iter().find(|(word, _)| *word == text) {
+            self.note(name, u8::from(*value).to_string(), source);
+            return Some(*value);
+        }
+        let words = FLAG_WORDS.map(|(word, _)| word).join(" ");
+        self.refuse(name, format!("{text:?} is not one of {words}"));
+        None
+    }
+
+    /// One of the variable's words, if one is given.
+    pub(super) fn choice(&mut self, name: &'static str) -> Option<&'static str> {
+        let (text, source) = self.find(name)?;
+        self.choose(name, &text, source)
+    }
+
+    /// Like [`Self::choice`], in any case.
+    pub(super) fn choice_any_case(&mut self, name: &'static str) -> Option<&'static str> {
+        let (text, source) = self.find(name)?;
+        self.choose(name, &text.to_lowercase(), source)
+    }
+
+    fn choose(&mut self, name: &'static str, text: &str, source: Source) -> Option<&'static str> {
+        let Kind::Choice(words) = Variable::named(name).kind else {
+            unreachable!("{name} is a choice in the table");
+        };
+        if let Some(word) = words.iter().find(|word| **word == text) {
+            self.note(name, (*word).to_owned(), source);
+            return Some(word);
+        }
+        self.refuse(name, format!("{text:?} is not one of {}", words.join(" ")));
+        None
+    }
+
+    /// An absolute URL and the text it was given as.
+    ///
+    /// A URL may carry a password, so neither errors nor the listing show its user part.
+    pub(super) fn url(&mut self, name: &'static str) -> Option<(Url, String)> {
+        let (text, source) = self.find(name)?;
+        let text = text.trim().to_owned();
+        if text.is_empty() {
+            return None;
+        }
+        let Kind::Url(schemes) = Variable::named(name).kind else {
+            unreachable!("{name} is a URL in the table");
+        };
+        match Url::parse(&text) {
+            Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => {
+                self.note(name, shown_url(&url, &text), source);
+                Some((url, text))
+            }
+            _ => {
+                let schemes = schemes.join("://, ");
+                self.refuse(name, format!("not an absolute URL ({schemes}://)"));
+                None
+            }
+        }
+    }
+
+    /// A secret, from the variable or from the file that `<NAME>_FILE` names; blank is unset.
+    pub(super) fn secret(&mut self, name: &'static str) -> Option<Secret> {
+        let file_name = format!("{name}_FILE");
+        let file = self.world.variable(&file_name).filter(|p| !p.is_empty());
+        let (text, source) = match (self.find(name), file) {
+            (Some(found), None) => found,
+            (None, Some(path)) => match self.world.read(path.as_ref()) {
+                Ok(text) => (text, Source::File(path)),
+                Err(error) => {
+                    self.refuse(name, format!("{file_name}: cannot read {path}: {error}"));
+                    return None;
+                }
+            },
+            (Some(_), Some(_)) => {
+                self.refuse(name, format!("both {name} and {file_name} are set"));
+                return None;
+            }
+            (None, None) => return None,
+        };
+        let text = text.trim();
+        if text.is_empty() {
+            return None;
+        }
+        self.note(name, "[set]".to_owned(), source);
+        Some(Secret::from(text))
+    }
+
+    /// Records a value that was concluded or is the default; a value already noted stays.
+    pub(super) fn conclude(&mut self, name: &'static str, shown: &str, source: Source) {
+        if !self.effective.iter().any(|known| known.name == name) {
+            self.note(name, shown.to_owned(), source);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, name: &'static str, what: String) {
+        self.problems
+            .push(Problem::new(Variable::named(name), what));
+    }
+
+    fn note(&mut self, name: &'static str, shown: String, source: Source) {
+        self.effective.push(Effective {
+            name,
+            shown,
+            source,
+        });
+    }
+
+    /// The text of a variable in the highest layer that has it, under either of its names.
+    fn find(&mut self, name: &'static str) -> Option<(String, Source)> {
+        let alias = Variable::named(name).alias;
+        // The last flag wins, as on every command line.
+        let flag = self
+            .flags
+            .iter()
+            .rev()
+            .find(|given| given.name == name || Some(given.name.as_str()) == alias);
+        if let Some(given) = flag {
+            return Some((given.value.clone(), Source::Flag(given.flag.clone())));
+        }
+        let by_name = self.world.variable(name);
+        let by_alias = alias.and_then(|alias| Some((alias, self.world.variable(alias)?)));
+        match (by_name, by_alias) {
+            (Some(text), Some((alias, other))) if text.trim() != other.trim() => {
+                let shown = match Variable::named(name).kind {
+                    Kind::Secret | Kind::Url(_) => "different values".to_owned(),
+                    _ => format!("{text:?} and {other:?}"),
+                };
+                self.refuse(
+                    name,
+                    format!("{name} and {alias} mean the same and are set to {shown}"),
+                );
+                None
+            }
+            (Some(text), _) => Some((text, Source::Environment(name.to_owned()))),
+            (None, Some((alias, text))) => Some((text, Source::Environment(alias.to_owned()))),
+            (None, None) => None,
+        }
+    }
+}
+
+/// The text of a URL, or `[set]` when it carries a user, a password or a query.
+fn shown_url(url: &Url, text: &str) -> String {
+    let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    if bare {
+        text.to_owned()
+    } else {
+        "[set]".to_owned()
+    }
+}

@@ -1,0 +1,220 @@
+//! What values must fulfil together, in the reference relay's order.
+
+use std::path::Path;
+
+use url::Url;
+
+use super::listen::{is_local, is_loopback};
+use super::{
+    AdmissionMode, BackplaneMode, Config, Mode, Problem, ServerAuth, Surroundings, TlsVerify,
+};
+
+/// Every rule the configuration breaks. The first is the one the reference would report.
+pub(super) fn broken(config: &Config, world: &dyn Surroundings) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    files(config, world, &mut problems);
+    backplane(config, &mut problems);
+    local_urls(config, &mut problems);
+    if config.listen.mode == Mode::Prod {
+        prod(config, &mut problems);
+    }
+    ours(config, &mut problems);
+    problems
+}
+
+/// What works but is probably not meant.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let platform = &config.platform;
+    if platform.key.is_some()
+        && platform.validate.scheme() == "http"
+        && !is_local(&platform.validate)
+    {
+        warnings.push(
+            "the internal key and all tokens travel to the platform unencrypted (http)".to_owned(),
+        );
+    }
+    let backplane = &config.backplane;
+    if backplane.mode == BackplaneMode::Redis
+        && backplane.presence
+        && backplane.presence_interval >= backplane.redis_presence_ttl
+    {
+        warnings.push(
+            "RELAY_PRESENCE_SYNC_INTERVAL_MS is not below RELAY_REDIS_PRESENCE_TTL_MS: presence \
+             of live daemons will expire"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
+fn files(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) {
+    let missing = |path: &Path| !world.exists(path);
+    let tls = &config.listen.tls;
+    if tls.enabled && (missing(&tls.certificate) || missing(&tls.key)) {
+        problems.push(Problem::rule(
+            "RELAY_TLS",
+            format!(
+                "RELAY_TLS enabled but cert/key not found (cert={}, key={})",
+                tls.certificate.display(),
+                tls.key.display()
+            ),
+            "RELAY_TLS_CERT_PATH=/etc/relay/tls.crt RELAY_TLS_KEY_PATH=/etc/relay/tls.key",
+        ));
+    }
+    let Some(client) = &config.platform.client_certificate else {
+        return;
+    };
+    let example = "RELAY_SERVER_CLIENT_CERT_PATH=/etc/relay/client.crt \
+                   RELAY_SERVER_CLIENT_KEY_PATH=/etc/relay/client.key";
+    if client.certificate.as_os_str().is_empty() || client.key.as_os_str().is_empty() {
+        problems.push(Problem::rule(
+            "RELAY_SERVER_MTLS",
+            "RELAY_SERVER_MTLS enabled but RELAY_SERVER_CLIENT_CERT_PATH and \
+             RELAY_SERVER_CLIENT_KEY_PATH are not both set",
+            example,
+        ));
+    } else if missing(&client.certificate) || missing(&client.key) {
+        problems.push(Problem::rule(
+            "RELAY_SERVER_MTLS",
+            format!(
+                "RELAY_SERVER_MTLS enabled but client cert/key not found (cert={}, key={})",
+                client.certificate.display(),
+                client.key.display()
+            ),
+            example,
+        ));
+    }
+}
+
+fn backplane(config: &Config, problems: &mut Vec<Problem>) {
+    let backplane = &config.backplane;
+    let mode = backplane.mode.name();
+    if backplane.mode == BackplaneMode::Single {
+        return;
+    }
+    if config.platform.key.is_none() {
+        problems.push(Problem::rule(
+            "RELAY_INTERNAL_KEY",
+            format!("RELAY_INTERNAL_KEY is required when RELAY_BACKPLANE_MODE={mode}"),
+            "RELAY_INTERNAL_KEY=$(openssl rand -base64 32)",
+        ));
+    }
+    let needs_redis = backplane.mode == BackplaneMode::Redis;
+    if needs_redis && backplane.redis_url.is_none() {
+        problems.push(Problem::rule(
+            "RELAY_BACKPLANE_URL",
+            "RELAY_REDIS_URL is required when RELAY_BACKPLANE_MODE=redis (RELAY_BACKPLANE_URL \
+             means the same)",
+            "RELAY_BACKPLANE_URL=redis://redis.corp:6379",
+        ));
+    }
+    if (needs_redis || backplane.bus) && backplane.bus_key.is_none() {
+        let what = match needs_redis {
+            true => "RELAY_BUS_HMAC_KEY is required when RELAY_BACKPLANE_MODE=redis",
+            false => "RELAY_BUS_HMAC_KEY is required when RELAY_BUS_ENABLED=1",
+        };
+        problems.push(Problem::rule(
+            "RELAY_BUS_HMAC_KEY",
+            what,
+            "RELAY_BUS_HMAC_KEY=$(openssl rand -base64 32)",
+        ));
+    }
+}
+
+fn local_urls(config: &Config, problems: &mut Vec<Problem>) {
+    let public = Url::parse(&config.listen.public_ws_url);
+    let any_local = is_local(&config.platform.server) || public.is_ok_and(|url| is_local(&url));
+    if any_local && !is_loopback(&config.listen.host) {
+        problems.push(Problem::rule(
+            "SERVER_URL",
+            format!(
+                "SERVER_URL and RELAY_PUBLIC_WS_BASE_URL must be set explicitly outside local \
+                 loopback development; HOST={} is reachable by others",
+                config.listen.host
+            ),
+            "SERVER_URL=https://api.corp RELAY_PUBLIC_WS_BASE_URL=wss://relay.corp/ws",
+        ));
+    }
+}
+
+fn prod(config: &Config, problems: &mut Vec<Problem>) {
+    let tls = &config.listen.tls;
+    if !tls.enabled && !tls.ends_in_front {
+        problems.push(Problem::rule(
+            "RELAY_TLS",
+            "RELAY_TLS must be enabled when RELAY_MODE=prod unless RELAY_TLS_TERMINATION=platform",
+            "RELAY_TLS_TERMINATION=platform",
+        ));
+    }
+    let key = config.platform.key.as_ref();
+    if !key.is_some_and(|key| is_strong(key.expose())) {
+        problems.push(Problem::rule(
+            "RELAY_INTERNAL_KEY",
+            "RELAY_INTERNAL_KEY must be configured with a high-entropy secret when \
+             RELAY_MODE=prod: 24 characters or more, and no placeholder",
+            "RELAY_INTERNAL_KEY=$(openssl rand -base64 32)",
+        ));
+    }
+    match config.platform.auth {
+        ServerAuth::Mtls => prod_mtls(config, problems),
+        ServerAuth::SharedSecret if is_local(&config.platform.server) => {
+            problems.push(Problem::rule(
+                "SERVER_URL",
+                "SERVER_URL must not be local when RELAY_MODE=prod and \
+                 RELAY_SERVER_AUTH_MODE=private_network_shared_secret",
+                "SERVER_URL=https://api.corp",
+            ));
+        }
+        ServerAuth::SharedSecret => {}
+    }
+}
+
+fn prod_mtls(config: &Config, problems: &mut Vec<Problem>) {
+    if config.platform.client_certificate.is_none() {
+        problems.push(Problem::rule(
+            "RELAY_SERVER_MTLS",
+            "RELAY_SERVER_MTLS must be enabled when RELAY_MODE=prod",
+            "RELAY_SERVER_AUTH_MODE=private_network_shared_secret, or both \
+             RELAY_SERVER_CLIENT_CERT_PATH and RELAY_SERVER_CLIENT_KEY_PATH",
+        ));
+    }
+    if config.platform.verify != TlsVerify::Always {
+        problems.push(Problem::rule(
+            "RELAY_SERVER_TLS_VERIFY",
+            "RELAY_SERVER_TLS_VERIFY must be 1 when RELAY_MODE=prod to prevent TLS downgrade",
+            "RELAY_SERVER_TLS_VERIFY=1",
+        ));
+    }
+}
+
+/// What the reference does not know.
+fn ours(config: &Config, problems: &mut Vec<Problem>) {
+    if config.platform.key.is_some() && !config.platform.is_named {
+        problems.push(Problem::rule(
+            "RELAY_INTERNAL_KEY",
+            "set, but neither SERVER_URL nor RELAY_VALIDATE_URL names the platform it is for; it \
+             is not sent to a default host",
+            "SERVER_URL=https://api.corp",
+        ));
+    }
+    if config.admission.mode != AdmissionMode::Validate && config.admission.jwks.is_none() {
+        problems.push(Problem::rule(
+            "RELAY_JWKS_URL",
+            format!(
+                "required when RELAY_ADMISSION={}",
+                config.admission.mode.name()
+            ),
+            "RELAY_JWKS_URL=https://api.corp/.well-known/jwks.json",
+        ));
+    }
+}
+
+/// Long enough, and not copied from an example.
+fn is_strong(key: &str) -> bool {
+    let lower = key.to_lowercase();
+    let is_sample = ["change-me", "placeholder", "example"]
+        .iter()
+        .any(|word| lower.contains(word));
+    key.encode_utf16().count() >= 24 && !is_sample
+}

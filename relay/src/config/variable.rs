@@ -1,0 +1,289 @@
+//! Every variable the program reads: its name, form, default and meaning.
+
+use std::fmt;
+
+/// How the text of a variable is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Any text; surrounding blanks do not count, blank is unset.
+    Text,
+    /// Text that is never shown. Also read from the file that `<NAME>_FILE` names.
+    Secret,
+    /// A file or directory; taken as it stands.
+    Path,
+    /// An absolute URL with one of these schemes.
+    Url(&'static [&'static str]),
+    /// Texts separated by commas.
+    List,
+    /// Yes or no, in the words of [`FLAG_WORDS`].
+    Flag,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number above zero. Anything else counts as unset, with a warning.
+    Count,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text => f.write_str("text"),
+            Self::Secret => f.write_str("secret"),
+            Self::Path => f.write_str("path"),
+            Self::Url(schemes) => write!(f, "URL ({})", schemes.join(", ")),
+            Self::List => f.write_str("list"),
+            Self::Flag => f.write_str("flag"),
+            Self::Choice(words) => f.write_str(&words.join(", ")),
+            Self::Count => f.write_str("number"),
+        }
+    }
+}
+
+/// One variable.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// The documented name.
+    pub name: &'static str,
+    /// Another name for the same thing. Both with different values are an error.
+    pub alias: Option<&'static str>,
+    /// How its text is read.
+    pub kind: Kind,
+    /// What holds when it is unset: the value itself, or words in parentheses.
+    pub default: &'static str,
+    /// A value that would be accepted.
+    pub example: &'static str,
+    /// What it does, in one sentence.
+    pub meaning: &'static str,
+}
+
+impl Variable {
+    /// The variable of this documented name.
+    ///
+    /// Panics for a name outside [`VARIABLES`]: names are written in the source, never read.
+    pub fn named(name: &str) -> &'static Self {
+        VARIABLES
+            .iter()
+            .find(|variable| variable.name == name)
+            .expect("every name the parser asks for stands in the table")
+    }
+
+    /// The variable that has this documented name or alias.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        VARIABLES
+            .iter()
+            .find(|variable| variable.name == name || variable.alias == Some(name))
+    }
+
+    const fn or(mut self, alias: &'static str) -> Self {
+        self.alias = Some(alias);
+        self
+    }
+}
+
+/// The words of a [`Kind::Flag`], in the exact case they must have.
+pub const FLAG_WORDS: [(&str, bool); 8] = [
+    ("0", false),
+    ("1", true),
+    ("false", false),
+    ("true", true),
+    ("no", false),
+    ("yes", true),
+    ("off", false),
+    ("on", true),
+];
+
+const HTTP: Kind = Kind::Url(&["http", "https"]);
+const WEBSOCKET: Kind = Kind::Url(&["ws", "wss"]);
+const REDIS: Kind = Kind::Url(&["redis", "rediss"]);
+const BACKPLANE: Kind = Kind::Url(&["http", "https", "redis", "rediss"]);
+const PLATFORM_VERIFY: Kind = Kind::Choice(&["auto", "0", "1"]);
+const PLATFORM_AUTH: Kind = Kind::Choice(&["mtls", "private_network_shared_secret"]);
+
+const fn any(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    example: &'static str,
+    meaning: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        alias: None,
+        kind,
+        default,
+        example,
+        meaning,
+    }
+}
+
+const fn count(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    any(name, Kind::Count, default, default, meaning)
+}
+
+const fn flag(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    any(name, Kind::Flag, default, "1", meaning)
+}
+
+const fn secret(name: &'static str, example: &'static str, meaning: &'static str) -> Variable {
+    any(name, Kind::Secret, "(none)", example, meaning)
+}
+
+const fn path(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
+    any(name, Kind::Path, default, "/etc/relay/file.pem", meaning)
+}
+
+/// The whole environment, in the order of `docs/config.md` and `relay config check`.
+#[rustfmt::skip]
+pub const VARIABLES: &[Variable] = &[
+    any("HOST", Kind::Text, "127.0.0.1", "0.0.0.0",
+        "Address to bind. In a container the default is 0.0.0.0."),
+    count("RELAY_LISTEN_PORT", "7781", "Port to bind.").or("PORT"),
+    any("RELAY_MODE", Kind::Choice(&["dev", "prod"]), "(inferred)", "prod",
+        "`dev` accepts tokens in the query and shows more; `prod` insists on safe settings."),
+    any("RELAY_ID", Kind::Text, "(HOST:PORT:random)", "relay-eu-1",
+        "Names this relay among those that share a backplane."),
+    any("RELAY_PUBLIC_WS_BASE_URL", WEBSOCKET, "(from TLS host and port)", "wss://relay.corp/ws",
+        "Where clients reach this relay; announced to other relays."),
+
+    any("RELAY_TLS", Kind::Choice(&["auto", "0", "1"]), "auto", "1",
+        "TLS on the listening port; `auto` means when certificate and key exist."),
+    any("RELAY_TLS_TERMINATION", Kind::Choice(&["self", "platform"]), "self", "platform",
+        "`platform` says that something in front of the relay ends TLS. The default is `platform` \
+         when RELAY_VALIDATE_URL names the platform and SERVER_URL does not."),
+    any("RELAY_TLS_HOST", Kind::Text, "relay.getviewport.com", "relay.corp",
+        "Host name of the certificate."),
+    path("RELAY_TLS_CERT_DIR", "(~/.viewport/relay-certs)",
+        "Directory of `<host>.crt` and `<host>.key`."),
+    path("RELAY_TLS_CERT_PATH", "(<dir>/<host>.crt)", "Certificate chain in PEM."),
+    path("RELAY_TLS_KEY_PATH", "(<dir>/<host>.key)", "Private key in PEM."),
+
+    flag("RELAY_ENABLE_ADMIN_HTTP", "0", "Serves /state, /logs, /metrics and /node."),
+    secret("RELAY_ADMIN_TOKEN", "$(openssl rand -base64 32)", "Bearer token of these endpoints."),
+    flag("RELAY_HEALTH_VERBOSE", "(1 in dev, else 0)",
+        "Shows mode, TLS and relay id in /health, and details in /logs and /state."),
+    flag("RELAY_STATE_INCLUDE_CLIENT_IDS", "(1 in dev, else 0)", "Lists client ids in /state."),
+    count("MAX_LOGS", "400", "Entries kept for /logs."),
+
+    any("SERVER_URL", HTTP, "https://api.getviewport.com", "https://api.corp",
+        "The platform: validation, presence, bus, worker calls."),
+    any("RELAY_VALIDATE_URL", HTTP, "(SERVER_URL/api/runtime/internal/relay/validate)",
+        "https://api.corp/api/runtime/internal/relay/validate",
+        "Full URL that validates tokens. Its origin is the platform when SERVER_URL is unset."),
+    secret("RELAY_INTERNAL_KEY", "$(openssl rand -base64 32)",
+        "Shared secret of the platform's internal endpoints."),
+    count("RELAY_ADMISSION_TIMEOUT_MS", "2000", "How long one validation may take in all."),
+    count("RELAY_ADMISSION_MAX_RESPONSE_BYTES", "262144", "Bytes of one validation answer."),
+    count("RELAY_INTERNAL_API_TIMEOUT_MS", "2000",
+        "How long any other call to the platform may take."),
+    count("RELAY_INTERNAL_API_MAX_RESPONSE_BYTES", "262144",
+        "Bytes of any other answer of the platform."),
+    any("RELAY_SERVER_TLS_VERIFY", PLATFORM_VERIFY, "auto", "1",
+        "Checks the platform's certificate; `auto`: except for localhost and *.test."),
+    any("RELAY_SERVER_AUTH_MODE", PLATFORM_AUTH, "mtls", "private_network_shared_secret",
+        "How the relay proves itself in `prod`. The default is `private_network_shared_secret` \
+         when RELAY_VALIDATE_URL names the platform, SERVER_URL does not and mTLS is off."),
+    path("RELAY_SERVER_CA_CERT_PATH", "(system roots)",
+        "Authorities for the platform's certificate, instead of the system's."),
+    flag("RELAY_SERVER_MTLS", "0",
+        "Shows a client certificate to the platform; on as soon as both paths are set."),
+    path("RELAY_SERVER_CLIENT_CERT_PATH", "(none)", "Client certificate in PEM."),
+    path("RELAY_SERVER_CLIENT_KEY_PATH", "(none)", "Its private key in PEM."),
+    secret("RELAY_SERVER_CLIENT_KEY_PASSPHRASE", "correct-horse", "Passphrase of that key."),
+
+    any("RELAY_ADMISSION", Kind::Choice(&["validate", "jwks", "both"]),
+        "(both with RELAY_JWKS_URL, else validate)", "jwks",
+        "Who judges tokens: the platform, local keys alone, or local keys and then the platform."),
+    any("RELAY_JWKS_URL", HTTP, "(none)", "https://api.corp/.well-known/jwks.json",
+        "Where signing keys are fetched; switches local token checks on."),
+    any("RELAY_JWT_ISSUER", Kind::Text, "(viewport-server with jwks, else unchecked)",
+        "viewport-server", "Issuer a token must have."),
+    any("RELAY_JWT_AUDIENCE", Kind::Text, "(viewport-relay with jwks, else unchecked)",
+        "viewport-relay", "Audience a token must have."),
+    count("RELAY_JWT_LEEWAY_SECS", "30", "Clock difference tolerated in token times."),
+
+    count("RELAY_MAX_TOTAL_CONNECTIONS", "2000", "Daemons and clients of the whole relay."),
+    count("RELAY_MAX_CONNECTIONS_PER_IP", "50", "Connections of one address."),
+    count("RELAY_MAX_CLIENTS_PER_WORKSPACE", "100", "Clients of one workspace and target."),
+    count("RELAY_MAX_FRAME_BYTES", "1048576", "Bytes of one message."),
+    count("RELAY_MAX_PENDING_BYTES", "4194304", "Bytes waiting for one slow reader."),
+    count("RELAY_UPGRADE_RATE_PER_MINUTE", "120", "Upgrade attempts of one address per minute."),
+    count("RELAY_UPGRADE_BUCKET_MAX", "50000", "Addresses that limiter tracks."),
+    count("RELAY_KEX_INIT_RATE_PER_MINUTE", "60", "Key exchanges of one client per minute."),
+    count("RELAY_KEX_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
+    count("RELAY_RUNTIME_RATE_PER_MINUTE", "240", "Encrypted frames of one client per minute."),
+    count("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "1200",
+        "Encrypted frames of one workspace's clients per minute."),
+    count("RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
+    count("RELAY_RUNTIME_WORKSPACE_RATE_LIMITER_MAX_KEYS", "10000",
+        "Workspaces that limiter tracks."),
+    count("RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE", "2400",
+        "Messages of one workspace's daemons and workers per minute."),
+    count("RELAY_DAEMON_RATE_LIMITER_MAX_KEYS", "10000", "Workspaces that limiter tracks."),
+    count("RELAY_PAIRING_RATE_PER_MINUTE", "30", "Pairing frames of one client per minute."),
+    count("RELAY_PAIRING_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
+    count("RELAY_PAIRING_REQUEST_TRACK_MAX", "2048",
+        "Pairings, and key exchanges, one target may have waiting."),
+    count("RELAY_SESSION_OWNER_TRACK_MAX", "4096", "Sessions remembered for one target."),
+    any("RELAY_TRUSTED_PROXIES", Kind::List, "(none)", "10.0.0.0/8,192.168.1.7",
+        "Peers whose X-Forwarded-For is believed: addresses and networks."),
+
+    count("RELAY_PING_INTERVAL_MS", "30000", "Time between pings."),
+    count("RELAY_PONG_TIMEOUT_MS", "10000", "Silence after a ping that ends a connection."),
+    count("RELAY_IDLE_TIMEOUT_MS", "300000",
+        "Time without message or pong that ends a connection."),
+    count("RELAY_EMPTY_WORKSPACE_TTL_MS", "120000",
+        "How long an empty workspace is remembered."),
+    count("RELAY_CLEANUP_INTERVAL_MS", "30000", "Time between searches for empty workspaces."),
+
+    any("RELAY_BACKPLANE_MODE", Kind::Choice(&["single", "server", "redis"]), "(inferred)",
+        "redis", "How relays reach each other: not at all, through the platform, or by Redis."),
+    any("RELAY_BACKPLANE_URL", BACKPLANE, "(RELAY_REDIS_URL or SERVER_URL)",
+        "rediss://redis.corp:6380",
+        "The backplane's endpoint: Redis in mode redis, the platform in mode server."),
+    any("RELAY_REDIS_URL", REDIS, "(none)", "redis://redis.corp:6379",
+        "Alias of RELAY_BACKPLANE_URL in mode redis."),
+    any("RELAY_REDIS_KEY_PREFIX", Kind::Text, "viewport:relay", "corp:relay",
+        "What every key in Redis starts with."),
+    count("RELAY_REDIS_CONNECT_TIMEOUT_MS", "5000", "How long connecting to Redis may take."),
+    count("RELAY_REDIS_PRESENCE_TTL_MS", "45000", "How long presence in Redis lives."),
+    count("RELAY_REDIS_QUEUE_MAX", "10000", "Frames that may wait in Redis for one relay."),
+    flag("RELAY_PRESENCE_SYNC_ENABLED", "(1 unless single)", "Announces daemons to other relays."),
+    count("RELAY_PRESENCE_SYNC_INTERVAL_MS", "20000", "Time between announcements."),
+    count("RELAY_PRESENCE_RESOLVE_CACHE_MAX", "10000", "Answers about daemons kept."),
+    flag("RELAY_CLIENT_REDIRECT_ENABLED", "(1 unless single)",
+        "Sends clients to the relay that holds their daemon."),
+    any("RELAY_REDIRECT_ALLOWED_HOSTS", Kind::List, "(own hosts in prod, else any)",
+        "relay-a.corp,relay-b.corp", "Hosts a client may be sent to."),
+    flag("RELAY_BUS_ENABLED", "0", "Carries frames between relays."),
+    secret("RELAY_BUS_HMAC_KEY", "$(openssl rand -base64 32)", "Signs frames between relays."),
+    count("RELAY_BUS_POLL_INTERVAL_MS", "250", "Pause between pulls from the bus."),
+    count("RELAY_BUS_PULL_LIMIT", "200", "Frames of one pull."),
+    count("RELAY_BUS_PULL_WAIT_MS", "1000", "How long one pull waits for frames."),
+    count("RELAY_BUS_SIGNATURE_MAX_SKEW_MS", "15000", "Age at which a signed frame is refused."),
+    count("RELAY_BUS_FRESHNESS_TRACK_MAX", "20000", "Sources whose last frame is remembered."),
+
+    any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll"]), "auto", "epoll",
+        "What moves bytes: io_uring, epoll, or io_uring where the kernel has it."),
+    any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),
+    count("RELAY_DRAIN_MS", "10000", "How long a stopping relay waits for its peers."),
+];
+
+/// All variables as a Markdown table, as it stands in `docs/config.md`.
+pub fn table_of_variables() -> String {
+    let mut table = String::from(
+        "| variable | also | value | default | example | meaning |\n|---|---|---|---|---|---|\n",
+    );
+    for variable in VARIABLES {
+        let alias = variable
+            .alias
+            .map_or(String::new(), |alias| format!("`{alias}`"));
+        let default = match variable.default.starts_with('(') {
+            true => variable.default.to_owned(),
+            false => format!("`{}`", variable.default),
+        };
+        table += &format!(
+            "| `{}` | {alias} | {} | {default} | `{}` | {} |\n",
+            variable.name, variable.kind, variable.example, variable.meaning
+        );
+    }
+    table
+}
