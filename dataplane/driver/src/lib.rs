@@ -15,6 +15,7 @@ mod config;
 mod driver;
 mod message;
 mod pool;
+pub mod sim;
 mod stats;
 
 pub use batch::{Batch, BatchFull};
