@@ -1,0 +1,202 @@
+//! Rare frames, read from their whole text.
+
+use relay_contract::WorkerRequest;
+
+use super::number::is_integer;
+use super::object::{Members, Value};
+use super::text::{is_blank, lossy, trim_js, utf16_len};
+use super::{ColdKind, Invalid};
+
+/// A rare frame that is valid for its kind.
+#[derive(Clone, Debug)]
+pub enum ColdFrame {
+    /// A worker's call to the platform. The path's form is judged here, its place is not.
+    Worker(WorkerRequest),
+    /// Wants the events of a channel.
+    Subscribe {
+        /// Trimmed, WTF-8.
+        channel: Box<[u8]>,
+        /// Integer, at least 0; 0 when absent.
+        after_sequence: f64,
+    },
+    /// Wants them no longer.
+    Unsubscribe {
+        /// Trimmed, WTF-8.
+        channel: Box<[u8]>,
+    },
+    /// A viewer comes, stays or goes; the text is fanned out as it stands.
+    Presence {
+        /// Trimmed, WTF-8.
+        channel: Box<[u8]>,
+    },
+    /// An event for a channel's subscribers, from a daemon.
+    SessionEvent {
+        /// Trimmed, WTF-8.
+        channel: Box<[u8]>,
+    },
+}
+
+/// Reads the frame of which a scanner said it is of that kind.
+///
+/// `text` is the whole text that scanner saw. Errors: a member is missing or has the wrong form. Strings
+/// that become a Rust `String` have lone surrogates replaced. Cost: a pass over the text, and copies of
+/// the members. Source: relay specification, sections 6 and 13.
+pub fn parse(kind: ColdKind, text: &[u8]) -> Result<ColdFrame, Invalid> {
+    let frame = match kind {
+        ColdKind::Worker => worker(text).map(ColdFrame::Worker),
+        ColdKind::Subscribe => subscribe(text),
+        ColdKind::Unsubscribe => channel(text).map(|channel| ColdFrame::Unsubscribe { channel }),
+        ColdKind::Presence => presence(text),
+        ColdKind::SessionEvent => session_event(text),
+    };
+    frame.ok_or(Invalid::Member)
+}
+
+fn worker(text: &[u8]) -> Option<WorkerRequest> {
+    let [request_id, method, path, headers, body] =
+        members(text, ["requestId", "method", "path", "headers", "body"])?;
+    let request_id = request_id?.string().filter(|id| !is_blank(id))?;
+    let method = method?.string()?;
+    let method = METHODS.into_iter().find(|name| name.as_bytes() == method)?;
+    let path = path?
+        .string()
+        .filter(|path| path.starts_with(WORKER_PATH_PREFIX))?;
+    let headers = match headers {
+        Some(headers) => allowed_headers(headers.members()?),
+        None => Vec::new(),
+    };
+    let body = match body {
+        Some(body) => lossy(&body.string()?),
+        None => String::new(),
+    };
+    Some(WorkerRequest {
+        request_id: lossy(&request_id),
+        method: method.into(),
+        path: lossy(&path),
+        headers,
+        body: (method != "GET").then_some(body),
+    })
+}
+
+/// Headers a worker may set, names in lower case, each once: the last value at the first one's place.
+fn allowed_headers(members: Members<'_>) -> Vec<(Box<str>, String)> {
+    let mut headers: Vec<(Box<str>, String)> = Vec::new();
+    for (name, value) in members {
+        let name = name.to_ascii_lowercase();
+        let allowed = WORKER_HEADERS
+            .into_iter()
+            .find(|allowed| allowed.as_bytes() == name);
+        let (Some(name), Some(value)) = (allowed, value.string()) else {
+            continue;
+        };
+        let value = lossy(&value);
+        match headers.iter_mut().find(|(known, _)| &**known == name) {
+            Some((_, place)) => *place = value,
+            None => headers.push((name.into(), value)),
+        }
+    }
+    headers
+}
+
+fn subscribe(text: &[u8]) -> Option<ColdFrame> {
+    let [after_sequence] = members(text, ["afterSequence"])?;
+    let after_sequence = match after_sequence {
+        Some(value) => value.number().filter(|&n| is_integer(n) && n >= 0.0)?,
+        None => 0.0,
+    };
+    Some(ColdFrame::Subscribe {
+        channel: channel(text)?,
+        after_sequence,
+    })
+}
+
+fn presence(text: &[u8]) -> Option<ColdFrame> {
+    let [action, user_id, display_name, sent_at] =
+        members(text, ["action", "userId", "displayName", "sentAt"])?;
+    let action = action?.string()?;
+    let user_id = user_id?.string()?;
+    let complete = PRESENCE_ACTIONS.contains(&&*action)
+        && (1..=USER_ID_UNITS_MAX).contains(&utf16_len(&user_id))
+        && is_absent_or_string(display_name, DISPLAY_NAME_UNITS_MAX)
+        && is_absent_or_string(sent_at, usize::MAX);
+    if !complete {
+        return None;
+    }
+    Some(ColdFrame::Presence {
+        channel: channel(text)?,
+    })
+}
+
+fn session_event(text: &[u8]) -> Option<ColdFrame> {
+    let [event] = members(text, ["event"])?;
+    let event = event?;
+    if !event.is_null() {
+        event.members()?;
+    }
+    Some(ColdFrame::SessionEvent {
+        channel: channel(text)?,
+    })
+}
+
+/// The `channel` member: it starts with the prefix as it stands, and is trimmed after that.
+fn channel(text: &[u8]) -> Option<Box<[u8]>> {
+    let [channel] = members(text, ["channel"])?;
+    let channel = channel?
+        .string()
+        .filter(|channel| channel.starts_with(CHANNEL_PREFIX))?;
+    Some(trim_js(&channel).into())
+}
+
+fn is_absent_or_string(value: Option<Value<'_>>, units_max: usize) -> bool {
+    value.is_none_or(|value| {
+        value
+            .string()
+            .is_some_and(|text| utf16_len(&text) <= units_max)
+    })
+}
+
+/// The named members of the object that `text` is; of several equal names the last.
+fn members<'t, const N: usize>(text: &'t [u8], names: [&str; N]) -> Option<[Option<Value<'t>>; N]> {
+    let mut values = [None; N];
+    for (name, value) in Members::of(text)? {
+        if let Some(index) = names.iter().position(|wanted| wanted.as_bytes() == name) {
+            values[index] = Some(value);
+        }
+    }
+    Some(values)
+}
+
+/// Methods a worker may use.
+const METHODS: [&str; 3] = ["GET", "POST", "PATCH"];
+
+/// What every worker path starts with.
+const WORKER_PATH_PREFIX: &[u8] = b"/api/runtime/workspaces/";
+
+/// Headers a worker may set.
+const WORKER_HEADERS: [&str; 11] = [
+    "authorization",
+    "accept",
+    "content-type",
+    "x-viewport-run-lease",
+    "x-viewport-assignment-claim",
+    "x-viewport-worker-fingerprint",
+    "x-viewport-worker-timestamp",
+    "x-viewport-worker-nonce",
+    "x-viewport-worker-body-sha256",
+    "x-viewport-worker-signature",
+    "x-viewport-server-id",
+];
+
+const CHANNEL_PREFIX: &[u8] = b"agent-session:";
+
+const PRESENCE_ACTIONS: [&[u8]; 3] = [b"joined", b"left", b"heartbeat"];
+
+/// UTF-16 units of a viewer's user id, at most; at least one.
+const USER_ID_UNITS_MAX: usize = 128;
+
+/// UTF-16 units of a viewer's display name, at most.
+const DISPLAY_NAME_UNITS_MAX: usize = 255;
+
+#[cfg(test)]
+#[path = "cold_tests.rs"]
+mod tests;

@@ -1,0 +1,415 @@
+//! The one pass over a frame's text.
+
+use std::fmt;
+
+use super::judge;
+use super::member::{Kind, MEMBER_COUNT, Member, NUMBER_COUNT, TEXT_COUNT};
+use super::nesting::Nesting;
+use super::number::{self, NumberState};
+use super::string::{Read, StringReader, Target};
+use super::{Envelope, Invalid};
+use crate::websocket::mask::{BLOCK_BYTES, Marks, mark_block};
+
+/// Reads one frame at a time, in pieces of any size.
+///
+/// ```text
+/// Start ─{─▶ FirstName ─name─▶ Colon ─:─▶ Value ─value─▶ AfterValue ─,─▶ Name or Value
+///                │ }                        ▲ [ │ { : one level deeper      │ } ]
+///                ▼                          │   ▼                           ▼
+///        AfterValue, or Ended          FirstValue  FirstName     AfterValue, or Ended
+/// ```
+///
+/// Shape: holds decoded copies of the few strings an envelope hands out, so the text itself need not stay.
+/// Memory is bounded by the text fed: never more than its length for strings and numbers, and an eighth of
+/// it for nesting; what an unusual frame took is given back at the next [`reset`](Self::reset).
+/// Cost: one pass, no allocation once the working size is reached.
+#[derive(Clone)]
+pub struct Scanner {
+    state: State,
+    /// Whose value is read; [`Member::Other`] below the top level.
+    member: Member,
+    number: NumberState,
+    string: StringReader,
+    /// What is left of `true`, `false` or `null`.
+    literal: &'static [u8],
+    nesting: Nesting,
+    kinds: [Kind; MEMBER_COUNT],
+    /// Where in `text` each kept string lies.
+    spans: [Span; TEXT_COUNT],
+    numbers: [f64; NUMBER_COUNT],
+    text: Vec<u8>,
+    /// Where in `text` the string or number being read starts.
+    value_start: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Start,
+    FirstName,
+    Name,
+    Colon,
+    Value,
+    FirstValue,
+    AfterValue,
+    InName,
+    InString,
+    InNumber,
+    InLiteral,
+    Ended,
+    Failed,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Scanner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scanner")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Scanner {
+    /// A scanner ready for a frame.
+    pub fn new() -> Self {
+        Self {
+            state: State::Start,
+            member: Member::Other,
+            number: NumberState::Zero,
+            string: StringReader::new(),
+            literal: &[],
+            nesting: Nesting::default(),
+            kinds: [Kind::Absent; MEMBER_COUNT],
+            spans: [Span::default(); TEXT_COUNT],
+            numbers: [0.0; NUMBER_COUNT],
+            text: Vec::new(),
+            value_start: 0,
+        }
+    }
+
+    /// Makes ready for another frame. The decoder does this at a message's first byte.
+    pub fn reset(&mut self) {
+        self.state = State::Start;
+        self.kinds = [Kind::Absent; MEMBER_COUNT];
+        self.nesting.clear();
+        self.text.clear();
+        if self.text.capacity() > RETAINED_BYTES_MAX {
+            self.text.shrink_to(RETAINED_BYTES_MAX);
+        }
+    }
+
+    /// Takes the next bytes of the text. A text may be cut anywhere.
+    pub fn feed(&mut self, text: &[u8]) {
+        for block in text.chunks(BLOCK_BYTES) {
+            self.feed_marked(block, mark_block(block));
+        }
+    }
+
+    /// The frame, if the text fed since the last reset is one. Can be asked again.
+    pub fn finish(&self) -> Result<Envelope<'_>, Invalid> {
+        if self.state != State::Ended {
+            return Err(Invalid::Json);
+        }
+        judge::judge(self)
+    }
+
+    /// Takes one block whose plain chunks are known.
+    pub(crate) fn feed_marked(&mut self, bytes: &[u8], marks: Marks) {
+        let mut at = 0;
+        while at < bytes.len() {
+            at = match self.state {
+                State::InName => self.in_name(bytes, at, marks),
+                State::InString => self.in_string(bytes, at, marks),
+                State::InNumber => self.in_number(bytes, at),
+                State::InLiteral => self.in_literal(bytes, at),
+                State::Failed => return,
+                State::Start
+                | State::FirstName
+                | State::Name
+                | State::Colon
+                | State::Value
+                | State::FirstValue
+                | State::AfterValue
+                | State::Ended => self.between(bytes, at, marks),
+            };
+        }
+    }
+
+    /// What the top-level member's value is.
+    pub(super) const fn kind(&self, member: Member) -> Kind {
+        self.kinds[member as usize]
+    }
+
+    /// The text of a member whose text is kept, when it is a string.
+    pub(super) fn text(&self, member: Member) -> Option<&[u8]> {
+        let span = self.spans[member.text_slot()?];
+        match self.kind(member) {
+            Kind::Text => self.text.get(span.start..span.end),
+            _ => None,
+        }
+    }
+
+    /// The value of a member whose number is kept, when it is a number.
+    pub(super) fn number(&self, member: Member) -> Option<f64> {
+        let number = self.numbers[member.number_slot()?];
+        (self.kind(member) == Kind::Number).then_some(number)
+    }
+
+    /// One byte between names and values.
+    #[inline]
+    fn between(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
+        let byte = bytes[at];
+        let next = at + 1;
+        match (self.state, byte) {
+            (_, b' ' | b'\t' | b'\n' | b'\r') => {}
+            (State::FirstName | State::Name, b'"') => {
+                self.string.begin(Target::Name);
+                return self.in_name(bytes, next, marks);
+            }
+            (State::Colon, b':') => self.state = State::Value,
+            (State::FirstValue, b']') | (State::AfterValue, b']') => self.close(false),
+            (State::FirstName, b'}') | (State::AfterValue, b'}') => self.close(true),
+            (State::Value | State::FirstValue, _) => return self.begin_value(bytes, at, marks),
+            (State::AfterValue, b',') => {
+                let in_object = self.nesting.in_object();
+                self.state = if in_object { State::Name } else { State::Value };
+            }
+            (State::Start, b'{') => self.open(true),
+            _ => self.state = State::Failed,
+        }
+        next
+    }
+
+    fn open(&mut self, is_object: bool) {
+        self.nesting.push(is_object);
+        self.state = if is_object {
+            State::FirstName
+        } else {
+            State::FirstValue
+        };
+    }
+
+    fn close(&mut self, is_object: bool) {
+        self.state = match self.nesting.pop(is_object) {
+            false => State::Failed,
+            true if self.nesting.depth() == 0 => State::Ended,
+            true => State::AfterValue,
+        };
+    }
+
+    /// The first byte of a value.
+    #[inline]
+    fn begin_value(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
+        if self.nesting.depth() > 1 {
+            self.member = Member::Other;
+        }
+        match bytes[at] {
+            b'"' => {
+                self.string.begin(self.string_target());
+                self.value_start = self.text.len();
+                return self.in_string(bytes, at + 1, marks);
+            }
+            b'-' | b'0'..=b'9' => return self.begin_number(bytes, at),
+            b'{' => self.begin_container(true),
+            b'[' => self.begin_container(false),
+            b't' => self.begin_literal(Kind::True, b"rue"),
+            b'f' => self.begin_literal(Kind::False, b"alse"),
+            b'n' => self.begin_literal(Kind::Null, b"ull"),
+            _ => self.state = State::Failed,
+        }
+        at + 1
+    }
+
+    const fn string_target(&self) -> Target {
+        if self.member.text_slot().is_some() {
+            Target::Text
+        } else if self.member.must_not_be_blank() {
+            Target::Blankness
+        } else {
+            Target::Skip
+        }
+    }
+
+    fn begin_container(&mut self, is_object: bool) {
+        self.note(Kind::Container);
+        self.open(is_object);
+    }
+
+    fn begin_literal(&mut self, kind: Kind, rest: &'static [u8]) {
+        self.note(kind);
+        self.literal = rest;
+        self.state = State::InLiteral;
+    }
+
+    /// Records what a top-level value is; the last of several equal names counts.
+    #[inline]
+    fn note(&mut self, kind: Kind) {
+        if let Some(place) = self.kinds.get_mut(self.member as usize) {
+            *place = kind;
+        }
+    }
+
+    #[inline]
+    fn in_name(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
+        match self.string.read(bytes, at, marks, &mut self.text) {
+            Read::More => {
+                self.state = State::InName;
+                bytes.len()
+            }
+            Read::Bad => self.fail(bytes),
+            Read::Ended(at) => {
+                if self.nesting.depth() == 1 {
+                    self.member = Member::of(self.string.name());
+                }
+                if bytes.get(at) == Some(&b':') {
+                    self.state = State::Value;
+                    return at + 1;
+                }
+                self.state = State::Colon;
+                at
+            }
+        }
+    }
+
+    #[inline]
+    fn in_string(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
+        match self.string.read(bytes, at, marks, &mut self.text) {
+            Read::More => {
+                self.state = State::InString;
+                bytes.len()
+            }
+            Read::Bad => self.fail(bytes),
+            Read::Ended(at) => {
+                self.end_string();
+                self.after_value(bytes, at)
+            }
+        }
+    }
+
+    fn end_string(&mut self) {
+        if let Some(slot) = self.member.text_slot() {
+            self.spans[slot] = Span {
+                start: self.value_start,
+                end: self.text.len(),
+            };
+        }
+        let blank = self.member.must_not_be_blank() && self.string.is_blank();
+        self.note(if blank { Kind::Blank } else { Kind::Text });
+    }
+
+    /// After a value that is no container. Takes a comma along when it is there.
+    #[inline]
+    fn after_value(&mut self, bytes: &[u8], at: usize) -> usize {
+        if bytes.get(at) == Some(&b',') {
+            let in_object = self.nesting.in_object();
+            self.state = if in_object { State::Name } else { State::Value };
+            return at + 1;
+        }
+        self.state = State::AfterValue;
+        at
+    }
+
+    /// Most numbers are short, whole and all there; the others go through the grammar byte by byte.
+    #[inline]
+    fn begin_number(&mut self, bytes: &[u8], at: usize) -> usize {
+        let rest = &bytes[at..];
+        let digits = rest
+            .iter()
+            .take(SHORT_DIGITS_MAX + 1)
+            .take_while(|b| b.is_ascii_digit());
+        let len = digits.count();
+        let plain = (1..=SHORT_DIGITS_MAX).contains(&len) && (rest[0] != b'0' || len == 1);
+        if plain && matches!(rest.get(len), Some(b',' | b'}' | b']' | b' ')) {
+            if let Some(slot) = self.member.number_slot() {
+                let value = rest[..len]
+                    .iter()
+                    .fold(0, |sum, b| sum * 10 + u64::from(b - b'0'));
+                // Fifteen digits are exact in a double.
+                self.numbers[slot] = value as f64;
+            }
+            self.note(Kind::Number);
+            return self.after_value(bytes, at + len);
+        }
+        let Some(state) = NumberState::start(rest[0]) else {
+            return self.fail(bytes);
+        };
+        self.number = state;
+        self.value_start = self.text.len();
+        self.keep_digit(rest[0]);
+        self.state = State::InNumber;
+        at + 1
+    }
+
+    fn in_number(&mut self, bytes: &[u8], at: usize) -> usize {
+        for (index, &byte) in bytes.iter().enumerate().skip(at) {
+            match self.number.step(byte) {
+                Some(state) => {
+                    self.number = state;
+                    self.keep_digit(byte);
+                }
+                None if self.number.is_complete() => {
+                    self.end_number();
+                    return self.after_value(bytes, index);
+                }
+                None => return self.fail(bytes),
+            }
+        }
+        bytes.len()
+    }
+
+    /// The text of a number that matters is kept until its end: its value depends on every digit.
+    fn keep_digit(&mut self, byte: u8) {
+        if self.member.number_slot().is_some() {
+            self.text.push(byte);
+        }
+    }
+
+    fn end_number(&mut self) {
+        if let Some(slot) = self.member.number_slot() {
+            self.numbers[slot] = number::value(&self.text[self.value_start..]).unwrap_or(f64::NAN);
+            self.text.truncate(self.value_start);
+        }
+        self.note(Kind::Number);
+    }
+
+    fn in_literal(&mut self, bytes: &[u8], at: usize) -> usize {
+        let Some((&expected, rest)) = self.literal.split_first() else {
+            return self.fail(bytes);
+        };
+        if bytes[at] != expected {
+            return self.fail(bytes);
+        }
+        self.literal = rest;
+        if rest.is_empty() {
+            self.state = State::AfterValue;
+        }
+        at + 1
+    }
+
+    /// No text that starts like this is a frame.
+    #[cold]
+    fn fail(&mut self, bytes: &[u8]) -> usize {
+        self.state = State::Failed;
+        bytes.len()
+    }
+}
+
+/// Bytes of string storage kept from frame to frame; ordinary frames need less than 1 KiB.
+const RETAINED_BYTES_MAX: usize = 16 << 10;
+
+/// Digits of a number whose value is summed up in place.
+const SHORT_DIGITS_MAX: usize = 15;
+
+#[cfg(test)]
+#[path = "scanner_tests.rs"]
+mod tests;

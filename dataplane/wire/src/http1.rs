@@ -1,0 +1,1 @@
+//! HTTP/1 as far as a relay speaks it.
