@@ -1,0 +1,232 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+
+use crate::pair::Shape;
+use crate::subject::Processors;
+
+/// Closed-loop load for a relay, and the limit to hold its figures against.
+///
+/// Starts the process under test on one processor and the load on another, with a small platform
+/// that admits everybody. Clients send encrypted envelopes to daemons; every byte that arrives is
+/// compared with what was sent, so a figure without an error is also a proof of order and content.
+///
+/// The relay must be a release build: cargo build --release -p relay
+#[derive(Debug, Parser)]
+#[command(name = "relay-load", version, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  relay-load pairs --pairs 64 --payload 256 --depth 16
+  relay-load pairs --passthrough --payload 65536 --depth 8
+  relay-load compare --payload 4096 --rounds 5 --json result.json
+  relay-load idle --connections 10000";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load one relay (or the pass-through) and print frames/s, CPU per frame, latency, memory
+    Pairs(Pairs),
+    /// Interleave a relay with the pass-through and print medians, spread and their ratio
+    Compare(Compare),
+    /// Open connections that do nothing and print what each costs in memory
+    Idle(Idle),
+    /// The pass-through: forwards bytes between the sockets of each pair (started by the others)
+    #[command(hide = true)]
+    Passthrough(Passthrough),
+    #[command(hide = true)]
+    IdleChild(IdleChild),
+}
+
+/// How much load, on what.
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    #[command(flatten)]
+    pub(crate) shape: ShapeArguments,
+    /// Seconds of each measured window
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) seconds: f64,
+    /// Seconds of load before each window
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) warm_up: f64,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Processor of the process under test
+    #[arg(long, default_value_t = 0)]
+    relay_cpu: usize,
+    /// Processor of the load
+    #[arg(long, default_value_t = 1)]
+    load_cpu: usize,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What the pairs send.
+#[derive(Debug, Args)]
+pub(crate) struct ShapeArguments {
+    /// Pairs of one client and one daemon, each in a workspace of its own
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) pairs: usize,
+    /// Bytes of a message
+    #[arg(long, default_value_t = 256)]
+    pub(crate) payload: usize,
+    /// Frames in flight per pair
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) depth: usize,
+    /// Daemons send every frame back through the session
+    #[arg(long)]
+    pub(crate) echo: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pairs {
+    #[command(flatten)]
+    pub(crate) load: Load,
+    /// Load the pass-through instead of a relay
+    #[arg(long)]
+    pub(crate) passthrough: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    #[command(flatten)]
+    pub(crate) load: Load,
+    /// Rounds of relay, pass-through, pass-through, relay
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Idle {
+    /// Connections to open
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// Connections per child process, which has its own address and its own descriptors
+    #[arg(long, default_value_t = 15_000, value_parser = at_least_one)]
+    pub(crate) per_process: usize,
+    /// Connections that share a workspace and target
+    #[arg(long, default_value_t = 50, value_parser = at_least_one)]
+    pub(crate) clients_per_workspace: usize,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Passthrough {
+    /// Where to listen
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// How many pairs will connect: for each the daemon, then the client
+    #[arg(long)]
+    pub(crate) pairs: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleChild {
+    #[arg(long)]
+    pub(crate) relay_address: SocketAddr,
+    #[arg(long)]
+    pub(crate) number: usize,
+    #[arg(long)]
+    pub(crate) connections: usize,
+    #[arg(long)]
+    pub(crate) clients_per_workspace: usize,
+}
+
+impl Load {
+    /// What the pairs send each other.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            pairs: self.shape.pairs,
+            payload_bytes: self.shape.payload,
+            depth: self.shape.depth,
+            echo: self.shape.echo,
+        }
+    }
+
+    /// Where the two sides run.
+    pub(crate) fn processors(&self) -> Processors {
+        Processors {
+            subject: self.relay_cpu,
+            load: self.load_cpu,
+        }
+    }
+
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
+    }
+
+    /// How the relay under test is called in results.
+    pub(crate) fn relay_name(&self) -> String {
+        format!(
+            "relay ({})",
+            self.driver.as_deref().unwrap_or("default driver")
+        )
+    }
+}
+
+impl Idle {
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
+    }
+
+    /// Where the two sides run.
+    pub(crate) fn processors(&self) -> Processors {
+        Processors {
+            subject: 0,
+            load: 1,
+        }
+    }
+}
+
+fn find_relay(given: Option<&PathBuf>) -> Result<PathBuf> {
+    let path = match given {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()?.with_file_name("relay"),
+    };
+    let shown = path.display();
+    ensure!(
+        path.is_file(),
+        "{shown} is missing: cargo build --release -p relay, or give --relay"
+    );
+    path.canonicalize().context("the relay's path")
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

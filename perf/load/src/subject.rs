@@ -1,0 +1,135 @@
+//! The process under test: a relay, or the pass-through that marks the limit.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+use crate::flow::Between;
+use crate::processor;
+
+/// A running process, on a processor of its own. It ends with this value.
+pub(crate) struct Subject {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// What becomes of frames in it.
+    pub(crate) between: Between,
+}
+
+/// Where the process runs and where the load does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Processors {
+    pub(crate) subject: usize,
+    pub(crate) load: usize,
+}
+
+impl Subject {
+    /// Starts a relay whose limits do not get in the way.
+    pub(crate) fn relay(
+        program: &Path,
+        driver: Option<&str>,
+        platform: SocketAddr,
+        processors: Processors,
+    ) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(program);
+        command
+            .arg("serve")
+            .env_clear()
+            .env("PATH", "")
+            .env("HOST", "127.0.0.1")
+            .env("PORT", address.port().to_string())
+            .env("SERVER_URL", format!("http://{platform}"))
+            .env("RELAY_PUBLIC_WS_BASE_URL", format!("ws://{address}/ws"))
+            .envs(ENVIRONMENT.iter().copied());
+        if let Some(driver) = driver {
+            command.env("RELAY_DRIVER", driver);
+        }
+        Self::start(command, address, Between::Relay, processors)
+    }
+
+    /// Starts a pass-through for a number of pairs.
+    pub(crate) fn passthrough(pair_count: usize, processors: Processors) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["passthrough", "--listen", &address.to_string()])
+            .args(["--pairs", &pair_count.to_string()]);
+        Self::start(command, address, Between::Passthrough, processors)
+    }
+
+    /// Starts the command on its processor and waits for the line that says it listens.
+    fn start(
+        mut command: Command,
+        address: SocketAddr,
+        between: Between,
+        processors: Processors,
+    ) -> Result<Self> {
+        // A child inherits where its parent may run.
+        processor::pin_to(processors.subject)?;
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        processor::pin_to(processors.load)?;
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = spawned.with_context(|| format!("{program} does not start"))?;
+        let stdout = child.stdout.take().context("its output is piped")?;
+        let subject = Self {
+            child,
+            address,
+            between,
+        };
+        let mut lines = BufReader::new(stdout).lines();
+        loop {
+            match lines.next() {
+                Some(Ok(line)) if line.contains("listening on") => break,
+                Some(Ok(_)) => {}
+                _ => bail!("{program} ended before it listened; its own words stand above"),
+            }
+        }
+        // Nobody may stop reading: a full pipe would stop the process under test.
+        thread::spawn(move || for _ in lines {});
+        Ok(subject)
+    }
+
+    /// Its process id.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// An address nobody listens on at the moment.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// One shard, one mode, and no limit that the load could reach.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("RELAY_SHARDS", "1"),
+    ("RELAY_MODE", "dev"),
+    ("RELAY_TLS", "0"),
+    ("RELAY_BACKPLANE_MODE", "single"),
+    ("RELAY_MAX_TOTAL_CONNECTIONS", "10000000"),
+    ("RELAY_MAX_CONNECTIONS_PER_IP", "10000000"),
+    ("RELAY_MAX_CLIENTS_PER_WORKSPACE", "10000000"),
+    ("RELAY_UPGRADE_RATE_PER_MINUTE", "1000000000"),
+    ("RELAY_KEX_INIT_RATE_PER_MINUTE", "1000000000"),
+    ("RELAY_RUNTIME_RATE_PER_MINUTE", "1000000000"),
+    ("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "1000000000"),
+    ("RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE", "1000000000"),
+    ("RELAY_MAX_FRAME_BYTES", "16777216"),
+    ("RELAY_MAX_PENDING_BYTES", "67108864"),
+    ("RELAY_PING_INTERVAL_MS", "86400000"),
+    ("RELAY_PONG_TIMEOUT_MS", "86400000"),
+    ("RELAY_IDLE_TIMEOUT_MS", "86400000"),
+];
