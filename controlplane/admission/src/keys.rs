@@ -1,0 +1,257 @@
+//! A published key set (JWKS), reduced to the keys that can check a token.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Public keys, each bound to the one algorithm it may check. Immutable; a rotation makes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+}
+
+/// A key of the document that is not used, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SkippedKey {
+    /// Its place in the document, from zero.
+    pub index: usize,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Why a document is not a key set. What was in force stays in force.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum KeySetError {
+    /// Not JSON, or no `keys` list in it.
+    #[error("the document has no list of keys")]
+    Malformed,
+    /// No key of it can be used.
+    #[error("none of the keys can be used")]
+    Empty,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) id: Option<String>,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) material: DecodingKey,
+}
+
+impl KeySet {
+    /// Keys of a set. Protects the processor: a token without key id is tried with each.
+    pub const KEYS_MAX: usize = 64;
+
+    /// Reads a document: RSA keys check RS256, P-256 keys ES256, Ed25519 keys EdDSA. Everything else is
+    /// skipped with its reason, symmetric keys above all: whoever can read a public document could sign
+    /// with them.
+    ///
+    /// # Errors
+    /// [`KeySetError`] when no usable key remains.
+    ///
+    /// Source: RFC 7517, RFC 7518 §6, RFC 8037 §2.
+    pub fn parse(document: &[u8]) -> Result<(Self, Vec<SkippedKey>), KeySetError> {
+        let document: Document =
+            serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+        let mut keys = Vec::new();
+        let mut skipped = Vec::new();
+        for (index, value) in document.keys.into_iter().enumerate() {
+            let key = if keys.len() < Self::KEYS_MAX {
+                parse_key(value)
+            } else {
+                Err("more keys than are kept")
+            };
+            match key {
+                Ok(key) => keys.push(key),
+                Err(reason) => skipped.push(SkippedKey { index, reason }),
+            }
+        }
+        if keys.is_empty() {
+            return Err(KeySetError::Empty);
+        }
+        Ok((Self { keys }, skipped))
+    }
+
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether it has no key, as before the first fetch.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The keys a token with this key id may have been signed with; all, if it names none.
+    pub(crate) fn candidates(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
+        self.keys
+            .iter()
+            .filter(move |key| id.is_none() || key.id.as_deref() == id)
+    }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    kty: String,
+    crv: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    key_ops: Option<Vec<String>>,
+    kid: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+fn parse_key(value: Value) -> Result<Key, &'static str> {
+    let fields: Fields = serde_json::from_value(value).map_err(|_| "not a key")?;
+    if fields
+        .purpose
+        .as_deref()
+        .is_some_and(|purpose| purpose != "sig")
+    {
+        return Err("not for signatures");
+    }
+    let may_verify = |operations: &Vec<String>| operations.iter().any(|name| name == "verify");
+    if !fields.key_ops.as_ref().is_none_or(may_verify) {
+        return Err("not for verifying");
+    }
+    let (algorithm, name, material) = match (fields.kty.as_str(), fields.crv.as_deref()) {
+        ("RSA", _) => (Algorithm::RS256, "RS256", rsa(&fields)?),
+        ("EC", Some("P-256")) => (Algorithm::ES256, "ES256", p256(&fields)?),
+        ("OKP", Some("Ed25519")) => (Algorithm::EdDSA, "EdDSA", ed25519(&fields)?),
+        ("oct", _) => return Err("a symmetric key in a public document"),
+        _ => return Err("an unknown kind of key"),
+    };
+    // RFC 9864 names the curve's own algorithm beside the older name of the family.
+    let is_own = |alg: &str| alg == name || (name == "EdDSA" && alg == "Ed25519");
+    if !fields.alg.as_deref().is_none_or(is_own) {
+        return Err("an algorithm we do not check");
+    }
+    Ok(Key {
+        id: fields.kid,
+        algorithm,
+        material,
+    })
+}
+
+fn rsa(fields: &Fields) -> Result<DecodingKey, &'static str> {
+    let modulus = bytes(fields.n.as_ref())?;
+    let exponent = bytes(fields.e.as_ref())?;
+    let significant = modulus.iter().skip_while(|&&byte| byte == 0).count();
+    if !(RSA_BYTES_MIN..=RSA_BYTES_MAX).contains(&significant) {
+        return Err("an RSA key of unacceptable size");
+    }
+    Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
+}
+
+fn p256(fields: &Fields) -> Result<DecodingKey, &'static str> {
+    let (x, y) = (fields.x.as_ref(), fields.y.as_ref());
+    if bytes(x)?.len() != 32 || bytes(y)?.len() != 32 {
+        return Err("a P-256 key of wrong length");
+    }
+    let (x, y) = (x.ok_or(INCOMPLETE)?, y.ok_or(INCOMPLETE)?);
+    DecodingKey::from_ec_components(x, y).map_err(|_| INCOMPLETE)
+}
+
+fn ed25519(fields: &Fields) -> Result<DecodingKey, &'static str> {
+    let key = bytes(fields.x.as_ref())?;
+    if key.len() != 32 {
+        return Err("an Ed25519 key of wrong length");
+    }
+    Ok(DecodingKey::from_ed_der(&key))
+}
+
+fn bytes(text: Option<&String>) -> Result<Vec<u8>, &'static str> {
+    let text = text.ok_or(INCOMPLETE)?;
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| INCOMPLETE)
+}
+
+const INCOMPLETE: &str = "an incomplete key";
+
+/// 2048 bits: the shortest that is still accepted by anybody. Source: NIST SP 800-131A.
+const RSA_BYTES_MIN: usize = 256;
+/// 8192 bits: the longest the verifier takes.
+const RSA_BYTES_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ed(kid: &str) -> Value {
+        json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": URL_SAFE_NO_PAD.encode([9; 32])})
+    }
+
+    #[track_caller]
+    fn reason(key: Value) -> &'static str {
+        let document = json!({"keys": [ed("good"), key]}).to_string();
+        let (set, skipped) = KeySet::parse(document.as_bytes()).unwrap();
+        assert_eq!(set.len(), 1, "{skipped:?}");
+        assert_eq!(skipped[0].index, 1);
+        skipped[0].reason
+    }
+
+    #[test]
+    fn an_unusable_key_does_not_spoil_the_others() {
+        assert_eq!(reason(json!("x")), "not a key");
+        assert_eq!(reason(json!({"kty": "XYZ"})), "an unknown kind of key");
+        assert_eq!(reason(json!({"kty": "RSA"})), "an incomplete key");
+        assert_eq!(
+            reason(json!({"kty": "EC", "crv": "secp256k1"})),
+            "an unknown kind of key"
+        );
+    }
+
+    #[test]
+    fn a_symmetric_key_is_never_used() {
+        let key = json!({"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"});
+        assert_eq!(reason(key), "a symmetric key in a public document");
+    }
+
+    #[test]
+    fn a_short_rsa_key_is_not_used() {
+        let key = json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([1; 128]), "e": "AQAB"});
+        assert_eq!(reason(key), "an RSA key of unacceptable size");
+    }
+
+    #[test]
+    fn a_key_for_another_purpose_or_algorithm_is_not_used() {
+        let mut key = ed("k");
+        key["use"] = json!("enc");
+        assert_eq!(reason(key), "not for signatures");
+        let mut key = ed("k");
+        key["key_ops"] = json!(["sign"]);
+        assert_eq!(reason(key), "not for verifying");
+        let mut key = ed("k");
+        key["alg"] = json!("RS256");
+        assert_eq!(reason(key), "an algorithm we do not check");
+    }
+
+    #[test]
+    fn a_document_without_usable_keys_is_an_error() {
+        for malformed in ["", "[]", "{}", r#"{"keys":1}"#] {
+            let error = KeySet::parse(malformed.as_bytes()).unwrap_err();
+            assert_eq!(error, KeySetError::Malformed, "{malformed}");
+        }
+        let error = KeySet::parse(br#"{"keys":[{"kty":"oct"}]}"#).unwrap_err();
+        assert_eq!(error, KeySetError::Empty);
+    }
+
+    #[test]
+    fn the_number_of_keys_is_bounded() {
+        let keys: Vec<_> = (0..100).map(|n| ed(&n.to_string())).collect();
+        let document = json!({ "keys": keys }).to_string();
+        let (set, skipped) = KeySet::parse(document.as_bytes()).unwrap();
+        assert_eq!((set.len(), skipped.len()), (KeySet::KEYS_MAX, 36));
+    }
+}

@@ -1,0 +1,139 @@
+//! From the claims of a verified token to the claims of a grant, where the platform is not asked.
+
+use relay_contract::{Claims, Role};
+use serde_json::{Map, Value};
+
+use crate::claims::{ClaimsError, Members, is_channel, parse_profile, parse_scope};
+use crate::denial::Denial;
+use crate::jwt::UNAUTHORIZED;
+
+/// The claims of a token whose signature, times, issuer and audience were checked.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken {
+    claims: Map<String, Value>,
+}
+
+/// Why a verified token grants nothing.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unmapped {
+    /// `role` is missing or not the one asked for. Without the platform nobody else compares them.
+    #[error("the token is for another role")]
+    Role,
+    /// A token that never ends cannot be withdrawn by rotating keys alone.
+    #[error("the token has no expiry")]
+    NoExpiry,
+    /// A claim we act on has no valid value.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+}
+
+impl Unmapped {
+    /// The denial for the log.
+    pub fn denial(&self) -> Denial {
+        let reason = match self {
+            Self::Role => "TOKEN_ROLE_MISMATCH",
+            Self::NoExpiry => "TOKEN_WITHOUT_EXPIRY",
+            Self::Claims(_) => "INVALID_CLAIMS",
+        };
+        Denial::new(reason, UNAUTHORIZED)
+    }
+}
+
+impl VerifiedToken {
+    pub(crate) fn new(claims: Map<String, Value>) -> Self {
+        Self { claims }
+    }
+
+    /// Claims for a connection of this role. Unknown claims are ignored: tokens are made for others too.
+    ///
+    /// # Errors
+    /// [`Unmapped`]. The table is in `docs/admission.md`.
+    pub fn claims_for(&self, role: Role) -> Result<Claims, Unmapped> {
+        let members = Members(&self.claims);
+        if members.parsed("role", Role::parse)? != Some(role) {
+            return Err(Unmapped::Role);
+        }
+        let expires_at_secs = whole_seconds(&self.claims).ok_or(Unmapped::NoExpiry)?;
+        let subject = match role {
+            Role::Client => members.text("sub", 1, 128)?,
+            Role::Daemon | Role::Worker => None,
+        };
+        Ok(Claims {
+            client_id: members.text("clientId", 1, 128)?.or(subject),
+            workspace_id: members.text("workspaceId", 1, 128)?,
+            runtime_target_id: members.text("runtimeTargetId", 1, 128)?,
+            machine_id: members.text("machineId", 0, 255)?,
+            managed_executor_id: members.text("managedExecutorId", 1, 128)?,
+            scope: members.parsed("scope", parse_scope)?,
+            session_channels: members.list("sessionChannels", is_channel)?,
+            e2ee_profile: members.parsed("e2eeProfile", parse_profile)?,
+            daemon_issue_generation: members.generation()?,
+            token_id: members.text("jti", 1, 255)?,
+            expires_at_secs: Some(expires_at_secs),
+        })
+    }
+}
+
+/// `exp`, which RFC 7519 lets be a fraction.
+fn whole_seconds(claims: &Map<String, Value>) -> Option<i64> {
+    let expiry = claims.get("exp")?.as_f64()?;
+    // Saturates, and a date beyond the range is as good as its end.
+    #[allow(clippy::cast_possible_truncation)]
+    expiry.is_finite().then_some(expiry as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn token(claims: Value) -> VerifiedToken {
+        VerifiedToken::new(claims.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn known_claims_are_mapped_and_unknown_ones_ignored() {
+        let token = token(json!({
+            "role": "client", "exp": 100.5, "workspaceId": "ws1", "scope": "runtime",
+            "sub": "user-1", "email": "a@example.org", "extra": {"deep": [1]},
+        }));
+        let claims = token.claims_for(Role::Client).unwrap();
+        assert_eq!(claims.workspace_id.as_deref(), Some("ws1"));
+        assert_eq!(claims.client_id.as_deref(), Some("user-1"));
+        assert_eq!(claims.expires_at_secs, Some(100));
+    }
+
+    #[test]
+    fn client_id_goes_before_the_subject() {
+        let token = token(json!({"role": "client", "exp": 1, "sub": "s", "clientId": "c"}));
+        let claims = token.claims_for(Role::Client).unwrap();
+        assert_eq!(claims.client_id.as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_client_token_opens_no_daemon_connection() {
+        let client = token(json!({"role": "client", "exp": 1}));
+        assert_eq!(client.claims_for(Role::Daemon), Err(Unmapped::Role));
+        let nobody = token(json!({"exp": 1}));
+        assert_eq!(nobody.claims_for(Role::Client), Err(Unmapped::Role));
+    }
+
+    #[test]
+    fn a_token_without_end_grants_nothing() {
+        for claims in [
+            json!({"role": "client"}),
+            json!({"role": "client", "exp": "soon"}),
+        ] {
+            let claims = token(claims).claims_for(Role::Client);
+            assert_eq!(claims, Err(Unmapped::NoExpiry));
+        }
+    }
+
+    #[test]
+    fn a_known_claim_must_be_valid() {
+        let token = token(json!({"role": "client", "exp": 1, "workspaceId": 7}));
+        let error = token.claims_for(Role::Client).unwrap_err();
+        assert_eq!(error.denial().reason, "INVALID_CLAIMS");
+    }
+}
