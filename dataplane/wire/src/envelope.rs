@@ -21,7 +21,6 @@ mod text;
 
 use relay_contract::Profile;
 
-pub use member::FRAME_TYPES;
 pub use scanner::Scanner;
 pub use text::{is_blank, lossy, trim_js, utf16_len};
 
@@ -170,7 +169,3 @@ pub enum Invalid {
     #[error("frame member is missing or has the wrong form")]
     Member,
 }
-
-#[cfg(test)]
-#[path = "envelope/split_tests.rs"]
-mod split_tests;

@@ -166,28 +166,28 @@ impl FrameType {
     }
 }
 
-/// Every name a frame's `type` may have, for tests and fuzzers that build frames.
-pub const FRAME_TYPES: [&str; 12] = [
-    "e2ee",
-    "relay_key_exchange_init",
-    "relay_key_exchange_response",
-    "relay_key_update_required",
-    "relay_pairing_offer_request",
-    "relay_pairing_redeem_request",
-    "relay_pairing_offer_response",
-    "relay_pairing_redeem_response",
-    "viewport.worker_transport.request/v1",
-    "viewport.session_events.subscribe/v1",
-    "viewport.session_events.unsubscribe/v1",
-    "viewport.session_viewer_presence/v1",
-];
-
 /// The `schema` of a session event frame, which has no `type`.
 pub(super) const SESSION_EVENT_SCHEMA: &[u8] = b"viewport.session_event_relay_frame/v1";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every name a frame's `type` may have.
+    const FRAME_TYPES: [&str; 12] = [
+        "e2ee",
+        "relay_key_exchange_init",
+        "relay_key_exchange_response",
+        "relay_key_update_required",
+        "relay_pairing_offer_request",
+        "relay_pairing_redeem_request",
+        "relay_pairing_offer_response",
+        "relay_pairing_redeem_response",
+        "viewport.worker_transport.request/v1",
+        "viewport.session_events.subscribe/v1",
+        "viewport.session_events.unsubscribe/v1",
+        "viewport.session_viewer_presence/v1",
+    ];
 
     #[test]
     fn every_listed_type_is_known_and_no_other() {

@@ -207,7 +207,7 @@ mod tests {
             (
                 Body::Chunked,
                 b"A;x=y\r\n0123456789\r\n00\r\nT: v\r\nU:\r\n\r\nNEXT",
-                36,
+                35,
             ),
         ] {
             for cut in 0..=bytes.len() {

@@ -1,1 +1,454 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::envelope::Envelope;
+
+const LIMIT: usize = 1 << 20;
+
+/// A frame as a client sends it.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    masked(first, [0x37, 0xfa, 0x21, 0x3d], payload)
+}
+
+fn masked(first: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        len @ 0..=125 => bytes.push(MASKED | len as u8),
+        len @ 126..=0xffff => {
+            bytes.push(MASKED | 126);
+            bytes.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+        len => {
+            bytes.push(MASKED | 127);
+            bytes.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&key);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(key.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
+    bytes
+}
+
+/// What a stream means, however it was cut.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Meaning {
+    Message {
+        opcode: DataOpcode,
+        utf8: bool,
+        payload: Vec<u8>,
+        envelope: String,
+    },
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>, Vec<u8>),
+    Error(FrameError),
+}
+
+/// A connection's receiving side that writes its decoder down between any two buffers.
+struct Receiver {
+    decoder: Decoder,
+    scanner: Scanner,
+    payload: Vec<u8>,
+    meanings: Vec<Meaning>,
+}
+
+impl Receiver {
+    fn new() -> Self {
+        Self {
+            decoder: Decoder::new(),
+            scanner: Scanner::new(),
+            payload: Vec::new(),
+            meanings: Vec::new(),
+        }
+    }
+
+    fn receive(&mut self, bytes: &[u8]) {
+        let mut input = bytes.to_vec();
+        let mut at = 0;
+        loop {
+            at = match self.decoder.next(&mut input, at, LIMIT, &mut self.scanner) {
+                Err(error) => {
+                    self.meanings.push(Meaning::Error(error));
+                    break;
+                }
+                Ok(Step::NeedMore) => break,
+                Ok(Step::Piece(piece)) => self.piece(&piece, &input),
+                Ok(Step::Ping { payload, at }) => {
+                    self.meanings
+                        .push(Meaning::Ping(payload.bytes(&input).to_vec()));
+                    at
+                }
+                Ok(Step::Pong { payload, at }) => {
+                    self.meanings
+                        .push(Meaning::Pong(payload.bytes(&input).to_vec()));
+                    at
+                }
+                Ok(Step::Close { code, payload, at }) => {
+                    let payload = payload.bytes(&input).to_vec();
+                    self.meanings
+                        .push(Meaning::Close(code.map(|code| code.0), payload));
+                    at
+                }
+            };
+        }
+        let written = postcard::to_allocvec(&self.decoder).unwrap();
+        self.decoder = postcard::from_bytes(&written).unwrap();
+    }
+
+    fn piece(&mut self, piece: &Piece, input: &[u8]) -> usize {
+        assert_eq!(
+            piece.first,
+            self.payload.is_empty() && !self.begun(),
+            "{piece:?}"
+        );
+        assert!(piece.header_room <= piece.payload.start);
+        self.payload.push(1);
+        self.payload
+            .extend_from_slice(&input[piece.payload.clone()]);
+        if piece.last {
+            self.meanings.push(Meaning::Message {
+                opcode: piece.opcode,
+                utf8: piece.utf8,
+                payload: self.content(),
+                envelope: format!("{:?}", self.scanner.finish()),
+            });
+            self.payload.clear();
+        }
+        piece.at
+    }
+
+    fn begun(&self) -> bool {
+        !self.payload.is_empty()
+    }
+
+    /// The payload gathered so far; tests send no byte 1, which marks the start of a piece.
+    fn content(&self) -> Vec<u8> {
+        self.payload
+            .iter()
+            .copied()
+            .filter(|&byte| byte != 1)
+            .collect()
+    }
+}
+
+fn meanings(pieces: &[&[u8]]) -> Vec<Meaning> {
+    let mut receiver = Receiver::new();
+    for piece in pieces {
+        receiver.receive(piece);
+    }
+    receiver.meanings
+}
+
+/// The error a stream ends in, whatever its cut.
+fn error(stream: &[u8]) -> FrameError {
+    let whole = meanings(&[stream]);
+    for cut in 0..=stream.len() {
+        assert_eq!(
+            meanings(&[&stream[..cut], &stream[cut..]]),
+            whole,
+            "cut at {cut}"
+        );
+    }
+    match whole.last() {
+        Some(Meaning::Error(error)) => *error,
+        other => panic!("no error but {other:?}"),
+    }
+}
+
+const E2EE: &str = r#"{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"sess-é","epoch":1,"seq":1,"iv":"aXY","tag":"dGFn","ciphertext":"Y2lwaGVy"}"#;
+
+#[test]
+fn a_whole_text_is_one_piece_with_room_for_its_new_header() {
+    for len in [0, 1, 125, 126, 65_535, 65_536] {
+        let payload = vec![b'a'; len];
+        let mut input = b"before".to_vec();
+        input.extend(frame(0x81, &payload));
+        let header_len = input.len() - 6 - len;
+        let mut decoder = Decoder::new();
+        let step = decoder
+            .next(&mut input, 6, LIMIT, &mut Scanner::new())
+            .unwrap();
+        let Step::Piece(piece) = step else {
+            panic!("{step:?}")
+        };
+        assert_eq!(&input[piece.payload.clone()], payload);
+        assert_eq!(piece.header_room, header_len);
+        assert!(piece.first && piece.last && piece.utf8);
+        assert_eq!(piece.at, input.len());
+        let start = super::super::place_header(
+            &mut input,
+            piece.payload.start,
+            piece.header_room,
+            super::super::Opcode::Text,
+            len,
+        );
+        assert!(start.is_some_and(|start| start >= 6), "{len}");
+        assert_eq!(&input[..6], b"before");
+    }
+}
+
+#[test]
+fn every_cut_of_a_stream_means_the_same() {
+    let text = E2EE.as_bytes();
+    let mut stream = frame(0x81, text);
+    stream.extend(frame(0x01, &text[..60]));
+    stream.extend(frame(0x89, b"are you there"));
+    stream.extend(frame(0x00, b""));
+    stream.extend(frame(0x80, &text[60..]));
+    stream.extend(frame(0x8a, b""));
+    stream.extend(frame(0x82, b"\xff\xfe"));
+    stream.extend(frame(0x88, b"\x03\xe8bye"));
+    let whole = meanings(&[&stream]);
+    assert_eq!(whole.len(), 6);
+    let Meaning::Message {
+        envelope, payload, ..
+    } = &whole[2]
+    else {
+        panic!("{whole:?}")
+    };
+    assert!(envelope.starts_with("Ok(E2ee"), "{envelope}");
+    assert_eq!(payload, text);
+    assert_eq!(
+        whole[5],
+        Meaning::Close(Some(1000), b"\x03\xe8bye".to_vec())
+    );
+    for cut in 0..=stream.len() {
+        assert_eq!(
+            meanings(&[&stream[..cut], &stream[cut..]]),
+            whole,
+            "cut at {cut}"
+        );
+    }
+    let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+    assert_eq!(meanings(&bytes), whole);
+}
+
+#[test]
+fn an_envelope_comes_out_of_a_masked_text() {
+    let mut input = frame(0x81, E2EE.as_bytes());
+    let mut scanner = Scanner::new();
+    Decoder::new()
+        .next(&mut input, 0, LIMIT, &mut scanner)
+        .unwrap();
+    let envelope = scanner.finish().unwrap();
+    assert!(
+        matches!(envelope, Envelope::E2ee { seq: 1.0, .. }),
+        "{envelope:?}"
+    );
+}
+
+#[test]
+fn broken_frames_earn_the_close_code_of_the_reference() {
+    use FrameError as E;
+    let long = [b'p'; 126];
+    for (stream, expected, code) in [
+        (vec![0x81, 0x01, b'x'], E::Unmasked, 1002),
+        (frame(0xc1, b"x"), E::ReservedBit, 1002),
+        (frame(0xa1, b"x"), E::ReservedBit, 1002),
+        (frame(0x91, b"x"), E::ReservedBit, 1002),
+        (frame(0x83, b"x"), E::UnknownOpcode(3), 1002),
+        (frame(0x8b, b"x"), E::UnknownOpcode(11), 1002),
+        (frame(0x80, b"x"), E::UnexpectedContinuation, 1002),
+        (
+            [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
+            E::UnfinishedMessage,
+            1002,
+        ),
+        (frame(0x09, b"x"), E::FragmentedControl, 1002),
+        (frame(0x89, &long), E::ControlTooLong, 1002),
+        (frame(0x88, b"\x03"), E::CloseTooShort, 1002),
+        (frame(0x88, b"\x03\xed"), E::CloseCode(1005), 1002),
+        (frame(0x88, b"\x03\xe7"), E::CloseCode(999), 1002),
+        (frame(0x88, b"\x03\xec"), E::CloseCode(1004), 1002),
+        (frame(0x88, b"\x03\xf7"), E::CloseCode(1015), 1002),
+        (frame(0x88, b"\x0b\xb7"), E::CloseCode(2999), 1002),
+        (frame(0x88, b"\x13\x88"), E::CloseCode(5000), 1002),
+        (frame(0x88, b"\x03\xe8\xff"), E::CloseReason, 1007),
+        (frame(0x81, b"a\xffb"), E::Utf8, 1007),
+        (frame(0x81, b"a\xe2\x82"), E::Utf8, 1007),
+    ] {
+        assert_eq!(error(&stream), expected);
+        assert_eq!(expected.close_code().0, code, "{expected:?}");
+    }
+}
+
+#[test]
+fn allowed_close_codes_pass() {
+    for code in [1000_u16, 1003, 1007, 1014, 3000, 4999] {
+        let payload = code.to_be_bytes();
+        let expected = [Meaning::Close(Some(code), payload.to_vec())];
+        assert_eq!(meanings(&[&frame(0x88, &payload)]), expected);
+    }
+    assert_eq!(
+        meanings(&[&frame(0x88, b"")]),
+        [Meaning::Close(None, Vec::new())]
+    );
+}
+
+#[test]
+fn bad_utf8_is_reported_before_the_message_ends() {
+    let mut input = frame(0x01, b"a\xff");
+    let result = Decoder::new().next(&mut input, 0, LIMIT, &mut Scanner::new());
+    assert_eq!(result, Err(FrameError::Utf8));
+}
+
+#[test]
+fn a_message_is_refused_by_its_announced_length() {
+    let mut input = vec![0x81, 0xfe, 0x03, 0xe9];
+    let result = Decoder::new().next(&mut input, 0, 1000, &mut Scanner::new());
+    assert_eq!(
+        result,
+        Err(FrameError::TooLong {
+            len: 1001,
+            limit: 1000
+        })
+    );
+    let mut input = vec![0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1];
+    let error = Decoder::new()
+        .next(&mut input, 0, usize::MAX, &mut Scanner::new())
+        .unwrap_err();
+    assert_eq!(error.close_code(), CloseCode::TOO_BIG);
+}
+
+#[test]
+fn fragments_are_refused_when_they_add_up_above_the_limit() {
+    let mut input = [frame(0x01, &[b'a'; 600]), frame(0x80, &[b'a'; 401])].concat();
+    let mut decoder = Decoder::new();
+    let mut scanner = Scanner::new();
+    let Ok(Step::Piece(piece)) = decoder.next(&mut input, 0, 1000, &mut scanner) else {
+        panic!("the first fragment fits");
+    };
+    let result = decoder.next(&mut input, piece.at, 1000, &mut scanner);
+    assert_eq!(
+        result,
+        Err(FrameError::TooLong {
+            len: 1001,
+            limit: 1000
+        })
+    );
+}
+
+#[test]
+fn a_message_of_exactly_the_limit_passes() {
+    let mut input = frame(0x81, &[b'a'; 1000]);
+    let step = Decoder::new().next(&mut input, 0, 1000, &mut Scanner::new());
+    assert!(matches!(step, Ok(Step::Piece(_))), "{step:?}");
+}
+
+#[test]
+fn a_control_frame_between_fragments_does_not_count_as_one_of_them() {
+    let stream = [frame(0x01, b"a"), frame(0x8a, b"p"), frame(0x80, b"b")].concat();
+    let meanings = meanings(&[&stream]);
+    assert!(matches!(&meanings[1], Meaning::Message { payload, .. } if payload == b"ab"));
+}
+
+#[test]
+fn endless_empty_fragments_are_refused() {
+    let mut stream = frame(0x01, b"");
+    stream.extend(frame(0x00, b"").repeat(usize::from(FRAGMENT_COUNT_MAX)));
+    let meanings = meanings(&[&stream]);
+    assert_eq!(meanings, [Meaning::Error(FrameError::TooManyFragments)]);
+    assert_eq!(FrameError::TooManyFragments.close_code().0, 1008);
+}
+
+#[test]
+fn a_length_in_a_longer_form_than_needed_is_accepted() {
+    let stream = [0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, b'x'];
+    let meanings = meanings(&[&stream]);
+    assert!(matches!(&meanings[0], Meaning::Message { payload, .. } if payload == b"x"));
+}
+
+#[test]
+fn nothing_is_read_after_a_close_frame_or_an_error() {
+    let close = [frame(0x88, b""), frame(0x81, b"late"), vec![0xff; 40]].concat();
+    assert_eq!(meanings(&[&close, &close]).len(), 1);
+    let broken = [frame(0x80, b""), frame(0x81, b"late")].concat();
+    assert_eq!(meanings(&[&broken, &broken]).len(), 1);
+}
+
+#[test]
+fn a_continuing_piece_has_no_header_room() {
+    let stream = frame(0x81, b"abcdef");
+    let mut decoder = Decoder::new();
+    let mut scanner = Scanner::new();
+    let mut first = stream[..8].to_vec();
+    let Ok(Step::Piece(piece)) = decoder.next(&mut first, 0, LIMIT, &mut scanner) else {
+        panic!("two bytes of payload are there");
+    };
+    assert_eq!(
+        (piece.header_room, piece.first, piece.last),
+        (6, true, false)
+    );
+    let mut second = stream[8..].to_vec();
+    let Ok(Step::Piece(piece)) = decoder.next(&mut second, 0, LIMIT, &mut scanner) else {
+        panic!("the rest is there");
+    };
+    assert_eq!(
+        (piece.header_room, piece.first, piece.last),
+        (0, false, true)
+    );
+}
+
+#[test]
+fn debug_output_shows_no_payload() {
+    let mut input = frame(0x89, b"secret");
+    input.truncate(10);
+    let mut decoder = Decoder::new();
+    decoder
+        .next(&mut input, 0, LIMIT, &mut Scanner::new())
+        .unwrap();
+    assert_eq!(format!("{decoder:?}"), "Decoder { .. }");
+    assert_eq!(
+        format!("{:?}", ControlPayload::Gathered((*b"ab").into())),
+        "Gathered(2 bytes)"
+    );
+}
+
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let payload = prop_oneof![
+        4 => proptest::collection::vec(2_u8..0x80, 0..40),
+        2 => proptest::collection::vec(2_u8..=0xff, 0..12),
+        1 => proptest::collection::vec(0x30_u8..0x40, 120..5000),
+        2 => Just(E2EE.as_bytes().to_vec()),
+        1 => Just(b"\x03\xe8\xc3\xa9".to_vec()),
+        1 => Just("é€😀".as_bytes().to_vec()),
+    ];
+    let first = prop_oneof![
+        8 => prop_oneof![Just(0x81_u8), Just(0x82), Just(0x01), Just(0x00), Just(0x80)],
+        3 => prop_oneof![Just(0x89_u8), Just(0x8a)],
+        1 => any::<u8>(),
+    ];
+    (first, any::<[u8; 4]>(), payload)
+        .prop_map(|(first, key, payload)| masked(first, key, &payload))
+}
+
+proptest! {
+    #[test]
+    fn any_stream_in_any_buffers_means_the_same(
+        frames in proptest::collection::vec(any_frame(), 1..8),
+        cuts in proptest::collection::vec(0_usize..20_000, 0..12),
+    ) {
+        let stream = frames.concat();
+        let whole = meanings(&[&stream]);
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % (stream.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for cut in cuts {
+            pieces.push(&stream[from..cut]);
+            from = cut;
+        }
+        pieces.push(&stream[from..]);
+        prop_assert_eq!(meanings(&pieces), whole);
+    }
+
+    #[test]
+    fn any_bytes_are_walked_without_a_panic(stream: Vec<u8>, cut: usize) {
+        let cut = cut % (stream.len() + 1);
+        meanings(&[&stream[..cut], &stream[cut..]]);
+    }
+}

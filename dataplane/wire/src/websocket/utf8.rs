@@ -22,6 +22,10 @@ impl Utf8Check {
         let Some(rest) = self.complete(block) else {
             return false;
         };
+        if self.tail_len > 0 {
+            // The whole block went into a character that is still open.
+            return true;
+        }
         let whole = rest.len() - open_tail_len(rest);
         if simdutf8::basic::from_utf8(&rest[..whole]).is_err() {
             return false;
