@@ -12,7 +12,7 @@ use crate::message::Message;
 pub struct Batch {
     chunks: Vec<Chunk>,
     bytes: usize,
-    pub(crate) message: Message,
+    message: Message,
 }
 
 /// The batch had no room; the chunk comes back.
@@ -104,6 +104,11 @@ impl Batch {
         self.chunks.drain(..)
     }
 
+    /// What the kernel needs to send all chunks; valid until they change or the batch goes.
+    pub(crate) fn fill_message(&mut self) -> *const libc::msghdr {
+        self.message.fill(&self.chunks)
+    }
+
     /// Drops all chunks.
     pub fn clear(&mut self) {
         self.bytes = 0;
@@ -123,6 +128,10 @@ impl fmt::Debug for Batch {
 /// Batches waiting to be used again.
 #[derive(Debug, Default)]
 pub(crate) struct BatchShelf {
+    #[expect(
+        clippy::vec_box,
+        reason = "they travel boxed: the kernel knows their addresses"
+    )]
     batches: Vec<Box<Batch>>,
 }
 

@@ -8,20 +8,28 @@
 //! denied except in the modules that say why they need it. Start with [`Driver`].
 #![deny(unsafe_code)]
 
+mod accept;
 mod batch;
 mod chunk;
 mod completion;
 mod config;
 mod driver;
+mod epoll;
 mod message;
+mod open;
 mod pool;
 pub mod sim;
 mod stats;
+mod table;
+mod uring;
 
 pub use batch::{Batch, BatchFull};
 pub use chunk::Chunk;
 pub use completion::{Completion, End, SendError};
 pub use config::Config;
 pub use driver::{Driver, DriverError, Key, SendMode, TableFull};
+pub use epoll::Epoll;
+pub use open::{AnyDriver, Choice, Fallback, Opened, UnknownChoice, open};
 pub use pool::{BufferPool, Lease, Shared, Slice};
 pub use stats::DriverStats;
+pub use uring::{Unsupported, Uring};

@@ -112,6 +112,11 @@ impl BufferPool {
         self.pool.returned.borrow_mut().pop()
     }
 
+    /// Buffers that wait to be taken.
+    pub(crate) fn free(&self) -> usize {
+        self.pool.returned.borrow().len()
+    }
+
     /// Whether a buffer waits to be taken.
     pub(crate) fn has_returned(&self) -> bool {
         !self.pool.returned.borrow().is_empty()
@@ -144,7 +149,7 @@ impl BufferPool {
 
     /// Where the kernel finds a buffer.
     pub(crate) fn address(&self, id: u16) -> u64 {
-        self.pool.buffer(id).as_ptr().addr() as u64
+        self.pool.buffer(id).as_ptr().expose_provenance() as u64
     }
 }
 

@@ -132,15 +132,15 @@ impl SimDriver {
                 completions,
             );
         }
-        if let Some(send) = &mut connection.send {
-            if let Some(outcome) = step(send, index, net, &mut self.stats) {
-                let batch = connection.send.take().map(|send| send.batch);
-                completions.extend(batch.map(|batch| Completion::Sent {
-                    key,
-                    batch,
-                    outcome,
-                }));
-            }
+        if let Some(send) = &mut connection.send
+            && let Some(outcome) = step(send, index, net, &mut self.stats)
+        {
+            let batch = connection.send.take().map(|send| send.batch);
+            completions.extend(batch.map(|batch| Completion::Sent {
+                key,
+                batch,
+                outcome,
+            }));
         }
         if connection.finishing && connection.send.is_none() {
             connection.finishing = false;
@@ -290,18 +290,18 @@ impl Driver for SimDriver {
     }
 
     fn receive_once(&mut self, key: Key) {
-        if let Some(connection) = self.connection(key) {
-            if connection.receive == Receive::Idle {
-                connection.receive = Receive::Once;
-            }
+        if let Some(connection) = self.connection(key)
+            && connection.receive == Receive::Idle
+        {
+            connection.receive = Receive::Once;
         }
     }
 
     fn receive(&mut self, key: Key) {
-        if let Some(connection) = self.connection(key) {
-            if connection.receive == Receive::Idle {
-                connection.receive = Receive::Repeatedly;
-            }
+        if let Some(connection) = self.connection(key)
+            && connection.receive == Receive::Idle
+        {
+            connection.receive = Receive::Repeatedly;
         }
     }
 

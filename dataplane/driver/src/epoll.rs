@@ -1,0 +1,501 @@
+//! The fallback, for hosts without io_uring: plain system calls told apart by epoll. Safe code only.
+//!
+//! Edge-triggered: a socket is registered once, and what epoll said last is remembered until a call
+//! comes back empty-handed. A connection with something to do waits in a queue for its next try; each
+//! gets one receive per turn, so that a loud one cannot keep the others waiting.
+
+mod connection;
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_contract::Tick;
+use relay_mailbox::{Bell, EventFd};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{Shutdown, SocketFlags};
+use rustix::time::Timespec;
+
+use self::connection::{Connection, Receiving, Sending};
+use crate::batch::BatchShelf;
+use crate::driver::monotonic;
+use crate::table::Table;
+use crate::{
+    Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, SendError,
+    SendMode, TableFull, accept,
+};
+
+/// The epoll driver.
+pub struct Epoll {
+    epoll: OwnedFd,
+    events: Vec<Event>,
+    table: Table<Connection>,
+    /// Connections with something to try, in the order in which they came to it.
+    queue: VecDeque<Key>,
+    /// Receives that found no buffer, the longest waiting first.
+    starved: VecDeque<Key>,
+    listener: Option<Listener>,
+    /// Completions made between turns.
+    pending: Vec<Completion<OwnedFd>>,
+    closing: Vec<Key>,
+    /// The last turn returned without asking epoll.
+    unpolled: bool,
+    residents_max: u32,
+    completions_max: usize,
+    pool: BufferPool,
+    shelf: BatchShelf,
+    bell: Arc<Bell>,
+    stats: DriverStats,
+}
+
+struct Listener {
+    socket: OwnedFd,
+    /// Somebody may be waiting.
+    ready: bool,
+    /// When to try again after a failure of ours.
+    paused_until: Option<Tick>,
+}
+
+impl Epoll {
+    /// Sets a driver up.
+    ///
+    /// # Errors
+    /// [`DriverError::Setup`] when the process is out of descriptors.
+    pub fn open(config: &Config) -> Result<Self, DriverError> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)
+            .map_err(io::Error::from)
+            .map_err(DriverError::setup("epoll_create"))?;
+        // Edge-triggered, so each ring is reported although nobody ever reads the counter.
+        let doorbell = EventFd::new().map_err(DriverError::setup("eventfd"))?;
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(
+            &epoll,
+            doorbell.as_fd(),
+            EventData::new_u64(DOORBELL),
+            flags,
+        )
+        .map_err(io::Error::from)
+        .map_err(DriverError::setup("watch the doorbell"))?;
+        Ok(Self {
+            epoll,
+            events: Vec::with_capacity(EVENTS_MAX),
+            table: Table::new(),
+            queue: VecDeque::new(),
+            starved: VecDeque::new(),
+            listener: None,
+            pending: Vec::new(),
+            closing: Vec::new(),
+            unpolled: false,
+            residents_max: config.residents_max,
+            completions_max: config.completions_max.max(1),
+            pool: BufferPool::new(config.buffer_count, config.buffer_bytes),
+            shelf: BatchShelf::default(),
+            bell: Bell::new(doorbell),
+            stats: DriverStats::default(),
+        })
+    }
+
+    fn start_receiving(&mut self, key: Key, receiving: Receiving) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if connection.receiving == Receiving::No && !connection.closing {
+            connection.receiving = receiving;
+            self.enqueue(key);
+        }
+    }
+
+    /// Puts a connection at the end of the queue if it has something to try.
+    fn enqueue(&mut self, key: Key) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if !connection.queued && connection.has_work() {
+            connection.queued = true;
+            self.queue.push_back(key);
+        }
+    }
+
+    /// Tries everything that may succeed now, one receive per connection.
+    fn work(&mut self, room: usize, out: &mut Vec<Completion<OwnedFd>>) {
+        let full = out.len() + room;
+        for _ in 0..self.pool.free().min(self.starved.len()) {
+            let Some(key) = self.starved.pop_front() else {
+                break;
+            };
+            if let Some(connection) = self.table.find(key) {
+                connection.starved = false;
+                self.enqueue(key);
+            }
+        }
+        self.accept_some(out);
+        for _ in 0..self.queue.len() {
+            if out.len() >= full {
+                return;
+            }
+            let Some(key) = self.queue.pop_front() else {
+                break;
+            };
+            let Some(connection) = self.table.find(key) else {
+                continue;
+            };
+            connection.queued = false;
+            if let Some(completion) = connection.try_sending(key, &mut self.stats) {
+                out.push(completion);
+            }
+            self.try_receiving(key, out);
+            self.enqueue(key);
+        }
+        for key in mem::take(&mut self.closing) {
+            self.finish_closing(key, out);
+        }
+    }
+
+    fn try_receiving(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if !connection.may_receive() {
+            return;
+        }
+        let Some(lease) = self.pool.lease() else {
+            self.stats.receive_starved += 1;
+            connection.starved = true;
+            self.starved.push_back(key);
+            return;
+        };
+        out.extend(connection.try_receiving(key, lease, &mut self.stats));
+    }
+
+    /// Accepts those who wait, a bounded number per turn.
+    fn accept_some(&mut self, out: &mut Vec<Completion<OwnedFd>>) {
+        let Some(listener) = &mut self.listener else {
+            return;
+        };
+        if listener
+            .paused_until
+            .is_some_and(|until| until <= monotonic())
+        {
+            listener.paused_until = None;
+        }
+        for _ in 0..ACCEPTS_MAX {
+            if !listener.ready || listener.paused_until.is_some() {
+                return;
+            }
+            self.stats.system_calls += 1;
+            self.stats.operations += 1;
+            match rustix::net::acceptfrom_with(&listener.socket, SocketFlags::CLOEXEC) {
+                Ok((socket, peer)) => match peer.and_then(|peer| peer.try_into().ok()) {
+                    Some(peer) => {
+                        self.stats.accepted += 1;
+                        out.push(Completion::Accepted { socket, peer });
+                    }
+                    None => self.stats.accept_aborted += 1,
+                },
+                Err(Errno::AGAIN) => listener.ready = false,
+                Err(errno) if accept::is_of_the_peer(errno.raw_os_error()) => {
+                    self.stats.accept_aborted += 1;
+                }
+                Err(errno) => {
+                    self.stats.accept_failed += 1;
+                    listener.paused_until = Some(monotonic().after(accept::PAUSE));
+                    out.push(Completion::AcceptFailed(errno.into()));
+                }
+            }
+        }
+    }
+
+    fn finish_closing(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
+        let Some(mut connection) = self.table.remove(key) else {
+            return;
+        };
+        if connection.receiving != Receiving::No {
+            out.push(Completion::ReceiveEnded {
+                key,
+                end: End::Cancelled,
+            });
+        }
+        if let Some(sending) = connection.sending.take() {
+            let outcome = match sending.sent {
+                0 => Err(SendError::Cancelled),
+                sent => Ok(sent),
+            };
+            out.push(Completion::Sent {
+                key,
+                batch: sending.batch,
+                outcome,
+            });
+        }
+        self.stats.residents -= u64::from(connection.resident);
+        self.stats.system_calls += 1;
+        // Closing the only descriptor of a socket takes it out of epoll as well.
+        drop(connection);
+        out.push(Completion::Closed { key });
+    }
+
+    /// Asks epoll what has become possible.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| {
+            let timeout = timeout.min(WAIT_MAX);
+            Timespec {
+                tv_sec: timeout.as_secs().cast_signed(),
+                tv_nsec: timeout.subsec_nanos().into(),
+            }
+        });
+        self.stats.system_calls += 1;
+        self.events.clear();
+        let events = rustix::buffer::spare_capacity(&mut self.events);
+        match epoll::wait(&self.epoll, events, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let events = mem::take(&mut self.events);
+        for event in &events {
+            let (flags, token) = (event.flags, event.data.u64());
+            match token {
+                DOORBELL => {}
+                LISTENER => {
+                    if let Some(listener) = &mut self.listener {
+                        listener.ready = true;
+                    }
+                }
+                _ => {
+                    let key = key_of(token);
+                    if let Some(connection) = self.table.find(key) {
+                        connection.note(flags);
+                        self.enqueue(key);
+                    }
+                }
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// How long this turn may wait.
+    fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let fed = !self.starved.is_empty() && self.pool.has_returned();
+        if fed || !self.queue.is_empty() || !self.closing.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let pause = match &self.listener {
+            Some(Listener {
+                paused_until: Some(until),
+                ..
+            }) => Some(until.since(monotonic())),
+            Some(Listener { ready: true, .. }) => Some(Duration::ZERO),
+            _ => None,
+        };
+        match (timeout, pause) {
+            (Some(timeout), Some(pause)) => Some(timeout.min(pause)),
+            (timeout, pause) => timeout.or(pause),
+        }
+    }
+}
+
+impl Driver for Epoll {
+    type Socket = OwnedFd;
+
+    fn listen(&mut self, listener: OwnedFd) -> Result<(), DriverError> {
+        if self.listener.is_some() {
+            return Err(DriverError::AlreadyListening);
+        }
+        rustix::io::ioctl_fionbio(&listener, true)
+            .map_err(io::Error::from)
+            .map_err(DriverError::setup("non-blocking mode of the listener"))?;
+        accept::without_delay(&listener).map_err(DriverError::setup("TCP_NODELAY"))?;
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(&self.epoll, &listener, EventData::new_u64(LISTENER), flags)
+            .map_err(io::Error::from)
+            .map_err(DriverError::setup("watch the listener"))?;
+        self.listener = Some(Listener {
+            socket: listener,
+            ready: false,
+            paused_until: None,
+        });
+        Ok(())
+    }
+
+    fn stop_listening(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            // Others may hold the same listener, and then closing ours would not end the events.
+            let _ = epoll::delete(&self.epoll, &listener.socket);
+        }
+    }
+
+    fn adopt(&mut self, key: Key, socket: OwnedFd) {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        self.stats.system_calls += 1;
+        let watched = epoll::add(
+            &self.epoll,
+            &socket,
+            EventData::new_u64(token_of(key)),
+            flags,
+        );
+        self.table
+            .insert(key, Connection::new(socket, watched.err()));
+    }
+
+    fn settle(&mut self, key: Key) -> Result<(), TableFull> {
+        let Some(connection) = self.table.find(key) else {
+            return Ok(());
+        };
+        if connection.resident || connection.closing {
+            return Ok(());
+        }
+        if self.stats.residents >= u64::from(self.residents_max) {
+            return Err(TableFull);
+        }
+        connection.resident = true;
+        self.stats.residents += 1;
+        Ok(())
+    }
+
+    fn release(&mut self, key: Key) -> Option<OwnedFd> {
+        let connection = self.table.find(key)?;
+        let idle = connection.receiving == Receiving::No && connection.sending.is_none();
+        if !idle || connection.closing || connection.resident {
+            return None;
+        }
+        let socket = self.table.remove(key)?.socket;
+        self.stats.system_calls += 1;
+        // A failure means that it was never registered.
+        let _ = epoll::delete(&self.epoll, &socket);
+        Some(socket)
+    }
+
+    fn receive_once(&mut self, key: Key) {
+        self.start_receiving(key, Receiving::Once);
+    }
+
+    fn receive(&mut self, key: Key) {
+        self.start_receiving(key, Receiving::Again);
+    }
+
+    fn batch(&mut self) -> Box<Batch> {
+        self.shelf.take()
+    }
+
+    fn send(&mut self, key: Key, batch: Box<Batch>, mode: SendMode) {
+        let connection = self
+            .table
+            .find(key)
+            .filter(|connection| !connection.closing);
+        let Some(connection) = connection.filter(|_| !batch.is_empty()) else {
+            return self.shelf.put(batch);
+        };
+        if connection.sending.is_some() {
+            let outcome = Err(SendError::Busy);
+            return self.pending.push(Completion::Sent {
+                key,
+                batch,
+                outcome,
+            });
+        }
+        connection.sending = Some(Sending {
+            batch,
+            mode,
+            sent: 0,
+        });
+        self.enqueue(key);
+    }
+
+    fn recycle(&mut self, batch: Box<Batch>) {
+        self.shelf.put(batch);
+    }
+
+    fn shutdown(&mut self, key: Key) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if connection.sending.is_some() {
+            connection.fin_wanted = true;
+        } else if !connection.closing {
+            // A peer that is gone already needs no FIN.
+            let _ = rustix::net::shutdown(&connection.socket, Shutdown::Write);
+            self.stats.system_calls += 1;
+        }
+    }
+
+    fn close(&mut self, key: Key) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if !connection.closing {
+            connection.closing = true;
+            self.closing.push(key);
+        }
+    }
+
+    fn turn(
+        &mut self,
+        timeout: Option<Duration>,
+        completions: &mut Vec<Completion<OwnedFd>>,
+    ) -> io::Result<()> {
+        let before = completions.len();
+        self.stats.turns += 1;
+        completions.append(&mut self.pending);
+        self.work(self.completions_max, completions);
+        let done = completions.len() - before;
+        // What was done already is worth handing out at once, but only every other time: epoll has to
+        // be asked for news now and then.
+        self.unpolled = done > 0 && !self.unpolled;
+        if !self.unpolled {
+            let patience = if done > 0 {
+                Some(Duration::ZERO)
+            } else {
+                self.patience(timeout)
+            };
+            self.poll(patience)?;
+            self.work(self.completions_max.saturating_sub(done), completions);
+        }
+        self.stats.completions += (completions.len() - before) as u64;
+        self.stats.connections = self.table.occupied();
+        self.stats.buffers_in_use = self.pool.in_use() as u64;
+        Ok(())
+    }
+
+    fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
+    }
+
+    fn now(&self) -> Tick {
+        monotonic()
+    }
+
+    fn stats(&self) -> &DriverStats {
+        &self.stats
+    }
+
+    fn name(&self) -> &'static str {
+        "epoll"
+    }
+}
+
+fn token_of(key: Key) -> u64 {
+    u64::from(key.slot) << 32 | u64::from(key.generation)
+}
+
+fn key_of(token: u64) -> Key {
+    Key {
+        slot: (token >> 32) as u32,
+        generation: token as u32,
+    }
+}
+
+// Tokens above those of connections, whose slots end at `Key::SLOT_MAX`.
+const DOORBELL: u64 = u64::MAX;
+const LISTENER: u64 = u64::MAX - 1;
+
+/// Events taken from epoll at once.
+const EVENTS_MAX: usize = 512;
+
+/// Connections accepted in one go, so that a flood of them does not stall the others.
+const ACCEPTS_MAX: usize = 64;
+
+/// The longest wait: the kernel's own limit is 24 days.
+const WAIT_MAX: Duration = Duration::from_secs(3600);

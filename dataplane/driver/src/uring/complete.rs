@@ -1,0 +1,158 @@
+//! What each completion of the ring means.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use io_uring::cqueue;
+
+use super::Uring;
+use super::connection::{Connection, Fin, Place, Receiving};
+use super::ring;
+use super::token::{Kind, Token};
+use crate::driver::monotonic;
+use crate::{Completion, End, Key, SendError, accept};
+
+impl Uring {
+    /// Looks at one completion, and says what the shard has to know of it.
+    pub(super) fn on_entry(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion<OwnedFd>>) {
+        let Token { kind, key } = Token::decode(entry.user_data());
+        match kind {
+            Kind::Accept => self.on_accept(key.generation, entry, out),
+            Kind::Bell if !cqueue::more(entry.flags()) => {
+                self.ring
+                    .watch(self.doorbell.as_fd(), Token::of_driver(Kind::Bell));
+            }
+            Kind::Bell | Kind::Cancel => {}
+            Kind::Receive => self.on_receive(key, entry, out),
+            Kind::Send => self.on_send(key, entry.result(), out),
+            Kind::Shutdown => {
+                if let Some(connection) = self.table.find(key) {
+                    connection.fin = Fin::Sent;
+                }
+                self.finish_closing(key);
+            }
+            Kind::Close => self.on_close(key, out),
+        }
+    }
+
+    fn on_accept(
+        &mut self,
+        generation: u32,
+        entry: &cqueue::Entry,
+        out: &mut Vec<Completion<OwnedFd>>,
+    ) {
+        if let Some(socket) = ring::accepted(entry) {
+            self.stats.system_calls += 1;
+            match accept::peer_of(&socket) {
+                Some(peer) => {
+                    self.stats.accepted += 1;
+                    out.push(Completion::Accepted { socket, peer });
+                }
+                None => self.stats.accept_aborted += 1,
+            }
+        }
+        if cqueue::more(entry.flags()) || generation != self.listener_generation {
+            return;
+        }
+        let Some(listener) = &mut self.listener else {
+            return;
+        };
+        let errno = -entry.result();
+        if errno <= 0 {
+            self.arm_accept();
+        } else if accept::is_of_the_peer(errno) {
+            self.stats.accept_aborted += 1;
+            self.arm_accept();
+        } else {
+            self.stats.accept_failed += 1;
+            listener.paused_until = Some(monotonic().after(accept::PAUSE));
+            out.push(Completion::AcceptFailed(io::Error::from_raw_os_error(
+                errno,
+            )));
+        }
+    }
+
+    fn on_receive(&mut self, key: Key, entry: &cqueue::Entry, out: &mut Vec<Completion<OwnedFd>>) {
+        let result = entry.result();
+        let received = usize::try_from(result).unwrap_or(0);
+        // Whatever follows, the buffer has to come home: the lease sees to that.
+        let lease = cqueue::buffer_select(entry.flags()).map(|id| self.buffers.lease(id, received));
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        let last = !cqueue::more(entry.flags());
+        if last {
+            connection.armed = false;
+        }
+        if !connection.is_open() {
+            if last {
+                connection.receiving = Receiving::No;
+                out.push(Completion::ReceiveEnded {
+                    key,
+                    end: End::Cancelled,
+                });
+                self.finish_closing(key);
+            }
+            return;
+        }
+        match lease {
+            Some(lease) if received > 0 => {
+                self.stats.received_bytes += received as u64;
+                out.push(Completion::Received { key, lease });
+                if connection.receiving == Receiving::Once {
+                    connection.receiving = Receiving::No;
+                } else if last {
+                    self.arm_receive(key);
+                }
+            }
+            _ if result == -libc::ENOBUFS => {
+                self.stats.receive_starved += 1;
+                self.starved.push_back(key);
+            }
+            _ => {
+                connection.receiving = Receiving::No;
+                let end = if result == 0 {
+                    End::Eof
+                } else {
+                    End::from_errno(-result)
+                };
+                out.push(Completion::ReceiveEnded { key, end });
+            }
+        }
+    }
+
+    fn on_send(&mut self, key: Key, result: i32, out: &mut Vec<Completion<OwnedFd>>) {
+        let Some(batch) = self
+            .table
+            .find(key)
+            .and_then(|connection| connection.sending.take())
+        else {
+            return;
+        };
+        let outcome = match usize::try_from(result) {
+            Ok(sent) => Ok(sent),
+            Err(_) if result == -libc::EAGAIN => Ok(0),
+            Err(_) => Err(SendError::from_errno(-result)),
+        };
+        self.stats.sent_bytes += outcome.unwrap_or(0) as u64;
+        out.push(Completion::Sent {
+            key,
+            batch,
+            outcome,
+        });
+        self.finish_sending(key);
+        self.finish_closing(key);
+    }
+
+    fn on_close(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
+        if let Some(Connection {
+            place: Place::Resident(index),
+            ..
+        }) = self.table.remove(key)
+        {
+            self.vacant.push(index);
+            self.stats.residents -= 1;
+        }
+        out.push(Completion::Closed { key });
+    }
+}

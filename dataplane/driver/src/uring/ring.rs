@@ -1,0 +1,428 @@
+//! The two queues shared with the kernel, and the system calls that move them.
+//!
+//! Safe code will not do: an operation is a structure of raw descriptors and pointers. Everything
+//! with a pointer is an `unsafe` method here; the rest cannot name memory.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::register::Restriction;
+use io_uring::squeue::{Entry, Flags};
+use io_uring::types::{CancelBuilder, Fd, Fixed};
+use io_uring::{IoUring, cqueue, opcode};
+
+use super::buffers::BufferRing;
+use super::token::{Kind, Token};
+use crate::DriverError;
+
+/// One ring, used by the thread that made it.
+pub(super) struct Ring {
+    io: IoUring,
+    /// Index of the ring in the thread's table of registered rings: spares a look-up per call.
+    registered: Option<u32>,
+    /// Operations that found the submission queue full and the kernel unwilling to empty it.
+    backlog: VecDeque<Entry>,
+    /// Operations whose last completion was not looked at yet.
+    in_flight: usize,
+    pub(super) system_calls: u64,
+    pub(super) operations: u64,
+}
+
+/// What an operation works on.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    Plain(RawFd),
+    Direct(u32),
+}
+
+/// The socket an accept completion brought.
+pub(super) fn accepted(entry: &cqueue::Entry) -> Option<OwnedFd> {
+    (entry.result() >= 0).then(|| {
+        // SAFETY: a non-negative result of an accept is a new descriptor that nobody else knows of;
+        // the caller hands in each accept completion once.
+        unsafe { OwnedFd::from_raw_fd(entry.result()) }
+    })
+}
+
+impl Ring {
+    /// Sets a ring up: restricted to what this module uses, with room for `table_len` direct
+    /// descriptors and `buffers` as the group its receives choose from.
+    pub(super) fn open(
+        operations_max: u32,
+        table_len: u32,
+        buffers: &BufferRing,
+    ) -> Result<Self, DriverError> {
+        let io = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(operations_max.saturating_mul(COMPLETIONS_PER_OPERATION))
+            .setup_r_disabled()
+            .build(operations_max)
+            .map_err(DriverError::setup("io_uring_setup"))?;
+        let submitter = io.submitter();
+        submitter
+            .register_restrictions(&mut restrictions())
+            .map_err(DriverError::setup("register restrictions"))?;
+        submitter
+            .register_files_sparse(table_len)
+            .map_err(DriverError::setup("register the descriptor table"))?;
+        // SAFETY: the address is that of `entry_count` entries; the caller drops the buffers after the
+        // ring, or not at all.
+        unsafe {
+            submitter.register_buf_ring_with_flags(
+                buffers.address(),
+                buffers.entry_count(),
+                BUFFER_GROUP,
+                0,
+            )
+        }
+        .map_err(DriverError::setup("register the buffer ring"))?;
+        let registered = register_ring(io.as_raw_fd());
+        io.submitter()
+            .register_enable_rings()
+            .map_err(DriverError::setup("enable the ring"))?;
+        Ok(Self {
+            io,
+            registered,
+            backlog: VecDeque::new(),
+            in_flight: 0,
+            system_calls: 0,
+            operations: 0,
+        })
+    }
+
+    /// Accepts connections until cancelled, as plain descriptors in blocking mode. Linux 5.19.
+    pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
+        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
+        self.queue(accept.build(), token);
+    }
+
+    /// Completes each time `descriptor` becomes readable, until cancelled. Linux 5.13.
+    pub(super) fn watch(&mut self, descriptor: BorrowedFd<'_>, token: Token) {
+        let readable = libc::POLLIN as u32;
+        let poll = opcode::PollAdd::new(Fd(descriptor.as_raw_fd()), readable).multi(true);
+        self.queue(poll.build(), token);
+    }
+
+    /// Receives once into a buffer of the group.
+    pub(super) fn receive_once(&mut self, target: Target, token: Token) {
+        let nowhere = std::ptr::null_mut();
+        let entry = match target {
+            Target::Plain(fd) => opcode::Recv::new(Fd(fd), nowhere, 0),
+            Target::Direct(index) => opcode::Recv::new(Fixed(index), nowhere, 0),
+        };
+        let entry = entry
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT);
+        self.queue(entry, token);
+    }
+
+    /// Receives into buffers of the group until a completion lacks the MORE flag. Linux 6.0.
+    pub(super) fn receive(&mut self, target: Target, token: Token) {
+        let entry = match target {
+            Target::Plain(fd) => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP),
+            Target::Direct(index) => opcode::RecvMulti::new(Fixed(index), BUFFER_GROUP),
+        };
+        self.queue(entry.build(), token);
+    }
+
+    /// Sends the bytes of one place.
+    ///
+    /// # Safety
+    /// The bytes stay in place and unchanged until the operation's completion was drained, or are
+    /// leaked.
+    pub(super) unsafe fn send(&mut self, target: Target, bytes: &[u8], flags: i32, token: Token) {
+        // More than that is sent in part, as the caller may find with any send.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = match target {
+            Target::Plain(fd) => opcode::Send::new(Fd(fd), bytes.as_ptr(), len),
+            Target::Direct(index) => opcode::Send::new(Fixed(index), bytes.as_ptr(), len),
+        };
+        self.queue(entry.flags(flags).build(), token);
+    }
+
+    /// Sends the bytes of several places.
+    ///
+    /// # Safety
+    /// The header and all it points to stay in place and unchanged until the operation's completion
+    /// was drained, or are leaked.
+    pub(super) unsafe fn send_message(
+        &mut self,
+        target: Target,
+        header: *const libc::msghdr,
+        flags: i32,
+        token: Token,
+    ) {
+        let entry = match target {
+            Target::Plain(fd) => opcode::SendMsg::new(Fd(fd), header),
+            Target::Direct(index) => opcode::SendMsg::new(Fixed(index), header),
+        };
+        self.queue(entry.flags(flags as u32).build(), token);
+    }
+
+    /// Sends FIN.
+    pub(super) fn shutdown(&mut self, index: u32, token: Token) {
+        let entry = opcode::Shutdown::new(Fixed(index), libc::SHUT_WR).build();
+        self.queue(entry, token);
+    }
+
+    /// Closes a direct descriptor.
+    pub(super) fn close(&mut self, index: u32, token: Token) {
+        self.queue(opcode::Close::new(Fixed(index)).build(), token);
+    }
+
+    /// Cancels the operation with this token, if it is still there. Found by its hash: cancelling by
+    /// descriptor would look at every operation of the ring.
+    pub(super) fn cancel(&mut self, token: Token) {
+        let cancel = Token::new(Kind::Cancel, token.key);
+        self.queue(opcode::AsyncCancel::new(token.encode()).build(), cancel);
+    }
+
+    /// Puts a socket into the table of direct descriptors; the plain one is needed no longer.
+    pub(super) fn install(&mut self, index: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.system_calls += 1;
+        self.io
+            .submitter()
+            .register_files_update(index, &[socket.as_raw_fd()])
+            .map(drop)
+    }
+
+    /// Submits everything queued, and waits for `wanted` completions, or for `timeout`.
+    pub(super) fn enter(&mut self, wanted: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.refill();
+        // GETEVENTS even when nothing is wanted: only then the kernel runs deferred work.
+        match self.call_enter(wanted, enter_flags::GETEVENTS, timeout) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // Time is up; a signal; the kernel wants its completions looked at first.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Moves up to `max` completions out of the queue, in order.
+    pub(super) fn drain(&mut self, max: usize, into: &mut Vec<cqueue::Entry>) {
+        let before = into.len();
+        into.extend(self.io.completion().take(max));
+        let last = into[before..]
+            .iter()
+            .filter(|entry| !cqueue::more(entry.flags()))
+            .count();
+        self.in_flight -= last;
+    }
+
+    /// Whether completions wait that were not drained.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.io.completion().is_empty()
+    }
+
+    /// Whether something is queued that the kernel has not seen.
+    pub(super) fn has_unsubmitted(&mut self) -> bool {
+        !(self.backlog.is_empty() && self.io.submission().is_empty())
+    }
+
+    /// Cancels everything and waits until the kernel is done with all memory it was given; whether it
+    /// is. Completions are thrown away; sockets among them are closed.
+    pub(super) fn quiesce(&mut self) -> bool {
+        self.queue(
+            opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
+            Token::of_driver(Kind::Cancel),
+        );
+        let mut entries = Vec::new();
+        for _ in 0..QUIESCE_ATTEMPTS {
+            if self.enter(1, Some(QUIESCE_WAIT)).is_err() {
+                return false;
+            }
+            self.drain(usize::MAX, &mut entries);
+            for entry in entries.drain(..) {
+                if Token::decode(entry.user_data()).kind == Kind::Accept {
+                    drop(accepted(&entry));
+                }
+            }
+            if self.in_flight == 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn queue(&mut self, entry: Entry, token: Token) {
+        let entry = entry.user_data(token.encode());
+        self.in_flight += 1;
+        self.operations += 1;
+        if self.backlog.is_empty() && self.push(&entry) {
+            return;
+        }
+        // The queue is full before the turn ends: submit early. What it says shows at the next enter.
+        let _ = self.call_enter(0, 0, None);
+        self.backlog.push_back(entry);
+        self.refill();
+    }
+
+    fn refill(&mut self) {
+        while let Some(entry) = self.backlog.pop_front() {
+            if !self.push(&entry) {
+                self.backlog.push_front(entry);
+                return;
+            }
+        }
+    }
+
+    fn push(&mut self, entry: &Entry) -> bool {
+        // SAFETY: entries are made in this module. Those that name memory come from the `unsafe`
+        // methods, whose callers keep it in place; descriptors are closed only after a submit.
+        unsafe { self.io.submission().push(entry) }.is_ok()
+    }
+
+    fn call_enter(&mut self, wanted: u32, flags: u32, timeout: Option<Duration>) -> io::Result<()> {
+        self.system_calls += 1;
+        let to_submit = self.io.submission().len() as u32;
+        let (descriptor, flags) = match self.registered {
+            Some(index) => (index as i32, flags | enter_flags::REGISTERED_RING),
+            None => (self.io.as_raw_fd(), flags),
+        };
+        let time = timeout.map(|timeout| KernelTimespec {
+            seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            nanoseconds: i64::from(timeout.subsec_nanos()),
+        });
+        let argument = EnterArgument {
+            signal_mask: 0,
+            signal_mask_bytes: 0,
+            min_wait_us: 0,
+            time: time
+                .as_ref()
+                .map_or(0, |time| (&raw const *time).expose_provenance() as u64),
+        };
+        // SAFETY: io_uring_enter(2) with an extended argument, which outlives the call together with
+        // the time it points to. What was queued is valid by the contract of `push`.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                descriptor,
+                to_submit,
+                wanted,
+                flags | enter_flags::EXT_ARG,
+                &raw const argument,
+                size_of::<EnterArgument>(),
+            )
+        };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if let Some(index) = self.registered {
+            let mut update = RingUpdate {
+                index,
+                reserved: 0,
+                data: 0,
+            };
+            call_register(self.io.as_raw_fd(), UNREGISTER_RING_FDS, &mut update);
+        }
+    }
+}
+
+/// Registers the ring with its thread; without room there (16 rings) the plain descriptor does.
+fn register_ring(descriptor: RawFd) -> Option<u32> {
+    let mut update = RingUpdate {
+        index: u32::MAX,
+        reserved: 0,
+        data: descriptor as u64,
+    };
+    call_register(descriptor, REGISTER_RING_FDS, &mut update).then_some(update.index)
+}
+
+fn call_register(descriptor: RawFd, operation: u8, update: &mut RingUpdate) -> bool {
+    // SAFETY: io_uring_register(2) with one update, which the kernel reads and writes during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            descriptor,
+            u32::from(operation),
+            &raw mut *update,
+            1u32,
+        )
+    };
+    result == 1
+}
+
+/// What the ring may do: system-call filters cannot see inside it.
+fn restrictions() -> Vec<Restriction> {
+    let operations = [
+        opcode::AcceptMulti::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::Close::CODE,
+        opcode::PollAdd::CODE,
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::SendMsg::CODE,
+        opcode::Shutdown::CODE,
+    ];
+    let registers = [REGISTER_FILES_UPDATE, UNREGISTER_RING_FDS];
+    let flags = Flags::FIXED_FILE | Flags::BUFFER_SELECT;
+    let mut restrictions: Vec<_> = operations.map(Restriction::sqe_op).into();
+    restrictions.extend(registers.map(Restriction::register_op));
+    restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
+    restrictions
+}
+
+/// The kernel's `io_uring_getevents_arg`.
+#[repr(C)]
+struct EnterArgument {
+    signal_mask: u64,
+    signal_mask_bytes: u32,
+    min_wait_us: u32,
+    time: u64,
+}
+
+/// The kernel's `__kernel_timespec`.
+#[repr(C)]
+struct KernelTimespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// The kernel's `io_uring_rsrc_update`, for registered rings.
+#[repr(C)]
+struct RingUpdate {
+    index: u32,
+    reserved: u32,
+    data: u64,
+}
+
+/// Flags of io_uring_enter(2).
+mod enter_flags {
+    use io_uring::EnterFlags;
+
+    pub(super) const GETEVENTS: u32 = EnterFlags::GETEVENTS.bits();
+    pub(super) const EXT_ARG: u32 = EnterFlags::EXT_ARG.bits();
+    pub(super) const REGISTERED_RING: u32 = EnterFlags::REGISTERED_RING.bits();
+}
+
+// Operations of io_uring_register(2).
+const REGISTER_FILES_UPDATE: u8 = 6;
+const REGISTER_RING_FDS: u8 = 20;
+const UNREGISTER_RING_FDS: u8 = 21;
+
+/// The one group of provided buffers.
+const BUFFER_GROUP: u16 = 0;
+
+/// Room for completions per operation of the submission queue; beyond it the kernel keeps a list.
+const COMPLETIONS_PER_OPERATION: u32 = 4;
+
+/// How long dropping a driver waits for the kernel, in total five seconds.
+const QUIESCE_WAIT: Duration = Duration::from_millis(100);
+const QUIESCE_ATTEMPTS: u32 = 50;
