@@ -1,0 +1,226 @@
+//! One connection: accepting, receiving, sending.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use relay_driver::{Choice, Chunk, Completion, Driver, DriverError, End, SendError, SendMode};
+
+use crate::harness::{Harness, cut, key};
+
+pub fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let address = harness.listen();
+    let client = TcpStream::connect(address).unwrap();
+    let Completion::Accepted { socket, peer } = harness.next() else {
+        panic!("accepts first")
+    };
+    assert_eq!(peer, client.local_addr().unwrap());
+    assert!(TcpStream::from(socket).nodelay().unwrap());
+}
+
+pub fn accepting_ends_when_it_is_stopped(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let address = harness.listen();
+    let _first = TcpStream::connect(address).unwrap();
+    assert!(matches!(harness.next(), Completion::Accepted { .. }));
+    harness.driver.stop_listening();
+    harness.settle_down();
+    assert!(TcpStream::connect(address).is_err());
+    harness.listen();
+}
+
+pub fn a_second_listener_is_refused(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    harness.listen();
+    let second = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let refused = harness.driver.listen(second.into());
+    assert!(matches!(refused, Err(DriverError::AlreadyListening)));
+}
+
+pub fn a_guest_receives_once_per_request(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.guest(key(0));
+    harness.driver.receive_once(key(0));
+    peer.write_all(b"one").unwrap();
+    assert_eq!(&*harness.received(key(0)), b"one");
+    peer.write_all(b"two").unwrap();
+    assert!(harness.settle_down().is_empty());
+    harness.driver.receive_once(key(0));
+    assert_eq!(&*harness.received(key(0)), b"two");
+}
+
+pub fn a_resident_receives_until_the_stream_ends(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    for word in ["one", "two", "three"] {
+        peer.write_all(word.as_bytes()).unwrap();
+        assert_eq!(&*harness.received(key(0)), word.as_bytes());
+    }
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(harness.ended(key(0)), End::Eof);
+}
+
+pub fn a_receive_survives_settling(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.guest(key(0));
+    harness.driver.receive_once(key(0));
+    harness.settle_down();
+    harness.driver.settle(key(0)).unwrap();
+    harness.settle_down();
+    peer.write_all(b"early").unwrap();
+    assert_eq!(&*harness.received(key(0)), b"early");
+    harness.driver.receive(key(0));
+    peer.write_all(b"late").unwrap();
+    assert_eq!(&*harness.received(key(0)), b"late");
+}
+
+pub fn a_cut_connection_ends_with_reset(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    harness.settle_down();
+    cut(peer);
+    assert_eq!(harness.ended(key(0)), End::Reset);
+}
+
+pub fn a_batch_of_many_chunks_arrives_in_order(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    peer.write_all(b"[leased]").unwrap();
+    let leased = harness.received(key(0)).freeze();
+    let mut batch = harness.driver.batch();
+    let mut expected = Vec::new();
+    while batch.room() >= 4 {
+        let chunks = [
+            Chunk::inline(b"header ").unwrap(),
+            leased.slice(1..7).into(),
+            b" owned".to_vec().into(),
+            (&b" static\n"[..]).into(),
+        ];
+        for chunk in chunks {
+            expected.extend_from_slice(chunk.as_bytes());
+            batch.push(chunk).unwrap();
+        }
+    }
+    drop(leased);
+    harness.driver.send(key(0), batch, SendMode::All);
+    let (batch, outcome) = harness.sent(key(0));
+    assert_eq!(outcome, Ok(expected.len()));
+    harness.driver.recycle(batch);
+    let mut read = vec![0; expected.len()];
+    peer.read_exact(&mut read).unwrap();
+    assert_eq!(read, expected);
+    harness.settle_down();
+    assert_eq!(harness.driver.stats().buffers_in_use, 0);
+}
+
+pub fn trying_a_full_socket_takes_a_part_or_nothing_and_returns_at_once(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.resident(key(0));
+    let mut taken = 0;
+    let outcome = loop {
+        harness.send(key(0), vec![7; 1 << 20], SendMode::Try);
+        let (_, outcome) = harness.sent(key(0));
+        taken += outcome.unwrap();
+        if outcome == Ok(0) {
+            break outcome;
+        }
+    };
+    assert_eq!(outcome, Ok(0));
+    let mut read = vec![0; taken];
+    peer.read_exact(&mut read).unwrap();
+    assert!(read.iter().all(|byte| *byte == 7));
+    // The socket has room again, and trying finds out.
+    let mut outcome = Ok(0);
+    while outcome == Ok(0) {
+        harness.send(key(0), b"more".to_vec(), SendMode::Try);
+        outcome = harness.sent(key(0)).1;
+    }
+    assert_eq!(outcome, Ok(4));
+}
+
+pub fn insisting_on_a_full_socket_waits_for_the_reader(choice: Choice) {
+    const BYTES: usize = 32 << 20;
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.resident(key(0));
+    let pattern: Vec<u8> = (0..BYTES).map(|index| (index / 7) as u8).collect();
+    let mut batch = harness.driver.batch();
+    for piece in pattern.chunks(BYTES / 4) {
+        batch.push(piece.to_vec()).unwrap();
+    }
+    harness.driver.send(key(0), batch, SendMode::All);
+    assert!(
+        harness.settle_down().is_empty(),
+        "the socket cannot hold that much"
+    );
+    let reader = std::thread::spawn(move || {
+        let mut read = vec![0; BYTES];
+        peer.read_exact(&mut read).unwrap();
+        read
+    });
+    assert_eq!(harness.sent(key(0)).1, Ok(BYTES));
+    assert!(
+        reader.join().unwrap() == pattern,
+        "the bytes arrive in order"
+    );
+}
+
+pub fn a_second_send_in_flight_is_refused(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let _peer = harness.resident(key(0));
+    harness.send(key(0), vec![0; 64 << 20], SendMode::All);
+    harness.send(key(0), b"second".to_vec(), SendMode::Try);
+    let (batch, outcome) = harness.sent(key(0));
+    assert_eq!(outcome, Err(SendError::Busy));
+    assert_eq!(batch.len(), 6);
+}
+
+pub fn sending_to_a_cut_connection_fails(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    harness.settle_down();
+    cut(peer);
+    harness.ended(key(0));
+    harness.send(key(0), b"anybody?".to_vec(), SendMode::All);
+    assert_eq!(harness.sent(key(0)).1, Err(SendError::Reset));
+}
+
+pub fn fin_follows_the_send_in_flight(choice: Choice) {
+    const BYTES: usize = 16 << 20;
+    for settled in [false, true] {
+        let mut harness = Harness::open(choice);
+        let mut peer = harness.guest(key(0));
+        if settled {
+            harness.driver.settle(key(0)).unwrap();
+        }
+        harness.send(key(0), vec![1; BYTES], SendMode::All);
+        harness.driver.shutdown(key(0));
+        assert!(harness.settle_down().is_empty());
+        let reader = std::thread::spawn(move || {
+            let mut read = Vec::new();
+            peer.read_to_end(&mut read).unwrap();
+            read.len()
+        });
+        assert_eq!(harness.sent(key(0)).1, Ok(BYTES));
+        harness.turn_until(|| reader.is_finished());
+        assert_eq!(reader.join().unwrap(), BYTES);
+    }
+}
+
+pub fn a_peer_that_finished_can_still_be_answered(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    peer.write_all(b"question").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(&*harness.received(key(0)), b"question");
+    assert_eq!(harness.ended(key(0)), End::Eof);
+    harness.send(key(0), b"answer".to_vec(), SendMode::All);
+    assert_eq!(harness.sent(key(0)).1, Ok(6));
+    let mut answer = [0; 6];
+    peer.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+}
