@@ -92,19 +92,15 @@ impl Workspace {
             .filter(|package| package.source.is_none())
     }
 
-    /// Labels of the packages that are built on Linux, for programs, tests or builds.
+    /// Labels of the packages that are built on Linux over edges of the given kinds, for example
+    /// `normal,build`.
     ///
     /// `cargo metadata` also lists packages behind features nobody switches on; `cargo tree` does
     /// not.
-    pub(crate) fn linked(&self) -> Result<HashSet<String>> {
+    pub(crate) fn linked(&self, kinds: &str) -> Result<HashSet<String>> {
         let output = Command::new(cargo())
             .args(["tree", "--workspace", "--prefix", "none", "--format", "{p}"])
-            .args([
-                "--target",
-                "x86_64-unknown-linux-gnu",
-                "--edges",
-                "normal,build,dev",
-            ])
+            .args(["--target", "x86_64-unknown-linux-gnu", "--edges", kinds])
             .current_dir(&self.workspace_root)
             .output()
             .context("cargo tree does not start")?;

@@ -21,8 +21,8 @@ impl Envelope {
     /// The ciphertext is padded base64 that looks random and differs between sessions.
     pub(crate) fn new(session: &str, bytes: usize) -> Result<Self, usize> {
         let head = format!(
-            "{{\"type\":\"e2ee\",\"version\":2,\"profile\":\"noise-ik\",\"sessionId\":\"{session}\",\
-             \"epoch\":1,\"seq\":"
+            "{{\"type\":\"e2ee\",\"version\":2,\"profile\":\"noise-ik\",\
+             \"sessionId\":\"{session}\",\"epoch\":1,\"seq\":"
         );
         let seq_at = head.len();
         // The tag takes up to three characters more, so that the ciphertext is whole groups of

@@ -51,14 +51,15 @@ struct Entry {
 pub(super) fn check(tree: &Tree, workspace: &Workspace) -> Result<Vec<Finding>> {
     let file = tree.get(FILE).context("deny.toml is missing")?;
     let policy: Policy = toml::from_str(&file.text).context("deny.toml")?;
-    let linked = workspace.linked()?;
-    let foreign: Vec<&Package> = workspace
-        .packages
-        .iter()
-        .filter(|package| package.source.is_some() && linked.contains(&package.label()))
-        .collect();
-    let mut findings = policy.judge(&foreign);
-    findings.extend(policy.judge_duplicates(&foreign));
+    let foreign = |kinds: &str| -> Result<Vec<&Package>> {
+        let linked = workspace.linked(kinds)?;
+        let packages = workspace.packages.iter();
+        let is_foreign = |p: &&Package| p.source.is_some() && linked.contains(&p.label());
+        Ok(packages.filter(is_foreign).collect())
+    };
+    let mut findings = policy.judge(&foreign("normal,build,dev")?);
+    // What only tests use is not shipped: a second version there costs build time alone.
+    findings.extend(policy.judge_duplicates(&foreign("normal,build")?));
     Ok(findings)
 }
 

@@ -97,7 +97,8 @@ fn read_text(path: &Path) -> Option<String> {
 fn is_test_file(path: &str) -> bool {
     let below = path.strip_prefix("tests/").unwrap_or(path);
     let mut parts = below.split('/');
-    parts.any(|part| matches!(part, "tests" | "tests.rs" | "benches"))
+    parts
+        .any(|part| matches!(part, "tests" | "tests.rs" | "benches") || part.ends_with("_tests.rs"))
 }
 
 /// Files declared by `#[cfg(test)] mod name;`.
