@@ -1,1 +1,36 @@
-//! Placeholder.
+//! One data-plane thread: driver, wire and switchboard joined into a loop.
+//!
+//! A shard owns its sockets, its memory and its switchboard; nothing is shared but bounded lanes. It
+//! submits operations and receives completions as plain values: there are no futures here, no locks,
+//! and no allocation per forwarded frame in the steady state. Tokio, the platform and the token check
+//! live on the other side of the lanes.
+//!
+//! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
+//! `guest` (request head, plain HTTP), `upgrade` (waiting for admission, moving home), `ingress`
+//! (frames in), `perform` (what the switchboard decided), `egress` (frames out) and `farewell` (how it ends).
+#![forbid(unsafe_code)]
+
+mod assembly;
+mod config;
+mod connection;
+mod deadline;
+mod egress;
+mod farewell;
+mod flush;
+mod gather;
+mod guest;
+mod ingress;
+mod parcel;
+mod perform;
+mod ports;
+mod received;
+mod report;
+mod shard;
+mod table;
+mod tls;
+mod upgrade;
+
+pub use config::{HealthFacts, ShardConfig, VerboseHealth};
+pub use parcel::Parcel;
+pub use ports::Ports;
+pub use shard::{Shard, Turn};

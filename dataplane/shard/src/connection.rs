@@ -1,0 +1,111 @@
+//! One socket, from accept to close.
+
+use relay_wire::websocket::Decoder;
+
+use crate::assembly::Assembly;
+use crate::deadline::Timer;
+use crate::egress::Egress;
+use crate::guest::Guest;
+use crate::tls::TlsSession;
+
+/// What a slot of the table holds. Small while idle: everything that is rarely there is boxed.
+pub(crate) struct Connection {
+    /// Where it is in its life.
+    pub(crate) phase: Phase,
+    /// Bytes that wait or are in flight. Absent while there are none.
+    pub(crate) egress: Option<Box<Egress>>,
+    /// The TLS session, where TLS ends here.
+    pub(crate) tls: Option<Box<TlsSession>>,
+    /// The one deadline of the shard's own for this connection. The switchboard keeps those of open ones.
+    pub(crate) timer: Option<Timer>,
+    /// Whether a receive is armed.
+    pub(crate) receiving: bool,
+    /// Whether the driver holds it as a resident: receives then repeat by themselves.
+    pub(crate) settled: bool,
+}
+
+/// ```text
+/// Guest ──upgrade asked──▶ Waiting ──admit──▶ Open ──close handshake, violation──▶ Leaving ──▶ Closed
+///   │  ▲                    │   │ admit elsewhere: the slot is freed                  ▲
+///   │  └─keep-alive         │   └─refuse, deadline────────────────────────────────────┤
+///   └─bad head, last answer, deadline─────────────────────────────────────────────────┘
+/// ```
+/// `Closed` is reached from every state when the socket fails or is cut.
+pub(crate) enum Phase {
+    /// Speaks HTTP.
+    Guest(Box<Guest>),
+    /// Asked to become a WebSocket; nothing is read meanwhile, so nothing is buffered either.
+    Waiting(Box<Waiting>),
+    /// Speaks WebSocket.
+    Open(Open),
+    /// Nothing it says matters any more: flush, FIN, wait for its FIN or the deadline.
+    Leaving(Leaving),
+    /// The driver is closing it.
+    Closed,
+}
+
+/// An upgrade in the hands of the control plane.
+pub(crate) struct Waiting {
+    /// What will be answered if it is admitted.
+    pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,
+    /// Bytes that came with the head and belong to the WebSocket.
+    pub(crate) early: Vec<u8>,
+}
+
+/// A WebSocket.
+pub(crate) struct Open {
+    /// Where in a frame the bytes so far end.
+    pub(crate) decoder: Decoder,
+    /// A message whose end has not come yet.
+    pub(crate) assembly: Option<Box<Assembly>>,
+    /// How far the close handshake is.
+    pub(crate) close: CloseHandshake,
+}
+
+/// RFC 6455 §7.1.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum CloseHandshake {
+    /// Nobody has begun.
+    NotBegun,
+    /// Our close frame is queued or sent; the peer's is awaited and its data ignored.
+    Sent,
+}
+
+/// The last steps.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Leaving {
+    /// Whether FIN was submitted.
+    pub(crate) fin: bool,
+    /// Whether the peer's FIN came.
+    pub(crate) peer_ended: bool,
+    /// Whether TLS was told that nothing more will come.
+    pub(crate) notified: bool,
+}
+
+impl Connection {
+    /// A socket fresh from accept.
+    pub(crate) fn guest(guest: Guest, tls: Option<Box<TlsSession>>) -> Self {
+        Self::new(Phase::Guest(Box::new(guest)), tls)
+    }
+
+    /// A socket that another shard accepted; it is opened at once.
+    pub(crate) fn arriving(tls: Option<Box<TlsSession>>) -> Self {
+        Self::new(Phase::Leaving(Leaving::default()), tls)
+    }
+
+    fn new(phase: Phase, tls: Option<Box<TlsSession>>) -> Self {
+        Self {
+            phase,
+            egress: None,
+            tls,
+            timer: None,
+            receiving: false,
+            settled: false,
+        }
+    }
+
+    /// Whether it was admitted and speaks WebSocket.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+}

@@ -1,0 +1,70 @@
+//! The shard's own deadlines: heads, answers, farewells. Open connections have theirs in the switchboard.
+
+use std::time::Duration;
+
+use relay_contract::Tick;
+use relay_driver::{Driver, Key};
+use relay_switchboard::{TimerId, Wheel};
+
+use crate::connection::Phase;
+use crate::shard::Shard;
+
+/// A running deadline.
+pub(crate) type Timer = TimerId;
+
+/// Which connection a deadline is for. One per connection.
+pub(crate) type Deadlines = Wheel<Key>;
+
+impl<D: Driver> Shard<D> {
+    /// Gives the connection this long from now, instead of what it had.
+    pub(crate) fn set_deadline(&mut self, key: Key, patience: Duration) {
+        self.clear_deadline(key);
+        let timer = self.deadlines.insert(self.now.after(patience), key);
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.timer = Some(timer);
+        }
+    }
+
+    /// Takes the connection's deadline away.
+    pub(crate) fn clear_deadline(&mut self, key: Key) {
+        let timer = self
+            .table
+            .get_mut(key)
+            .and_then(|connection| connection.timer.take());
+        if let Some(timer) = timer {
+            self.deadlines.cancel(timer);
+        }
+    }
+
+    /// Acts on every deadline up to now, the switchboard's included.
+    pub(crate) fn expire(&mut self) {
+        while let Some(key) = self.deadlines.expire(self.now) {
+            if let Some(connection) = self.table.get_mut(key) {
+                connection.timer = None;
+                match connection.phase {
+                    Phase::Guest(_) => self.on_guest_expired(key),
+                    Phase::Waiting(_) => self.on_waiting_expired(key),
+                    Phase::Leaving(_) => self.close(key),
+                    Phase::Open(_) | Phase::Closed => {}
+                }
+            }
+        }
+        if self
+            .board
+            .next_deadline()
+            .is_some_and(|due| due <= self.now)
+        {
+            self.consult(relay_switchboard::Input::Elapsed);
+        }
+    }
+
+    /// The next moment at which something is due here.
+    pub(crate) fn next_deadline(&self) -> Option<Tick> {
+        let due = [
+            self.deadlines.next_deadline(),
+            self.board.next_deadline(),
+            self.stop_deadline,
+        ];
+        due.into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,135 @@
+//! Queues to sockets: at the end of a turn, one send for each connection that has something new.
+
+use relay_contract::Counter;
+use relay_driver::{Batch, Driver, Key, SendError, SendMode};
+
+use relay_switchboard::Input;
+
+use crate::connection::Phase;
+use crate::egress::Egress;
+use crate::shard::{SPARES_MAX, Shard};
+
+impl<D: Driver> Shard<D> {
+    /// Starts a send on every connection that has something new and none in flight.
+    pub(crate) fn flush(&mut self) {
+        while let Some(key) = self.dirty.pop() {
+            self.start_send(key);
+        }
+    }
+
+    fn start_send(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Some(egress) = &mut connection.egress else {
+            return;
+        };
+        egress.dirty = false;
+        if egress.is_in_flight() {
+            return;
+        }
+        let mut batch = self.driver.batch();
+        let mode = match &mut connection.tls {
+            Some(session) => {
+                egress.seal(|bytes| session.encrypt(bytes));
+                // Handshake messages are among the records, so there may be some without a frame.
+                let records = session.take_output();
+                batch
+                    .push(records)
+                    .expect("a batch from the shelf is empty");
+                SendMode::All
+            }
+            None if egress.is_ready() => egress.fill(&mut batch),
+            None => return self.driver.recycle(batch),
+        };
+        if !batch.is_empty() {
+            return self.driver.send(key, batch, mode);
+        }
+        egress.sent(&mut batch, 0);
+        self.driver.recycle(batch);
+        self.on_flushed(key);
+    }
+
+    /// A send finished.
+    pub(crate) fn on_sent(
+        &mut self,
+        key: Key,
+        mut batch: Box<Batch>,
+        outcome: Result<usize, SendError>,
+    ) {
+        let egress = self
+            .table
+            .get_mut(key)
+            .and_then(|connection| connection.egress.as_mut());
+        let (Ok(sent), Some(egress)) = (outcome, egress) else {
+            self.driver.recycle(batch);
+            return self.on_send_failed(key);
+        };
+        let progress = egress.sent(&mut batch, sent);
+        let idle = egress.is_idle();
+        self.driver.recycle(batch);
+        if progress.copied > 0 {
+            self.counters.count(Counter::CopiedFrames);
+            self.counters
+                .add(Counter::CopiedBytes, progress.copied as u64);
+        }
+        self.note_left(key, progress.left);
+        if idle {
+            self.on_flushed(key);
+        } else {
+            self.touch(key);
+        }
+    }
+
+    /// The peer will not take any more.
+    fn on_send_failed(&mut self, key: Key) {
+        match self.phase_mut(key) {
+            None | Some(Phase::Closed) => {}
+            Some(_) => self.cut(key),
+        }
+    }
+
+    fn on_flushed(&mut self, key: Key) {
+        if let Some(connection) = self.table.get_mut(key)
+            && let Some(egress) = connection.egress.take_if(|egress| egress.is_idle())
+            && self.spare_egress.len() < SPARES_MAX
+        {
+            self.spare_egress.push(egress);
+        }
+        match self.phase_mut(key) {
+            Some(Phase::Guest(_)) => self.advance_guest(key),
+            Some(Phase::Leaving(_)) => self.say_farewell(key),
+            _ => {}
+        }
+    }
+
+    fn note_left(&mut self, key: Key, bytes: usize) {
+        let is_open = self
+            .table
+            .get_mut(key)
+            .is_some_and(|connection| connection.is_open());
+        if is_open && bytes > 0 {
+            let to = self.table.id(key);
+            self.consult(Input::Sent { to, bytes });
+        }
+    }
+
+    /// Whether nothing waits to be sent.
+    pub(crate) fn is_flushed(&mut self, key: Key) -> bool {
+        let connection = self.table.get_mut(key);
+        connection.is_none_or(|c| c.egress.as_ref().is_none_or(|egress| egress.is_idle()))
+    }
+
+    /// The connection's queue, made from a spare one when it has none. `None` when nothing can be sent any more.
+    pub(crate) fn egress_mut(&mut self, key: Key) -> Option<&mut Egress> {
+        let connection = self.table.get_mut(key)?;
+        if matches!(connection.phase, Phase::Closed) {
+            return None;
+        }
+        let spare = &mut self.spare_egress;
+        let egress = connection
+            .egress
+            .get_or_insert_with(|| spare.pop().unwrap_or_default());
+        Some(egress)
+    }
+}

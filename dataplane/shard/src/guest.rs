@@ -1,0 +1,339 @@
+//! A connection that speaks HTTP: plain requests, kept alive and pipelined, until one asks to upgrade.
+
+use std::net::SocketAddr;
+
+use relay_contract::{ControlRequest, Counter, Event, Secret};
+use relay_driver::{Chunk, Driver, Key};
+use relay_wire::http1::{self, Body, BodySkipper, Head, HttpDate, RequestTarget, Response};
+
+use crate::connection::Phase;
+use crate::shard::Shard;
+
+/// What is known of a peer that has not been admitted.
+pub(crate) struct Guest {
+    /// Where the socket comes from.
+    pub(crate) peer: SocketAddr,
+    /// Bytes received and not used yet. Bounded: nothing is read while a whole head lies here.
+    buffer: Vec<u8>,
+    /// A request body on its way to nowhere.
+    skipper: Option<BodySkipper>,
+    /// A request waits for the control plane's answer; the flag says whether more may follow.
+    asked: Option<KeepAlive>,
+    /// Whether this socket has had an answer before.
+    served: bool,
+    /// Whether the request being answered was `HEAD`.
+    head_only: bool,
+    /// What the running deadline is for.
+    pace: Pace,
+}
+
+/// Two kinds of patience. A head's time counts from its start, so dripping bytes does not stretch it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Pace {
+    /// No deadline yet.
+    Fresh,
+    /// Between two requests.
+    Idle,
+    /// Inside a head or body.
+    Request,
+}
+
+/// Whether the connection goes on after the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct KeepAlive(bool);
+
+/// What a request head leads to.
+enum Verdict {
+    /// More bytes are needed.
+    Incomplete,
+    /// These bytes end the connection.
+    Reject(&'static [u8]),
+    /// An answer made here.
+    Answer {
+        status: u16,
+        body: String,
+        request: Consumed,
+    },
+    /// The control plane answers.
+    Ask {
+        request: Box<ControlRequest>,
+        consumed: Consumed,
+    },
+    /// The request wants to become a WebSocket.
+    Upgrade,
+}
+
+/// What is left to do with the request's own bytes.
+struct Consumed {
+    head_len: usize,
+    keep_alive: bool,
+    head_only: bool,
+    skipper: Option<BodySkipper>,
+}
+
+/// Paths that the control plane answers.
+const CONTROL_PATHS: [&str; 5] = ["/state", "/logs", "/metrics", "/node", "/ready"];
+
+const NOT_FOUND: &str = r#"{"ok":false,"reason":"NOT_FOUND"}"#;
+const UNAVAILABLE: &str = r#"{"ok":false,"reason":"CONTROL_PLANE_UNAVAILABLE"}"#;
+const JSON: &str = "application/json";
+
+impl Guest {
+    pub(crate) fn new(peer: SocketAddr) -> Self {
+        Self {
+            peer,
+            buffer: Vec::new(),
+            skipper: None,
+            asked: None,
+            served: false,
+            head_only: false,
+            pace: Pace::Fresh,
+        }
+    }
+
+    /// The bytes that came and are not used yet.
+    pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Whether an answer is owed; it will be the last one.
+    pub(crate) fn await_last_answer(&mut self) -> bool {
+        match &mut self.asked {
+            Some(keep_alive) => {
+                *keep_alive = KeepAlive(false);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Discards body bytes. Returns false while more of the body is to come.
+    fn skip_body(&mut self) -> Result<bool, http1::HeadError> {
+        let Some(skipper) = &mut self.skipper else {
+            return Ok(true);
+        };
+        let skipped = skipper.skip(&self.buffer)?;
+        self.buffer.drain(..skipped.used);
+        if skipped.done {
+            self.skipper = None;
+        }
+        Ok(skipped.done)
+    }
+
+    fn consume(&mut self, consumed: Consumed) {
+        self.buffer.drain(..consumed.head_len);
+        self.skipper = consumed.skipper;
+        self.served = true;
+        self.head_only = consumed.head_only;
+        self.pace = Pace::Fresh;
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Bytes of a guest arrived.
+    pub(crate) fn on_guest_bytes(&mut self, key: Key, bytes: &[u8]) {
+        if let Some(Phase::Guest(guest)) = self.phase_mut(key) {
+            guest.buffer.extend_from_slice(bytes);
+            self.advance_guest(key);
+        }
+    }
+
+    /// Does what the bytes so far allow, then reads on unless an answer is still owed or unread.
+    pub(crate) fn advance_guest(&mut self, key: Key) {
+        loop {
+            if !self.is_flushed(key) {
+                return;
+            }
+            let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+                return;
+            };
+            if guest.asked.is_some() {
+                return;
+            }
+            let verdict = match guest.skip_body() {
+                Ok(true) => self.judge_head(key),
+                Ok(false) => Verdict::Incomplete,
+                Err(error) => Verdict::Reject(error.response()),
+            };
+            match verdict {
+                Verdict::Incomplete => return self.await_guest(key),
+                Verdict::Reject(response) => {
+                    self.counters.count(Counter::HeadRejected);
+                    self.push(key, Chunk::Static(response));
+                    return self.leave(key);
+                }
+                Verdict::Answer {
+                    status,
+                    body,
+                    request,
+                } => {
+                    let keep_alive = request.keep_alive;
+                    self.consume_request(key, request);
+                    self.respond(key, status, JSON, body.as_bytes(), keep_alive);
+                }
+                Verdict::Ask { request, consumed } => {
+                    let keep_alive = KeepAlive(consumed.keep_alive);
+                    self.consume_request(key, consumed);
+                    return self.ask_control(key, request, keep_alive);
+                }
+                Verdict::Upgrade => return self.ask_admission(key),
+            }
+        }
+    }
+
+    fn consume_request(&mut self, key: Key, consumed: Consumed) {
+        if let Some(Phase::Guest(guest)) = self.phase_mut(key) {
+            guest.consume(consumed);
+        }
+    }
+
+    fn judge_head(&mut self, key: Key) -> Verdict {
+        let head_bytes_max = self.limits.head_bytes_max;
+        let health = self.config.health.body(self.now);
+        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+            return Verdict::Incomplete;
+        };
+        let head = match http1::parse_head(&guest.buffer, head_bytes_max) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Verdict::Incomplete,
+            Err(error) => return Verdict::Reject(error.response()),
+        };
+        if head.is_upgrade() {
+            return Verdict::Upgrade;
+        }
+        let Some(target) = head.request_target() else {
+            return Verdict::Reject(http1::HeadError::BadRequest.response());
+        };
+        let body = head.body();
+        let consumed = Consumed {
+            head_len: head.len(),
+            keep_alive: head.keep_alive(),
+            head_only: head.method() == "HEAD",
+            skipper: (body != Body::None).then(|| BodySkipper::new(body)),
+        };
+        let is_get = head.method() == "GET";
+        if is_get && target.path() == "/health" {
+            return Verdict::Answer {
+                status: 200,
+                body: health,
+                request: consumed,
+            };
+        }
+        if is_get && CONTROL_PATHS.contains(&target.path()) {
+            let request = control_request(&head, &target, guest.peer);
+            return Verdict::Ask { request, consumed };
+        }
+        Verdict::Answer {
+            status: 404,
+            body: NOT_FOUND.to_owned(),
+            request: consumed,
+        }
+    }
+
+    /// Passes a request on; it is answered by [`Self::on_respond`] or its deadline.
+    fn ask_control(&mut self, key: Key, request: Box<ControlRequest>, keep_alive: KeepAlive) {
+        if let Some(Phase::Guest(guest)) = self.phase_mut(key) {
+            guest.asked = Some(keep_alive);
+        }
+        let connection = self.table.id(key);
+        self.set_deadline(key, self.limits.admission_timeout);
+        self.emit(Event::HttpAsked {
+            connection,
+            request,
+        });
+    }
+
+    /// The control plane answered a plain request.
+    pub(crate) fn on_respond(&mut self, key: Key, status: u16, content_type: &str, body: &[u8]) {
+        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+            return;
+        };
+        let Some(KeepAlive(keep_alive)) = guest.asked.take() else {
+            return;
+        };
+        self.respond(key, status, content_type, body, keep_alive);
+        self.advance_guest(key);
+    }
+
+    /// A guest's deadline: a head that dripped, an idle kept-alive socket, an answer that did not come.
+    pub(crate) fn on_guest_expired(&mut self, key: Key) {
+        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+            return;
+        };
+        let asked = guest.asked.take().is_some();
+        let slow_head = guest.pace == Pace::Request;
+        if asked {
+            self.respond(key, 503, JSON, UNAVAILABLE.as_bytes(), false);
+        } else if slow_head {
+            self.counters.count(Counter::HeadTimeouts);
+        }
+        self.leave(key);
+    }
+
+    fn respond(
+        &mut self,
+        key: Key,
+        status: u16,
+        content_type: &str,
+        body: &[u8],
+        keep_alive: bool,
+    ) {
+        let unix_secs = (self.config.unix_ms_at_origin + self.now.as_millis()) / 1000;
+        let date = HttpDate::from_unix_secs(unix_secs);
+        let head_only = matches!(self.phase_mut(key), Some(Phase::Guest(g)) if g.head_only);
+        let response = Response {
+            status,
+            content_type,
+            body,
+            headers: &[],
+            keep_alive,
+            head_only,
+        };
+        let mut out = Vec::with_capacity(192 + body.len());
+        response.write(date, &mut out);
+        self.push(
+            key,
+            Chunk::Owned {
+                bytes: out,
+                start: 0,
+            },
+        );
+        if !keep_alive {
+            self.leave(key);
+        }
+    }
+
+    fn await_guest(&mut self, key: Key) {
+        let patience = (self.limits.keep_alive_timeout, self.limits.head_timeout);
+        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+            return;
+        };
+        let idle = guest.served && guest.buffer.is_empty() && guest.skipper.is_none();
+        let pace = if idle { Pace::Idle } else { Pace::Request };
+        if guest.pace != pace {
+            guest.pace = pace;
+            self.set_deadline(key, if idle { patience.0 } else { patience.1 });
+        }
+        self.arm(key);
+    }
+}
+
+fn control_request(
+    head: &Head<'_>,
+    target: &RequestTarget,
+    peer: SocketAddr,
+) -> Box<ControlRequest> {
+    let secret = |name| {
+        let value: &[u8] = head.header(name)?;
+        Some(Secret::new(
+            value.iter().map(|&byte| char::from(byte)).collect(),
+        ))
+    };
+    Box::new(ControlRequest {
+        path: target.path().into(),
+        query: target.query().map(Into::into),
+        authorization: secret("authorization"),
+        admin_token: secret("x-relay-admin-token"),
+        address: peer.ip(),
+    })
+}

@@ -1,0 +1,315 @@
+//! Bytes in, frames out of them, and what the switchboard makes of each.
+
+use std::borrow::Cow;
+
+use relay_contract::{CloseCode, CloseReason, Counter};
+use relay_driver::{Chunk, Driver, Key, Lease};
+use relay_switchboard::{Input, Message};
+use relay_wire::websocket::{self, ControlFrame, FrameError, Opcode, Piece, Step};
+
+use crate::connection::{CloseHandshake, Phase};
+use crate::received::Received;
+use crate::shard::Shard;
+
+impl<D: Driver> Shard<D> {
+    /// The driver received something.
+    pub(crate) fn on_received(&mut self, key: Key, lease: Lease) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        if !connection.settled {
+            connection.receiving = false;
+        }
+        if connection.tls.is_some() {
+            return self.on_records(key, &lease);
+        }
+        match connection.phase {
+            Phase::Guest(_) => self.on_guest_bytes(key, &lease),
+            Phase::Open(_) => self.on_open_bytes(key, Received::Leased(lease)),
+            Phase::Leaving(_) => self.arm(key),
+            Phase::Waiting(_) | Phase::Closed => {}
+        }
+    }
+
+    /// TLS records arrived.
+    fn on_records(&mut self, key: Key, records: &[u8]) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Some(session) = &mut connection.tls else {
+            return;
+        };
+        let decrypted = session.decrypt(records);
+        // Handshake messages and alerts have to go even when nothing else does.
+        self.touch(key);
+        let Ok(decrypted) = decrypted else {
+            self.counters.count(Counter::HeadRejected);
+            return self.leave(key);
+        };
+        let handshaking = decrypted.plain.is_empty();
+        match self.phase_mut(key) {
+            Some(Phase::Guest(_)) if handshaking => self.arm(key),
+            Some(Phase::Guest(_)) => self.on_guest_bytes(key, &decrypted.plain),
+            Some(Phase::Open(_)) => self.on_open_bytes(key, Received::Owned(decrypted.plain)),
+            Some(Phase::Leaving(_)) => self.arm(key),
+            None | Some(Phase::Waiting(_) | Phase::Closed) => {}
+        }
+        if decrypted.ended {
+            self.on_peer_ended(key);
+        }
+    }
+
+    /// Walks the frames in what arrived on an open connection.
+    pub(crate) fn on_open_bytes(&mut self, key: Key, mut input: Received) {
+        let frame_bytes_max = self.limits.frame_bytes_max;
+        while !input.bytes_mut().is_empty() {
+            let Some(connection) = self.table.get_mut(key) else {
+                return;
+            };
+            // Whatever follows the end of a WebSocket is nothing.
+            let Phase::Open(open) = &mut connection.phase else {
+                return;
+            };
+            let scanner = match &mut open.assembly {
+                Some(assembly) => &mut assembly.scanner,
+                None => &mut self.scanner,
+            };
+            match open
+                .decoder
+                .next(input.bytes_mut(), 0, frame_bytes_max, scanner)
+            {
+                Ok(Step::NeedMore) => return,
+                Ok(Step::Piece(piece)) => self.on_piece(key, &mut input, &piece),
+                Ok(Step::Ping { payload, at }) => {
+                    self.answer_ping(key, payload.bytes(input.bytes_mut()));
+                    input.split_to(at);
+                }
+                Ok(Step::Pong { at, .. }) => {
+                    input.split_to(at);
+                    let from = self.table.id(key);
+                    self.consult(Input::Pong { from });
+                }
+                Ok(Step::Close { payload, .. }) => {
+                    return self.on_close_frame(key, payload.bytes(input.bytes_mut()));
+                }
+                Err(error) => return self.on_violation(key, error),
+            }
+        }
+    }
+
+    /// A piece of a message lies at the front of the input.
+    fn on_piece(&mut self, key: Key, input: &mut Received, piece: &Piece) {
+        let mut bytes = input.split_to(piece.at);
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return;
+        };
+        if open.close == CloseHandshake::Sent {
+            return;
+        }
+        // Bytes of a binary message are text to the reference; where they are UTF-8 they can stay.
+        let whole = piece.first && piece.last && piece.utf8;
+        if !whole {
+            return self.on_partial(key, bytes, piece);
+        }
+        let len = piece.payload.len();
+        let start = piece.payload.start;
+        let place = websocket::place_header(
+            bytes.bytes_mut(),
+            start,
+            piece.header_room,
+            Opcode::Text,
+            len,
+        );
+        self.message.clear();
+        let payload_at = match place {
+            Some(place) => {
+                self.message
+                    .push(bytes.into_chunk(place..piece.payload.end));
+                start - place
+            }
+            None => {
+                self.message.push(header_chunk(len));
+                self.message.push(bytes.into_chunk(piece.payload.clone()));
+                0
+            }
+        };
+        let payload = self
+            .message
+            .last()
+            .map(|chunk| &chunk.as_bytes()[payload_at..]);
+        let text = || Cow::Borrowed(payload.unwrap_or_default());
+        let envelope = self.scanner.finish();
+        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
+        let message = Message {
+            bytes: len,
+            envelope,
+            text: &text,
+        };
+        let from = self.table.id(key);
+        self.board.handle(
+            self.now,
+            Input::Message { from, message },
+            &mut self.effects,
+        );
+        self.perform();
+        self.message.clear();
+    }
+
+    /// Part of a message, or one that needs its bytes changed: it is gathered first.
+    fn on_partial(&mut self, key: Key, bytes: Received, piece: &Piece) {
+        let chunk = bytes.into_chunk(piece.payload.clone());
+        self.gather(key, chunk);
+        if piece.last {
+            if piece.utf8 {
+                self.on_assembled(key);
+            } else {
+                self.on_binary(key);
+            }
+        }
+    }
+
+    /// A text message that came in several pieces is complete: they are sent as they lie, behind a new header.
+    fn on_assembled(&mut self, key: Key) {
+        let Some(mut assembly) = self.take_assembly(key) else {
+            return;
+        };
+        let len = assembly.len();
+        if assembly.copied {
+            self.counters.count(Counter::CopiedFrames);
+        }
+        self.message.clear();
+        self.message.push(header_chunk(len));
+        let text = || Cow::Owned(assembly.text());
+        let envelope = assembly.scanner.finish();
+        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
+        let message = Message {
+            bytes: len,
+            envelope,
+            text: &text,
+        };
+        let from = self.table.id(key);
+        self.board.handle(
+            self.now,
+            Input::Message { from, message },
+            &mut self.effects,
+        );
+        assembly.drain_into(&mut self.message);
+        self.perform();
+        self.message.clear();
+        self.spare_assembly(assembly);
+    }
+
+    /// A binary message that is no UTF-8 is complete: its text is what decoding with replacement makes of it,
+    /// as the reference does.
+    fn on_binary(&mut self, key: Key) {
+        let Some(assembly) = self.take_assembly(key) else {
+            return;
+        };
+        let bytes = assembly.text();
+        self.spare_assembly(assembly);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let from = self.table.id(key);
+        if text.len() > self.limits.frame_bytes_max {
+            self.consult(Input::TooLarge { from });
+            let reason = CloseReason::FrameTooLarge;
+            return self.refuse_further(key, reason.code(), reason.text());
+        }
+        self.counters.count(Counter::CopiedFrames);
+        self.scanner.reset();
+        self.scanner.feed(text.as_bytes());
+        let lazy = || Cow::Borrowed(text.as_bytes());
+        let envelope = self.scanner.finish();
+        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
+        let message = Message {
+            bytes: text.len(),
+            envelope,
+            text: &lazy,
+        };
+        self.board.handle(
+            self.now,
+            Input::Message { from, message },
+            &mut self.effects,
+        );
+        self.message.clear();
+        self.message.push(header_chunk(text.len()));
+        self.message.push(Chunk::Owned {
+            bytes: text.into_bytes(),
+            start: 0,
+        });
+        self.perform();
+        self.message.clear();
+    }
+
+    /// Answers a ping, unless the peer does not read: then the answer would only wait.
+    fn answer_ping(&mut self, key: Key, payload: &[u8]) {
+        let stalled = self
+            .egress_mut(key)
+            .is_none_or(|egress| egress.is_stalled());
+        if !stalled {
+            self.push_control(key, &websocket::pong_frame(payload));
+        }
+    }
+
+    /// The peer began the close handshake, or answered ours. Either way nothing more will come.
+    fn on_close_frame(&mut self, key: Key, payload: &[u8]) {
+        let Some(Phase::Open(open)) = self.phase_mut(key) else {
+            return;
+        };
+        if open.close == CloseHandshake::NotBegun {
+            // Code and reason, as they came.
+            let code = payload
+                .first_chunk()
+                .map(|code| CloseCode(u16::from_be_bytes(*code)));
+            let reason = payload.get(2..).unwrap_or_default();
+            self.push_control(key, &websocket::close_frame(code, reason));
+        }
+        self.leave(key);
+    }
+
+    /// The peer broke the protocol: it is told how and not listened to any more.
+    fn on_violation(&mut self, key: Key, error: FrameError) {
+        let from = self.table.id(key);
+        let input = match error {
+            FrameError::TooLong { .. } => Input::TooLarge { from },
+            _ => Input::ProtocolError { from },
+        };
+        self.consult(input);
+        self.refuse_further(key, error.close_code(), "");
+    }
+
+    /// Queues one control frame.
+    pub(crate) fn push_control(&mut self, key: Key, frame: &ControlFrame) {
+        self.push(
+            key,
+            Chunk::Owned {
+                bytes: frame.to_vec(),
+                start: 0,
+            },
+        );
+    }
+
+    fn refuse_further(&mut self, key: Key, code: CloseCode, reason: &str) {
+        let Some(Phase::Open(open)) = self.phase_mut(key) else {
+            return;
+        };
+        if open.close == CloseHandshake::NotBegun {
+            let frame = websocket::close_frame(Some(code), reason.as_bytes());
+            self.push_control(key, &frame);
+        }
+        self.leave(key);
+    }
+}
+
+/// The header of a forwarded message that could not be written in place.
+pub(crate) fn header_chunk(len: usize) -> Chunk {
+    let (header, header_len) = websocket::header(Opcode::Text, len);
+    let mut bytes = [0; 14];
+    bytes[..header_len].copy_from_slice(&header[..header_len]);
+    Chunk::Inline {
+        bytes,
+        len: header_len as u8,
+    }
+}

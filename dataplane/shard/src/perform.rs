@@ -1,0 +1,149 @@
+//! What the switchboard decided, done.
+
+use relay_contract::{CloseReason, Counter, Event};
+use relay_driver::{Chunk, Driver, Key};
+use relay_switchboard::{Effect, Input};
+use relay_wire::websocket;
+
+use crate::connection::{CloseHandshake, Phase};
+use crate::ingress::header_chunk;
+use crate::shard::Shard;
+
+impl<D: Driver> Shard<D> {
+    /// Asks the switchboard about anything but a message, and does what it says.
+    pub(crate) fn consult(&mut self, input: Input<'_>) {
+        self.board.handle(self.now, input, &mut self.effects);
+        self.perform();
+    }
+
+    /// Performs effects in order until there are none. `self.message` is what `Forward` forwards.
+    pub(crate) fn perform(&mut self) {
+        while !self.effects.is_empty() {
+            let mut effects = std::mem::take(&mut self.effects);
+            for effect in effects.drain() {
+                self.perform_one(effect);
+            }
+            // Performing may have led to more effects; keep the larger memory for the next time.
+            if self.effects.is_empty() {
+                self.effects = effects;
+            }
+        }
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Forward { to } => self.forward(to),
+            Effect::Send { to, text } => {
+                if let Some(key) = self.table.key(to) {
+                    self.push_text(key, text.into());
+                }
+            }
+            Effect::Ping { to } => {
+                if let Some(key) = self.table.key(to) {
+                    self.push(key, Chunk::Static(&PING));
+                }
+            }
+            Effect::Close { connection, reason } => {
+                if let Some(key) = self.table.key(connection) {
+                    self.begin_close(key, reason);
+                }
+            }
+            Effect::Terminate { connection } => {
+                if let Some(key) = self.table.key(connection) {
+                    self.cut(key);
+                }
+            }
+            Effect::CallPlatform { from, request } => {
+                self.emit(Event::WorkerAsked {
+                    connection: from,
+                    request,
+                });
+            }
+            Effect::Release { admission } => self.emit(Event::Released { admission }),
+            Effect::Log(entry) => self.emit(Event::Logged {
+                at: self.now,
+                entry,
+            }),
+        }
+    }
+
+    fn forward(&mut self, to: relay_contract::ConnectionId) {
+        let Some(key) = self.table.key(to) else {
+            return;
+        };
+        let mut frame = std::mem::take(&mut self.message);
+        // A message goes to one connection; the switchboard never fans it out.
+        self.push_frame(key, &mut frame);
+        self.message = frame;
+    }
+
+    /// Queues text of our own as one frame.
+    fn push_text(&mut self, key: Key, text: Vec<u8>) {
+        let mut frame = vec![
+            header_chunk(text.len()),
+            Chunk::Owned {
+                bytes: text,
+                start: 0,
+            },
+        ];
+        self.push_frame(key, &mut frame);
+    }
+
+    /// Queues our close frame and waits for the answer; the switchboard keeps the deadline.
+    fn begin_close(&mut self, key: Key, reason: CloseReason) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return;
+        };
+        if open.close == CloseHandshake::Sent {
+            return;
+        }
+        open.close = CloseHandshake::Sent;
+        if reason == CloseReason::BufferOverflow
+            && let Some(egress) = &mut connection.egress
+        {
+            let dropped = egress.drop_waiting_frames();
+            self.counters.add(Counter::SlowReaderDroppedFrames, dropped);
+        }
+        self.forget_assembly(key);
+        let frame = websocket::close_frame(Some(reason.code()), reason.text().as_bytes());
+        self.push_control(key, &frame);
+    }
+
+    /// Queues one frame.
+    pub(crate) fn push_frame(&mut self, key: Key, frame: &mut Vec<Chunk>) {
+        let Some(egress) = self.egress_mut(key) else {
+            return frame.clear();
+        };
+        let copied = egress.push(frame);
+        if copied > 0 {
+            self.counters.count(Counter::CopiedFrames);
+            self.counters.add(Counter::CopiedBytes, copied as u64);
+        }
+        self.touch(key);
+    }
+
+    /// Queues one frame of our own, or a piece of HTTP, of a single chunk.
+    pub(crate) fn push(&mut self, key: Key, chunk: Chunk) {
+        let Some(egress) = self.egress_mut(key) else {
+            return;
+        };
+        egress.push_own(chunk);
+        self.touch(key);
+    }
+
+    /// Makes sure that the connection is looked at when this turn's sends are started.
+    pub(crate) fn touch(&mut self, key: Key) {
+        let Some(egress) = self.egress_mut(key) else {
+            return;
+        };
+        if !std::mem::replace(&mut egress.dirty, true) {
+            self.dirty.push(key);
+        }
+    }
+}
+
+/// A ping without payload.
+const PING: [u8; 2] = [0x89, 0];

@@ -1,0 +1,23 @@
+//! What this shard holds, for whoever asks.
+
+use relay_contract::{Counter, Event, QueryId};
+use relay_driver::Driver;
+
+use crate::shard::Shard;
+
+impl<D: Driver> Shard<D> {
+    pub(crate) fn answer_report(&mut self, query: QueryId, scopes: bool) {
+        let mut report = self.board.report(scopes);
+        report.shard = self.config.shard;
+        report.now = self.now;
+        report.counters = self.board.counters().clone();
+        report.counters.merge(&self.counters);
+        report
+            .counters
+            .add(Counter::ReceiveStarved, self.driver.stats().receive_starved);
+        self.emit(Event::Reported {
+            query,
+            report: Box::new(report),
+        });
+    }
+}

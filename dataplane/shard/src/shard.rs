@@ -1,0 +1,330 @@
+//! The loop.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_contract::{Command, Counter, Counters, Event, Limits, Tick};
+use relay_driver::{Chunk, Completion, Driver, End, Key};
+use relay_mailbox::Bell;
+use relay_switchboard::{Effects, Input, Switchboard};
+use relay_wire::envelope::Scanner;
+
+use crate::assembly::Assembly;
+use crate::config::ShardConfig;
+use crate::connection::{Connection, Phase};
+use crate::deadline::Deadlines;
+use crate::egress::Egress;
+use crate::guest::Guest;
+use crate::ports::Ports;
+use crate::table::Table;
+use crate::tls::TlsSession;
+
+/// One data-plane thread's state. `Shard::run` is the thread.
+pub struct Shard<D: Driver> {
+    pub(crate) config: ShardConfig,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) driver: D,
+    pub(crate) board: Switchboard,
+    pub(crate) table: Table,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) ports: Ports<D::Socket>,
+    pub(crate) counters: Counters,
+    /// The time of this turn.
+    pub(crate) now: Tick,
+    /// Connections that are not open.
+    pub(crate) guest_count: usize,
+    /// When what is left is cut, once the shard was told to stop.
+    pub(crate) stop_deadline: Option<Tick>,
+    /// Reads messages that arrive in one piece.
+    pub(crate) scanner: Scanner,
+    pub(crate) effects: Effects,
+    /// The message being judged, ready to be sent.
+    pub(crate) message: Vec<Chunk>,
+    /// Connections whose open messages hold leased buffers, and where to look for the next to copy.
+    pub(crate) pins: Vec<Key>,
+    pub(crate) pinned_leases: usize,
+    pub(crate) pin_hand: usize,
+    /// Connections with something new to send.
+    pub(crate) dirty: Vec<Key>,
+    /// Free lists, so that the steady state allocates nothing.
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(crate) spare_assemblies: Vec<Box<Assembly>>,
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    pub(crate) spare_egress: Vec<Box<Egress>>,
+    completions: Vec<Completion<D::Socket>>,
+    /// Events the lane had no room for.
+    outbox: VecDeque<Event>,
+    bell: Arc<Bell>,
+}
+
+/// Whether there will be another turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Turn {
+    /// Call `turn` again.
+    More,
+    /// Everything is closed and the control plane knows.
+    Done,
+}
+
+/// Orders, arrivals or late events handled per turn. Protects the tail latency of frames from a busy control plane.
+const LANE_BATCH_MAX: usize = 256;
+/// Log entries that may wait for the control plane. Reached: the newest is dropped and counted.
+const OUTBOX_LOGS_MAX: usize = 4096;
+/// Spare boxes kept of each kind.
+pub(crate) const SPARES_MAX: usize = 256;
+
+impl<D: Driver> Shard<D> {
+    /// A shard that accepts nothing yet.
+    pub fn new(config: ShardConfig, driver: D, ports: Ports<D::Socket>) -> Self {
+        let limits = Arc::clone(&config.limits);
+        let board = Switchboard::new(config.shard, config.hash_key, Arc::clone(&limits));
+        let bell = driver.bell();
+        let now = driver.now();
+        Self {
+            table: Table::new(config.shard),
+            limits,
+            board,
+            deadlines: Deadlines::new(now),
+            ports,
+            counters: Counters::default(),
+            now,
+            guest_count: 0,
+            stop_deadline: None,
+            scanner: Scanner::default(),
+            effects: Effects::default(),
+            message: Vec::new(),
+            pins: Vec::new(),
+            pinned_leases: 0,
+            pin_hand: 0,
+            dirty: Vec::new(),
+            spare_assemblies: Vec::new(),
+            spare_egress: Vec::new(),
+            completions: Vec::new(),
+            outbox: VecDeque::new(),
+            bell,
+            config,
+            driver,
+        }
+    }
+
+    /// The driver, to give it listeners before the first turn.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.driver
+    }
+
+    /// Turns until told to stop and done. Errors: the kernel refused the ring itself; connections are lost.
+    pub fn run(mut self) -> io::Result<()> {
+        while self.turn(None)? == Turn::More {}
+        Ok(())
+    }
+
+    /// One turn: look at what completed, decide, submit what follows with one system call.
+    ///
+    /// Waits at most `patience`, or until something happens. Bounded work: the driver bounds the
+    /// completions, [`LANE_BATCH_MAX`] the rest.
+    pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<Turn> {
+        let timeout = self.timeout(patience);
+        self.driver.turn(timeout, &mut self.completions)?;
+        self.bell.rise();
+        self.now = self.driver.now();
+        self.take_completions();
+        self.take_orders();
+        self.expire();
+        self.flush();
+        self.post();
+        Ok(self.verdict())
+    }
+
+    /// How long the driver may wait. The bell is armed first, the lanes are looked at after: whoever
+    /// fills a lane in between rings.
+    fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
+        self.bell.rest();
+        let lanes_wait = !self.ports.commands.is_empty() || !self.ports.arrivals.is_empty();
+        if lanes_wait || !self.dirty.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let retry = (!self.outbox.is_empty()).then_some(OUTBOX_RETRY);
+        let due = self.next_deadline().map(|due| due.since(self.driver.now()));
+        [patience, due, retry].into_iter().flatten().min()
+    }
+
+    fn take_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Accepted { socket, peer } => self.on_accepted(socket, peer),
+                Completion::AcceptFailed(error) => self.on_accept_failed(&error),
+                Completion::Received { key, lease } => self.on_received(key, lease),
+                Completion::ReceiveEnded { key, end } => self.on_receive_ended(key, end),
+                Completion::Sent {
+                    key,
+                    batch,
+                    outcome,
+                } => self.on_sent(key, batch, outcome),
+                Completion::Closed { key } => self.on_closed(key),
+            }
+        }
+        self.completions = completions;
+    }
+
+    fn take_orders(&mut self) {
+        for _ in 0..LANE_BATCH_MAX {
+            let Some(command) = self.ports.commands.receive() else {
+                break;
+            };
+            self.on_command(command);
+        }
+        for _ in 0..LANE_BATCH_MAX {
+            let Some(parcel) = self.ports.arrivals.receive() else {
+                break;
+            };
+            self.on_arrival(parcel);
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Admit {
+                connection,
+                grant,
+                home,
+            } => self.on_admit(connection, grant, home),
+            Command::Refuse {
+                connection,
+                refusal,
+            } => {
+                if let Some(key) = self.table.key(connection) {
+                    self.on_refuse(key, refusal);
+                }
+            }
+            Command::Respond {
+                connection,
+                status,
+                content_type,
+                body,
+            } => {
+                if let Some(key) = self.table.key(connection) {
+                    self.on_respond(key, status, content_type, &body);
+                }
+            }
+            Command::WorkerReply {
+                connection,
+                response,
+            } => {
+                self.consult(Input::WorkerReply {
+                    to: connection,
+                    response: &response,
+                });
+            }
+            Command::SetLimits(limits) => {
+                if limits.version > self.limits.version {
+                    self.limits = Arc::clone(&limits);
+                    self.consult(Input::SetLimits(limits));
+                }
+            }
+            Command::Report { query, scopes } => self.answer_report(query, scopes),
+            Command::Stop { deadline_ms } => self.on_stop(Duration::from_millis(deadline_ms)),
+        }
+    }
+
+    fn on_accepted(&mut self, socket: D::Socket, peer: std::net::SocketAddr) {
+        if self.guest_count >= self.limits.guests_max || self.stop_deadline.is_some() {
+            self.counters.count(Counter::GuestsRefused);
+            return;
+        }
+        let tls = match self.config.tls.as_ref().map(TlsSession::new).transpose() {
+            Ok(session) => session.map(Box::new),
+            Err(_) => return self.counters.count(Counter::HeadRejected),
+        };
+        let key = self.table.insert(Connection::guest(Guest::new(peer), tls));
+        self.guest_count += 1;
+        self.driver.adopt(key, socket);
+        self.advance_guest(key);
+    }
+
+    fn on_accept_failed(&mut self, _error: &io::Error) {
+        self.counters.count(Counter::GuestsRefused);
+    }
+
+    fn on_receive_ended(&mut self, key: Key, end: End) {
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.receiving = false;
+            match end {
+                End::Eof => self.on_peer_ended(key),
+                End::Cancelled => {}
+                End::Reset | End::Failed(_) => self.cut(key),
+            }
+        }
+    }
+
+    /// Tells the control plane, at once or when its lane has room again.
+    ///
+    /// Log entries may be lost when the control plane is far behind, and are counted then. Everything
+    /// else is bounded by the number of connections and waits.
+    pub(crate) fn emit(&mut self, event: Event) {
+        if self.outbox.is_empty() {
+            if let Err(full) = self.ports.events.send(event) {
+                self.outbox.push_back(full.0);
+            }
+        } else if matches!(event, Event::Logged { .. }) && self.outbox.len() >= OUTBOX_LOGS_MAX {
+            self.counters.count(Counter::LogEntriesDropped);
+        } else {
+            self.outbox.push_back(event);
+        }
+    }
+
+    fn post(&mut self) {
+        while let Some(event) = self.outbox.pop_front() {
+            if let Err(full) = self.ports.events.send(event) {
+                self.outbox.push_front(full.0);
+                return;
+            }
+        }
+    }
+
+    fn verdict(&mut self) -> Turn {
+        let Some(deadline) = self.stop_deadline else {
+            return Turn::More;
+        };
+        let over = self.table.len() == 0 || self.now >= deadline;
+        if over && self.outbox.is_empty() {
+            self.emit(Event::Stopped {
+                shard: self.config.shard,
+            });
+            return if self.outbox.is_empty() {
+                Turn::Done
+            } else {
+                Turn::More
+            };
+        }
+        Turn::More
+    }
+
+    /// The phase of a connection that is still there.
+    pub(crate) fn phase_mut(&mut self, key: Key) -> Option<&mut Phase> {
+        self.table
+            .get_mut(key)
+            .map(|connection| &mut connection.phase)
+    }
+
+    /// Reads on: once for a guest, again and again for a resident.
+    pub(crate) fn arm(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        if connection.receiving || matches!(connection.phase, Phase::Closed | Phase::Waiting(_)) {
+            return;
+        }
+        connection.receiving = true;
+        if connection.settled {
+            self.driver.receive(key);
+        } else {
+            self.driver.receive_once(key);
+        }
+    }
+}
+
+/// How soon a full event lane is tried again. The control plane drains it without ringing back.
+const OUTBOX_RETRY: Duration = Duration::from_millis(1);

@@ -1,0 +1,216 @@
+//! From a request head to an open WebSocket: ask the control plane, move home, answer.
+
+use std::net::IpAddr;
+
+use relay_contract::{
+    AdmissionId, AdmissionRequest, ConnectionId, Counter, Event, Grant, Refusal, ShardId,
+};
+use relay_driver::{Chunk, Driver, Key};
+use relay_mailbox::Full;
+use relay_switchboard::Input;
+use relay_wire::http1;
+use relay_wire::websocket::Decoder;
+
+use crate::connection::{CloseHandshake, Connection, Leaving, Open, Phase, Waiting};
+use crate::parcel::Parcel;
+use crate::received::Received;
+use crate::shard::Shard;
+
+/// What an upgrade is told that we could not ask about, or have no room for at the moment.
+const UNAVAILABLE: Refusal = Refusal::Unavailable {
+    retry_after_secs: 2,
+};
+
+impl<D: Driver> Shard<D> {
+    /// The guest's buffer begins with a complete upgrade request: judges what can be judged here and asks the rest.
+    ///
+    /// Nothing is read until the answer comes, so bytes sent early wait in the kernel.
+    pub(crate) fn ask_admission(&mut self, key: Key) {
+        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+            return;
+        };
+        let peer = guest.peer.ip();
+        let buffer = guest.take_buffer();
+        let Ok(Some(head)) = http1::parse_head(&buffer, self.limits.head_bytes_max) else {
+            return;
+        };
+        let address = self.client_address(peer, &head);
+        let preflight = http1::preflight(&head, self.config.query_token_allowed);
+        let handshake = http1::handshake(&head);
+        let early = buffer[head.len()..].to_vec();
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.phase = Phase::Waiting(Box::new(Waiting { handshake, early }));
+        }
+        self.set_deadline(key, self.limits.admission_timeout);
+        let request = Box::new(AdmissionRequest { address, preflight });
+        let connection = self.table.id(key);
+        self.emit(Event::AdmissionAsked {
+            connection,
+            request,
+        });
+    }
+
+    fn client_address(&self, peer: IpAddr, head: &http1::Head<'_>) -> IpAddr {
+        let hops = head.all("x-forwarded-for");
+        http1::client_address(peer, hops, &self.config.trusted_proxies)
+    }
+
+    /// The control plane refused.
+    pub(crate) fn on_refuse(&mut self, key: Key, refusal: Refusal) {
+        let Some(Phase::Waiting(_)) = self.phase_mut(key) else {
+            return;
+        };
+        let response = http1::refusal_bytes(refusal);
+        if !response.is_empty() {
+            self.push(key, response.into_owned().into());
+        }
+        self.leave(key);
+    }
+
+    /// Nobody answered in time.
+    pub(crate) fn on_waiting_expired(&mut self, key: Key) {
+        self.counters.count(Counter::AdmissionExpired);
+        let connection = self.table.id(key);
+        self.emit(Event::Abandoned { connection });
+        self.on_refuse(key, UNAVAILABLE);
+    }
+
+    /// The control plane admitted the connection: open it here, or send it home.
+    pub(crate) fn on_admit(&mut self, id: ConnectionId, grant: Box<Grant>, home: ShardId) {
+        let admission = grant.admission;
+        let waiting = self.table.key(id).and_then(|key| {
+            let phase = self.phase_mut(key)?;
+            matches!(phase, Phase::Waiting(_)).then_some(key)
+        });
+        let Some(key) = waiting else {
+            return self.emit(Event::Released { admission });
+        };
+        self.clear_deadline(key);
+        if home == self.config.shard {
+            let Some(connection) = self.table.get_mut(key) else {
+                return;
+            };
+            let Phase::Waiting(waiting) = std::mem::replace(&mut connection.phase, Phase::Closed)
+            else {
+                return;
+            };
+            self.open(key, grant, waiting.handshake, waiting.early);
+        } else {
+            self.send_home(key, grant, home);
+        }
+    }
+
+    /// Hands the socket to its workspace's shard. When that shard cannot take it, the upgrade is refused.
+    fn send_home(&mut self, key: Key, grant: Box<Grant>, home: ShardId) {
+        let admission = grant.admission;
+        let lane = self.ports.homes.get(usize::from(home.0));
+        let (Some(lane), Some(socket)) = (lane, self.driver.release(key)) else {
+            self.emit(Event::Released { admission });
+            return self.on_refuse(key, UNAVAILABLE);
+        };
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let leaving = Phase::Leaving(Leaving::default());
+        let Phase::Waiting(waiting) = std::mem::replace(&mut connection.phase, leaving) else {
+            return;
+        };
+        let Waiting { handshake, early } = *waiting;
+        let tls = connection.tls.take();
+        match lane.send(Parcel {
+            socket,
+            grant,
+            handshake,
+            early,
+            tls,
+        }) {
+            Ok(()) => {
+                self.table.remove(key);
+                self.guest_count -= 1;
+                self.counters.count(Counter::HandedOver);
+            }
+            Err(Full(parcel)) => {
+                connection.tls = parcel.tls;
+                self.driver.adopt(key, parcel.socket);
+                self.turn_away(
+                    key,
+                    admission,
+                    http1::refusal_bytes(UNAVAILABLE).into_owned(),
+                );
+            }
+        }
+    }
+
+    /// A socket whose workspace lives here arrives from the shard that accepted it.
+    pub(crate) fn on_arrival(&mut self, parcel: Parcel<D::Socket>) {
+        let Parcel {
+            socket,
+            grant,
+            handshake,
+            early,
+            tls,
+        } = parcel;
+        let connection = Connection::arriving(tls);
+        let key = self.table.insert(connection);
+        self.guest_count += 1;
+        self.driver.adopt(key, socket);
+        self.open(key, grant, handshake, early);
+    }
+
+    /// Answers the upgrade and lets the switchboard judge the claims on the open socket.
+    fn open(
+        &mut self,
+        key: Key,
+        grant: Box<Grant>,
+        handshake: Result<Vec<u8>, Vec<u8>>,
+        early: Vec<u8>,
+    ) {
+        let admission = grant.admission;
+        let response = match handshake {
+            Ok(response) => response,
+            Err(refusal) => return self.turn_away(key, admission, refusal),
+        };
+        if self.driver.settle(key).is_err() {
+            let full = http1::refusal_bytes(UNAVAILABLE);
+            return self.turn_away(key, admission, full.into_owned());
+        }
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        connection.phase = Phase::Open(Open {
+            decoder: Decoder::new(),
+            assembly: None,
+            close: CloseHandshake::NotBegun,
+        });
+        connection.settled = true;
+        self.guest_count -= 1;
+        self.push(
+            key,
+            Chunk::Owned {
+                bytes: response,
+                start: 0,
+            },
+        );
+        let connection = self.table.id(key);
+        self.consult(Input::Opened { connection, grant });
+        if !early.is_empty() {
+            self.on_open_bytes(key, Received::Owned(early));
+        }
+        self.arm(key);
+    }
+
+    fn turn_away(&mut self, key: Key, admission: AdmissionId, answer: Vec<u8>) {
+        self.emit(Event::Released { admission });
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.phase = Phase::Leaving(Leaving::default());
+        }
+        self.push(
+            key,
+            Chunk::Owned {
+                bytes: answer,
+                start: 0,
+            },
+        );
+        self.leave(key);
+    }
+}
