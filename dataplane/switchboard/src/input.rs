@@ -4,9 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use relay_contract::{ConnectionId, Grant, Limits, WorkerResponse};
-
-use crate::{Envelope, Invalid};
+use relay_contract::{ConnectionId, Grant, Limits, Profile, WorkerResponse};
+use relay_wire::envelope::{Envelope, Invalid, ProfileMember};
 
 /// One thing that happened. An input that names a connection the switchboard does not know, or no
 /// longer knows, changes nothing.
@@ -41,8 +40,8 @@ pub enum Input<'a> {
         /// Who sent it.
         from: ConnectionId,
     },
-    /// Bytes that [`crate::Effect::Forward`] and [`crate::Effect::Send`] had queued left for the kernel,
-    /// headers included. Frames the shard makes itself and pings are not part of the count.
+    /// Bytes that [`crate::Effect::Forward`] and [`crate::Effect::Send`] had queued left for the
+    /// kernel, headers included. Frames the shard makes itself and pings are not part of the count.
     Sent {
         /// Whose queue became shorter.
         to: ConnectionId,
@@ -56,8 +55,8 @@ pub enum Input<'a> {
         /// The answer.
         response: &'a WorkerResponse,
     },
-    /// A close frame arrived. Nothing is routed to or from the connection any more; its socket must be
-    /// gone within `close_timeout`.
+    /// A close frame arrived. Nothing is routed to or from the connection any more; its socket must
+    /// be gone within `close_timeout`.
     Closing {
         /// Who leaves.
         connection: ConnectionId,
@@ -84,6 +83,17 @@ pub struct Message<'a> {
     pub envelope: Result<&'a Envelope<'a>, Invalid>,
     /// Gives the text in one piece. Called for rare kinds only, at most once.
     pub text: &'a dyn Fn() -> Cow<'a, [u8]>,
+}
+
+impl Message<'_> {
+    /// Whether the frame's `profile` member, if it has one, is a profile that fits.
+    pub(crate) fn profile_fits(&self, fits: impl FnOnce(Profile) -> bool) -> bool {
+        match self.envelope.map(Envelope::profile) {
+            Ok(ProfileMember::Known(profile)) => fits(profile),
+            Ok(ProfileMember::Unknown) => false,
+            Ok(ProfileMember::Absent) | Err(_) => true,
+        }
+    }
 }
 
 impl fmt::Debug for Message<'_> {

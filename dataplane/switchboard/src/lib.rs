@@ -5,14 +5,27 @@
 //! [`Switchboard::handle`].
 #![forbid(unsafe_code)]
 
+mod arrival;
+#[cfg(test)]
+mod board;
+mod client;
+mod connection;
+mod daemon;
+mod directory;
 mod effect;
-mod frame;
+mod events;
 mod input;
+mod key;
+mod limiter;
+mod liveness;
+mod recency;
 mod switchboard;
 mod wheel;
+mod worker;
+mod written;
 
 pub use effect::{Effect, Effects};
-pub use frame::{Envelope, Frame, Invalid};
 pub use input::{Input, Message};
-pub use switchboard::{RestoreError, Switchboard};
+pub use switchboard::{Switchboard, framed_bytes};
 pub use wheel::{TimerId, Wheel};
+pub use written::RestoreError;

@@ -11,15 +11,25 @@ pub struct TimerId {
     generation: u32,
 }
 
+impl Default for TimerId {
+    /// Names nothing.
+    fn default() -> Self {
+        Self {
+            index: NONE,
+            generation: 0,
+        }
+    }
+}
+
 /// Many deadlines, each with a key that says whose it is.
 ///
-/// Shape: eight levels of 64 slots; a slot of the lowest level is [`Wheel::GRAIN_NS`] wide, one of the
-/// next level 64 times that. A deadline lies in the lowest level whose slot still tells it from the
-/// present and moves down as the present comes closer, at most seven times.
+/// Shape: eight levels of 64 slots; a slot of the lowest level is [`Wheel::GRAIN_NS`] wide, one of
+/// the next level 64 times that. A deadline lies in the lowest level whose slot still tells it from
+/// the present and moves down as the present comes closer, at most seven times.
 /// Units: a deadline fires at the first multiple of the grain that is not before it, never early.
 /// Order: by that multiple; deadlines on the same one fire in the order of their insertion.
-/// Cost: insert and cancel are O(1), firing is O(1) amortised; memory is one entry of 22 bytes plus
-/// the key per deadline of the busiest moment, and nothing is allocated until that moment is surpassed.
+/// Cost: insert and cancel are O(1), firing is O(1) amortised; memory is [`Wheel::ENTRY_BYTES`] per
+/// deadline of the busiest moment, and nothing is allocated until that moment is surpassed.
 #[derive(Debug)]
 pub struct Wheel<K> {
     /// The present, in grains. Everything before it has fired.
@@ -50,6 +60,9 @@ struct Entry<K> {
 impl<K: Copy> Wheel<K> {
     /// Width of the finest slot in nanoseconds: how late a deadline may fire.
     pub const GRAIN_NS: u64 = 1_000_000;
+
+    /// Memory of one pending deadline.
+    pub const ENTRY_BYTES: usize = size_of::<Entry<K>>();
 
     /// An empty wheel whose present is `now`.
     pub fn new(now: Tick) -> Self {
@@ -96,8 +109,8 @@ impl<K: Copy> Wheel<K> {
 
     /// When [`Wheel::expire`] should be called next; `None` while nothing is pending.
     ///
-    /// Never later than the earliest deadline allows. It may be earlier than that deadline, by which
-    /// call the deadline only moves closer; this happens at most seven times per deadline.
+    /// Never later than the earliest deadline allows. It may be earlier than that deadline, by
+    /// which call the deadline only moves closer; this happens at most seven times per deadline.
     pub fn next_deadline(&self) -> Option<Tick> {
         let (_, start) = self.next_slot()?;
         Some(Tick(start.saturating_mul(Self::GRAIN_NS)))

@@ -1,0 +1,273 @@
+//! Messages of clients.
+
+use relay_contract::{CloseReason, ConnectionId, Counter, Level, LogEntry, Scope, Tick};
+use relay_wire::envelope::cold::{self, ColdFrame};
+use relay_wire::envelope::{ColdKind, Envelope, Invalid, emit, trim_js};
+
+use crate::connection::{Client, Member, Part};
+use crate::input::Message;
+use crate::limiter::RuntimeKeys;
+use crate::switchboard::{Switchboard, with_some};
+use crate::{Effect, Effects};
+
+/// A frame that a client may send.
+enum ClientFrame<'m> {
+    Encrypted { session_id: &'m [u8] },
+    KeyExchange { request_id: &'m [u8] },
+    Pairing { request_id: &'m [u8] },
+    Events(ColdFrame),
+}
+
+impl<'m> ClientFrame<'m> {
+    fn of(message: Message<'m>) -> Result<Self, Invalid> {
+        match *message.envelope? {
+            Envelope::E2ee { session_id, .. } => Ok(Self::Encrypted { session_id }),
+            Envelope::KeyExchangeInit { request_id, .. } => Ok(Self::KeyExchange { request_id }),
+            Envelope::PairingOfferRequest { request_id, .. }
+            | Envelope::PairingRedeemRequest { request_id, .. } => Ok(Self::Pairing { request_id }),
+            Envelope::Cold { kind, .. } => match kind {
+                ColdKind::Subscribe | ColdKind::Unsubscribe | ColdKind::Presence => {
+                    cold::parse(kind, &(message.text)()).map(Self::Events)
+                }
+                ColdKind::Worker | ColdKind::SessionEvent => Err(Invalid::Type),
+            },
+            Envelope::KeyExchangeResponse { .. }
+            | Envelope::KeyUpdate { .. }
+            | Envelope::PairingOfferResponse { .. }
+            | Envelope::PairingRedeemResponse { .. } => Err(Invalid::Type),
+        }
+    }
+
+    /// The close that a frame outside the client's scope leads to.
+    fn misplaced_in(&self, scope: Scope) -> Option<CloseReason> {
+        match (scope, self) {
+            (Scope::SessionEvents, _) | (Scope::Pairing, Self::Pairing { .. }) => None,
+            (Scope::Runtime, Self::Encrypted { .. } | Self::KeyExchange { .. }) => None,
+            (Scope::Runtime | Scope::Pairing, Self::Events(_)) => {
+                Some(CloseReason::SessionEventsScopeRequired)
+            }
+            (Scope::Pairing, Self::Encrypted { .. } | Self::KeyExchange { .. }) => {
+                Some(CloseReason::PairingScopeOnly)
+            }
+            (Scope::Runtime, Self::Pairing { .. }) => Some(CloseReason::RuntimeScopeOnly),
+        }
+    }
+}
+
+impl Switchboard {
+    /// Judges a client's message and routes it. The order of the checks can be observed.
+    /// Source: relay specification, section 6.
+    pub(crate) fn on_client_message(
+        &mut self,
+        now: Tick,
+        from: ConnectionId,
+        message: Message<'_>,
+        effects: &mut Effects,
+    ) {
+        let Some((member, client)) = self.client(from) else {
+            return;
+        };
+        let (claimed, scope) = (member.profile, client.scope);
+        let Ok(frame) = ClientFrame::of(message) else {
+            self.counters.count(Counter::FramesClientRejected);
+            self.log_client_frame(from, "client_frame_rejected", "invalid_frame", effects);
+            let text = emit::invalid_frame(self.workspace_of(from));
+            return self.refuse(now, from, text, effects);
+        };
+        if let Some(reason) = frame.misplaced_in(scope) {
+            self.counters.count(Counter::FramesClientRejectedScope);
+            self.log_client_frame(from, "client_frame_rejected", "scope_mismatch", effects);
+            return self.close(now, from, reason, effects);
+        }
+        if scope == Scope::SessionEvents {
+            return self.on_events_message(now, from, frame, message, effects);
+        }
+        if claimed.is_some_and(|claimed| !message.profile_fits(|profile| profile == claimed)) {
+            self.counters
+                .count(Counter::FramesClientRejectedProfileMismatch);
+            self.log_client_frame(from, "client_frame_rejected", "profile_mismatch", effects);
+            return self.close(now, from, CloseReason::ClientProfileMismatch, effects);
+        }
+        if let Err(reason) = self.meter(now, from, &frame, effects) {
+            return self.close(now, from, reason, effects);
+        }
+        self.route_to_daemon(now, from, message, effects);
+    }
+
+    fn on_events_message(
+        &mut self,
+        now: Tick,
+        from: ConnectionId,
+        frame: ClientFrame<'_>,
+        message: Message<'_>,
+        effects: &mut Effects,
+    ) {
+        if let ClientFrame::Events(frame) = frame {
+            return self.on_events_frame(now, from, frame, message.bytes, effects);
+        }
+        self.counters.count(Counter::FramesClientRejectedScope);
+        self.log_client_frame(
+            from,
+            "client_frame_rejected",
+            "session_events_scope_only",
+            effects,
+        );
+        let text = emit::session_events_scope_only(self.workspace_of(from));
+        self.refuse(now, from, text, effects);
+    }
+
+    /// Counts a frame against the limits of its kind, and remembers who is to get its answer.
+    fn meter(
+        &mut self,
+        now: Tick,
+        from: ConnectionId,
+        frame: &ClientFrame<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), CloseReason> {
+        let Some((member, client)) = self.client(from) else {
+            return Ok(());
+        };
+        let (at, origin, key) = (member.scope, client.origin, client.key);
+        let limits = self.limits.clone();
+        let core = &mut self.core;
+        let scope = core.directory.scope_mut(at);
+        let (counter, reason) = match *frame {
+            ClientFrame::KeyExchange { request_id } => {
+                if core.limiters.key_exchange(origin, now, &limits) {
+                    let request = core.keyer.text(trim_js(request_id));
+                    scope.exchanges.track(request, from, now, &limits);
+                    return Ok(());
+                }
+                let event = "client_frame_rate_limited";
+                self.log_client_frame(from, event, "key_exchange_rate_limited", effects);
+                (
+                    Counter::FramesClientKexRateLimited,
+                    CloseReason::KeyExchangeRateLimited,
+                )
+            }
+            ClientFrame::Encrypted { session_id } => {
+                let keys = RuntimeKeys {
+                    client: key,
+                    workspace: scope.workspace_key,
+                };
+                if core.limiters.runtime(keys, now, &limits) {
+                    scope.refresh_session(core.keyer.text(session_id), from, now, &limits);
+                    return Ok(());
+                }
+                (
+                    Counter::FramesClientRuntimeRateLimited,
+                    CloseReason::RuntimeRateLimited,
+                )
+            }
+            ClientFrame::Pairing { request_id } => {
+                if core.limiters.pairing(origin, now, &limits) {
+                    let request = core.keyer.text(trim_js(request_id));
+                    scope.pairings.track(request, from, now, &limits);
+                    return Ok(());
+                }
+                (
+                    Counter::FramesClientPairingRateLimited,
+                    CloseReason::PairingRateLimited,
+                )
+            }
+            ClientFrame::Events(_) => return Ok(()),
+        };
+        self.counters.count(counter);
+        Err(reason)
+    }
+
+    fn route_to_daemon(
+        &mut self,
+        now: Tick,
+        from: ConnectionId,
+        message: Message<'_>,
+        effects: &mut Effects,
+    ) {
+        let Some((member, client)) = self.client(from) else {
+            return;
+        };
+        let scope = self.core.directory.scope(member.scope);
+        if let Some(daemon) = scope.daemon {
+            self.counters.count(Counter::FramesClientToDaemon);
+            self.counters
+                .add(Counter::BytesClientToDaemon, message.bytes as u64);
+            return self.forward(now, daemon, message.bytes, effects);
+        }
+        let workspace = scope.workspace_id.as_str();
+        let target = scope.target_id.as_ref().map(|target| target.as_str());
+        let machine = client.machine_id.as_deref();
+        let text = emit::daemon_unavailable(workspace, target, machine);
+        let entry = LogEntry::new(Level::Warn, "client_message_dropped")
+            .about(from)
+            .with("workspaceId", workspace.to_owned())
+            .with("clientId", client.name().to_owned());
+        let entry = with_some(entry, "runtimeTargetId", target.map(str::to_owned));
+        let entry = with_some(entry, "machineId", machine.map(str::to_owned));
+        self.counters.count(Counter::ClientMessagesDropped);
+        effects.push(Effect::Log(Box::new(
+            entry.with("reason", "daemon_unavailable"),
+        )));
+        self.send(now, from, text.into(), effects);
+    }
+
+    /// Answers a frame that cost its sender nothing. While the client does not read the answers it
+    /// has, it gets no more of them, so that a flood is not amplified into our memory.
+    pub(crate) fn refuse(
+        &mut self,
+        now: Tick,
+        to: ConnectionId,
+        text: Vec<u8>,
+        effects: &mut Effects,
+    ) {
+        let member = self.core.connections.member(to);
+        if member.is_some_and(|member| member.queued_bytes <= REFUSAL_BACKLOG_BYTES_MAX) {
+            self.send(now, to, text.into(), effects);
+        }
+    }
+
+    pub(crate) fn client(&self, id: ConnectionId) -> Option<(&Member, &Client)> {
+        let member = self.core.connections.member(id)?;
+        match &member.part {
+            Part::Client(client) => Some((member, client)),
+            Part::Daemon { .. } | Part::Worker(_) => None,
+        }
+    }
+
+    /// The workspace of an open connection.
+    pub(crate) fn workspace_of(&self, id: ConnectionId) -> &str {
+        self.core.connections.member(id).map_or("", |member| {
+            self.core
+                .directory
+                .scope(member.scope)
+                .workspace_id
+                .as_str()
+        })
+    }
+
+    fn log_client_frame(
+        &self,
+        from: ConnectionId,
+        event: &'static str,
+        reason: &'static str,
+        effects: &mut Effects,
+    ) {
+        let Some((_, client)) = self.client(from) else {
+            return;
+        };
+        let entry = LogEntry::new(Level::Warn, event)
+            .about(from)
+            .with("workspaceId", self.workspace_of(from).to_owned())
+            .with("clientId", client.name().to_owned())
+            .with("reason", reason);
+        effects.push(Effect::Log(Box::new(entry)));
+    }
+}
+
+/// Bytes that may wait for a client before frames of no use are refused without an answer. Protects
+/// memory and the network from amplification. Reached: the frame is only counted. Source: about a
+/// hundred answers, several times what the recorded scenarios expect at once.
+const REFUSAL_BACKLOG_BYTES_MAX: usize = 16 << 10;
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,199 @@
+//! The connections of a shard and the states they go through.
+
+use std::sync::Arc;
+
+use relay_contract::{AdmissionId, ConnectionId, Profile, Scope};
+use serde::{Deserialize, Serialize};
+
+use crate::key::Key;
+use crate::liveness::Liveness;
+use crate::wheel::TimerId;
+
+/// Where a connection stands. One that was never opened here, or whose socket is gone, has no
+/// state.
+///
+/// ```text
+/// opened ──accepted──▶ Open ──close, stop, fault──▶ Closing ──timeout──▶ Cut
+///    │                  │                            ▲                   ▲ │
+///    └──refused─────────┼────────────────────────────┘                   │ │
+///                       └──no pong, silence──────────────────────────────┘ │
+///                                                                          ▼
+///                          socket gone, in any state ───────────────────▶ (none)
+/// ```
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum State {
+    /// Registered in its scope; messages are routed to it and from it.
+    Open(Member),
+    /// A close frame was sent or received. It is in no scope any more and is not listened to.
+    Closing {
+        leaver: Leaver,
+        /// Fires when the peer takes too long.
+        #[serde(skip)]
+        timer: TimerId,
+    },
+    /// TCP is being cut.
+    Cut { leaver: Leaver },
+}
+
+impl State {
+    /// The one deadline a connection has, unless it is beyond deadlines.
+    pub(crate) fn timer_mut(&mut self) -> Option<&mut TimerId> {
+        match self {
+            Self::Open(member) => Some(&mut member.timer),
+            Self::Closing { timer, .. } => Some(timer),
+            Self::Cut { .. } => None,
+        }
+    }
+}
+
+/// What must still be done when the socket is gone.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Leaver {
+    pub(crate) admission: AdmissionId,
+    /// Whether it was ever open, and so counts as closed in the end.
+    pub(crate) registered: bool,
+}
+
+/// An open connection.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) admission: AdmissionId,
+    /// Grows with every opened connection: the order of connection.
+    pub(crate) sequence: u64,
+    /// Index of its scope in the directory.
+    pub(crate) scope: u32,
+    /// Bytes ordered to be sent that have not left yet, frame headers included.
+    pub(crate) queued_bytes: usize,
+    pub(crate) liveness: Liveness,
+    #[serde(skip)]
+    pub(crate) timer: TimerId,
+    /// The handshake its frames must use (a client), or must at least use (a daemon).
+    pub(crate) profile: Option<Profile>,
+    pub(crate) part: Part,
+}
+
+/// What a member does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Part {
+    Daemon { machine_id: Option<Arc<str>> },
+    Client(Client),
+    Worker(Worker),
+}
+
+/// A client's claims, as far as its frames are judged by them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Client {
+    pub(crate) id: Option<Box<str>>,
+    pub(crate) machine_id: Option<Arc<str>>,
+    pub(crate) scope: Scope,
+    /// Workspace and client.
+    pub(crate) key: Key,
+    /// Workspace, client and address.
+    pub(crate) origin: Key,
+    /// Session event channels it may subscribe to; absent for all but clients of that scope.
+    pub(crate) channels: Option<Box<[Channel]>>,
+}
+
+/// One channel of a client's claims.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Channel {
+    pub(crate) key: Key,
+    pub(crate) subscribed: bool,
+}
+
+/// A worker's claim, and its calls the platform has not answered yet.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Worker {
+    pub(crate) executor_id: Option<Box<str>>,
+    pub(crate) call_count: u32,
+}
+
+impl Client {
+    /// Its name in logs and reports.
+    pub(crate) fn name(&self) -> &str {
+        self.id.as_deref().unwrap_or(CLIENT_UNKNOWN)
+    }
+}
+
+/// A connection and its state.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) state: State,
+}
+
+/// All connections of a shard, under the slots the shard gave them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Connections {
+    seats: Vec<Option<Box<Connection>>>,
+}
+
+impl Connections {
+    /// Seats a connection; who sat there before is forgotten.
+    pub(crate) fn seat(&mut self, id: ConnectionId, state: State) {
+        let slot = id.slot as usize;
+        if slot >= self.seats.len() {
+            self.seats.resize_with(slot + 1, || None);
+        }
+        self.seats[slot] = Some(Box::new(Connection { id, state }));
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        self.get(id)?;
+        self.seats[id.slot as usize]
+            .take()
+            .map(|connection| *connection)
+    }
+
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.at(id.slot).filter(|connection| connection.id == id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.at_mut(id.slot)
+            .filter(|connection| connection.id == id)
+    }
+
+    /// The connection in a slot, whoever that is now.
+    pub(crate) fn at(&self, slot: u32) -> Option<&Connection> {
+        self.seats.get(slot as usize)?.as_deref()
+    }
+
+    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.seats.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    /// The open connection of that id.
+    pub(crate) fn member(&self, id: ConnectionId) -> Option<&Member> {
+        match &self.get(id)?.state {
+            State::Open(member) => Some(member),
+            State::Closing { .. } | State::Cut { .. } => None,
+        }
+    }
+
+    pub(crate) fn member_mut(&mut self, id: ConnectionId) -> Option<&mut Member> {
+        match &mut self.get_mut(id)?.state {
+            State::Open(member) => Some(member),
+            State::Closing { .. } | State::Cut { .. } => None,
+        }
+    }
+
+    /// All connections, by slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> + '_ {
+        (0..)
+            .zip(&self.seats)
+            .filter_map(|(slot, seat)| Some((slot, seat.as_deref()?)))
+    }
+
+    /// How many slots there ever were.
+    pub(crate) fn slot_count(&self) -> u32 {
+        u32::try_from(self.seats.len()).expect("slots are numbered by u32")
+    }
+}
+
+/// What a client without an id is called. Source: the reference relay.
+pub(crate) const CLIENT_UNKNOWN: &str = "client_unknown";
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -1,0 +1,333 @@
+//! Scopes: who can be reached under a workspace and target.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use relay_contract::{ConnectionId, Limits, TargetId, Tick, WorkspaceId};
+use serde::{Deserialize, Serialize};
+
+use crate::key::{Key, KeyMap, Keyer};
+use crate::recency::Recency;
+
+/// A workspace, or one target of it, and what its members have to do with each other.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Scope {
+    pub(crate) workspace_id: WorkspaceId,
+    pub(crate) target_id: Option<TargetId>,
+    /// Workspace and target.
+    key: Key,
+    /// The workspace alone.
+    pub(crate) workspace_key: Key,
+    /// Order of creation.
+    pub(crate) sequence: u64,
+    pub(crate) daemon: Option<ConnectionId>,
+    /// The highest issue generation of the daemons seen.
+    pub(crate) generation: Option<u64>,
+    pub(crate) client_count: u32,
+    /// Members of any kind; without any the scope is forgotten after a while.
+    member_count: u32,
+    pub(crate) last_activity: Tick,
+    /// Clients waiting for the answer to a key exchange, by request id.
+    pub(crate) exchanges: Waiting,
+    /// Clients waiting for the answer to a pairing frame, by request id.
+    pub(crate) pairings: Waiting,
+    /// Owners by session id.
+    pub(crate) sessions: Recency<ConnectionId>,
+    /// Subscribers by channel, in order of connection.
+    pub(crate) subscriptions: BTreeSet<Subscription>,
+    /// The machine id last seen, so that equal ones share their text.
+    machine_id: Option<Arc<str>>,
+}
+
+/// One client's subscription to one channel.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+pub(crate) struct Subscription {
+    pub(crate) channel: Key,
+    pub(crate) sequence: u64,
+    pub(crate) subscriber: ConnectionId,
+}
+
+impl Scope {
+    /// A shared copy of a machine id.
+    pub(crate) fn share_machine_id(&mut self, machine_id: &str) -> Arc<str> {
+        match &self.machine_id {
+            Some(known) if **known == *machine_id => known.clone(),
+            _ => self.machine_id.insert(Arc::from(machine_id)).clone(),
+        }
+    }
+
+    /// Who owns a session. Asking is using: it makes the ownership last.
+    pub(crate) fn session_owner(
+        &mut self,
+        session: Key,
+        now: Tick,
+        limits: &Limits,
+    ) -> Option<ConnectionId> {
+        self.sessions.prune(now, limits.session_owner_ttl);
+        self.sessions.touch(session, now).copied()
+    }
+
+    /// Makes a session's ownership last if `owner` has it.
+    pub(crate) fn refresh_session(
+        &mut self,
+        session: Key,
+        owner: ConnectionId,
+        now: Tick,
+        limits: &Limits,
+    ) {
+        self.sessions.prune(now, limits.session_owner_ttl);
+        if self
+            .sessions
+            .get(session)
+            .is_some_and(|(found, _)| found == owner)
+        {
+            self.sessions.touch(session, now);
+        }
+    }
+
+    /// Gives a session to a client. At most `session_owners_max` are remembered; the one used least
+    /// recently goes, as in [`Waiting::track`].
+    pub(crate) fn own_session(
+        &mut self,
+        session: Key,
+        owner: ConnectionId,
+        now: Tick,
+        limits: &Limits,
+    ) {
+        self.sessions.prune(now, limits.session_owner_ttl);
+        self.sessions.shrink(limits.session_owners_max.max(1) - 1);
+        self.sessions.put(session, owner, now);
+    }
+
+    pub(crate) fn member_count(&self) -> u32 {
+        self.member_count
+    }
+
+    /// The scope's name in logs.
+    pub(crate) fn name(&self) -> String {
+        match &self.target_id {
+            Some(target) => format!("{}:{target}", self.workspace_id),
+            None => self.workspace_id.to_string(),
+        }
+    }
+}
+
+/// Clients waiting for an answer, by request id. An answer is delivered once.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Waiting(Recency<ConnectionId>);
+
+impl Waiting {
+    /// Remembers who waits; a request of the same id is replaced. When full the oldest goes first,
+    /// even where the id is known already. Source: relay specification, section 6.
+    pub(crate) fn track(&mut self, request: Key, client: ConnectionId, now: Tick, limits: &Limits) {
+        self.0.prune(now, limits.pending_request_ttl);
+        self.0.shrink(limits.pending_requests_max.max(1) - 1);
+        self.0.put(request, client, now);
+    }
+
+    /// Who waits, and does so no longer.
+    pub(crate) fn take(
+        &mut self,
+        request: Key,
+        now: Tick,
+        limits: &Limits,
+    ) -> Option<ConnectionId> {
+        self.0.prune(now, limits.pending_request_ttl);
+        self.0.remove(request)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// All scopes of a shard.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Directory {
+    scopes: Vec<Option<Box<Scope>>>,
+    free: Vec<u32>,
+    #[serde(skip)]
+    by_key: KeyMap<u32>,
+    /// Scopes without members, by the moment of their last use.
+    empty: Recency<u32>,
+    /// Daemon generations of scopes that were forgotten: a stale daemon must not come back because
+    /// its scope was empty for a while.
+    generations: Recency<u64>,
+    sequence: u64,
+}
+
+impl Directory {
+    /// The key of a workspace and target. Workspace and target are told apart even where their ids
+    /// contain the separator of their names.
+    pub(crate) fn key(keyer: &Keyer, workspace: &WorkspaceId, target: Option<&TargetId>) -> Key {
+        match target {
+            Some(target) => {
+                keyer.texts([workspace.as_str().as_bytes(), target.as_str().as_bytes()])
+            }
+            None => keyer.text(workspace.as_str().as_bytes()),
+        }
+    }
+
+    pub(crate) fn find(&self, key: Key) -> Option<u32> {
+        self.by_key.get(&key).copied()
+    }
+
+    /// The highest daemon generation seen under a key, whether the scope still exists or not.
+    pub(crate) fn generation(&self, key: Key) -> Option<u64> {
+        match self.find(key) {
+            Some(scope) => self.scope(scope).generation,
+            None => self.generations.get(key).map(|(generation, _)| generation),
+        }
+    }
+
+    /// The scope of a workspace and target, made if there is none.
+    pub(crate) fn open(
+        &mut self,
+        keyer: &Keyer,
+        workspace: &WorkspaceId,
+        target: Option<&TargetId>,
+        now: Tick,
+    ) -> u32 {
+        let key = Self::key(keyer, workspace, target);
+        let at = self.find(key).unwrap_or_else(|| {
+            let workspace_key = keyer.text(workspace.as_str().as_bytes());
+            let generation = self.generations.remove(key);
+            let sequence = self.sequence;
+            self.sequence += 1;
+            let scope = Scope {
+                workspace_id: workspace.clone(),
+                target_id: target.cloned(),
+                key,
+                workspace_key,
+                sequence,
+                daemon: None,
+                generation,
+                client_count: 0,
+                member_count: 0,
+                last_activity: now,
+                exchanges: Waiting::default(),
+                pairings: Waiting::default(),
+                sessions: Recency::default(),
+                subscriptions: BTreeSet::new(),
+                machine_id: None,
+            };
+            self.place(scope)
+        });
+        self.scope_mut(at).last_activity = now;
+        if self.scope(at).member_count == 0 {
+            self.empty.put(key, at, now);
+        }
+        at
+    }
+
+    /// A member joins a scope.
+    pub(crate) fn join(&mut self, at: u32) {
+        let scope = self.scope_mut(at);
+        scope.member_count += 1;
+        let key = scope.key;
+        self.empty.remove(key);
+    }
+
+    /// A member leaves its scope.
+    pub(crate) fn part(&mut self, at: u32, now: Tick) {
+        let scope = self.scope_mut(at);
+        scope.last_activity = now;
+        scope.member_count -= 1;
+        if scope.member_count == 0 {
+            let key = scope.key;
+            self.empty.put(key, at, now);
+        }
+    }
+
+    /// Forgets the scope that has been empty longest, if that is long enough.
+    pub(crate) fn evict(&mut self, now: Tick, limits: &Limits) -> Option<Box<Scope>> {
+        let (key, at, since) = self.empty.oldest()?;
+        if now.since(since) < limits.empty_scope_ttl {
+            return None;
+        }
+        self.empty.remove(key);
+        self.by_key.remove(&key);
+        self.free.push(at);
+        let scope = self.scopes.get_mut(at as usize)?.take()?;
+        if let Some(generation) = scope.generation {
+            self.generations.put(key, generation, now);
+            self.generations.shrink(GENERATIONS_MAX);
+        }
+        Some(scope)
+    }
+
+    pub(crate) fn has_empty(&self) -> bool {
+        !self.empty.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Scope)> + '_ {
+        (0..)
+            .zip(&self.scopes)
+            .filter_map(|(at, scope)| Some((at, scope.as_deref()?)))
+    }
+
+    /// How many scopes there ever were at once.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.scopes.len()
+    }
+
+    pub(crate) fn contains(&self, at: u32) -> bool {
+        self.scopes.get(at as usize).is_some_and(Option::is_some)
+    }
+
+    pub(crate) fn scope(&self, at: u32) -> &Scope {
+        self.scopes[at as usize]
+            .as_deref()
+            .expect("members keep their scope alive")
+    }
+
+    pub(crate) fn scope_mut(&mut self, at: u32) -> &mut Scope {
+        self.scopes[at as usize]
+            .as_deref_mut()
+            .expect("members keep their scope alive")
+    }
+
+    /// Builds the index anew, which is not written down. `false` when the parts contradict each
+    /// other.
+    pub(crate) fn reindex(&mut self) -> bool {
+        let by_key = self.iter().map(|(at, scope)| (scope.key, at)).collect();
+        self.by_key = by_key;
+        let scopes = self.scopes.iter().flatten().count();
+        let empty = self.empty.iter().all(|(key, at, _)| {
+            let scope = self.scopes.get(at as usize).and_then(Option::as_deref);
+            scope.is_some_and(|scope| scope.key == key && scope.member_count == 0)
+        });
+        empty
+            && scopes == self.by_key.len()
+            && scopes + self.free.len() == self.scopes.len()
+            && self
+                .free
+                .iter()
+                .all(|&at| (at as usize) < self.scopes.len() && !self.contains(at))
+    }
+
+    fn place(&mut self, scope: Scope) -> u32 {
+        let key = scope.key;
+        let scope = Some(Box::new(scope));
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.scopes[at as usize] = scope;
+                at
+            }
+            None => {
+                self.scopes.push(scope);
+                u32::try_from(self.scopes.len() - 1).expect("scopes are fewer than connections")
+            }
+        };
+        self.by_key.insert(key, at);
+        at
+    }
+}
+
+/// Generations remembered after their scopes were forgotten; the one forgotten first goes. Protects
+/// shard memory: 64 bytes each. Source: far more targets than one shard serves in a day.
+const GENERATIONS_MAX: usize = 65_536;

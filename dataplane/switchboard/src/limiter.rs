@@ -1,0 +1,251 @@
+//! How often something may happen per minute and key.
+
+use std::time::Duration;
+
+use relay_contract::{Limits, Tick};
+use serde::{Deserialize, Serialize};
+
+use crate::key::Key;
+use crate::recency::Recency;
+
+/// Counts in windows of a minute that begin with a key's first use.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct FixedWindow {
+    windows: Recency<Window>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Window {
+    start: Tick,
+    count: u32,
+}
+
+impl FixedWindow {
+    /// Counts one use and says whether it is within the rate. At most `keys_max` keys are known;
+    /// the least recently used goes.
+    pub(crate) fn admit(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
+        let fresh = Window {
+            start: now,
+            count: 0,
+        };
+        let mut window = self.windows.get(key).map_or(fresh, |(window, _)| window);
+        if now.since(window.start) >= MINUTE {
+            window = fresh;
+        }
+        window.count = window.count.saturating_add(1);
+        self.windows.put(key, window, now);
+        self.windows.shrink(rate.keys_max.max(1));
+        window.count <= rate.per_minute
+    }
+}
+
+/// A bucket per key that holds a minute's worth of tokens and fills evenly.
+///
+/// Only the moment at which a bucket will be full again is kept. Each token taken defers it by the
+/// time one token needs to come back; a token is there as long as that moment is at most a minute
+/// off.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TokenBucket {
+    full_at: Recency<Tick>,
+}
+
+impl TokenBucket {
+    /// Takes a token if there is one. At most `keys_max` keys are known; the least recently used
+    /// goes.
+    pub(crate) fn take(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
+        let token = MINUTE / rate.per_minute.max(1);
+        let full_at = self
+            .full_at
+            .get(key)
+            .map_or(now, |(full_at, _)| full_at.max(now));
+        let after = full_at.after(token);
+        let taken = after <= now.after(MINUTE);
+        self.full_at
+            .put(key, if taken { after } else { full_at }, now);
+        self.full_at.shrink(rate.keys_max.max(1));
+        taken
+    }
+}
+
+/// How often, and how many keys to remember.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    pub(crate) per_minute: u32,
+    pub(crate) keys_max: usize,
+}
+
+/// All limiters of a shard. Source: relay specification, section 7.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Limiters {
+    key_exchange: FixedWindow,
+    pairing: FixedWindow,
+    runtime_client: TokenBucket,
+    runtime_workspace: TokenBucket,
+    daemon: TokenBucket,
+}
+
+impl Limiters {
+    /// A client starts a key exchange.
+    pub(crate) fn key_exchange(&mut self, origin: Key, now: Tick, limits: &Limits) -> bool {
+        let (per_minute, keys_max) = (limits.key_exchange_per_minute, limits.key_exchange_keys_max);
+        self.key_exchange.admit(
+            origin,
+            now,
+            Rate {
+                per_minute,
+                keys_max,
+            },
+        )
+    }
+
+    /// A client sends a pairing frame.
+    pub(crate) fn pairing(&mut self, origin: Key, now: Tick, limits: &Limits) -> bool {
+        let (per_minute, keys_max) = (limits.pairing_per_minute, limits.pairing_keys_max);
+        self.pairing.admit(
+            origin,
+            now,
+            Rate {
+                per_minute,
+                keys_max,
+            },
+        )
+    }
+
+    /// A client sends an encrypted frame or its viewer's presence. The workspace's bucket is asked
+    /// only when the client's own had a token.
+    pub(crate) fn runtime(&mut self, keys: RuntimeKeys, now: Tick, limits: &Limits) -> bool {
+        let client = Rate {
+            per_minute: limits.runtime_per_minute,
+            keys_max: limits.runtime_keys_max,
+        };
+        let workspace = Rate {
+            per_minute: limits.runtime_per_minute_workspace,
+            keys_max: limits.runtime_workspace_keys_max,
+        };
+        self.runtime_client.take(keys.client, now, client)
+            && self.runtime_workspace.take(keys.workspace, now, workspace)
+    }
+
+    /// A daemon or worker sends anything.
+    pub(crate) fn daemon(&mut self, workspace: Key, now: Tick, limits: &Limits) -> bool {
+        let (per_minute, keys_max) = (limits.daemon_per_minute, limits.daemon_keys_max);
+        self.daemon.take(
+            workspace,
+            now,
+            Rate {
+                per_minute,
+                keys_max,
+            },
+        )
+    }
+
+    /// Forgets what was not used for two windows: a window is over by then and a bucket full.
+    pub(crate) fn sweep(&mut self, now: Tick) {
+        for windows in [&mut self.key_exchange.windows, &mut self.pairing.windows] {
+            windows.prune(now, 2 * MINUTE);
+        }
+        for buckets in [
+            &mut self.runtime_client,
+            &mut self.runtime_workspace,
+            &mut self.daemon,
+        ] {
+            buckets.full_at.prune(now, 2 * MINUTE);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.key_exchange.windows.is_empty()
+            && self.pairing.windows.is_empty()
+            && self.runtime_client.full_at.is_empty()
+            && self.runtime_workspace.full_at.is_empty()
+            && self.daemon.full_at.is_empty()
+    }
+}
+
+/// Whose buckets an encrypted frame draws from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RuntimeKeys {
+    pub(crate) client: Key,
+    pub(crate) workspace: Key,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Keyer;
+
+    fn key(name: &str) -> Key {
+        Keyer::new([0; 16]).text(name.as_bytes())
+    }
+
+    fn rate(per_minute: u32) -> Rate {
+        Rate {
+            per_minute,
+            keys_max: 2,
+        }
+    }
+
+    #[test]
+    fn a_window_begins_anew_a_minute_after_its_first_use() {
+        let mut windows = FixedWindow::default();
+        let at = Tick::from_millis;
+        assert!(windows.admit(key("a"), at(0), rate(2)));
+        assert!(windows.admit(key("a"), at(59_000), rate(2)));
+        assert!(!windows.admit(key("a"), at(59_999), rate(2)));
+        assert!(windows.admit(key("a"), at(60_000), rate(2)));
+        assert!(windows.admit(key("a"), at(60_000), rate(2)));
+        assert!(!windows.admit(key("a"), at(60_000), rate(2)));
+    }
+
+    #[test]
+    fn a_full_bucket_holds_a_minute_s_worth_whatever_the_rate() {
+        for per_minute in [1, 2, 3, 7, 59, 60, 61, 240, 600, 1200, 2400, 99_991] {
+            let mut buckets = TokenBucket::default();
+            let now = Tick::from_millis(5);
+            let taken = (0..=per_minute)
+                .filter(|_| buckets.take(key("a"), now, rate(per_minute)))
+                .count();
+            assert_eq!(taken, per_minute as usize, "rate {per_minute}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_fills_evenly() {
+        let mut buckets = TokenBucket::default();
+        while buckets.take(key("a"), Tick(0), rate(600)) {}
+        assert!(!buckets.take(key("a"), Tick::from_millis(99), rate(600)));
+        assert!(buckets.take(key("a"), Tick::from_millis(100), rate(600)));
+        assert!(!buckets.take(key("a"), Tick::from_millis(100), rate(600)));
+        let later = Tick::from_millis(700);
+        let taken = (0..20)
+            .filter(|_| buckets.take(key("a"), later, rate(600)))
+            .count();
+        assert_eq!(taken, 6);
+    }
+
+    #[test]
+    fn only_so_many_keys_are_remembered_and_the_least_recently_used_goes() {
+        let mut windows = FixedWindow::default();
+        windows.admit(key("a"), Tick(0), rate(1));
+        windows.admit(key("b"), Tick(1), rate(1));
+        windows.admit(key("a"), Tick(2), rate(1));
+        windows.admit(key("c"), Tick(3), rate(1));
+        assert!(!windows.admit(key("a"), Tick(4), rate(1)));
+        assert!(windows.admit(key("b"), Tick(5), rate(1)));
+        assert_eq!(windows.windows.len(), 2);
+    }
+
+    #[test]
+    fn what_was_not_used_for_two_windows_is_forgotten() {
+        let mut limiters = Limiters::default();
+        let limits = Limits::default();
+        limiters.daemon(key("a"), Tick::from_millis(0), &limits);
+        limiters.pairing(key("a"), Tick::from_millis(1), &limits);
+        limiters.sweep(Tick::from_millis(120_000));
+        assert!(!limiters.is_empty());
+        limiters.sweep(Tick::from_millis(120_002));
+        assert!(limiters.is_empty());
+    }
+}

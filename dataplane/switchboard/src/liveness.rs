@@ -1,0 +1,155 @@
+//! Whether a peer is still there.
+
+use std::time::Duration;
+
+use relay_contract::{Heartbeat, Tick};
+use serde::{Deserialize, Serialize};
+
+/// The heartbeat of one connection. Its pings are counted from its own start, so that those of many
+/// connections spread by themselves.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Liveness {
+    next_ping: Tick,
+    /// When the first ping went out that no pong has answered yet.
+    unanswered: Option<Tick>,
+    /// When the last message or pong came.
+    heard: Tick,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verdict {
+    /// Nothing yet.
+    Well,
+    /// A ping.
+    Ping,
+    /// A ping was not answered in time.
+    Stale,
+    /// Neither message nor pong for too long.
+    Idle,
+}
+
+impl Liveness {
+    pub(crate) fn new(now: Tick, heartbeat: &Heartbeat) -> Self {
+        Self {
+            next_ping: now.after(interval(heartbeat)),
+            unanswered: None,
+            heard: now,
+        }
+    }
+
+    /// A message came. It says nothing about pings.
+    pub(crate) fn on_message(&mut self, now: Tick) {
+        self.heard = now;
+    }
+
+    /// A pong came; it answers all pings so far.
+    pub(crate) fn on_pong(&mut self, now: Tick) {
+        self.heard = now;
+        self.unanswered = None;
+    }
+
+    /// When [`Liveness::on_timer`] is to be called next. What happens meanwhile only defers it.
+    pub(crate) fn deadline(&self, heartbeat: &Heartbeat) -> Tick {
+        let idle = self.heard.after(heartbeat.idle_timeout);
+        let stale = self
+            .unanswered
+            .map_or(idle, |sent| sent.after(heartbeat.pong_timeout));
+        self.next_ping.min(idle).min(stale)
+    }
+
+    /// Judges the peer at `now`. After [`Verdict::Ping`] the ping counts as sent.
+    pub(crate) fn on_timer(&mut self, now: Tick, heartbeat: &Heartbeat) -> Verdict {
+        if self
+            .unanswered
+            .is_some_and(|sent| now >= sent.after(heartbeat.pong_timeout))
+        {
+            return Verdict::Stale;
+        }
+        if now >= self.heard.after(heartbeat.idle_timeout) {
+            return Verdict::Idle;
+        }
+        if now < self.next_ping {
+            return Verdict::Well;
+        }
+        self.unanswered.get_or_insert(now);
+        let next = self.next_ping.after(interval(heartbeat));
+        self.next_ping = if next > now {
+            next
+        } else {
+            now.after(interval(heartbeat))
+        };
+        Verdict::Ping
+    }
+}
+
+/// At least a millisecond, so that time passes between two pings.
+fn interval(heartbeat: &Heartbeat) -> Duration {
+    heartbeat.ping_interval.max(Duration::from_millis(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat(ping_ms: u64, pong_ms: u64, idle_ms: u64) -> Heartbeat {
+        Heartbeat {
+            ping_interval: Duration::from_millis(ping_ms),
+            pong_timeout: Duration::from_millis(pong_ms),
+            idle_timeout: Duration::from_millis(idle_ms),
+        }
+    }
+
+    fn ms(ms: u64) -> Tick {
+        Tick::from_millis(ms)
+    }
+
+    #[test]
+    fn patience_is_measured_from_the_first_unanswered_ping() {
+        let heartbeat = heartbeat(100, 250, 10_000);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        assert_eq!(liveness.on_timer(ms(100), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(200), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(300), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.deadline(&heartbeat), ms(350));
+        assert_eq!(liveness.on_timer(ms(349), &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(350), &heartbeat), Verdict::Stale);
+    }
+
+    #[test]
+    fn a_pong_answers_all_pings_before_it() {
+        let heartbeat = heartbeat(100, 250, 10_000);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        liveness.on_timer(ms(100), &heartbeat);
+        liveness.on_timer(ms(200), &heartbeat);
+        liveness.on_pong(ms(340));
+        assert_eq!(liveness.on_timer(ms(350), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.deadline(&heartbeat), ms(400));
+    }
+
+    #[test]
+    fn a_message_defers_silence_but_not_the_pong() {
+        let heartbeat = heartbeat(100, 50, 120);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        liveness.on_timer(ms(100), &heartbeat);
+        liveness.on_message(ms(110));
+        assert_eq!(liveness.on_timer(ms(120), &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(150), &heartbeat), Verdict::Stale);
+    }
+
+    #[test]
+    fn silence_ends_a_connection_whose_pings_are_rarer() {
+        let heartbeat = heartbeat(1000, 50, 120);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        assert_eq!(liveness.deadline(&heartbeat), ms(120));
+        assert_eq!(liveness.on_timer(ms(120), &heartbeat), Verdict::Idle);
+    }
+
+    #[test]
+    fn after_a_stall_one_ping_goes_out_and_not_all_that_were_missed() {
+        let heartbeat = heartbeat(10, 5000, 5000);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        assert_eq!(liveness.on_timer(ms(100), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.deadline(&heartbeat), ms(110));
+    }
+}
