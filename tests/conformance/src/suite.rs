@@ -1,0 +1,162 @@
+//! Many scenarios, a few at a time.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, ensure};
+
+use crate::certificates::Certificates;
+use crate::report::{Report, Summary};
+use crate::scenario::{self, Scenario};
+use crate::trial;
+
+/// Which scenarios are run, against what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The relay program.
+    pub relay: PathBuf,
+    /// Variables for every relay; a scenario's own variables override them.
+    pub env: Vec<(String, String)>,
+    /// The scenarios meant.
+    pub selection: Selection,
+    /// Groups whose failures do not count.
+    pub report_only: Vec<String>,
+    /// Scenarios running at the same time, at least 1.
+    pub jobs: usize,
+}
+
+/// A choice among the scenarios of a folder.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Holds one folder for each group, and `metrics.json`.
+    pub dir: PathBuf,
+    /// These groups; with `scenarios` also empty: all.
+    pub groups: Vec<String>,
+    /// These scenarios, as `group/name`.
+    pub scenarios: Vec<String>,
+}
+
+/// What all scenarios of a run share.
+pub(crate) struct Setup {
+    pub(crate) relay: PathBuf,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) certificates: Certificates,
+    /// Names of the metrics that are compared.
+    pub(crate) metrics: HashSet<String>,
+}
+
+/// The selected scenarios as `group/name`, sorted.
+///
+/// Errors: a file that is not a scenario, or a selection that names what there is not.
+pub fn list(selection: &Selection) -> anyhow::Result<Vec<String>> {
+    let scenarios = scenario::read_all(&selection.dir)?;
+    Ok(selection
+        .select(&scenarios)?
+        .iter()
+        .map(|scenario| scenario.id())
+        .collect())
+}
+
+/// Runs the selected scenarios and prints a report to `out`.
+///
+/// Errors: the scenarios cannot be read or the run not be prepared. A scenario that fails is
+/// no error; the summary counts it.
+pub fn run(options: &Options, out: impl Write) -> anyhow::Result<Summary> {
+    let scenarios = scenario::read_all(&options.selection.dir)?;
+    let selected = options.selection.select(&scenarios)?;
+    let relay = options.relay.canonicalize();
+    let setup = Setup {
+        relay: relay.with_context(|| format!("no relay at {}", options.relay.display()))?,
+        env: options.env.clone(),
+        certificates: Certificates::make().context("making certificates")?,
+        metrics: read_metrics(&options.selection.dir)?,
+    };
+    run_all(&setup, &selected, options, out)
+}
+
+impl Selection {
+    fn select<'a>(&self, scenarios: &'a [Scenario]) -> anyhow::Result<Vec<&'a Scenario>> {
+        for group in &self.groups {
+            ensure!(
+                scenarios.iter().any(|s| s.group == *group),
+                "no group {group}"
+            );
+        }
+        for id in &self.scenarios {
+            ensure!(scenarios.iter().any(|s| s.id() == *id), "no scenario {id}");
+        }
+        let all = self.groups.is_empty() && self.scenarios.is_empty();
+        let chosen = scenarios.iter().filter(|scenario| {
+            all || self.groups.contains(&scenario.group) || self.scenarios.contains(&scenario.id())
+        });
+        Ok(chosen.collect())
+    }
+}
+
+fn run_all(
+    setup: &Setup,
+    selected: &[&Scenario],
+    options: &Options,
+    out: impl Write,
+) -> anyhow::Result<Summary> {
+    let mut report = Report::new(out, selected, &options.report_only);
+    let next = AtomicUsize::new(0);
+    let (verdicts, incoming) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.clamp(1, selected.len().max(1)) {
+            let (next, verdicts) = (&next, verdicts.clone());
+            scope.spawn(move || {
+                while let Some(scenario) = selected.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let verdict = trial::run(setup, scenario);
+                    if verdicts.send((*scenario, verdict)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(verdicts);
+        for (scenario, verdict) in incoming {
+            report.add(scenario, verdict)?;
+        }
+        Ok::<_, std::io::Error>(())
+    })?;
+    Ok(report.finish()?)
+}
+
+fn read_metrics(dir: &Path) -> anyhow::Result<HashSet<String>> {
+    let path = dir.join("metrics.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(groups: &[&str], scenarios: &[&str]) -> Selection {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+        Selection {
+            dir,
+            groups: owned(groups),
+            scenarios: owned(scenarios),
+        }
+    }
+
+    #[test]
+    fn groups_and_single_scenarios_add_up() {
+        let chosen = list(&selection(&["shutdown"], &["tls/health"])).unwrap();
+        assert_eq!(chosen, ["shutdown/idle", "shutdown/sigterm", "tls/health"]);
+    }
+
+    #[test]
+    fn a_selection_of_nothing_known_is_refused() {
+        assert!(list(&selection(&["shutdwon"], &[])).is_err());
+        assert!(list(&selection(&[], &["tls/none"])).is_err());
+    }
+}
