@@ -89,6 +89,11 @@ impl Egress {
         self.queue.is_empty() && self.flight.is_none()
     }
 
+    /// Bytes that wait.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.iter().map(|queued| queued.chunk.as_bytes().len()).sum()
+    }
+
     /// Whether a send is in flight.
     pub(crate) fn is_in_flight(&self) -> bool {
         self.flight.is_some()

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod assembly;
+mod audit;
 mod config;
 mod connection;
 mod deadline;
@@ -25,12 +26,15 @@ mod perform;
 mod ports;
 mod received;
 mod report;
+mod rewrite;
 mod shard;
 mod table;
 mod tls;
 mod upgrade;
 
+pub use audit::Audit;
 pub use config::{HealthFacts, ShardConfig, VerboseHealth};
 pub use parcel::Parcel;
 pub use ports::Ports;
+pub use rewrite::RewriteError;
 pub use shard::{Shard, Turn};

@@ -1,0 +1,43 @@
+//! What a shard holds on to, for whoever checks its budgets.
+
+use relay_driver::Driver;
+
+use crate::shard::Shard;
+
+/// Sizes at one moment, between two turns.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Audit {
+    /// Connections in any state.
+    pub connections: usize,
+    /// Those among them that are not open.
+    pub guests: usize,
+    /// Bytes queued on the connection that has most of them, the send in flight excepted.
+    pub egress_bytes_max: usize,
+    /// Receive buffers that open messages hold on to.
+    pub pinned_leases: usize,
+}
+
+impl<D: Driver> Shard<D> {
+    /// Measures. Cost: a walk over every connection.
+    pub fn audit(&mut self) -> Audit {
+        let keys = self.table.keys();
+        let mut audit = Audit {
+            connections: keys.len(),
+            guests: self.guest_count,
+            egress_bytes_max: 0,
+            pinned_leases: self.pinned_leases,
+        };
+        for key in keys {
+            if let Some(connection) = self.table.get_mut(key) {
+                let queued = connection.egress.as_ref().map_or(0, |egress| egress.queued_bytes());
+                audit.egress_bytes_max = audit.egress_bytes_max.max(queued);
+            }
+        }
+        audit
+    }
+
+    /// The driver, to look at what it counts.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+}
