@@ -103,7 +103,7 @@ impl Switchboard {
         effects: &mut Effects,
     ) {
         if let ClientFrame::Events(frame) = frame {
-            return self.on_events_frame(now, from, frame, message.bytes, effects);
+            return self.on_events_frame(now, from, frame, message, effects);
         }
         self.counters.count(Counter::FramesClientRejectedScope);
         self.log_client_frame(
@@ -128,18 +128,15 @@ impl Switchboard {
             return Ok(());
         };
         let (at, origin, key) = (member.scope, client.origin, client.key);
-        let limits = self.limits.clone();
-        let core = &mut self.core;
+        let Self { core, limits, .. } = self;
         let scope = core.directory.scope_mut(at);
         let (counter, reason) = match *frame {
             ClientFrame::KeyExchange { request_id } => {
-                if core.limiters.key_exchange(origin, now, &limits) {
+                if core.limiters.key_exchange(origin, now, limits) {
                     let request = core.keyer.text(trim_js(request_id));
-                    scope.exchanges.track(request, from, now, &limits);
+                    scope.exchanges.track(request, from, now, limits);
                     return Ok(());
                 }
-                let event = "client_frame_rate_limited";
-                self.log_client_frame(from, event, "key_exchange_rate_limited", effects);
                 (
                     Counter::FramesClientKexRateLimited,
                     CloseReason::KeyExchangeRateLimited,
@@ -150,8 +147,8 @@ impl Switchboard {
                     client: key,
                     workspace: scope.workspace_key,
                 };
-                if core.limiters.runtime(keys, now, &limits) {
-                    scope.refresh_session(core.keyer.text(session_id), from, now, &limits);
+                if core.limiters.runtime(keys, now, limits) {
+                    scope.refresh_session(core.keyer.text(session_id), from, now, limits);
                     return Ok(());
                 }
                 (
@@ -160,9 +157,9 @@ impl Switchboard {
                 )
             }
             ClientFrame::Pairing { request_id } => {
-                if core.limiters.pairing(origin, now, &limits) {
+                if core.limiters.pairing(origin, now, limits) {
                     let request = core.keyer.text(trim_js(request_id));
-                    scope.pairings.track(request, from, now, &limits);
+                    scope.pairings.track(request, from, now, limits);
                     return Ok(());
                 }
                 (
@@ -173,6 +170,10 @@ impl Switchboard {
             ClientFrame::Events(_) => return Ok(()),
         };
         self.counters.count(counter);
+        if reason == CloseReason::KeyExchangeRateLimited {
+            let event = "client_frame_rate_limited";
+            self.log_client_frame(from, event, "key_exchange_rate_limited", effects);
+        }
         Err(reason)
     }
 

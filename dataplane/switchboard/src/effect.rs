@@ -5,7 +5,8 @@ use relay_contract::{AdmissionId, CloseReason, ConnectionId, LogEntry, WorkerReq
 /// One thing to do, for the shard to perform.
 #[derive(Debug)]
 pub enum Effect {
-    /// Send the message being judged, as one text frame, its text unchanged.
+    /// Send the message being judged, as one text frame, its text unchanged. A message is
+    /// forwarded at most once.
     Forward {
         /// Who receives it.
         to: ConnectionId,

@@ -9,6 +9,7 @@ use relay_wire::envelope::emit;
 use crate::Effects;
 use crate::connection::{Channel, Part};
 use crate::directory::Subscription;
+use crate::input::Message;
 use crate::key::Key;
 use crate::limiter::RuntimeKeys;
 use crate::switchboard::Switchboard;
@@ -20,7 +21,7 @@ impl Switchboard {
         now: Tick,
         from: ConnectionId,
         frame: ColdFrame,
-        bytes: usize,
+        message: Message<'_>,
         effects: &mut Effects,
     ) {
         match frame {
@@ -43,7 +44,7 @@ impl Switchboard {
                 self.send(now, from, emit::unsubscribed(&channel).into(), effects);
             }
             ColdFrame::Presence { channel } => {
-                self.on_presence(now, from, &channel, bytes, effects);
+                self.on_presence(now, from, &channel, message, effects);
             }
             // Not frames of a client; the caller has sorted them out.
             ColdFrame::Worker(_) | ColdFrame::SessionEvent { .. } => {}
@@ -102,7 +103,7 @@ impl Switchboard {
         now: Tick,
         from: ConnectionId,
         channel: &[u8],
-        bytes: usize,
+        message: Message<'_>,
         effects: &mut Effects,
     ) {
         let key = self.core.keyer.text(channel);
@@ -129,9 +130,15 @@ impl Switchboard {
         let mut last = None;
         while let Some(next) = self.next_subscription(at, key, last) {
             last = Some(next);
-            if next.subscriber != from {
+            if next.subscriber == from {
+                continue;
+            }
+            // The message itself goes to one; the others get copies.
+            if fanned {
+                self.send(now, next.subscriber, (message.text)().into(), effects);
+            } else {
                 fanned = true;
-                self.forward(now, next.subscriber, bytes, effects);
+                self.forward(now, next.subscriber, message.bytes, effects);
             }
         }
         self.counters.count(match fanned {

@@ -81,7 +81,7 @@ pub struct Message<'a> {
     pub bytes: usize,
     /// What the scanner found.
     pub envelope: Result<&'a Envelope<'a>, Invalid>,
-    /// Gives the text in one piece. Called for rare kinds only, at most once.
+    /// Gives the text in one piece. Called for rare kinds only.
     pub text: &'a dyn Fn() -> Cow<'a, [u8]>,
 }
 
