@@ -155,20 +155,20 @@ impl Epoll {
         }
     }
 
+    /// Receives while whole buffers come in, a bounded number of times.
     fn try_receiving(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
-        let Some(connection) = self.table.find(key) else {
-            return;
-        };
-        if !connection.may_receive() {
-            return;
+        for _ in 0..RECEIVES_MAX {
+            let Some(connection) = self.table.find(key).filter(|found| found.may_receive()) else {
+                return;
+            };
+            let Some(lease) = self.pool.lease() else {
+                self.stats.receive_starved += 1;
+                connection.starved = true;
+                self.starved.push_back(key);
+                return;
+            };
+            out.extend(connection.try_receiving(key, lease, &mut self.stats));
         }
-        let Some(lease) = self.pool.lease() else {
-            self.stats.receive_starved += 1;
-            connection.starved = true;
-            self.starved.push_back(key);
-            return;
-        };
-        out.extend(connection.try_receiving(key, lease, &mut self.stats));
     }
 
     /// Accepts those who wait, a bounded number per turn.
@@ -493,6 +493,9 @@ const LISTENER: u64 = u64::MAX - 1;
 
 /// Events taken from epoll at once.
 const EVENTS_MAX: usize = 512;
+
+/// Receives of one connection in one go: enough to gather a large message into few sends.
+const RECEIVES_MAX: usize = 4;
 
 /// Connections accepted in one go, so that a flood of them does not stall the others.
 const ACCEPTS_MAX: usize = 64;

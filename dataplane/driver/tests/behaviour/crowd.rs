@@ -8,7 +8,7 @@ use relay_driver::{Choice, Completion, Config, Driver, End, Lease, SendMode};
 
 use crate::harness::{Harness, key};
 
-pub fn stalled_leases_starve_receives_but_lose_nothing(choice: Choice) {
+pub(crate) fn stalled_leases_starve_receives_but_lose_nothing(choice: Choice) {
     let config = Config {
         buffer_count: 2,
         buffer_bytes: 4096,
@@ -30,7 +30,7 @@ pub fn stalled_leases_starve_receives_but_lose_nothing(choice: Choice) {
     assert_eq!(&*harness.received(key(2)), b"waiting");
 }
 
-pub fn more_starved_connections_than_buffers_all_make_progress(choice: Choice) {
+pub(crate) fn more_starved_connections_than_buffers_all_make_progress(choice: Choice) {
     const CONNECTIONS: u32 = 40;
     const WORDS: usize = 20;
     let config = Config {
@@ -73,7 +73,7 @@ pub fn more_starved_connections_than_buffers_all_make_progress(choice: Choice) {
     }
 }
 
-pub fn starved_receives_can_be_closed(choice: Choice) {
+pub(crate) fn starved_receives_can_be_closed(choice: Choice) {
     let config = Config {
         buffer_count: 1,
         buffer_bytes: 1024,
@@ -102,7 +102,7 @@ pub fn starved_receives_can_be_closed(choice: Choice) {
     assert_eq!(&*harness.received(key(0)), b"next");
 }
 
-pub fn a_bell_ends_a_waiting_turn(choice: Choice) {
+pub(crate) fn a_bell_ends_a_waiting_turn(choice: Choice) {
     let mut harness = Harness::open(choice);
     for _ in 0..3 {
         harness.settle_down();
@@ -118,7 +118,7 @@ pub fn a_bell_ends_a_waiting_turn(choice: Choice) {
     }
 }
 
-pub fn a_turn_ends_when_its_time_is_up(choice: Choice) {
+pub(crate) fn a_turn_ends_when_its_time_is_up(choice: Choice) {
     let mut harness = Harness::open(choice);
     harness.settle_down();
     let before = harness.driver.now();
@@ -132,7 +132,7 @@ pub fn a_turn_ends_when_its_time_is_up(choice: Choice) {
     assert!(waited >= Duration::from_millis(19), "{waited:?}");
 }
 
-pub fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) {
+pub(crate) fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) {
     let config = Config {
         operations_max: 4,
         completions_max: 7,
@@ -159,7 +159,7 @@ pub fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) {
     }
 }
 
-pub fn a_turn_hands_out_a_bounded_number_of_completions(choice: Choice) {
+pub(crate) fn a_turn_hands_out_a_bounded_number_of_completions(choice: Choice) {
     let mut harness = Harness::with(
         choice,
         Config {
@@ -182,7 +182,7 @@ pub fn a_turn_hands_out_a_bounded_number_of_completions(choice: Choice) {
     }
 }
 
-pub fn thousands_of_connections_come_and_go(choice: Choice) {
+pub(crate) fn thousands_of_connections_come_and_go(choice: Choice) {
     const CONNECTIONS: u32 = 3000;
     let mut harness = Harness::open(choice);
     let address = harness.listen();
@@ -224,7 +224,7 @@ pub fn thousands_of_connections_come_and_go(choice: Choice) {
     assert_eq!(harness.driver.stats().buffers_in_use, 0);
 }
 
-pub fn a_dropped_driver_closes_its_sockets(choice: Choice) {
+pub(crate) fn a_dropped_driver_closes_its_sockets(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     let _stalled = harness.resident(key(1));

@@ -7,7 +7,7 @@ use relay_driver::{Choice, Completion, Config, Driver, End, Key, SendMode, Table
 
 use crate::harness::{Harness, key};
 
-pub fn closing_gives_back_everything_before_closed(choice: Choice) {
+pub(crate) fn closing_gives_back_everything_before_closed(choice: Choice) {
     for settled in [false, true] {
         let mut harness = Harness::open(choice);
         let _peer = harness.guest(key(0));
@@ -40,7 +40,7 @@ pub fn closing_gives_back_everything_before_closed(choice: Choice) {
     }
 }
 
-pub fn what_was_sent_before_closing_arrives(choice: Choice) {
+pub(crate) fn what_was_sent_before_closing_arrives(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     harness.driver.receive(key(0));
@@ -53,7 +53,7 @@ pub fn what_was_sent_before_closing_arrives(choice: Choice) {
     assert_eq!(read, b"farewell");
 }
 
-pub fn nothing_is_received_after_closing(choice: Choice) {
+pub(crate) fn nothing_is_received_after_closing(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     harness.driver.receive(key(0));
@@ -71,7 +71,7 @@ pub fn nothing_is_received_after_closing(choice: Choice) {
     assert_eq!(harness.driver.stats().buffers_in_use, 0);
 }
 
-pub fn a_closed_slot_serves_a_new_generation(choice: Choice) {
+pub(crate) fn a_closed_slot_serves_a_new_generation(choice: Choice) {
     let mut harness = Harness::open(choice);
     for generation in 0..50 {
         let key = Key {
@@ -89,7 +89,7 @@ pub fn a_closed_slot_serves_a_new_generation(choice: Choice) {
     assert_eq!(harness.driver.stats().residents, 0);
 }
 
-pub fn operations_on_unknown_keys_are_ignored(choice: Choice) {
+pub(crate) fn operations_on_unknown_keys_are_ignored(choice: Choice) {
     let mut harness = Harness::open(choice);
     let _peer = harness.resident(key(3));
     for stale in [
@@ -110,7 +110,7 @@ pub fn operations_on_unknown_keys_are_ignored(choice: Choice) {
     assert!(harness.settle_down().is_empty());
 }
 
-pub fn a_full_table_leaves_the_guest_a_guest(choice: Choice) {
+pub(crate) fn a_full_table_leaves_the_guest_a_guest(choice: Choice) {
     let mut harness = Harness::with(
         choice,
         Config {
@@ -128,7 +128,7 @@ pub fn a_full_table_leaves_the_guest_a_guest(choice: Choice) {
     assert_eq!(&answer, b"503");
 }
 
-pub fn a_table_place_is_free_again_after_closing(choice: Choice) {
+pub(crate) fn a_table_place_is_free_again_after_closing(choice: Choice) {
     let mut harness = Harness::with(
         choice,
         Config {
@@ -147,7 +147,7 @@ pub fn a_table_place_is_free_again_after_closing(choice: Choice) {
     }
 }
 
-pub fn a_guest_moves_to_another_driver(choice: Choice) {
+pub(crate) fn a_guest_moves_to_another_driver(choice: Choice) {
     let mut first = Harness::open(choice);
     let mut second = Harness::open(choice);
     let mut peer = first.guest(key(0));
@@ -164,7 +164,7 @@ pub fn a_guest_moves_to_another_driver(choice: Choice) {
     assert_eq!(first.driver.stats().connections, 0);
 }
 
-pub fn a_busy_guest_or_a_resident_is_not_released(choice: Choice) {
+pub(crate) fn a_busy_guest_or_a_resident_is_not_released(choice: Choice) {
     let mut harness = Harness::open(choice);
     let _busy = harness.guest(key(0));
     harness.driver.receive_once(key(0));

@@ -11,15 +11,15 @@ use relay_driver::{
     open,
 };
 
-pub type Event = Completion<OwnedFd>;
+pub(crate) type Event = Completion<OwnedFd>;
 
-pub struct Harness {
-    pub driver: AnyDriver,
+pub(crate) struct Harness {
+    pub(crate) driver: AnyDriver,
     waiting: VecDeque<Event>,
 }
 
 /// A key of the first generation.
-pub fn key(slot: u32) -> Key {
+pub(crate) fn key(slot: u32) -> Key {
     Key {
         slot,
         generation: 1,
@@ -27,17 +27,17 @@ pub fn key(slot: u32) -> Key {
 }
 
 /// Closes a connection so that the other end sees a reset.
-pub fn cut(peer: TcpStream) {
+pub(crate) fn cut(peer: TcpStream) {
     let now = Some(Duration::ZERO);
     rustix::net::sockopt::set_socket_linger(&peer, now).unwrap();
 }
 
 impl Harness {
-    pub fn open(choice: Choice) -> Self {
+    pub(crate) fn open(choice: Choice) -> Self {
         Self::with(choice, Config::default())
     }
 
-    pub fn with(choice: Choice, config: Config) -> Self {
+    pub(crate) fn with(choice: Choice, config: Config) -> Self {
         let driver = open(choice, &config).unwrap().driver;
         Self {
             driver,
@@ -45,7 +45,7 @@ impl Harness {
         }
     }
 
-    pub fn listen(&mut self) -> SocketAddr {
+    pub(crate) fn listen(&mut self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         self.driver.listen(listener.into()).unwrap();
@@ -53,7 +53,7 @@ impl Harness {
     }
 
     /// A guest; returns the other end.
-    pub fn guest(&mut self, key: Key) -> TcpStream {
+    pub(crate) fn guest(&mut self, key: Key) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
@@ -62,20 +62,20 @@ impl Harness {
     }
 
     /// A resident; returns the other end.
-    pub fn resident(&mut self, key: Key) -> TcpStream {
+    pub(crate) fn resident(&mut self, key: Key) -> TcpStream {
         let peer = self.guest(key);
         self.driver.settle(key).unwrap();
         peer
     }
 
-    pub fn send(&mut self, key: Key, bytes: Vec<u8>, mode: SendMode) {
+    pub(crate) fn send(&mut self, key: Key, bytes: Vec<u8>, mode: SendMode) {
         let mut batch = self.driver.batch();
         batch.push(bytes).unwrap();
         self.driver.send(key, batch, mode);
     }
 
     /// Sends until the socket takes nothing more.
-    pub fn fill(&mut self, key: Key) {
+    pub(crate) fn fill(&mut self, key: Key) {
         loop {
             self.send(key, vec![0; 1 << 20], SendMode::Try);
             let (batch, outcome) = self.sent(key);
@@ -87,7 +87,7 @@ impl Harness {
     }
 
     /// The next completion that `wanted` wants; others keep waiting in order.
-    pub fn find(&mut self, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+    pub(crate) fn find(&mut self, mut wanted: impl FnMut(&Event) -> bool) -> Event {
         let mut looked_at = 0;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -106,11 +106,11 @@ impl Harness {
         }
     }
 
-    pub fn next(&mut self) -> Event {
+    pub(crate) fn next(&mut self) -> Event {
         self.find(|_| true)
     }
 
-    pub fn received(&mut self, from: Key) -> Lease {
+    pub(crate) fn received(&mut self, from: Key) -> Lease {
         let is_it = |event: &Event| matches!(event, Event::Received { key, .. } if *key == from);
         match self.find(is_it) {
             Completion::Received { lease, .. } => lease,
@@ -118,14 +118,14 @@ impl Harness {
         }
     }
 
-    pub fn any_received(&mut self) -> (Key, Lease) {
+    pub(crate) fn any_received(&mut self) -> (Key, Lease) {
         match self.find(|event| matches!(event, Event::Received { .. })) {
             Completion::Received { key, lease } => (key, lease),
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn ended(&mut self, from: Key) -> End {
+    pub(crate) fn ended(&mut self, from: Key) -> End {
         let is_it =
             |event: &Event| matches!(event, Event::ReceiveEnded { key, .. } if *key == from);
         match self.find(is_it) {
@@ -134,7 +134,7 @@ impl Harness {
         }
     }
 
-    pub fn sent(&mut self, to: Key) -> (Box<Batch>, Result<usize, SendError>) {
+    pub(crate) fn sent(&mut self, to: Key) -> (Box<Batch>, Result<usize, SendError>) {
         let is_it = |event: &Event| matches!(event, Event::Sent { key, .. } if *key == to);
         match self.find(is_it) {
             Completion::Sent { batch, outcome, .. } => (batch, outcome),
@@ -142,7 +142,7 @@ impl Harness {
         }
     }
 
-    pub fn any_sent(&mut self) {
+    pub(crate) fn any_sent(&mut self) {
         let sent = self.find(|event| matches!(event, Event::Sent { .. }));
         let Completion::Sent { batch, .. } = sent else {
             panic!("{sent:?}")
@@ -151,7 +151,7 @@ impl Harness {
     }
 
     /// Everything of `closed` up to its `Closed`, which is the last.
-    pub fn until_closed(&mut self, closed: Key) -> Vec<Event> {
+    pub(crate) fn until_closed(&mut self, closed: Key) -> Vec<Event> {
         let mut before = Vec::new();
         loop {
             let event = self.find(|event| key_of(event) == Some(closed));
@@ -170,14 +170,14 @@ impl Harness {
     }
 
     /// Takes turns until nothing comes for a while; what waits then.
-    pub fn settle_down(&mut self) -> Vec<Event> {
+    pub(crate) fn settle_down(&mut self) -> Vec<Event> {
         for _ in 0..20 {
             self.turn(Duration::from_millis(2));
         }
         self.waiting.drain(..).collect()
     }
 
-    pub fn turn_until(&mut self, mut done: impl FnMut() -> bool) {
+    pub(crate) fn turn_until(&mut self, mut done: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !done() {
             assert!(Instant::now() < deadline, "never done");
@@ -186,7 +186,7 @@ impl Harness {
     }
 
     /// Reads at the peer's end while the driver goes on.
-    pub fn read_exact(&mut self, peer: &mut TcpStream, into: &mut [u8]) {
+    pub(crate) fn read_exact(&mut self, peer: &mut TcpStream, into: &mut [u8]) {
         peer.set_nonblocking(true).unwrap();
         let deadline = Instant::now() + PATIENCE;
         let mut filled = 0;

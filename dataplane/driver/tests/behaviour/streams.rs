@@ -7,7 +7,7 @@ use relay_driver::{Choice, Chunk, Completion, Driver, DriverError, End, SendErro
 
 use crate::harness::{Harness, cut, key};
 
-pub fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choice) {
+pub(crate) fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choice) {
     let mut harness = Harness::open(choice);
     let address = harness.listen();
     let client = TcpStream::connect(address).unwrap();
@@ -18,7 +18,7 @@ pub fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choice) {
     assert!(TcpStream::from(socket).nodelay().unwrap());
 }
 
-pub fn accepting_ends_when_it_is_stopped(choice: Choice) {
+pub(crate) fn accepting_ends_when_it_is_stopped(choice: Choice) {
     let mut harness = Harness::open(choice);
     let address = harness.listen();
     let _first = TcpStream::connect(address).unwrap();
@@ -29,7 +29,7 @@ pub fn accepting_ends_when_it_is_stopped(choice: Choice) {
     harness.listen();
 }
 
-pub fn a_second_listener_is_refused(choice: Choice) {
+pub(crate) fn a_second_listener_is_refused(choice: Choice) {
     let mut harness = Harness::open(choice);
     harness.listen();
     let second = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -37,7 +37,7 @@ pub fn a_second_listener_is_refused(choice: Choice) {
     assert!(matches!(refused, Err(DriverError::AlreadyListening)));
 }
 
-pub fn a_guest_receives_once_per_request(choice: Choice) {
+pub(crate) fn a_guest_receives_once_per_request(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.guest(key(0));
     harness.driver.receive_once(key(0));
@@ -49,7 +49,7 @@ pub fn a_guest_receives_once_per_request(choice: Choice) {
     assert_eq!(&*harness.received(key(0)), b"two");
 }
 
-pub fn a_resident_receives_until_the_stream_ends(choice: Choice) {
+pub(crate) fn a_resident_receives_until_the_stream_ends(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     harness.driver.receive(key(0));
@@ -61,7 +61,7 @@ pub fn a_resident_receives_until_the_stream_ends(choice: Choice) {
     assert_eq!(harness.ended(key(0)), End::Eof);
 }
 
-pub fn a_receive_survives_settling(choice: Choice) {
+pub(crate) fn a_receive_survives_settling(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.guest(key(0));
     harness.driver.receive_once(key(0));
@@ -75,7 +75,7 @@ pub fn a_receive_survives_settling(choice: Choice) {
     assert_eq!(&*harness.received(key(0)), b"late");
 }
 
-pub fn a_cut_connection_ends_with_reset(choice: Choice) {
+pub(crate) fn a_cut_connection_ends_with_reset(choice: Choice) {
     let mut harness = Harness::open(choice);
     let peer = harness.resident(key(0));
     harness.driver.receive(key(0));
@@ -84,7 +84,7 @@ pub fn a_cut_connection_ends_with_reset(choice: Choice) {
     assert_eq!(harness.ended(key(0)), End::Reset);
 }
 
-pub fn a_batch_of_many_chunks_arrives_in_order(choice: Choice) {
+pub(crate) fn a_batch_of_many_chunks_arrives_in_order(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     harness.driver.receive(key(0));
@@ -116,7 +116,7 @@ pub fn a_batch_of_many_chunks_arrives_in_order(choice: Choice) {
     assert_eq!(harness.driver.stats().buffers_in_use, 0);
 }
 
-pub fn trying_a_full_socket_takes_a_part_or_nothing_and_returns_at_once(choice: Choice) {
+pub(crate) fn trying_a_full_socket_takes_a_part_or_nothing_and_returns_at_once(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     let mut taken = 0;
@@ -141,7 +141,7 @@ pub fn trying_a_full_socket_takes_a_part_or_nothing_and_returns_at_once(choice: 
     assert_eq!(outcome, Ok(4));
 }
 
-pub fn insisting_on_a_full_socket_waits_for_the_reader(choice: Choice) {
+pub(crate) fn insisting_on_a_full_socket_waits_for_the_reader(choice: Choice) {
     const BYTES: usize = 32 << 20;
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
@@ -167,7 +167,7 @@ pub fn insisting_on_a_full_socket_waits_for_the_reader(choice: Choice) {
     );
 }
 
-pub fn a_second_send_in_flight_is_refused(choice: Choice) {
+pub(crate) fn a_second_send_in_flight_is_refused(choice: Choice) {
     let mut harness = Harness::open(choice);
     let _peer = harness.resident(key(0));
     harness.send(key(0), vec![0; 64 << 20], SendMode::All);
@@ -177,7 +177,7 @@ pub fn a_second_send_in_flight_is_refused(choice: Choice) {
     assert_eq!(batch.len(), 6);
 }
 
-pub fn sending_to_a_cut_connection_fails(choice: Choice) {
+pub(crate) fn sending_to_a_cut_connection_fails(choice: Choice) {
     let mut harness = Harness::open(choice);
     let peer = harness.resident(key(0));
     harness.driver.receive(key(0));
@@ -188,7 +188,7 @@ pub fn sending_to_a_cut_connection_fails(choice: Choice) {
     assert_eq!(harness.sent(key(0)).1, Err(SendError::Reset));
 }
 
-pub fn fin_follows_the_send_in_flight(choice: Choice) {
+pub(crate) fn fin_follows_the_send_in_flight(choice: Choice) {
     const BYTES: usize = 16 << 20;
     for settled in [false, true] {
         let mut harness = Harness::open(choice);
@@ -210,7 +210,7 @@ pub fn fin_follows_the_send_in_flight(choice: Choice) {
     }
 }
 
-pub fn a_peer_that_finished_can_still_be_answered(choice: Choice) {
+pub(crate) fn a_peer_that_finished_can_still_be_answered(choice: Choice) {
     let mut harness = Harness::open(choice);
     let mut peer = harness.resident(key(0));
     harness.driver.receive(key(0));
