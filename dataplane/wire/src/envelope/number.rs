@@ -56,7 +56,9 @@ pub(super) fn value(text: &[u8]) -> Option<f64> {
 
 /// `Number.isInteger`: every double without a fraction, however large.
 pub(super) fn is_integer(number: f64) -> bool {
-    number.is_finite() && number.fract() == 0.0
+    // Doubles of that size have no bits left for a fraction.
+    const FRACTIONLESS: f64 = (1_u64 << 53) as f64;
+    number.is_finite() && (number.abs() >= FRACTIONLESS || number as i64 as f64 == number)
 }
 
 /// Writes a finite double as `Number.prototype.toString` does. Source: ECMA-262, "Number::toString".

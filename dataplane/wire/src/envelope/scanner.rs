@@ -6,7 +6,7 @@ use super::judge;
 use super::member::{Kind, MEMBER_COUNT, Member, NUMBER_COUNT, TEXT_COUNT};
 use super::nesting::Nesting;
 use super::number::{self, NumberState};
-use super::string::{Read, StringReader, Target};
+use super::string::{Read, StringReader, Target, content_end};
 use super::{Envelope, Invalid};
 use crate::websocket::mask::{BLOCK_BYTES, Marks, mark_block};
 
@@ -172,13 +172,10 @@ impl Scanner {
         let next = at + 1;
         match (self.state, byte) {
             (_, b' ' | b'\t' | b'\n' | b'\r') => {}
-            (State::FirstName | State::Name, b'"') => {
-                self.string.begin(Target::Name);
-                return self.in_name(bytes, next, marks);
-            }
+            (State::FirstName | State::Name, b'"') => return self.begin_name(bytes, next, marks),
             (State::Colon, b':') => self.state = State::Value,
-            (State::FirstValue, b']') | (State::AfterValue, b']') => self.close(false),
-            (State::FirstName, b'}') | (State::AfterValue, b'}') => self.close(true),
+            (State::FirstValue | State::AfterValue, b']') => self.close(false),
+            (State::FirstName | State::AfterValue, b'}') => self.close(true),
             (State::Value | State::FirstValue, _) => return self.begin_value(bytes, at, marks),
             (State::AfterValue, b',') => {
                 let in_object = self.nesting.in_object();
@@ -214,11 +211,7 @@ impl Scanner {
             self.member = Member::Other;
         }
         match bytes[at] {
-            b'"' => {
-                self.string.begin(self.string_target());
-                self.value_start = self.text.len();
-                return self.in_string(bytes, at + 1, marks);
-            }
+            b'"' => return self.begin_string(bytes, at + 1, marks),
             b'-' | b'0'..=b'9' => return self.begin_number(bytes, at),
             b'{' => self.begin_container(true),
             b'[' => self.begin_container(false),
@@ -259,7 +252,26 @@ impl Scanner {
         }
     }
 
+    /// A name after its opening quote. Most are there whole and mean what they say.
     #[inline]
+    fn begin_name(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
+        let end = content_end(bytes, at, marks);
+        let at = if bytes.get(end) == Some(&b'"') {
+            if self.nesting.depth() == 1 {
+                self.member = Member::of(&bytes[at..end]);
+            }
+            self.after_name(bytes, end + 1)
+        } else {
+            self.string.begin(Target::Name);
+            self.in_name(bytes, at, marks)
+        };
+        match bytes.get(at) {
+            None | Some(b' ' | b'\t' | b'\n' | b'\r') => at,
+            Some(_) if self.state == State::Value => self.begin_value(bytes, at, marks),
+            Some(_) => at,
+        }
+    }
+
     fn in_name(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
         match self.string.read(bytes, at, marks, &mut self.text) {
             Read::More => {
@@ -271,17 +283,41 @@ impl Scanner {
                 if self.nesting.depth() == 1 {
                     self.member = Member::of(self.string.name());
                 }
-                if bytes.get(at) == Some(&b':') {
-                    self.state = State::Value;
-                    return at + 1;
-                }
-                self.state = State::Colon;
-                at
+                self.after_name(bytes, at)
             }
         }
     }
 
+    /// After a name. Takes the colon along when it is there.
     #[inline]
+    fn after_name(&mut self, bytes: &[u8], at: usize) -> usize {
+        if bytes.get(at) == Some(&b':') {
+            self.state = State::Value;
+            return at + 1;
+        }
+        self.state = State::Colon;
+        at
+    }
+
+    /// A string value after its opening quote. Most are there whole and mean what they say.
+    #[inline]
+    fn begin_string(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
+        let target = self.string_target();
+        let end = content_end(bytes, at, marks);
+        self.value_start = self.text.len();
+        if bytes.get(end) != Some(&b'"') {
+            self.string.begin(target);
+            return self.in_string(bytes, at, marks);
+        }
+        match target {
+            Target::Text => self.text.extend_from_slice(&bytes[at..end]),
+            Target::Blankness => self.string.judge_blankness(&bytes[at..end]),
+            Target::Skip | Target::Name => {}
+        }
+        self.end_string();
+        self.after_value(bytes, end + 1)
+    }
+
     fn in_string(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
         match self.string.read(bytes, at, marks, &mut self.text) {
             Read::More => {

@@ -91,9 +91,15 @@ impl StringReader {
         self.blankness.is_blank()
     }
 
+    /// Judges a string that is there whole and has no escapes.
+    #[inline]
+    pub(super) fn judge_blankness(&mut self, content: &[u8]) {
+        self.blankness = Blankness::EMPTY;
+        self.blankness.feed(content);
+    }
+
     /// Reads on from `bytes[at]`. Cost: marked chunks are stepped over, other bytes cost an eighth of a
     /// step each.
-    #[inline]
     pub(super) fn read(
         &mut self,
         bytes: &[u8],
@@ -240,33 +246,51 @@ impl StringReader {
 /// The first position from `at` on that ends a run of plain content: a quote, a backslash, a control
 /// character, or the end of the input.
 #[inline]
-fn content_end(bytes: &[u8], at: usize, marks: Marks) -> usize {
+pub(super) fn content_end(bytes: &[u8], at: usize, marks: Marks) -> usize {
+    // Names and ids end within a few words; only what is longer is worth a look at the marks.
     let mut at = at;
-    loop {
+    let near = at + CHUNK_BYTES;
+    while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let special = specials(u64::from_le_bytes(*word));
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+        if at >= near {
+            return content_end_far(bytes, at, marks);
+        }
+    }
+    content_end_bytewise(bytes, at, bytes.len())
+}
+
+/// The same, a chunk at a time.
+fn content_end_far(bytes: &[u8], at: usize, marks: Marks) -> usize {
+    let mut at = at;
+    while at < bytes.len() {
         at += marks.plain_bytes(at);
         let stop = bytes.len().min((at / CHUNK_BYTES + 1) * CHUNK_BYTES);
-        let Some(rest) = bytes.get(at..stop) else {
-            return bytes.len();
-        };
-        let (words, tail) = rest.as_chunks::<8>();
-        for (index, word) in words.iter().enumerate() {
+        let (words, _) = bytes.get(at..stop).unwrap_or_default().as_chunks();
+        for word in words {
             let special = specials(u64::from_le_bytes(*word));
             if special != 0 {
-                return at + index * 8 + special.trailing_zeros() as usize / 8;
+                return at + special.trailing_zeros() as usize / 8;
             }
+            at += 8;
         }
-        let tail_at = stop - tail.len();
-        if let Some(found) = tail
-            .iter()
-            .position(|&b| b < 0x20 || b == b'"' || b == b'\\')
-        {
-            return tail_at + found;
-        }
-        at = stop;
-        if at == bytes.len() {
+        at = content_end_bytewise(bytes, at, stop);
+        if at < stop {
             return at;
         }
     }
+    at
+}
+
+fn content_end_bytewise(bytes: &[u8], at: usize, stop: usize) -> usize {
+    let rest = bytes.get(at..stop).unwrap_or_default();
+    let found = rest
+        .iter()
+        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+    found.map_or(stop, |found| at + found)
 }
 
 /// The high bit of every byte that is a quote, a backslash or a control character. Bits above the lowest

@@ -128,7 +128,11 @@ impl Blankness {
     #[inline]
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         if self.blank {
-            self.feed_blank(bytes);
+            match bytes {
+                // Nearly every text begins like this.
+                [0x21..=0x7e, ..] => self.blank = false,
+                _ => self.feed_blank(bytes),
+            }
         }
     }
 

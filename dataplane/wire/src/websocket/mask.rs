@@ -13,16 +13,24 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
     }
 }
 
-/// Which chunks of one block are *plain*: bit `i` stands for `block[i * CHUNK_BYTES..][..CHUNK_BYTES]`.
+/// What was noticed about one block while it was unmasked.
 ///
-/// Plain chunks hold only bytes from `0x23` to `0x7f` other than the backslash. Inside a JSON string such
-/// bytes are content as they stand, and they are ASCII. A clear bit says nothing.
+/// Shape: bit `i` of `plain` stands for `block[i * CHUNK_BYTES..][..CHUNK_BYTES]`, a partial last chunk
+/// having none. Plain chunks hold only bytes from `0x23` to `0x7f` other than the backslash: inside a JSON
+/// string such bytes are content as they stand. A clear bit says nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Marks(u64);
+pub(crate) struct Marks {
+    plain: u64,
+    /// Every byte is below `0x80`.
+    ascii: bool,
+}
 
 impl Marks {
     /// Nothing is known.
-    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const NONE: Self = Self {
+        plain: 0,
+        ascii: false,
+    };
 
     /// Bytes from `at` on that are known to be plain. Zero unless the chunk around `at` is plain.
     #[inline]
@@ -31,13 +39,13 @@ impl Marks {
         if chunk >= u64::BITS as usize {
             return 0;
         }
-        let run = (self.0 >> chunk).trailing_ones() as usize;
+        let run = (self.plain >> chunk).trailing_ones() as usize;
         (run * CHUNK_BYTES).saturating_sub(at % CHUNK_BYTES)
     }
 
-    /// Whether all of a block of `len` bytes is plain. A partial last chunk never counts as plain.
-    pub(crate) fn all_plain(self, len: usize) -> bool {
-        self.plain_bytes(0) >= len
+    /// Whether the block is known to be ASCII.
+    pub(crate) const fn is_ascii(self) -> bool {
+        self.ascii
     }
 }
 
@@ -49,6 +57,7 @@ pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
     let mask: [u8; CHUNK_BYTES] = std::array::from_fn(|i| key[i % 4]);
     let (chunks, tail) = block.as_chunks_mut::<CHUNK_BYTES>();
     let mut plain = 0_u64;
+    let mut ascii = true;
     for (index, chunk) in chunks.iter_mut().enumerate() {
         let mut special = false;
         for (byte, mask) in chunk.iter_mut().zip(mask) {
@@ -56,11 +65,16 @@ pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
             special |= is_special(*byte);
         }
         plain |= u64::from(!special) << index;
+        // Plain chunks are ASCII, so only the others are asked.
+        ascii &= !special || chunk.is_ascii();
     }
     for (byte, mask) in tail.iter_mut().zip(mask) {
         *byte ^= mask;
     }
-    Marks(plain)
+    Marks {
+        plain,
+        ascii: ascii && tail.is_ascii(),
+    }
 }
 
 /// Marks a block that is not masked, or no longer.
@@ -73,7 +87,10 @@ pub(crate) fn mark_block(block: &[u8]) -> Marks {
             .fold(false, |special, &byte| special | is_special(byte));
         plain |= u64::from(!special) << index;
     }
-    Marks(plain)
+    Marks {
+        plain,
+        ascii: false,
+    }
 }
 
 /// Whether a byte may end or change a JSON string. One signed comparison covers controls, the quote, and
@@ -123,6 +140,8 @@ mod tests {
         ) {
             let mut block = block;
             let marks = unmask_block(&mut block, [0; 4]);
+            prop_assert_eq!(marks.is_ascii(), block.is_ascii());
+            prop_assert_eq!(marks.plain, mark_block(&block).plain);
             let at = at.min(block.len());
             let plain = marks.plain_bytes(at);
             prop_assert!(at + plain <= block.len());
@@ -134,7 +153,7 @@ mod tests {
     fn a_block_of_base64_is_plain_throughout() {
         let mut block = vec![b'Q'; BLOCK_BYTES];
         let marks = unmask_block(&mut block, [0; 4]);
-        assert!(marks.all_plain(BLOCK_BYTES));
+        assert!(marks.is_ascii());
         assert_eq!(marks.plain_bytes(100), BLOCK_BYTES - 100);
     }
 }

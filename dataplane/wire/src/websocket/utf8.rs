@@ -14,9 +14,9 @@ pub(super) struct Utf8Check {
 impl Utf8Check {
     /// Takes the next block. False as soon as no continuation could make the text valid.
     ///
-    /// Cost: nothing but a test for a block marked plain; else one vectorised pass.
+    /// Cost: nothing but a test for a block marked as ASCII; else one vectorised pass.
     pub(super) fn feed(&mut self, block: &[u8], marks: Marks) -> bool {
-        if self.tail_len == 0 && marks.all_plain(block.len()) {
+        if self.tail_len == 0 && marks.is_ascii() {
             return true;
         }
         let Some(rest) = self.complete(block) else {
