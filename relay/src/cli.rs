@@ -44,6 +44,8 @@ Every setting is an environment variable; `relay config variables` lists them al
 /// What the program is asked to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Serve clients and daemons until a signal ends it
+    Serve(Settings),
     /// Sign a token for development with a key file
     Token(TokenArguments),
     /// Examine the configuration

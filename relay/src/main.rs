@@ -7,12 +7,19 @@
 mod check;
 mod cli;
 mod config;
+mod cores;
+mod listener;
+mod serve;
+mod settings;
+mod shards;
+mod signals;
+mod tls;
 mod token;
 mod version;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Parser;
 
 use cli::{Cli, Command, ConfigCommand, Settings};
@@ -35,7 +42,8 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        None => bail!("no command given; `relay --help` lists them"),
+        None => serve::run(&parse(&cli.settings)?),
+        Some(Command::Serve(settings)) => serve::run(&parse(&settings)?),
         Some(Command::Token(arguments)) => {
             println!("{}", token::sign(&arguments)?.expose());
             Ok(())

@@ -9,7 +9,7 @@ use super::{Listen, Reader, Source, as_size};
 
 /// What carries presence and frames between relays.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum BackplaneMode {
+pub(crate) enum BackplaneMode {
     /// Nothing: this relay is alone.
     Single,
     /// The platform.
@@ -20,7 +20,7 @@ pub enum BackplaneMode {
 
 impl BackplaneMode {
     /// The word in configuration and in `/state`.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Single => "single",
             Self::Server => "server",
@@ -31,7 +31,11 @@ impl BackplaneMode {
 
 /// The backplane and its bounds.
 #[derive(Clone, Debug)]
-pub struct Backplane {
+#[expect(
+    dead_code,
+    reason = "parsed and checked as a whole; nothing carries frames to another relay yet"
+)]
+pub(crate) struct Backplane {
     /// What carries presence and frames.
     pub mode: BackplaneMode,
     /// Redis, with whatever password the URL carries.

@@ -1,15 +1,15 @@
 //! Bounds: of the whole relay, and of every shard.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use relay_contract::{Heartbeat, Limits};
+use relay_wire::http1::TrustedProxies;
 
 use super::{Reader, as_size};
 
 /// Bounds of the whole relay, whatever the number of shards.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Capacity {
+pub(crate) struct Capacity {
     /// Daemons and clients.
     pub connections_max: usize,
     /// Connections of one address.
@@ -21,33 +21,7 @@ pub struct Capacity {
     /// Addresses that limiter tracks.
     pub upgrade_addresses_max: usize,
     /// Peers whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<Network>,
-}
-
-/// An address and the number of its leading bits that count.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Network {
-    /// The address as given.
-    pub address: IpAddr,
-    /// Leading bits, at most 32 or 128.
-    pub prefix: u8,
-}
-
-impl Network {
-    /// An address, or an address with `/` and a prefix length.
-    fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= bits)?,
-            None => bits,
-        };
-        Some(Self { address, prefix })
-    }
+    pub trusted_proxies: TrustedProxies,
 }
 
 impl Capacity {
@@ -63,18 +37,12 @@ impl Capacity {
     }
 }
 
-fn read_proxies(reader: &mut Reader<'_>) -> Vec<Network> {
-    let mut networks = Vec::new();
-    for entry in reader.list("RELAY_TRUSTED_PROXIES") {
-        match Network::parse(&entry) {
-            Some(network) => networks.push(network),
-            None => reader.refuse(
-                "RELAY_TRUSTED_PROXIES",
-                format!("{entry:?} is neither an address nor a network"),
-            ),
-        }
-    }
-    networks
+fn read_proxies(reader: &mut Reader<'_>) -> TrustedProxies {
+    let list = reader.text("RELAY_TRUSTED_PROXIES").unwrap_or_default();
+    TrustedProxies::parse(&list).unwrap_or_else(|error| {
+        reader.refuse("RELAY_TRUSTED_PROXIES", error.to_string());
+        TrustedProxies::default()
+    })
 }
 
 /// The first version of the shards' limits.

@@ -9,7 +9,7 @@ use super::{Reader, Source, Surroundings, Variable};
 
 /// How careful the relay is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Tokens may come in the query; endpoints show more.
     Dev,
     /// Settings must be safe.
@@ -18,7 +18,7 @@ pub enum Mode {
 
 impl Mode {
     /// The word in configuration and in `/state`.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Dev => "dev",
             Self::Prod => "prod",
@@ -28,7 +28,7 @@ impl Mode {
 
 /// Where and how the relay listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// Address or name to bind.
     pub host: String,
     /// Port to bind.
@@ -45,7 +45,7 @@ pub struct Listen {
 
 /// TLS of the listening port.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Tls {
+pub(crate) struct Tls {
     /// Whether the port speaks TLS.
     pub enabled: bool,
     /// Whether something in front of the relay ends TLS.

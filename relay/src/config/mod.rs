@@ -17,21 +17,22 @@ mod variable;
 #[cfg(test)]
 mod tests;
 
-pub use backplane::{Backplane, BackplaneMode};
-pub use capacity::Capacity;
-pub use listen::{Listen, Mode};
-pub use platform::{Admission, AdmissionMode, Platform, ServerAuth, TlsVerify};
-pub use problem::{Problem, Refused};
-pub use reader::Effective;
-pub use source::{FlagValue, Machine, Source, Surroundings};
-pub use variable::{Kind, VARIABLES, Variable, table_of_variables};
+pub(crate) use backplane::{Backplane, BackplaneMode};
+pub(crate) use capacity::Capacity;
+pub(crate) use listen::{Listen, Mode, Tls};
+pub(crate) use platform::{Admission, AdmissionMode, Platform, ServerAuth, TlsVerify};
+pub(crate) use problem::{Problem, Refused};
+pub(crate) use reader::Effective;
+pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
+pub(crate) use variable::{Kind, VARIABLES, Variable, table_of_variables};
 
 use reader::Reader;
 use relay_contract::{Limits, RelayId, Secret};
+use relay_driver::Choice;
 
 /// What the relay is to do. A value that exists is consistent.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Address, port, mode, TLS.
     pub listen: Listen,
     /// Names this relay among its siblings.
@@ -54,7 +55,7 @@ pub struct Config {
 
 /// The endpoints for operators.
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Whether they exist at all.
     pub enabled: bool,
     /// The bearer token; without one nobody is authorised.
@@ -67,22 +68,11 @@ pub struct Admin {
     pub logs_max: usize,
 }
 
-/// What moves bytes in the data plane.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum DriverChoice {
-    /// io_uring where the kernel has it, else epoll.
-    Auto,
-    /// io_uring or nothing.
-    Uring,
-    /// epoll.
-    Epoll,
-}
-
 /// Threads and their kernel interface.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// Which kernel interface.
-    pub driver: DriverChoice,
+    pub driver: Choice,
     /// Data-plane threads.
     pub shard_count: u16,
     /// How long a stopping relay waits for its peers, in milliseconds.
@@ -91,7 +81,7 @@ pub struct Engine {
 
 /// A configuration with its history, as `relay config check` prints it.
 #[derive(Debug)]
-pub struct Parsed {
+pub(crate) struct Parsed {
     /// The configuration.
     pub config: Config,
     /// Every variable in the table's order with its value and origin.
@@ -106,7 +96,7 @@ impl Config {
     /// Errors: [`Refused`] with every value that has no meaning or, when all have one, with every
     /// rule they break together, in the reference relay's order. Reads no more of the world than
     /// `world` offers. Source: relay specification, sections 0, 0b and 1.
-    pub fn parse(flags: &[FlagValue], world: &dyn Surroundings) -> Result<Parsed, Refused> {
+    pub(crate) fn parse(flags: &[FlagValue], world: &dyn Surroundings) -> Result<Parsed, Refused> {
         let mut reader = Reader::new(flags, world);
         let named = platform::Named::read(&mut reader);
         let listen = Listen::read(&mut reader, &named, world);
@@ -175,11 +165,16 @@ impl Admin {
 }
 
 impl Engine {
+    /// The sizes of each shard's driver.
+    pub(crate) fn driver_config(&self) -> relay_driver::Config {
+        relay_driver::Config::default()
+    }
+
     fn read(reader: &mut Reader<'_>, world: &dyn Surroundings) -> Self {
         let driver = match reader.choice("RELAY_DRIVER") {
-            Some("uring") => DriverChoice::Uring,
-            Some("epoll") => DriverChoice::Epoll,
-            _ => DriverChoice::Auto,
+            Some("uring") => Choice::Uring,
+            Some("epoll") => Choice::Epoll,
+            _ => Choice::Auto,
         };
         let cores = world.core_count().clamp(1, usize::from(SHARD_COUNT_MAX));
         let shard_count = reader.count_or("RELAY_SHARDS", cores as u64);

@@ -5,7 +5,7 @@
 /// Blanks around it do not count; `0x`, `0o` and `0b` prefixes, fractions of zero and exponents
 /// are fine. Zero, negative numbers, fractions, infinities and everything else are nothing.
 /// Numbers beyond `u64` saturate. Source: relay specification, section 1; ECMA-262 §7.1.4.1.
-pub fn whole_above_zero(text: &str) -> Option<u64> {
+pub(crate) fn whole_above_zero(text: &str) -> Option<u64> {
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let value = match prefixed(text) {
         Some((digits, radix)) => radix_number(digits, radix)?,

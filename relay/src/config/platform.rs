@@ -10,7 +10,7 @@ use super::{Reader, Source, as_size};
 
 /// How the relay proves itself to the platform in `prod`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ServerAuth {
+pub(crate) enum ServerAuth {
     /// A client certificate.
     Mtls,
     /// The internal key on a private network.
@@ -19,7 +19,7 @@ pub enum ServerAuth {
 
 /// Whether the platform's certificate is checked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TlsVerify {
+pub(crate) enum TlsVerify {
     /// Except for `localhost` and `*.test`.
     Auto,
     /// Always.
@@ -30,7 +30,7 @@ pub enum TlsVerify {
 
 /// A certificate shown to the platform.
 #[derive(Clone, Debug)]
-pub struct ClientCertificate {
+pub(crate) struct ClientCertificate {
     /// Certificate chain in PEM; empty when none was named.
     pub certificate: PathBuf,
     /// Private key in PEM; empty when none was named.
@@ -41,7 +41,7 @@ pub struct ClientCertificate {
 
 /// The platform and how it is called.
 #[derive(Clone, Debug)]
-pub struct Platform {
+pub(crate) struct Platform {
     /// The platform's address as the operator wrote it, or the default.
     pub server_url: String,
     /// The same, parsed.
@@ -227,7 +227,7 @@ fn read_auth(reader: &mut Reader<'_>, named: &Named, has_certificate: bool) -> S
 
 /// Who judges tokens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum AdmissionMode {
+pub(crate) enum AdmissionMode {
     /// The platform.
     Validate,
     /// Local keys alone.
@@ -238,7 +238,7 @@ pub enum AdmissionMode {
 
 impl AdmissionMode {
     /// The word in configuration.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Validate => "validate",
             Self::Jwks => "jwks",
@@ -249,7 +249,7 @@ impl AdmissionMode {
 
 /// How tokens are judged.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Admission {
+pub(crate) struct Admission {
     /// Who judges.
     pub mode: AdmissionMode,
     /// Where signing keys are fetched.

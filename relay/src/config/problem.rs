@@ -6,7 +6,7 @@ use super::Variable;
 
 /// One mistake: which variable, what is wrong, and what would be right.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// The variable to change.
     pub variable: &'static str,
     /// What is wrong. Names every other variable involved; never contains a secret.
@@ -17,7 +17,7 @@ pub struct Problem {
 
 impl Problem {
     /// A mistake in the value of one variable, with the example of the table.
-    pub fn new(variable: &'static Variable, what: impl Into<String>) -> Self {
+    pub(crate) fn new(variable: &'static Variable, what: impl Into<String>) -> Self {
         Self {
             variable: variable.name,
             what: what.into(),
@@ -26,7 +26,7 @@ impl Problem {
     }
 
     /// A mistake that only values together make, with an example of its own.
-    pub fn rule(variable: &'static str, what: impl Into<String>, example: &str) -> Self {
+    pub(crate) fn rule(variable: &'static str, what: impl Into<String>, example: &str) -> Self {
         Self {
             variable,
             what: what.into(),
@@ -47,7 +47,7 @@ impl fmt::Display for Problem {
 
 /// Why a configuration is refused: every mistake found, in the order they are judged.
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub struct Refused(pub Vec<Problem>);
+pub(crate) struct Refused(pub Vec<Problem>);
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

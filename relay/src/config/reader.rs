@@ -11,7 +11,7 @@ use super::{FlagValue, Kind, Problem, Source, Surroundings, Variable};
 
 /// One line of `relay config check`.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Effective {
+pub(crate) struct Effective {
     /// The variable.
     pub name: &'static str,
     /// The value that holds; a secret shows as `[set]`.

@@ -35,6 +35,13 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     let backplane = &config.backplane;
+    if backplane.mode != BackplaneMode::Single {
+        warnings.push(format!(
+            "RELAY_BACKPLANE_MODE={}: this version serves its own connections alone; no presence \
+             and no frame reaches another relay",
+            backplane.mode.name()
+        ));
+    }
     if backplane.mode == BackplaneMode::Redis
         && backplane.presence
         && backplane.presence_interval >= backplane.redis_presence_ttl

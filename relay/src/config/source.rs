@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The origin of one effective value.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Source {
+pub(crate) enum Source {
     /// The command line; the text is the flag.
     Flag(String),
     /// The environment, under this name.
@@ -33,7 +33,7 @@ impl fmt::Display for Source {
 
 /// One value given on the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct FlagValue {
+pub(crate) struct FlagValue {
     /// The flag as typed, for messages.
     pub flag: String,
     /// The variable it stands for.
@@ -43,7 +43,7 @@ pub struct FlagValue {
 }
 
 /// What the parser knows of the world. It asks nothing else, so a test can be the world.
-pub trait Surroundings {
+pub(crate) trait Surroundings {
     /// The text of an environment variable.
     fn variable(&self, name: &str) -> Option<String>;
     /// The text of a file.
@@ -62,7 +62,7 @@ pub trait Surroundings {
 
 /// The machine itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Machine;
+pub(crate) struct Machine;
 
 impl Surroundings for Machine {
     fn variable(&self, name: &str) -> Option<String> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// How the text of a variable is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Any text; surrounding blanks do not count, blank is unset.
     Text,
     /// Text that is never shown. Also read from the file that `<NAME>_FILE` names.
@@ -40,7 +40,7 @@ impl fmt::Display for Kind {
 
 /// One variable.
 #[derive(Clone, Copy, Debug)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// The documented name.
     pub name: &'static str,
     /// Another name for the same thing. Both with different values are an error.
@@ -59,7 +59,7 @@ impl Variable {
     /// The variable of this documented name.
     ///
     /// Panics for a name outside [`VARIABLES`]: names are written in the source, never read.
-    pub fn named(name: &str) -> &'static Self {
+    pub(crate) fn named(name: &str) -> &'static Self {
         VARIABLES
             .iter()
             .find(|variable| variable.name == name)
@@ -67,7 +67,7 @@ impl Variable {
     }
 
     /// The variable that has this documented name or alias.
-    pub fn find(name: &str) -> Option<&'static Self> {
+    pub(crate) fn find(name: &str) -> Option<&'static Self> {
         VARIABLES
             .iter()
             .find(|variable| variable.name == name || variable.alias == Some(name))
@@ -80,7 +80,7 @@ impl Variable {
 }
 
 /// The words of a [`Kind::Flag`], in the exact case they must have.
-pub const FLAG_WORDS: [(&str, bool); 8] = [
+pub(crate) const FLAG_WORDS: [(&str, bool); 8] = [
     ("0", false),
     ("1", true),
     ("false", false),
@@ -133,7 +133,7 @@ const fn path(name: &'static str, default: &'static str, meaning: &'static str) 
 
 /// The whole environment, in the order of `docs/config.md` and `relay config check`.
 #[rustfmt::skip]
-pub const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[Variable] = &[
     any("HOST", Kind::Text, "127.0.0.1", "0.0.0.0",
         "Address to bind. In a container the default is 0.0.0.0."),
     count("RELAY_LISTEN_PORT", "7781", "Port to bind.").or("PORT"),
@@ -268,7 +268,7 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// All variables as a Markdown table, as it stands in `docs/config.md`.
-pub fn table_of_variables() -> String {
+pub(crate) fn table_of_variables() -> String {
     let mut table = String::from(
         "| variable | also | value | default | example | meaning |\n|---|---|---|---|---|---|\n",
     );

@@ -1,0 +1,200 @@
+//! Puts the planes together: listener, shards, controller, signals.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use relay_contract::ShardId;
+use relay_controller::{Clock, Controller, Ended, SystemClock};
+use relay_shard::{HealthFacts, ShardConfig, VerboseHealth};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::config::{Config, Mode, Parsed};
+use crate::cores;
+use crate::listener::Listener;
+use crate::settings::settings;
+use crate::shards::Shards;
+use crate::signals::Signals;
+use crate::tls;
+
+/// Blocking calls at a time: name resolution and reading of certificates.
+const BLOCKING_THREADS_MAX: usize = 4;
+
+/// `relay serve`: runs until a signal ends it.
+pub(crate) fn run(parsed: &Parsed) -> Result<()> {
+    for warning in &parsed.warnings {
+        eprintln!("relay: warning: {warning}");
+    }
+    let relay = Relay::start(&parsed.config, io::stdout())?;
+    if let Some(reason) = relay.fallback() {
+        eprintln!("relay: warning: io_uring is not used: {reason}");
+    }
+    // A reader that went away must not end the relay.
+    let _unread = writeln!(
+        io::stdout(),
+        "{}",
+        greeting(&parsed.config, relay.address())
+    );
+    relay.run()
+}
+
+/// The line for people, once the port is bound.
+fn greeting(config: &Config, address: SocketAddr) -> String {
+    let scheme = if config.listen.tls.enabled {
+        "https"
+    } else {
+        "http"
+    };
+    let host = &config.listen.host;
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.clone()
+    };
+    format!(
+        "[relay] listening on {scheme}://{host}:{} (ws={}, server={})",
+        address.port(),
+        config.listen.public_ws_url,
+        config.platform.server_url
+    )
+}
+
+/// A relay that listens. Nothing is admitted before [`Relay::run`].
+pub(crate) struct Relay {
+    runtime: Runtime,
+    controller: Controller,
+    shards: Shards,
+    address: SocketAddr,
+    stop: UnboundedSender<()>,
+    stops: UnboundedReceiver<()>,
+}
+
+impl Relay {
+    /// Binds the port and starts the shards. The journal goes to `log`, one JSON line per entry.
+    ///
+    /// Errors: a certificate that cannot be used, a port that cannot be bound, a driver that the
+    /// machine does not have. Nothing is left running.
+    pub(crate) fn start(config: &Config, log: impl Write + Send + 'static) -> Result<Self> {
+        cores::raise_descriptor_limit();
+        let tls = tls::server(&config.listen.tls)?;
+        let listener = Listener::bind(&config.listen.host, config.listen.port)?;
+        let clock = Arc::new(SystemClock);
+        let first = shard_config(config, tls, clock.as_ref())?;
+        let configs = (0..config.engine.shard_count)
+            .map(|shard| ShardConfig {
+                shard: ShardId(shard),
+                ..first.clone()
+            })
+            .collect();
+        let (stop, stops) = unbounded_channel();
+        let (shards, link) = Shards::start(configs, &config.engine, &listener, &stop)?;
+        let settings = settings(config, listener.address, shards.driver);
+        let controller = Controller::new(settings, link, clock, log)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build()
+            .context("cannot start the control plane's runtime")?;
+        Ok(Self {
+            runtime,
+            controller,
+            shards,
+            address: listener.address,
+            stop,
+            stops,
+        })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Why io_uring is not used although it was preferred.
+    pub(crate) fn fallback(&self) -> Option<&str> {
+        self.shards.fallback.as_deref()
+    }
+
+    /// Ends [`Relay::run`] as a signal would, from any thread.
+    pub(crate) fn stopper(&self) -> UnboundedSender<()> {
+        self.stop.clone()
+    }
+
+    /// Serves until told to stop, then lets the peers leave. A second signal leaves them no time.
+    ///
+    /// Errors: a shard failed, or the signals cannot be watched.
+    pub(crate) fn run(self) -> Result<()> {
+        let Self {
+            runtime,
+            controller,
+            shards,
+            mut stops,
+            stop: _stop,
+            ..
+        } = self;
+        let ended = runtime.block_on(async {
+            let mut signals = Signals::watch().context("cannot watch signals")?;
+            let (told, wait) = tokio::sync::oneshot::channel();
+            let controller = controller.run(async {
+                // A sender that is gone means the same.
+                let _told = wait.await;
+            });
+            let hurry = async {
+                requested(&mut signals, &mut stops).await;
+                let _ended = told.send(());
+                signals.next().await;
+            };
+            tokio::select! {
+                ended = controller => Ok::<_, anyhow::Error>(Some(ended)),
+                () = hurry => Ok(None),
+            }
+        })?;
+        match ended {
+            Some(Ended::Stopped) => shards.join(),
+            // What still runs ends with the process.
+            Some(Ended::DeadlinePassed) | None => shards.join_ended(),
+        }
+    }
+}
+
+async fn requested(signals: &mut Signals, stops: &mut UnboundedReceiver<()>) {
+    tokio::select! {
+        () = signals.next() => {}
+        _ = stops.recv() => {}
+    }
+}
+
+fn shard_config(
+    config: &Config,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    clock: &dyn Clock,
+) -> Result<ShardConfig> {
+    let mut hash_key = [0; 16];
+    getrandom::fill(&mut hash_key).context("the operating system gave no randomness")?;
+    let started = clock.now();
+    let unix_ms = u64::try_from(clock.unix_ms()).unwrap_or(0);
+    let verbose = config.admin.verbose.then(|| VerboseHealth {
+        tls_enabled: config.listen.tls.enabled,
+        relay_mode: config.listen.mode.name(),
+        relay_id_json: json_content(config.relay_id.as_str()),
+    });
+    Ok(ShardConfig {
+        shard: ShardId(0),
+        limits: Arc::new(config.limits.clone()),
+        hash_key,
+        query_token_allowed: config.listen.mode == Mode::Dev,
+        trusted_proxies: config.capacity.trusted_proxies.clone(),
+        health: HealthFacts { started, verbose },
+        unix_ms_at_origin: unix_ms.saturating_sub(started.as_millis()),
+        receive_buffers: usize::from(config.engine.driver_config().buffer_count),
+        tls,
+    })
+}
+
+/// Text as the content of a JSON string, without the quotes.
+fn json_content(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}

@@ -1,0 +1,121 @@
+//! The configuration, as the controller takes it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_controller::{
+    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, PlatformTls,
+    Settings, TlsFacts, Verify,
+};
+
+use crate::config::{AdmissionMode, Config, TlsVerify};
+use crate::version;
+
+/// What the controller is told: the configuration, where the relay listens, and what moves bytes.
+pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static str) -> Settings {
+    let listen = &config.listen;
+    let platform = &config.platform;
+    Settings {
+        version: version::VERSION,
+        relay_id: config.relay_id.to_string(),
+        mode: listen.mode.name(),
+        host: listen.host.clone(),
+        port: address.port(),
+        server_url: platform.server_url.clone(),
+        platform: platform.server.clone(),
+        validate_url: platform.validate.clone(),
+        public_ws_url: listen.public_ws_url.clone(),
+        internal_key: platform.key.clone(),
+        admission: match config.admission.mode {
+            AdmissionMode::Validate => Admission::Validate,
+            AdmissionMode::Jwks => Admission::Jwks,
+            AdmissionMode::Both => Admission::Both,
+        },
+        jwks: jwks(config),
+        admission_timeout: platform.admission_timeout,
+        admission_response_bytes_max: platform.admission_response_bytes_max,
+        internal_timeout: platform.api_timeout,
+        internal_response_bytes_max: platform.api_response_bytes_max,
+        platform_tls: platform_tls(config),
+        admin: AdminAccess {
+            enabled: config.admin.enabled,
+            token: config.admin.token.clone(),
+        },
+        health_verbose: config.admin.verbose,
+        state_includes_client_ids: config.admin.client_ids,
+        log_entries_max: config.admin.logs_max,
+        tls: tls_facts(config),
+        backplane: backplane(config),
+        caps: caps(config),
+        limits: Arc::new(config.limits.clone()),
+        driver,
+        drain: Duration::from_millis(config.engine.drain_ms),
+    }
+}
+
+fn jwks(config: &Config) -> Option<JwksSettings> {
+    let admission = &config.admission;
+    Some(JwksSettings {
+        url: admission.jwks.clone()?,
+        issuer: admission.issuer.clone(),
+        audience: admission.audience.clone(),
+        leeway: Duration::from_secs(admission.leeway_secs),
+    })
+}
+
+fn platform_tls(config: &Config) -> PlatformTls {
+    let platform = &config.platform;
+    PlatformTls {
+        verify: match platform.verify {
+            TlsVerify::Auto => Verify::Auto,
+            TlsVerify::Always => Verify::Always,
+            TlsVerify::Never => Verify::Never,
+        },
+        ca_path: platform.authorities.clone(),
+        client: platform
+            .client_certificate
+            .as_ref()
+            .map(|client| ClientCertificate {
+                cert_path: client.certificate.clone(),
+                key_path: client.key.clone(),
+                passphrase: client.passphrase.clone(),
+            }),
+    }
+}
+
+fn tls_facts(config: &Config) -> TlsFacts {
+    let tls = &config.listen.tls;
+    let shown = |path: &std::path::Path| tls.enabled.then(|| path.display().to_string());
+    TlsFacts {
+        enabled: tls.enabled,
+        host: tls.host.clone(),
+        cert_path: shown(&tls.certificate),
+        key_path: shown(&tls.key),
+    }
+}
+
+fn backplane(config: &Config) -> BackplaneFacts {
+    let backplane = &config.backplane;
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    BackplaneFacts {
+        mode: backplane.mode.name(),
+        bus_enabled: backplane.bus,
+        client_redirect_enabled: backplane.redirect,
+        bus_poll_interval_ms: millis(backplane.bus_poll_interval),
+        bus_pull_limit: backplane.bus_pull_limit,
+        bus_pull_wait_ms: millis(backplane.bus_pull_wait),
+    }
+}
+
+fn caps(config: &Config) -> Caps {
+    let capacity = &config.capacity;
+    Caps {
+        connections_max: capacity.connections_max,
+        connections_per_address_max: capacity.connections_per_address_max,
+        clients_per_scope_max: capacity.clients_per_workspace_max,
+        upgrades_per_minute: capacity.upgrades_per_minute,
+        upgrade_addresses_max: capacity.upgrade_addresses_max,
+        ..Caps::default()
+    }
+}
