@@ -91,7 +91,10 @@ impl Egress {
 
     /// Bytes that wait.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.queue.iter().map(|queued| queued.chunk.as_bytes().len()).sum()
+        self.queue
+            .iter()
+            .map(|queued| queued.chunk.as_bytes().len())
+            .sum()
     }
 
     /// Whether a send is in flight.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use relay_contract::{CloseCode, CloseReason, Counter};
+use relay_contract::{CloseCode, Counter};
 use relay_driver::{Chunk, Driver, Key, Lease};
 use relay_switchboard::{Input, Message};
 use relay_wire::websocket::{self, ControlFrame, FrameError, Opcode, Piece, Step};
@@ -211,12 +211,6 @@ impl<D: Driver> Shard<D> {
         let bytes = assembly.text();
         self.spare_assembly(assembly);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let from = self.table.id(key);
-        if text.len() > self.limits.frame_bytes_max {
-            self.consult(Input::TooLarge { from });
-            let reason = CloseReason::FrameTooLarge;
-            return self.refuse_further(key, reason.code(), reason.text());
-        }
         self.counters.count(Counter::CopiedFrames);
         self.scanner.reset();
         self.scanner.feed(text.as_bytes());
@@ -277,7 +271,13 @@ impl<D: Driver> Shard<D> {
             _ => Input::ProtocolError { from },
         };
         self.consult(input);
-        self.refuse_further(key, error.close_code(), "");
+        let Some(Phase::Open(open)) = self.phase_mut(key) else {
+            return;
+        };
+        if open.close == CloseHandshake::NotBegun {
+            self.push_control(key, &websocket::close_frame(Some(error.close_code()), b""));
+        }
+        self.leave(key);
     }
 
     /// Queues one control frame.
@@ -289,17 +289,6 @@ impl<D: Driver> Shard<D> {
                 start: 0,
             },
         );
-    }
-
-    fn refuse_further(&mut self, key: Key, code: CloseCode, reason: &str) {
-        let Some(Phase::Open(open)) = self.phase_mut(key) else {
-            return;
-        };
-        if open.close == CloseHandshake::NotBegun {
-            let frame = websocket::close_frame(Some(code), reason.as_bytes());
-            self.push_control(key, &frame);
-        }
-        self.leave(key);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What this shard holds, for whoever asks.
 
-use relay_contract::{Counter, Event, QueryId};
+use relay_contract::{Counter, Counters, Event, QueryId};
 use relay_driver::Driver;
 
 use crate::shard::Shard;
@@ -19,5 +19,13 @@ impl<D: Driver> Shard<D> {
             query,
             report: Box::new(report),
         });
+    }
+
+    /// Everything counted since start, by the shard, its switchboard and its driver.
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.board.counters().clone();
+        counters.merge(&self.counters);
+        counters.add(Counter::ReceiveStarved, self.driver.stats().receive_starved);
+        counters
     }
 }

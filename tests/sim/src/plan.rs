@@ -1,0 +1,82 @@
+//! What one seed is going to do.
+
+use std::time::Duration;
+
+use relay_contract::{Heartbeat, Limits};
+use relay_driver::Config;
+use relay_driver::sim::{Faults, Seed};
+
+/// Everything that is decided before the first turn.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// The sequence for everything after this.
+    pub(crate) seed: Seed,
+    pub(crate) shards: u16,
+    pub(crate) faults: Faults,
+    pub(crate) limits: Limits,
+    pub(crate) driver: Config,
+    /// One daemon each.
+    pub(crate) workspaces: usize,
+    /// Clients of each workspace.
+    pub(crate) clients: usize,
+    /// Rounds in which peers act; then they fall silent and everything has to arrive.
+    pub(crate) rounds: u32,
+    /// Longest ciphertext.
+    pub(crate) ciphertext_bytes_max: usize,
+    /// How likely peers misbehave, in millionths per round: close, cut, stop reading, speak nonsense.
+    pub(crate) mischief: u32,
+    /// How likely the control plane refuses an upgrade, in millionths.
+    pub(crate) refusal: u32,
+}
+
+impl Plan {
+    /// Draws a plan; the same seed gives the same plan.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut seed = Seed::new(seed);
+        let frame_bytes_max = 4096usize << seed.below(6);
+        let gentle = seed.below(3) == 0;
+        let faults = if gentle {
+            Faults::none()
+        } else {
+            Faults::drawn(&mut seed)
+        };
+        let limits = Limits {
+            frame_bytes_max,
+            egress_bytes_max: 2048 << seed.below(10),
+            runtime_per_minute: 1_000_000_000,
+            runtime_per_minute_workspace: 1_000_000_000,
+            daemon_per_minute: 1_000_000_000,
+            key_exchange_per_minute: 1_000_000,
+            pending_requests_max: 4 + seed.below(64) as usize,
+            session_owners_max: 64 + seed.below(64) as usize,
+            heartbeat: Heartbeat {
+                ping_interval: Duration::from_millis(100 + seed.below(900)),
+                pong_timeout: Duration::from_millis(2000 + seed.below(3000)),
+                idle_timeout: Duration::from_secs(60),
+            },
+            empty_scope_ttl: Duration::from_millis(200),
+            cleanup_interval: Duration::from_millis(100),
+            close_timeout: Duration::from_secs(3),
+            ..Limits::default()
+        };
+        let driver = Config {
+            buffer_count: 4 + seed.below(61) as u16,
+            buffer_bytes: 256 << seed.below(8),
+            completions_max: 4 + seed.below(60) as usize,
+            ..Config::default()
+        };
+        Self {
+            shards: 1 + seed.below(3) as u16,
+            faults,
+            limits,
+            driver,
+            workspaces: 1 + seed.below(4) as usize,
+            clients: 1 + seed.below(5) as usize,
+            rounds: 200 + seed.below(400) as u32,
+            ciphertext_bytes_max: 1 + seed.below(frame_bytes_max as u64 - 600) as usize,
+            mischief: if gentle { 0 } else { seed.below(3000) as u32 },
+            refusal: seed.below(100_000) as u32,
+            seed,
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! One run of one plan.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use relay_contract::{Command, Counter, Event, ShardId, Tick};
+use relay_driver::Driver;
+use relay_driver::sim::{Seed, SimDriver, World};
+use relay_mailbox::{Bell, Ring, lane};
+use relay_shard::{HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
+use relay_wire::http1::TrustedProxies;
+
+use crate::client::Client;
+use crate::daemon::Daemon;
+use crate::office::Office;
+use crate::oracle::{Actor, Oracle};
+use crate::plan::Plan;
+
+/// Shards, peers and control plane of one run.
+pub(crate) struct Run {
+    plan: Plan,
+    world: World,
+    shards: Vec<Option<Shard<SimDriver>>>,
+    office: Office,
+    daemons: Vec<Daemon>,
+    clients: Vec<Client>,
+    oracle: Oracle,
+    seed: Seed,
+    /// When the state is written down and restored; its own sequence, so that nothing else changes.
+    rewrites: Option<Seed>,
+    outcome: Outcome,
+    lives: u64,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) connections: u64,
+    pub(crate) delivered: u64,
+    pub(crate) closes: u64,
+    pub(crate) rewrites: u64,
+    pub(crate) simulated_ms: u64,
+    pub(crate) transcript: u64,
+}
+
+impl Outcome {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.delivered += other.delivered;
+        self.closes += other.closes;
+        self.rewrites += other.rewrites;
+        self.simulated_ms += other.simulated_ms;
+    }
+}
+
+/// Nobody sleeps in the simulation.
+struct Silent;
+
+impl Ring for Silent {
+    fn ring(&self) {}
+}
+
+const LANE: usize = 4096;
+
+impl Run {
+    pub(crate) fn new(mut plan: Plan, rewrite: bool) -> Self {
+        let world = World::new(plan.seed.fork(), plan.faults.clone());
+        let (shards, office) = build(&plan, &world);
+        let seed = plan.seed.fork();
+        let rewrites = plan.seed.fork();
+        let daemons = (0..plan.workspaces).map(Daemon::new).collect();
+        let clients = (0..plan.workspaces * plan.clients)
+            .map(|index| Client::new(index, index % plan.workspaces))
+            .collect();
+        Self {
+            world,
+            shards,
+            office,
+            daemons,
+            clients,
+            oracle: Oracle::default(),
+            seed,
+            rewrites: rewrite.then_some(rewrites),
+            outcome: Outcome::default(),
+            lives: 0,
+            plan,
+        }
+    }
+
+    /// Runs it: commotion, silence, stop.
+    pub(crate) fn finish(mut self) -> Result<Outcome> {
+        for _ in 0..self.plan.rounds {
+            self.make_mischief();
+            self.connect()?;
+            self.round(true)?;
+        }
+        self.settle().context("while everything should arrive")?;
+        self.stop().context("while stopping")?;
+        self.outcome.delivered = self.oracle.delivered;
+        self.outcome.closes = self.oracle.closes;
+        self.outcome.connections = self.lives;
+        self.outcome.simulated_ms = self.world.now().as_millis();
+        self.outcome.transcript = self.oracle.transcript();
+        Ok(self.outcome)
+    }
+
+    /// Peers act, shards turn, the control plane decides, time passes.
+    fn round(&mut self, talk: bool) -> Result<()> {
+        let bytes_max = self.plan.ciphertext_bytes_max;
+        for client in &mut self.clients {
+            let daemon = &self.daemons[client.workspace];
+            let talk = (talk && daemon.is_open() && self.seed.below(2) == 0)
+                .then_some((daemon.life, bytes_max));
+            client.turn(&mut self.oracle, &mut self.seed, talk)?;
+        }
+        for daemon in &mut self.daemons {
+            daemon.turn(&mut self.oracle, &mut self.seed, bytes_max)?;
+        }
+        for index in 0..self.shards.len() {
+            self.turn_shard(index)?;
+        }
+        self.office.turn(&mut self.seed)?;
+        let pause = if self.seed.below(50) == 0 {
+            50_000_000
+        } else {
+            500_000
+        };
+        self.world
+            .advance(Duration::from_nanos(1 + self.seed.below(pause)));
+        Ok(())
+    }
+
+    fn turn_shard(&mut self, index: usize) -> Result<()> {
+        let Some(shard) = &mut self.shards[index] else {
+            return Ok(());
+        };
+        if let Some(seed) = &mut self.rewrites
+            && seed.below(20) == 0
+        {
+            shard
+                .rewrite()
+                .context("written-down state could not be read back")?;
+            self.outcome.rewrites += 1;
+        }
+        let turn = shard.turn(Some(Duration::ZERO))?;
+        let audit = shard.audit();
+        // A queue may pass its budget by the message that was let in, and by what the shard adds itself.
+        let limits = &self.plan.limits;
+        let bound = limits.egress_bytes_max + limits.frame_bytes_max + OWN_BYTES_MAX;
+        ensure!(
+            audit.egress_bytes_max <= bound,
+            "{} bytes queued",
+            audit.egress_bytes_max
+        );
+        let pins_max = usize::from(self.plan.driver.buffer_count) / 4;
+        ensure!(
+            audit.pinned_leases <= pins_max,
+            "{} buffers held",
+            audit.pinned_leases
+        );
+        if turn == Turn::Done {
+            let shard = self.shards[index].take().context("it just turned")?;
+            ensure!(
+                audit.connections == 0,
+                "{} connections left at the end",
+                audit.connections
+            );
+            let in_use = shard.driver().stats().connections;
+            ensure!(
+                in_use == 0,
+                "the driver holds {in_use} connections at the end"
+            );
+            check_buffers(&shard)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self) -> Result<()> {
+        let shards = u64::from(self.plan.shards);
+        for daemon in &mut self.daemons {
+            let listener = self.seed.below(shards) as usize;
+            self.lives += u64::from(daemon.connect(&self.world, listener, self.lives + 1));
+        }
+        for client in &mut self.clients {
+            let listener = self.seed.below(shards) as usize;
+            self.lives += u64::from(client.connect(&self.world, listener, self.lives + 1));
+        }
+        Ok(())
+    }
+
+    /// Peers close, cut, stop reading or speak nonsense.
+    fn make_mischief(&mut self) {
+        let mischief = self.plan.mischief;
+        let clients = self.clients.iter_mut().filter_map(Client::wire);
+        let wires = clients.chain(self.daemons.iter_mut().filter_map(Daemon::wire));
+        for wire in wires {
+            if !self.seed.happens(mischief) {
+                continue;
+            }
+            match self.seed.below(5) {
+                0 => wire.send_close(&mut self.seed),
+                1 => wire.cut(),
+                2 => wire.reading = false,
+                3 => wire.reading = true,
+                _ => wire.send_nonsense(&mut self.seed),
+            }
+        }
+    }
+
+    /// Everybody reads and nobody says anything new: what was sent between ends that live has to arrive.
+    fn settle(&mut self) -> Result<()> {
+        for _ in 0..SETTLE_ROUNDS {
+            let clients = self.clients.iter_mut().filter_map(Client::wire);
+            for wire in clients.chain(self.daemons.iter_mut().filter_map(Daemon::wire)) {
+                wire.reading = true;
+            }
+            self.round(false)?;
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            let daemon = &self.daemons[client.workspace];
+            let lived = client.is_open() && daemon.is_open();
+            if lived && client.daemon_life == Some(daemon.life) {
+                self.oracle
+                    .expect_all(client.life, Actor::Daemon(client.workspace))?;
+            }
+            if lived && client.daemon_life == Some(daemon.life) && self.is_first_life(index) {
+                self.oracle.expect_all(daemon.life, Actor::Client(index))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this client has had one connection since its daemon connected, so that every answer of
+    /// the daemon was meant for it.
+    fn is_first_life(&self, index: usize) -> bool {
+        let client = &self.clients[index];
+        client.life < self.daemons[client.workspace].life
+    }
+
+    fn stop(&mut self) -> Result<()> {
+        self.office.stop()?;
+        for _ in 0..STOP_ROUNDS {
+            if self.shards.iter().all(Option::is_none) {
+                break;
+            }
+            self.round(false)?;
+        }
+        for _ in 0..16 {
+            self.office.turn(&mut self.seed)?;
+        }
+        ensure!(
+            self.shards.iter().all(Option::is_none),
+            "a shard did not stop"
+        );
+        ensure!(
+            self.office.stopped.len() == usize::from(self.plan.shards),
+            "a shard said nothing"
+        );
+        let unreleased = self.office.unreleased();
+        let admissions = self.office.admissions();
+        ensure!(
+            unreleased == 0,
+            "{unreleased} of {admissions} admissions were never released"
+        );
+        Ok(())
+    }
+}
+
+/// Every buffer has to be back once every connection is gone, and what was opened was closed.
+fn check_buffers(shard: &Shard<SimDriver>) -> Result<()> {
+    let in_use = shard.driver().buffers_in_use();
+    ensure!(in_use == 0, "{in_use} receive buffers never returned");
+    let counters = shard.counters();
+    let opened = counters.of(Counter::WsConnectionsOpened);
+    let closed = counters.of(Counter::WsConnectionsClosed);
+    ensure!(
+        opened == closed,
+        "{opened} connections opened and {closed} closed"
+    );
+    Ok(())
+}
+
+fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) {
+    let bell = || Bell::new(Silent);
+    let count = usize::from(plan.shards);
+    let (homes, arrivals): (Vec<_>, Vec<_>) =
+        (0..count).map(|_| lane::<Parcel<_>>(LANE, bell())).unzip();
+    let mut commands = Vec::new();
+    let mut events = Vec::new();
+    let mut shards = Vec::new();
+    for (index, arrivals) in arrivals.into_iter().enumerate() {
+        let (to_shard, orders) = lane::<Command>(LANE, bell());
+        let (to_office, from_shard) = lane::<Event>(LANE, bell());
+        commands.push(to_shard);
+        events.push(from_shard);
+        let config = ShardConfig {
+            shard: ShardId(index as u16),
+            limits: Arc::new(plan.limits.clone()),
+            hash_key: [7; 16],
+            query_token_allowed: false,
+            trusted_proxies: TrustedProxies::default(),
+            health: HealthFacts {
+                started: Tick::default(),
+                verbose: None,
+            },
+            unix_ms_at_origin: 1_700_000_000_000,
+            receive_buffers: usize::from(plan.driver.buffer_count),
+            tls: None,
+        };
+        let ports = Ports {
+            commands: orders,
+            events: to_office,
+            arrivals,
+            homes: homes.clone(),
+        };
+        let mut shard = Shard::new(config, world.driver(&plan.driver), ports);
+        let listening = shard.driver_mut().listen(world.listener());
+        listening.expect("a fresh driver has no listener");
+        shards.push(Some(shard));
+    }
+    (shards, Office::new(commands, events, plan.refusal))
+}
+
+/// Pings, pongs, close frames and the answer to the upgrade that may lie beside counted messages.
+const OWN_BYTES_MAX: usize = 8192;
+/// Rounds in which everything has to arrive: longer than any pause of the network.
+const SETTLE_ROUNDS: u32 = 4000;
+/// Rounds after which a stop has to be over.
+const STOP_ROUNDS: u32 = 20_000;
