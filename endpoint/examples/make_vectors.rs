@@ -90,7 +90,7 @@ fn vector(
 fn main() -> Result<(), HandshakeError> {
     let private = |label: &str| text(key(label).private_bytes().as_ref());
     let file = json!({
-        "notice": "Public test keys. Made by examples/make_vectors.rs. Never use them for anything else.",
+        "notice": "Public test keys, made by examples/make_vectors.rs. Use them for nothing else.",
         "daemonIdentity": {
             "publicKey": key("daemon static").public().to_text(),
             "privateKey": private("daemon static"),

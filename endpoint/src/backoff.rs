@@ -6,8 +6,8 @@ use rand::{CryptoRng, RngExt};
 
 use crate::limits::Retry;
 
-/// Counts failures in a row and spaces the attempts, with full jitter: many ends that lost one relay
-/// come back spread out, not in waves.
+/// Counts failures in a row and spaces the attempts, with full jitter: many ends that lost one
+/// relay come back spread out, not in waves.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     retry: Retry,

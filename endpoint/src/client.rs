@@ -122,16 +122,18 @@ pub struct ClientEnd {
 }
 
 /// ```text
-/// Offline ──connected──▶ Exchanging ──response──▶ Open ──notice, own count──▶ Rotating
-///    ▲                    │      ▲                 ▲ └───────────────────────┐   │
-///    │            failure,│      │time             └──response, failure, deadline┘
-///    │            deadline▼      │                                           │daemon away
-///    └─disconnected──── Resting ─┘◀──────────────────────────────────────────┘
+/// Offline ──connected──▶ Exchanging ──answer──▶ Open ──notice, own count──▶ Rotating
+///                         │      ▲               ▲                            │
+///       bad answer, away, │      │ time          └─answer, failure, deadline──┘
+///                deadline ▼      │
+///                        Resting ─┘◀──daemon away── Open, Rotating
+///
+/// any ──disconnected──▶ Offline
 /// ```
 enum State {
     Offline,
     Exchanging {
-        attempt: Attempt,
+        attempt: Box<Attempt>,
     },
     Resting {
         until: Tick,
@@ -140,10 +142,11 @@ enum State {
         session: Session,
         ask_at: u64,
     },
-    /// Texts wait here: a daemon may end the old session before it hears what was sent after message 1.
+    /// Texts wait here: a daemon may end the old session before it hears what was sent after
+    /// message 1.
     Rotating {
         session: Session,
-        attempt: Attempt,
+        attempt: Box<Attempt>,
     },
 }
 
@@ -168,7 +171,8 @@ impl ClientEnd {
 
     /// Decides what follows from one input. Push order is the order to perform.
     ///
-    /// `now` never goes backwards. Bad input of the peer costs a [`ClientAction::Refused`] and nothing else.
+    /// `now` never goes backwards. Bad input of the peer costs a [`ClientAction::Refused`] and
+    /// nothing else.
     pub fn handle(
         &mut self,
         now: Tick,
@@ -428,7 +432,7 @@ impl ClientEnd {
         previous: Option<&SessionId>,
         rng: &mut impl CryptoRng,
         actions: &mut Vec<ClientAction>,
-    ) -> Attempt {
+    ) -> Box<Attempt> {
         let request_id = request_id(rng);
         let (initiator, init) = Initiator::start(
             &self.settings.keys,
@@ -440,10 +444,10 @@ impl ClientEnd {
         );
         actions.push(transmit(&Frame::KeyExchangeInit(init)));
         let deadline = now.after(self.settings.limits.handshake_deadline);
-        Attempt {
+        Box::new(Attempt {
             initiator,
             deadline,
-        }
+        })
     }
 
     fn open(&mut self, session: Session, rotated: bool, actions: &mut Vec<ClientAction>) {
@@ -523,3 +527,6 @@ fn transmit(frame: &Frame<'_>) -> ClientAction {
 
 /// Reason of a client's own notice; the daemon's says the same.
 const THRESHOLD: &str = "message_threshold";
+
+#[cfg(test)]
+mod transitions;

@@ -168,7 +168,8 @@ impl DaemonEnd {
 
     /// Decides what follows from one input. Push order is the order to perform.
     ///
-    /// `now` never goes backwards. Bad input of a peer costs a [`DaemonAction::Refused`] and nothing else.
+    /// `now` never goes backwards. Bad input of a peer costs a [`DaemonAction::Refused`] and
+    /// nothing else.
     pub fn handle(
         &mut self,
         now: Moment,
@@ -335,7 +336,8 @@ impl DaemonEnd {
             .sessions
             .get(previous)
             .filter(|entry| !entry.is_over(now, idle))
-            // The same client alone may carry a conversation on: everybody on the way knows the session's name.
+            // The same client alone may carry a conversation on: everybody on the way knows the
+            // session's name.
             .filter(|entry| entry.caller.key == *responder.client())
             .filter(|entry| entry.session.profile() == init.profile)
             .filter(|entry| entry.rotation.admits(responder.client_ephemeral()))

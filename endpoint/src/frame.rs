@@ -1,7 +1,7 @@
 //! The JSON frames both ends speak, as they stand on the wire.
 //!
-//! Reading: members in any order, unknown members and unknown frame types are ignored. Writing: `type`
-//! first, then the members in the order of the specification.
+//! Reading: members in any order, unknown members and unknown frame types are ignored. Writing:
+//! `type` first, then the members in the order of the specification.
 
 use std::borrow::Cow;
 

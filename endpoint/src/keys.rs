@@ -125,9 +125,9 @@ impl KeyPair {
 
     /// Reads the pair kept in `path`, or makes one and keeps it there.
     ///
-    /// Shape of the file: the scalar in base64url and a line feed, mode 0600. It appears whole or not
-    /// at all, and two processes that race end with the same key. Errors: the file is readable by
-    /// others, holds something else, or cannot be read or written.
+    /// Shape of the file: the scalar in base64url and a line feed, mode 0600. It appears whole or
+    /// not at all, and two processes that race end with the same key. Errors: the file is readable
+    /// by others, holds something else, or cannot be read or written.
     pub fn load_or_create(path: &Path, rng: &mut impl CryptoRng) -> Result<Self, KeyFileError> {
         match Self::load(path) {
             Err(KeyFileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-/// Bounds of one end. Source of the defaults, where nothing else is said: endpoint specification, section 5.
+/// Bounds of one end. Source of the defaults, where nothing else is said: endpoint specification,
+/// section 5.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
     /// Messages a daemon sends in a session before it wants new keys. Keeps each key far below
     /// [`crate::MESSAGES_PER_KEY_MAX`]. Reached: `relay_key_update_required`, once.
     pub rotate_after: u64,
-    /// Messages a client sends in a session before it asks for new keys by itself: the safety net for a
-    /// daemon that never does. Ours.
+    /// Messages a client sends in a session before it asks for new keys by itself: the safety net
+    /// for a daemon that never does. Ours.
     pub ask_after: u64,
     /// How long a session may lie unused. Reached: it ends.
     pub session_idle: Duration,
@@ -17,14 +18,16 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Messages that wait while the relay is away. Reached: the oldest is refused to its sender.
     pub queue_messages_max: usize,
-    /// Bytes of text that wait while the relay is away. Reached: the oldest is refused to its sender.
+    /// Bytes of text that wait while the relay is away. Reached: the oldest is refused to its
+    /// sender.
     pub queue_bytes_max: usize,
     /// How long a handshake, of the relay's connection or of a session, may take.
     pub handshake_deadline: Duration,
-    /// Bytes of one frame. Reached: a text to send is refused, a frame received ends the connection.
-    /// Default: the relay's own limit.
+    /// Bytes of one frame. Reached: a text to send is refused, a frame received ends the
+    /// connection. Default: the relay's own limit.
     pub frame_bytes_max: usize,
-    /// Texts that wait for a client's user. Reached: the socket is not read until some are taken. Ours.
+    /// Texts that wait for a client's user. Reached: the socket is not read until some are taken.
+    /// Ours.
     pub inbox_messages_max: usize,
     /// Bytes of text that wait for a client's user. Reached: as above. Ours.
     pub inbox_bytes_max: usize,

@@ -77,7 +77,8 @@ impl<To> Outbox<To> {
 
     /// Takes a text in. Calls `refused` for each that had to go, oldest first.
     ///
-    /// A text larger than the whole queue passes when nothing else waits: bounds are judged before adding.
+    /// A text larger than the whole queue passes when nothing else waits: bounds are judged before
+    /// adding.
     pub(crate) fn push(
         &mut self,
         item: Waiting<To>,

@@ -6,19 +6,20 @@ use crate::ids::SessionId;
 use crate::keys::PublicKey;
 
 /// ```text
-/// Fresh ──threshold, or the client's notice──▶ Pending ──new session──▶ Replaced ──confirmed, and late──▶ gone
+/// Fresh ──threshold, client's notice──▶ Pending ──new session──▶ Replaced ──used, late──▶ gone
 /// ```
 ///
-/// A replaced session sends no more but still receives: what the client had sent under the old key before it
-/// heard of the new one is not lost. It goes once the client has shown that it has the new key and stragglers
-/// had their time. Until then a client that missed the answer may ask again.
+/// A replaced session sends no more but still receives: what the client had sent under the old key
+/// before it heard of the new one is not lost. It goes once the client has shown that it has the
+/// new key and stragglers had their time. Until then a client that missed the answer may ask again.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Rotation {
     Fresh,
     Pending,
     Replaced {
         by: SessionId,
-        /// The client's key of the exchange that made the new session: the same one again is a replay.
+        /// The client's key of the exchange that made the new session: the same one again is a
+        /// replay.
         ephemeral: Box<PublicKey>,
         /// Set when the client has used the new session.
         gone_at: Option<Tick>,

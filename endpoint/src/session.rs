@@ -15,8 +15,8 @@ use crate::window::{OutOfWindow, Window};
 
 /// Messages one end may seal under one key.
 ///
-/// Both ends draw 96-bit nonces for one key, so the chance of a collision is about `n² / 2^97`; at twice
-/// this number it is 2^-47. Rotation comes long before. Reached: [`SealError::KeyWornOut`].
+/// Both ends draw 96-bit nonces for one key, so the chance of a collision is about `n² / 2^97`; at
+/// twice this number it is 2^-47. Rotation comes long before. Reached: [`SealError::KeyWornOut`].
 pub const MESSAGES_PER_KEY_MAX: u64 = 1 << 24;
 
 /// The key of one session. Wiped when dropped; no `Debug`.

@@ -10,7 +10,8 @@ pub const WINDOW: u64 = 1024;
 pub(crate) struct Window {
     /// Highest number marked; 0 before the first.
     highest: u64,
-    /// Bit `seq % WINDOW` tells whether `seq` was seen, for the last `WINDOW` numbers up to `highest`.
+    /// Bit `seq % WINDOW` tells whether `seq` was seen, for the last `WINDOW` numbers up to
+    /// `highest`.
     seen: [u64; WORDS],
 }
 
@@ -108,7 +109,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_window_is_a_set_with_two_bounds(steps in prop::collection::vec(-1100_i64..1100, 1..400)) {
+        fn the_window_is_a_set_with_two_bounds(
+            steps in prop::collection::vec(-1100_i64..1100, 1..400),
+        ) {
             let mut window = Window::new();
             let mut model = BTreeSet::from([0_u64]);
             for step in steps {

@@ -1,4 +1,5 @@
 //! Both ends over an in-memory pipe that can lose, repeat and reorder frames.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;

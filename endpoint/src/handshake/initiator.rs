@@ -48,7 +48,8 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Makes message 1. `ephemeral` is fresh for each call; `previous` names the session to replace.
+    /// Makes message 1. `ephemeral` is fresh for each call; `previous` names the session to
+    /// replace.
     ///
     /// Cost: two scalar multiplications.
     pub fn start<'a>(

@@ -1,8 +1,9 @@
 //! The key exchange, version 3: Noise IK and IKpsk2 over P-256 with this wire's differences.
 //!
 //! Two messages: [`Initiator::start`] makes the first, [`Responder::read`] takes it and
-//! [`Responder::respond`] makes the second, [`Initiator::finish`] takes that one. All of it is pure: keys
-//! and names are arguments. Why this is not the `snow` crate: `docs/adr/0003-noise-and-snow.md`.
+//! [`Responder::respond`] makes the second, [`Initiator::finish`] takes that one. All of it is
+//! pure: keys and names are arguments. Why this is not the `snow` crate:
+//! `docs/adr/0003-noise-and-snow.md`.
 
 mod initiator;
 mod responder;
@@ -84,8 +85,8 @@ pub enum HandshakeError {
     /// Not the profile asked for, or weaker than the daemon's policy.
     #[error("profile is not the one required")]
     Profile,
-    /// The answer names another daemon than the one asked for. The handshake itself would fail as well, were
-    /// it one.
+    /// The answer names another daemon than the one asked for. The handshake itself would fail as
+    /// well, were it one.
     #[error("answer names another daemon")]
     DaemonKey,
     /// A member is not base64url.
@@ -109,7 +110,8 @@ pub enum HandshakeError {
     /// `noise-ikpsk2` without a peer id, or with one nobody paired under.
     #[error("no pairing secret for the peer")]
     PairingUnknown,
-    /// The session to be replaced is not here, is of another profile, or nobody asked to replace it.
+    /// The session to be replaced is not here, is of another profile, or nobody asked to replace
+    /// it.
     #[error("no rotation is pending for that session")]
     NoRotation,
     /// No valid answer came in time.

@@ -26,7 +26,8 @@ pub struct Responder {
 impl Responder {
     /// Takes message 1. `required` is the weakest profile the daemon's policy lets pass.
     ///
-    /// Cost: two scalar multiplications. Errors: the name of the failed check; the peer is told nothing.
+    /// Cost: two scalar multiplications. Errors: the name of the failed check; the peer is told
+    /// nothing.
     pub fn read(
         statics: &KeyPair,
         required: Profile,

@@ -1,128 +1,30 @@
 //! Pairing over the relay, the daemon's side: an encrypted channel, an offer, one redemption.
 //!
-//! The relay carries both requests and can read neither. What a proof is worth and where secrets are kept is
-//! the business of [`PairingPeers`]; this file keeps channels, their bounds, and their one use.
+//! The relay carries both requests and can read neither. What a proof is worth and where secrets
+//! are kept is the business of [`PairingPeers`]; this file keeps channels, their bounds, and their
+//! one use.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+mod content;
+mod peers;
 
+pub(crate) use content::{offer_failed, redeem_failed};
+pub use peers::{Paired, PairingIdentity, PairingPeers, Redemption};
+
+use content::{Offer, OfferResponse, RedeemContent, open, redeemed, seal};
 use indexmap::IndexMap;
 use rand::CryptoRng;
 use relay_contract::Tick;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::Fault;
-use crate::aead::{self, Cipher, NONCE_BYTES};
-use crate::base64url;
-use crate::frame::{
-    self, PAIRING_OFFER_RESPONSE, PAIRING_REDEEM_RESPONSE, PairingOfferRequest,
-    PairingRedeemRequest, Sealed,
-};
+use crate::aead::{self, Cipher};
+use crate::frame::{self, PAIRING_OFFER_RESPONSE, PairingOfferRequest, PairingRedeemRequest};
 use crate::ids::hex_name;
-use crate::keys::{KeyPair, PairingSecret, PublicKey};
+use crate::keys::{KeyPair, PublicKey};
 use crate::limits::Limits;
 use crate::moment::Moment;
-
-/// What a daemon shows of itself in an offer. All of it is text the daemon's owner chooses.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PairingIdentity {
-    /// What clients pin.
-    pub trust_anchor: String,
-    /// Names the daemon's device.
-    pub daemon_device_id: String,
-    /// The key that signs for the device; not the key of the handshake.
-    pub daemon_public_key: String,
-}
-
-/// Who is paired, who may be, and what they share. Kept by the daemon's owner.
-pub trait PairingPeers: Send {
-    /// The secret shared with the peer of that name, for `noise-ikpsk2`.
-    fn secret(&self, peer_id: &str) -> Option<PairingSecret>;
-
-    /// What offers show. `None`: this daemon makes no offers.
-    fn identity(&self) -> Option<&PairingIdentity> {
-        None
-    }
-
-    /// Judges the client's proof and, if it holds, keeps the peer. `None` refuses.
-    ///
-    /// Secret and trust anchor were compared already; [`Redemption::signed_text`] is what the proof signs.
-    fn redeem(&mut self, _redemption: &Redemption<'_>) -> Option<Paired> {
-        None
-    }
-}
-
-/// Fixed secrets, no offers.
-impl PairingPeers for HashMap<String, PairingSecret> {
-    fn secret(&self, peer_id: &str) -> Option<PairingSecret> {
-        self.get(peer_id).cloned()
-    }
-}
-
-/// A client that knows the offer's secret and wants to be kept.
-pub struct Redemption<'a> {
-    /// The offer.
-    pub offer_id: &'a str,
-    /// What the client signs with, as it wrote it.
-    pub client_public_key: &'a str,
-    /// Its signature, as it wrote it.
-    pub client_proof: &'a str,
-    redeem_secret: &'a str,
-    identity: &'a PairingIdentity,
-}
-
-impl Redemption<'_> {
-    /// The text the client's proof is a signature of.
-    pub fn signed_text(&self) -> Zeroizing<String> {
-        Zeroizing::new(
-            [
-                "viewport-pair-redeem-v1",
-                self.offer_id,
-                self.redeem_secret,
-                &self.identity.trust_anchor,
-                self.client_public_key,
-            ]
-            .join("\n"),
-        )
-    }
-
-    /// The name the peer uses from now on: the hash of its key's text, in hex.
-    pub fn peer_id(&self) -> String {
-        use std::fmt::Write;
-        let mut name = String::new();
-        for byte in Sha256::digest(self.client_public_key) {
-            write!(name, "{byte:02x}").expect("writing to a String cannot fail");
-        }
-        name
-    }
-
-    /// The secret both sides derive for `noise-ikpsk2`.
-    pub fn pairing_secret(&self) -> PairingSecret {
-        let salt = [
-            SECRET_LABEL,
-            self.offer_id,
-            &self.identity.trust_anchor,
-            self.client_public_key.trim(),
-            self.identity.daemon_public_key.trim(),
-        ]
-        .join("\n");
-        let secret = self.redeem_secret.as_bytes();
-        let derived = aead::derive(&Sha256::digest(salt), secret, SECRET_LABEL.as_bytes());
-        PairingSecret::new(*derived)
-    }
-}
-
-/// A peer that was kept.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Paired {
-    /// Under which name its secret is found.
-    pub peer_id: String,
-    /// The device's signature over the redemption, in the form clients check; may be empty.
-    pub server_signature: String,
-}
 
 /// Why a pairing request failed. The client is told that it failed, not why.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, thiserror::Error)]
@@ -300,163 +202,9 @@ impl Channel {
     }
 }
 
-/// The answer to an offer request that failed.
-pub(crate) fn offer_failed(request_id: &str) -> String {
-    frame::write(
-        PAIRING_OFFER_RESPONSE,
-        &Failed::new(request_id, "PAIRING_OFFER_FAILED"),
-    )
-}
-
-/// The answer to a redemption that failed.
-pub(crate) fn redeem_failed(request_id: &str) -> String {
-    frame::write(
-        PAIRING_REDEEM_RESPONSE,
-        &Failed::new(request_id, "PAIRING_REDEEM_FAILED"),
-    )
-}
-
-fn redeemed(
-    request: &PairingRedeemRequest<'_>,
-    channel: &Channel,
-    identity: &PairingIdentity,
-    paired: Paired,
-) -> String {
-    let answer = RedeemResponse {
-        request_id: &request.request_id,
-        ok: true,
-        redeemed: Redeemed {
-            offer_id: &request.offer_id,
-            created_at: channel.created_ms,
-            expires_at: channel.expires_ms,
-            peer_id: &paired.peer_id,
-            daemon_device_id: &identity.daemon_device_id,
-            daemon_public_key: &identity.daemon_public_key,
-            relay_pairing_peer_id: &paired.peer_id,
-            server_signature: &paired.server_signature,
-        },
-    };
-    frame::write(PAIRING_REDEEM_RESPONSE, &answer)
-}
-
-fn seal(cipher: &Cipher, label: &str, text: &[u8], rng: &mut impl CryptoRng) -> Sealed<'static> {
-    let mut iv = [0; NONCE_BYTES];
-    rng.fill_bytes(&mut iv);
-    let mut bytes = text.to_vec();
-    let tag = cipher.seal(&iv, label.as_bytes(), &mut bytes);
-    Sealed {
-        enc_iv: Cow::Owned(base64url::encode(&iv)),
-        enc_tag: Cow::Owned(base64url::encode(&tag)),
-        enc_ciphertext: Cow::Owned(base64url::encode(&bytes)),
-    }
-}
-
-fn open(
-    cipher: &Cipher,
-    label: &str,
-    sealed: &Sealed<'_>,
-) -> Result<Zeroizing<Vec<u8>>, PairingError> {
-    let malformed = |_| PairingError::Malformed;
-    let iv = base64url::decode_array(&sealed.enc_iv).map_err(malformed)?;
-    let tag = base64url::decode_array(&sealed.enc_tag).map_err(malformed)?;
-    let mut bytes = Zeroizing::new(base64url::decode(&sealed.enc_ciphertext).map_err(malformed)?);
-    cipher
-        .open(&iv, label.as_bytes(), &mut bytes, &tag)
-        .map_err(|_| PairingError::NotAuthentic)?;
-    Ok(bytes)
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Offer<'a> {
-    offer_id: &'a str,
-    created_at: u64,
-    expires_at: u64,
-    redeem_secret: &'a str,
-    trust_anchor: &'a str,
-    daemon_device_id: &'a str,
-    daemon_public_key: &'a str,
-}
-
-impl<'a> Offer<'a> {
-    fn of(offer_id: &'a str, channel: &'a Channel, identity: &'a PairingIdentity) -> Self {
-        Self {
-            offer_id,
-            created_at: channel.created_ms,
-            expires_at: channel.expires_ms,
-            redeem_secret: &channel.redeem_secret,
-            trust_anchor: &identity.trust_anchor,
-            daemon_device_id: &identity.daemon_device_id,
-            daemon_public_key: &identity.daemon_public_key,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RedeemContent<'a> {
-    #[serde(borrow)]
-    redeem_secret: Cow<'a, str>,
-    #[serde(borrow)]
-    trust_anchor: Cow<'a, str>,
-    #[serde(borrow)]
-    client_public_key: Cow<'a, str>,
-    #[serde(borrow)]
-    client_proof: Cow<'a, str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct OfferResponse<'a> {
-    request_id: &'a str,
-    ok: bool,
-    daemon_channel_public_key: String,
-    #[serde(flatten)]
-    sealed: Sealed<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RedeemResponse<'a> {
-    request_id: &'a str,
-    ok: bool,
-    redeemed: Redeemed<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Redeemed<'a> {
-    offer_id: &'a str,
-    created_at: u64,
-    expires_at: u64,
-    peer_id: &'a str,
-    daemon_device_id: &'a str,
-    daemon_public_key: &'a str,
-    relay_pairing_peer_id: &'a str,
-    server_signature: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Failed<'a> {
-    request_id: &'a str,
-    ok: bool,
-    error_code: &'static str,
-}
-
-impl<'a> Failed<'a> {
-    fn new(request_id: &'a str, error_code: &'static str) -> Self {
-        Self {
-            request_id,
-            ok: false,
-            error_code,
-        }
-    }
-}
-
 const CHANNEL_LABEL: &[u8] = b"viewport-relay-pairing-channel-v1";
-const SECRET_LABEL: &str = "viewport-relay-policyc-pair-v1";
-/// How long an offer may be asked to stand; without a wish the longest, cut by [`Limits::pairing_ttl`].
+/// How long an offer may be asked to stand; without a wish the longest, cut by
+/// [`Limits::pairing_ttl`].
 const TTL_SECONDS: (u64, u64) = (30, 3600);
 /// Failed redemptions that close a channel.
 const FAILURES_MAX: u32 = 5;
@@ -464,6 +212,8 @@ const FAILURES_MAX: u32 = 5;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Sealed;
+    use crate::keys::PairingSecret;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use serde_json::{Value, json};
