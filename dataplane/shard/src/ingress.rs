@@ -217,11 +217,13 @@ impl<D: Driver> Shard<D> {
         let lazy = || Cow::Borrowed(text.as_bytes());
         let envelope = self.scanner.finish();
         let envelope = envelope.as_ref().map_err(|invalid| *invalid);
+        // Replacement may have made it longer than a message may be: the switchboard judges that.
         let message = Message {
             bytes: text.len(),
             envelope,
             text: &lazy,
         };
+        let from = self.table.id(key);
         self.board.handle(
             self.now,
             Input::Message { from, message },
