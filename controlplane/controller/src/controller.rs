@@ -1,30 +1,99 @@
 //! The actor that owns every decision of the control plane.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Command, Event, ShardId};
+use http::Uri;
+use relay_admission::Checker;
+use relay_contract::{
+    Command, ConnectionId, Counter, Counters, Event, LogEntry, ShardId, WorkerResponse,
+};
 use relay_link::Link;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::admin::Gate;
 use crate::clock::Clock;
-use crate::settings::Settings;
+use crate::decide::{Decider, LocalCheck};
+use crate::homes::{HomeTable, HomeTableError};
+use crate::journal::Journal;
+use crate::judge::{Answer, Judge};
+use crate::jwks::KeyKeeper;
+use crate::platform_http::{CallLimits, PlatformHttp};
+use crate::platform_tls::PlatformTlsError;
+use crate::queries::Queries;
+use crate::settings::{Admission, Settings};
+use crate::started::{node_started, relay_started};
+use crate::validate::{Validator, ValidatorError};
+use crate::worker::WorkerCalls;
 
 /// The control plane of one relay. One task runs it; nothing else writes its state.
 pub struct Controller {
-    settings: Arc<Settings>,
-    link: Link,
-    clock: Arc<dyn Clock>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) link: Link,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) judge: Judge,
+    pub(crate) journal: Journal,
+    pub(crate) gate: Gate,
+    pub(crate) queries: Queries,
+    /// What the control plane itself counts; the shards' counters are added when somebody asks.
+    pub(crate) counters: Counters,
+    pub(crate) decider: Arc<Decider>,
+    pub(crate) workers: Arc<WorkerCalls>,
+    /// The key set, where tokens are checked locally.
+    pub(crate) keys: Option<Arc<KeyKeeper>>,
+    /// Calls to the platform. Bounded by the judge's pending upgrades and by `worker_calls_max`.
+    pub(crate) jobs: JoinSet<Done>,
+    /// The job of each upgrade that waits, to end it when the upgrade is gone.
+    pub(crate) deciding: HashMap<ConnectionId, AbortHandle>,
+    pub(crate) worker_calls: usize,
+    notices: mpsc::Receiver<LogEntry>,
+    pub(crate) stopping: bool,
+}
+
+/// A job that is done.
+pub(crate) enum Done {
+    /// A token was checked.
+    Decided {
+        /// The upgrade that showed it.
+        connection: ConnectionId,
+        /// What it is worth.
+        answer: Answer,
+    },
+    /// A worker call came back.
+    Called {
+        /// The worker.
+        connection: ConnectionId,
+        /// Its answer.
+        response: Box<WorkerResponse>,
+    },
 }
 
 /// Why a controller cannot start. The operator's to mend; nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// There is no shard to control.
+    #[error("there are no shards")]
+    NoShards,
     /// Key checks were asked for without saying where the keys are.
     #[error("RELAY_ADMISSION={0} needs RELAY_JWKS_URL")]
     NoKeySet(&'static str),
+    /// The key set's URL is none that HTTP can call.
+    #[error("RELAY_JWKS_URL is no URL that can be called")]
+    KeySetUrl,
+    /// TLS towards the platform cannot be set up.
+    #[error(transparent)]
+    PlatformTls(#[from] PlatformTlsError),
+    /// Validate calls cannot be made.
+    #[error(transparent)]
+    Validator(#[from] ValidatorError),
+    /// The log's thread cannot be started.
+    #[error("the log cannot be started: {0}")]
+    Log(#[from] io::Error),
 }
 
 /// How a controller ended.
@@ -38,7 +107,7 @@ pub enum Ended {
 
 impl Controller {
     /// A controller that has not started yet. `log` receives one JSON line per event, on a thread of its
-    /// own; the program passes stdout.
+    /// own; the program passes stdout. Reads the TLS files of `settings`; opens no connection.
     ///
     /// # Errors
     /// [`StartError`].
@@ -46,16 +115,59 @@ impl Controller {
         settings: Settings,
         link: Link,
         clock: Arc<dyn Clock>,
-        _log: impl Write + Send + 'static,
+        log: impl Write + Send + 'static,
     ) -> Result<Self, StartError> {
-        if settings.jwks.is_none() && settings.admission != crate::Admission::Validate {
-            return Err(StartError::NoKeySet(settings.admission.name()));
+        let shard_count = link.shards.count();
+        let shards = u16::try_from(shard_count).unwrap_or(u16::MAX);
+        if shards == 0 {
+            return Err(StartError::NoShards);
         }
+        let platform = Arc::new(PlatformHttp::new(settings.platform_tls.clone())?);
+        let (notify, notices) = mpsc::channel(NOTICES_MAX);
+        let local = local_check(&settings, &platform, notify)?;
+        let keys = local.as_ref().map(|local| Arc::clone(&local.keys));
+        let decider = Decider {
+            admission: settings.admission,
+            local,
+            validator: Validator::new(&settings)?,
+            platform: Arc::clone(&platform),
+            clock: Arc::clone(&clock),
+        };
+        let workers = WorkerCalls {
+            platform,
+            origin: settings.platform.clone(),
+            limits: CallLimits {
+                timeout: settings.caps.worker_timeout,
+                response_bytes_max: settings.caps.worker_response_bytes_max,
+            },
+        };
         Ok(Self {
+            judge: Judge::new(settings.caps, shards),
+            journal: Journal::new(settings.log_entries_max, log)?,
+            gate: Gate::new(&settings.admin),
+            queries: Queries::new(shard_count),
+            counters: Counters::default(),
+            decider: Arc::new(decider),
+            workers: Arc::new(workers),
+            keys,
+            jobs: JoinSet::new(),
+            deciding: HashMap::new(),
+            worker_calls: 0,
+            notices,
+            stopping: false,
             settings: Arc::new(settings),
             link,
             clock,
         })
+    }
+
+    /// Moves workspaces to other shards than their hash says. A workspace with open connections moves
+    /// when they are gone.
+    ///
+    /// # Errors
+    /// [`HomeTableError`]; the table in force stays.
+    pub fn set_homes(&mut self, table: HomeTable) -> Result<(), HomeTableError> {
+        self.judge.set_homes(table)
     }
 
     /// Decides until `shutdown` completes, then stops the shards and waits for them, at most the drain
@@ -63,44 +175,154 @@ impl Controller {
     ///
     /// Needs a tokio runtime with time and I/O enabled.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
+        self.log(relay_started(&self.settings));
+        self.log(node_started(&self.settings, self.link.shards.count()));
+        let keeper = self.keys.clone().map(|keys| tokio::spawn(keys.keep()));
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
-        loop {
+        let mut ended = None;
+        while ended.is_none() {
             tokio::select! {
                 () = &mut shutdown => break,
-                event = self.link.events.next() => if event.is_none() { break },
+                turn = self.turn(&mut pulse) => ended = turn,
             }
         }
-        self.stop().await
+        let ended = match ended {
+            Some(ended) => ended,
+            None => self.stop(&mut pulse).await,
+        };
+        if let Some(keeper) = keeper {
+            keeper.abort();
+        }
+        self.journal.finish(FLUSH_PATIENCE);
+        ended
     }
 
-    async fn stop(&mut self) -> Ended {
-        let _started = self.clock.now();
+    /// Waits for something to do and does it. The end when every shard is gone.
+    ///
+    /// Dropping the future loses nothing: each wait is whole or has not happened.
+    async fn turn(&mut self, pulse: &mut Interval) -> Option<Ended> {
+        let has_backlog = self.link.shards.drain();
+        let needs_pulse = has_backlog || !self.queries.is_empty();
+        tokio::select! {
+            event = self.link.events.next() => {
+                let Some(event) = event else {
+                    return Some(Ended::Stopped);
+                };
+                self.on_event(event);
+                // More of what is there, but not for ever: jobs and shutdown have their turn too.
+                for _ in 1..EVENTS_PER_TURN {
+                    let Some(event) = self.link.events.try_next() else {
+                        break;
+                    };
+                    self.on_event(event);
+                }
+            }
+            Some(done) = self.jobs.join_next() => {
+                // An error is a job that was ended because its upgrade is gone.
+                if let Ok(done) = done {
+                    self.on_done(done);
+                }
+            }
+            Some(entry) = self.notices.recv() => self.log(entry),
+            _ = pulse.tick(), if needs_pulse => self.expire_queries(),
+        }
+        None
+    }
+
+    /// Tells every shard to stop and waits for them. Upgrades that wait are refused, those that come are
+    /// too; what shards log on their way out is recorded.
+    async fn stop(&mut self, pulse: &mut Interval) -> Ended {
+        self.stopping = true;
+        self.refuse_waiting();
         let deadline_ms = u64::try_from(self.settings.drain.as_millis()).unwrap_or(u64::MAX);
         let mut running: HashSet<ShardId> = self.link.shards.ids().collect();
         for shard in self.link.shards.ids() {
-            let sent = self
-                .link
-                .shards
-                .send_last(shard, Command::Stop { deadline_ms });
-            if sent.is_err() {
+            let stop = Command::Stop { deadline_ms };
+            if self.link.shards.send_last(shard, stop).is_err() {
+                // Its lane is closed or stuck: it cannot be told, so it is not waited for.
                 running.remove(&shard);
             }
         }
+        let patience = self.settings.drain + STOP_GRACE;
         let wait = async {
             while !running.is_empty() {
-                match self.link.events.next().await {
-                    Some(Event::Stopped { shard }) => drop(running.remove(&shard)),
-                    Some(_) => {}
-                    None => return,
+                tokio::select! {
+                    event = self.link.events.next() => match event {
+                        Some(Event::Stopped { shard }) => drop(running.remove(&shard)),
+                        Some(event) => self.on_event(event),
+                        None => return,
+                    },
+                    _ = pulse.tick() => {
+                        self.link.shards.drain();
+                        self.expire_queries();
+                    }
                 }
             }
         };
-        match tokio::time::timeout(self.settings.drain + STOP_GRACE, wait).await {
+        match tokio::time::timeout(patience, wait).await {
             Ok(()) => Ended::Stopped,
             Err(_) => Ended::DeadlinePassed,
         }
     }
+
+    /// Records an entry of this moment.
+    pub(crate) fn log(&mut self, entry: LogEntry) {
+        let now_ms = self.clock.unix_ms();
+        self.record(now_ms, entry);
+    }
+
+    /// Records an entry of that moment.
+    pub(crate) fn record(&mut self, unix_ms: i64, entry: LogEntry) {
+        if !self.journal.record(unix_ms, entry) {
+            self.counters.count(Counter::LogEntriesDropped);
+        }
+    }
+}
+
+/// What local checks need, where they are wanted.
+fn local_check(
+    settings: &Settings,
+    platform: &Arc<PlatformHttp>,
+    notices: mpsc::Sender<LogEntry>,
+) -> Result<Option<LocalCheck>, StartError> {
+    let jwks = match (settings.admission, &settings.jwks) {
+        (Admission::Validate, _) => return Ok(None),
+        (admission, None) => return Err(StartError::NoKeySet(admission.name())),
+        (_, Some(jwks)) => jwks,
+    };
+    let url: Uri = jwks
+        .url
+        .as_str()
+        .parse()
+        .map_err(|_| StartError::KeySetUrl)?;
+    let limits = CallLimits {
+        timeout: settings.internal_timeout,
+        response_bytes_max: settings.internal_response_bytes_max,
+    };
+    let keys = KeyKeeper::new(url, limits, Arc::clone(platform), notices);
+    Ok(Some(LocalCheck {
+        checker: Checker {
+            issuer: jwks.issuer.clone(),
+            audience: jwks.audience.clone(),
+            leeway_secs: u32::try_from(jwks.leeway.as_secs()).unwrap_or(u32::MAX),
+        },
+        keys: Arc::new(keys),
+    }))
 }
 
 /// What a shard may take beyond its deadline to end its thread.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What a reader of stdout may take for the last lines.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often backlogs are moved and questions expire, while there are any.
+const PULSE: Duration = Duration::from_millis(20);
+
+/// Events handled before jobs and shutdown have their turn.
+const EVENTS_PER_TURN: usize = 64;
+
+/// Entries of background work that wait to be logged. Reached: more of the same is lost.
+const NOTICES_MAX: usize = 64;

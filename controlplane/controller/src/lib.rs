@@ -2,16 +2,38 @@
 //! and keeps the log. It is off the frame path: shards ask and are told over bounded lanes.
 //!
 //! It does not move frames, and it keeps nothing on disk. Start with [`Controller`], the actor that owns
-//! all decisions; [`Settings`] is what the program fills for it.
+//! all decisions; [`Settings`] is what the program fills for it. The order of an upgrade's checks is in
+//! `judge.rs`, free of I/O; what each event leads to is in `events.rs`.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod clock;
 mod controller;
+mod date;
+mod decide;
+mod events;
+mod homes;
+mod journal;
+mod judge;
+mod jwks;
+mod ledger;
+mod metrics;
+mod platform_http;
+mod platform_tls;
+mod queries;
 mod settings;
+mod started;
+mod state;
+mod upgrade_window;
+mod validate;
+mod worker;
 
 pub use clock::{Clock, SystemClock};
 pub use controller::{Controller, Ended, StartError};
+pub use homes::{HomeTable, HomeTableError};
+pub use platform_tls::PlatformTlsError;
 pub use settings::{
     AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, PlatformTls,
     Settings, TlsFacts, Verify,
 };
+pub use validate::ValidatorError;

@@ -213,7 +213,7 @@ impl Default for Caps {
             pending_admissions_max: 1024,
             worker_calls_max: 256,
             worker_timeout: Duration::from_secs(30),
-            worker_response_bytes_max: 4 << 20,
+            worker_response_bytes_max: 1 << 20,
         }
     }
 }

@@ -1,0 +1,205 @@
+//! Who may read what the operator reads, and which paths there are.
+
+use relay_contract::{ControlRequest, Secret};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::settings::AdminAccess;
+
+/// Decides about requests for the operator's paths.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    enabled: bool,
+    /// Digest of the token, so that a comparison tells nothing about it, its length included.
+    token_sha256: Option<[u8; 32]>,
+}
+
+/// What a request may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Route {
+    /// `/ready`, for everybody.
+    Ready,
+    /// `/state`
+    State,
+    /// `/metrics`
+    Metrics,
+    /// `/node`
+    Node,
+    /// `/logs`, with ours (`?all=1`), without details (`?summary=1`).
+    Logs {
+        /// `?all=1`
+        all: bool,
+        /// `?summary=1`
+        summary: bool,
+    },
+}
+
+/// Why a request gets nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refused {
+    /// No such path, or one that shall look like it.
+    NotFound,
+    /// The token is missing or wrong.
+    Unauthorized,
+}
+
+impl Gate {
+    pub(crate) fn new(access: &AdminAccess) -> Self {
+        Self {
+            enabled: access.enabled,
+            token_sha256: access.token.as_ref().map(|token| digest(token.expose())),
+        }
+    }
+
+    /// What this request may have. With the operator's paths off they look like every path that does not
+    /// exist. Source: relay specification, section 2 and 0.
+    pub(crate) fn judge(&self, request: &ControlRequest) -> Result<Route, Refused> {
+        let query = request.query.as_deref();
+        let route = match &*request.path {
+            "/ready" => return Ok(Route::Ready),
+            "/state" => Route::State,
+            "/metrics" => Route::Metrics,
+            "/node" => Route::Node,
+            "/logs" => Route::Logs {
+                all: is_set(query, "all"),
+                summary: is_set(query, "summary"),
+            },
+            _ => return Err(Refused::NotFound),
+        };
+        if !self.enabled {
+            return Err(Refused::NotFound);
+        }
+        if !self.admits(shown_token(request)) {
+            return Err(Refused::Unauthorized);
+        }
+        Ok(route)
+    }
+
+    fn admits(&self, shown: Option<&str>) -> bool {
+        match (&self.token_sha256, shown) {
+            (Some(expected), Some(shown)) => digest(shown).ct_eq(expected).into(),
+            (None, _) | (_, None) => false,
+        }
+    }
+}
+
+/// The token a request shows. A Bearer header wins, even when it is wrong; another scheme does not count.
+fn shown_token(request: &ControlRequest) -> Option<&str> {
+    let bearer = request.authorization.as_ref().and_then(bearer);
+    bearer.or_else(|| Some(request.admin_token.as_ref()?.expose().trim()))
+}
+
+/// `/^Bearer\s+(.+)$/i`, trimmed.
+fn bearer(authorization: &Secret) -> Option<&str> {
+    let text = authorization.expose();
+    let (scheme, rest) = text.split_at_checked("Bearer".len())?;
+    let token = rest.trim();
+    let is_bearer = scheme.eq_ignore_ascii_case("Bearer") && rest.starts_with([' ', '\t']);
+    (is_bearer && !token.is_empty()).then_some(token)
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// Whether the query says `name=1`. The first mention counts.
+fn is_set(query: Option<&str>, name: &str) -> bool {
+    let pairs = query.unwrap_or_default().split('&');
+    let mut values = pairs.filter_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    values.next() == Some("1")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn gate(enabled: bool, token: Option<&str>) -> Gate {
+        Gate::new(&AdminAccess {
+            enabled,
+            token: token.map(Secret::from),
+        })
+    }
+
+    fn request(target: &str, bearer: Option<&str>, own: Option<&str>) -> ControlRequest {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.into())),
+            None => (target, None),
+        };
+        ControlRequest {
+            path: path.into(),
+            query,
+            authorization: bearer.map(Secret::from),
+            admin_token: own.map(Secret::from),
+            address: Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    fn judged(bearer: Option<&str>, own: Option<&str>) -> Result<Route, Refused> {
+        gate(true, Some("right")).judge(&request("/state", bearer, own))
+    }
+
+    #[test]
+    fn either_header_carries_the_token() {
+        assert_eq!(judged(Some("Bearer right"), None), Ok(Route::State));
+        assert_eq!(judged(Some("bEARER \t right "), None), Ok(Route::State));
+        assert_eq!(judged(None, Some(" right ")), Ok(Route::State));
+    }
+
+    #[test]
+    fn a_wrong_bearer_is_not_saved_by_the_other_header() {
+        assert_eq!(
+            judged(Some("Bearer bad"), Some("right")),
+            Err(Refused::Unauthorized)
+        );
+        assert_eq!(judged(Some("Basic bad"), Some("right")), Ok(Route::State));
+        assert_eq!(judged(Some("Bearer"), Some("right")), Ok(Route::State));
+    }
+
+    #[test]
+    fn nothing_or_something_else_is_unauthorized() {
+        for shown in [
+            None,
+            Some("Bearer "),
+            Some("Bearer righ"),
+            Some("Bearer right2"),
+            Some("é"),
+        ] {
+            assert_eq!(judged(shown, None), Err(Refused::Unauthorized), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_configured_token_nobody_gets_in() {
+        for shown in [None, Some("Bearer "), Some("Bearer x")] {
+            let judged = gate(true, None).judge(&request("/logs", shown, Some("")));
+            assert_eq!(judged, Err(Refused::Unauthorized));
+        }
+    }
+
+    #[test]
+    fn switched_off_it_looks_like_nothing() {
+        let gate = gate(false, Some("right"));
+        for path in ["/state", "/logs", "/metrics", "/node", "/other"] {
+            let judged = gate.judge(&request(path, Some("Bearer right"), None));
+            assert_eq!(judged, Err(Refused::NotFound), "{path}");
+        }
+        assert_eq!(gate.judge(&request("/ready", None, None)), Ok(Route::Ready));
+    }
+
+    #[test]
+    fn the_query_selects_logs() {
+        let gate = gate(true, Some("right"));
+        for (target, all, summary) in [
+            ("/logs", false, false),
+            ("/logs?summary=1", false, true),
+            ("/logs?x=2&all=1", true, false),
+            ("/logs?all=0&all=1", false, false),
+            ("/logs?all", false, false),
+        ] {
+            let judged = gate.judge(&request(target, Some("Bearer right"), None));
+            assert_eq!(judged, Ok(Route::Logs { all, summary }), "{target}");
+        }
+    }
+}

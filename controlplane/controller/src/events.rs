@@ -1,0 +1,317 @@
+//! What follows from each event and each finished job.
+
+use std::sync::Arc;
+
+use relay_contract::{
+    AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event, QueryId,
+    Refusal, ShardReport, Tick, WorkerRequest,
+};
+
+use crate::admin::{self, Route};
+use crate::controller::{Controller, Done};
+use crate::journal::Selection;
+use crate::judge::{Decision, Refused, Ruling};
+use crate::metrics::{self, Gauges, Info};
+use crate::queries::{Answered, Topic};
+use crate::settings::Admission;
+use crate::state::{self, NodeFacts};
+use crate::worker;
+
+impl Controller {
+    pub(crate) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::AdmissionAsked {
+                connection,
+                request,
+            } => self.on_admission_asked(connection, *request),
+            Event::Released { admission } => self.judge.release(admission),
+            Event::Abandoned { connection } => self.on_abandoned(connection),
+            Event::HttpAsked {
+                connection,
+                request,
+            } => self.on_http_asked(connection, &request),
+            Event::WorkerAsked {
+                connection,
+                request,
+            } => self.on_worker_asked(connection, *request),
+            Event::Logged { at, entry } => {
+                let unix_ms = self.unix_ms_of(at);
+                self.record(unix_ms, *entry);
+            }
+            Event::Reported { query, report } => self.on_reported(query, *report),
+            // Expected after `Stop` only, and awaited there.
+            Event::Stopped { .. } => {}
+        }
+    }
+
+    pub(crate) fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Decided { connection, answer } => {
+                self.deciding.remove(&connection);
+                match self.judge.answer(connection, answer) {
+                    Some(Ruling::Admit { grant, home }) => {
+                        let admission = grant.admission;
+                        let admit = Command::Admit {
+                            connection,
+                            grant,
+                            home,
+                        };
+                        self.counters.count(Counter::AdmissionOk);
+                        if !self.send(connection, admit) {
+                            self.judge.release(admission);
+                        }
+                    }
+                    Some(Ruling::Refuse(refused)) => self.refuse(connection, refused),
+                    None => {}
+                }
+            }
+            Done::Called {
+                connection,
+                response,
+            } => {
+                self.worker_calls -= 1;
+                self.send(
+                    connection,
+                    Command::WorkerReply {
+                        connection,
+                        response,
+                    },
+                );
+            }
+        }
+    }
+
+    fn on_admission_asked(&mut self, connection: ConnectionId, request: AdmissionRequest) {
+        if self.stopping {
+            return self.refuse(connection, Refused::unavailable());
+        }
+        match self.judge.ask(self.clock.now(), connection, request) {
+            Decision::Refuse(refused) => self.refuse(connection, refused),
+            Decision::Check { request, token } => {
+                let decider = Arc::clone(&self.decider);
+                let job = self.jobs.spawn(async move {
+                    let answer = decider.decide(&request, &token).await;
+                    Done::Decided { connection, answer }
+                });
+                self.deciding.insert(connection, job);
+            }
+        }
+    }
+
+    fn on_abandoned(&mut self, connection: ConnectionId) {
+        self.judge.abandon(connection);
+        if let Some(job) = self.deciding.remove(&connection) {
+            job.abort();
+        }
+    }
+
+    /// Refuses every upgrade that waits.
+    pub(crate) fn refuse_waiting(&mut self) {
+        let waiting: Vec<_> = self.deciding.keys().copied().collect();
+        for connection in waiting {
+            self.on_abandoned(connection);
+            self.refuse(connection, Refused::unavailable());
+        }
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, refused: Refused) {
+        let Refused {
+            refusal,
+            counter,
+            entry,
+        } = refused;
+        if let Some(counter) = counter {
+            self.counters.count(counter);
+        }
+        if let Some(entry) = entry {
+            self.log(entry);
+        }
+        self.send_refusal(connection, refusal);
+    }
+
+    fn send_refusal(&mut self, connection: ConnectionId, refusal: Refusal) {
+        self.send(
+            connection,
+            Command::Refuse {
+                connection,
+                refusal,
+            },
+        );
+    }
+
+    fn on_worker_asked(&mut self, connection: ConnectionId, request: WorkerRequest) {
+        if self.worker_calls >= self.settings.caps.worker_calls_max || self.stopping {
+            self.counters.count(Counter::WorkerCallsLimited);
+            let response = Box::new(worker::busy(request.request_id));
+            self.send(
+                connection,
+                Command::WorkerReply {
+                    connection,
+                    response,
+                },
+            );
+            return;
+        }
+        self.worker_calls += 1;
+        let workers = Arc::clone(&self.workers);
+        self.jobs.spawn(async move {
+            let response = Box::new(workers.call(request).await);
+            Done::Called {
+                connection,
+                response,
+            }
+        });
+    }
+
+    fn on_http_asked(&mut self, connection: ConnectionId, request: &ControlRequest) {
+        match self.gate.judge(request) {
+            Ok(Route::Ready) => self.respond_ready(connection),
+            Ok(Route::State) => self.question(connection, Topic::State),
+            Ok(Route::Metrics) => self.question(connection, Topic::Metrics),
+            Ok(Route::Node) => self.question(connection, Topic::Node),
+            Ok(Route::Logs { all, summary }) => {
+                let details = self.settings.health_verbose && !summary;
+                let body = self.journal.body(Selection { all, details });
+                self.respond(connection, 200, JSON, body);
+            }
+            Err(admin::Refused::NotFound) => self.respond(connection, 404, JSON, NOT_FOUND),
+            Err(admin::Refused::Unauthorized) => {
+                self.counters.count(Counter::AdminUnauthorized);
+                self.respond(connection, 401, JSON, UNAUTHORIZED);
+            }
+        }
+    }
+
+    fn respond_ready(&mut self, connection: ConnectionId) {
+        let (status, body) = if self.stopping {
+            (503, r#"{"ok":false,"reason":"DRAINING"}"#)
+        } else if self.settings.admission == Admission::Jwks && self.key_count().is_none() {
+            (503, r#"{"ok":false,"reason":"NO_KEYS"}"#)
+        } else {
+            (200, r#"{"ok":true}"#)
+        };
+        self.respond(connection, status, JSON, body);
+    }
+
+    /// Asks every shard, so that the answer is of this moment and no older sample.
+    fn question(&mut self, connection: ConnectionId, topic: Topic) {
+        let opened = self.queries.open(self.clock.now(), topic, connection);
+        let Some(query) = opened else {
+            return self.respond(connection, 503, JSON, UNAVAILABLE);
+        };
+        let scopes = topic == Topic::State;
+        // A shard that cannot be asked will not answer either: the question expires.
+        self.link
+            .shards
+            .broadcast(|| Command::Report { query, scopes });
+    }
+
+    fn on_reported(&mut self, query: QueryId, report: ShardReport) {
+        if let Some(answered) = self.queries.report(query, report) {
+            self.answer_question(&answered);
+        }
+    }
+
+    pub(crate) fn expire_queries(&mut self) {
+        for expired in self.queries.expire(self.clock.now()) {
+            self.answer_question(&expired);
+        }
+    }
+
+    fn answer_question(&mut self, answered: &Answered) {
+        let Some(reports) = &answered.reports else {
+            return self.respond(answered.asker, 503, JSON, UNAVAILABLE);
+        };
+        let (content_type, body) = match answered.topic {
+            Topic::State => {
+                let unix_ms = self.clock.unix_ms();
+                (JSON, state::state(&self.settings, reports, unix_ms))
+            }
+            Topic::Node => {
+                let facts = NodeFacts {
+                    key_count: self.key_count(),
+                    pending_admissions: self.judge.pending_count(),
+                    admitted_connections: self.judge.admitted_count(),
+                };
+                (JSON, state::node(&self.settings, reports, &facts))
+            }
+            Topic::Metrics => (PROMETHEUS, self.exposition(reports)),
+        };
+        self.respond(answered.asker, 200, content_type, body);
+    }
+
+    fn exposition(&self, reports: &[ShardReport]) -> String {
+        let mut counters = Counters::default();
+        counters.merge(&self.counters);
+        let mut gauges = Gauges {
+            admitted: count(self.judge.admitted_count()),
+            pending_admissions: count(self.judge.pending_count()),
+            worker_calls: count(self.worker_calls),
+            ..Gauges::default()
+        };
+        for report in reports {
+            counters.merge(&report.counters);
+            gauges.connections += report.connection_count;
+            gauges.workspaces += report.scope_count;
+        }
+        let info = Info {
+            version: self.settings.version,
+            driver: self.settings.driver,
+            shards: self.link.shards.count(),
+            relay_id: &self.settings.relay_id,
+        };
+        metrics::exposition(&counters, &gauges, &info)
+    }
+
+    fn key_count(&self) -> Option<usize> {
+        let keys = self.keys.as_ref()?.current()?;
+        Some(keys.len())
+    }
+
+    fn respond(
+        &mut self,
+        connection: ConnectionId,
+        status: u16,
+        content_type: &'static str,
+        body: impl Into<String>,
+    ) {
+        let body = body.into().into_bytes().into_boxed_slice();
+        self.send(
+            connection,
+            Command::Respond {
+                connection,
+                status,
+                content_type,
+                body,
+            },
+        );
+    }
+
+    /// Sends a connection's shard a command. When it does not leave, the connection's own deadline ends
+    /// its wait; whether it left.
+    fn send(&mut self, connection: ConnectionId, command: Command) -> bool {
+        self.link.shards.send(connection.shard, command).is_ok()
+    }
+
+    /// The date of a shard's tick. A clock that does not fit ours (another machine's) is not believed: then
+    /// it is the moment of arrival.
+    fn unix_ms_of(&self, at: Tick) -> i64 {
+        let age = self.clock.now().since(at).as_millis();
+        let age_ms = i64::try_from(age).ok().filter(|&ms| ms <= LOG_AGE_MS_MAX);
+        self.clock.unix_ms() - age_ms.unwrap_or(0)
+    }
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+/// How late an entry may be. Lanes are milliseconds long; a minute is another clock.
+const LOG_AGE_MS_MAX: i64 = 60_000;
+
+const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const NOT_FOUND: &str = r#"{"ok":false,"reason":"NOT_FOUND"}"#;
+const UNAUTHORIZED: &str = r#"{"ok":false,"reason":"ADMIN_UNAUTHORIZED"}"#;
+const UNAVAILABLE: &str = r#"{"ok":false,"reason":"UNAVAILABLE"}"#;

@@ -1,0 +1,552 @@
+//! Who is let in: the order of all checks of an upgrade, and what each outcome costs.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use relay_admission::Denial;
+use relay_contract::{
+    AdmissionId, AdmissionRequest, Claims, ConnectionId, Counter, Grant, Level, LogEntry,
+    Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest,
+};
+
+use crate::homes::{HomeTable, HomeTableError, Homes};
+use crate::ledger::{Cap, Ledger, Scope, Seat};
+use crate::settings::Caps;
+use crate::upgrade_window::UpgradeWindow;
+
+/// Judges upgrades. Knows no platform, no clock and no socket: it is asked, says what to find out, is told
+/// the answer, and rules.
+///
+/// ```text
+///        refused (attempts, total, address, form, scope, too many waiting)
+///   ask ─┤
+///        └▶ pending ──answer──▶ admitted (total, address, scope once more) ──release──▶ gone
+///               │ abandon              └▶ refused
+///               └▶ gone
+/// ```
+#[derive(Debug)]
+pub(crate) struct Judge {
+    window: UpgradeWindow,
+    ledger: Ledger,
+    homes: Homes,
+    pending: HashMap<ConnectionId, Pending>,
+    pending_max: usize,
+}
+
+/// An upgrade whose token is being checked.
+#[derive(Debug)]
+struct Pending {
+    request: UpgradeRequest,
+    address: IpAddr,
+}
+
+/// What an upgrade gets at once.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// No.
+    Refuse(Refused),
+    /// Find out what the token is worth, then [`Judge::answer`].
+    Check {
+        /// What is asked for.
+        request: UpgradeRequest,
+        /// The token shown.
+        token: Secret,
+    },
+}
+
+/// What checking a token found.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It is good for these claims.
+    Claims(Claims),
+    /// It is not good, or finding out failed.
+    Denied(Denial),
+    /// The relay could not ask.
+    Unavailable,
+}
+
+/// What a checked upgrade gets.
+#[derive(Debug)]
+pub(crate) enum Ruling {
+    /// Yes, and where.
+    Admit {
+        /// The leave to open.
+        grant: Box<Grant>,
+        /// The workspace's home.
+        home: ShardId,
+    },
+    /// No.
+    Refuse(Refused),
+}
+
+/// A refusal with what it leaves behind.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// What the peer is told.
+    pub(crate) refusal: Refusal,
+    /// What is counted.
+    pub(crate) counter: Option<Counter>,
+    /// What is logged.
+    pub(crate) entry: Option<LogEntry>,
+}
+
+impl Judge {
+    pub(crate) fn new(caps: Caps, shard_count: u16) -> Self {
+        Self {
+            window: UpgradeWindow::new(caps.upgrades_per_minute, caps.upgrade_addresses_max),
+            ledger: Ledger::new(caps),
+            homes: Homes::new(shard_count),
+            pending: HashMap::new(),
+            pending_max: caps.pending_admissions_max,
+        }
+    }
+
+    /// Puts a newer table of homes in force. Connections that are open stay where they are, and their
+    /// workspace with them.
+    pub(crate) fn set_homes(&mut self, table: HomeTable) -> Result<(), HomeTableError> {
+        self.homes.replace(table)
+    }
+
+    /// Judges a new upgrade in the reference's order: attempts, total, address, form, scope.
+    ///
+    /// Source: relay specification, section 3.
+    pub(crate) fn ask(
+        &mut self,
+        now: Tick,
+        connection: ConnectionId,
+        request: AdmissionRequest,
+    ) -> Decision {
+        let AdmissionRequest { address, preflight } = request;
+        if !self.window.allow(now, address) {
+            return Decision::Refuse(Refused::counted(
+                Refusal::TooManyRequests,
+                Counter::UpgradeRateLimited,
+            ));
+        }
+        if let Err(cap) = self.ledger.check(address) {
+            return Decision::Refuse(Refused::by(cap));
+        }
+        let (request, token) = match preflight {
+            Preflight::Ask { request, token } => (request, token),
+            Preflight::UnparsableUrl => return Decision::Refuse(Refused::unparsable()),
+            Preflight::OtherPath => return Decision::Refuse(Refused::silent(Refusal::Drop)),
+            Preflight::InvalidQuery => {
+                return Decision::Refuse(Refused::counted(
+                    Refusal::BadRequest,
+                    Counter::UpgradeInvalidQuery,
+                ));
+            }
+            Preflight::MissingToken => {
+                return Decision::Refuse(Refused::counted(
+                    Refusal::Unauthorized,
+                    Counter::UpgradeMissingAuth,
+                ));
+            }
+        };
+        if request.role == Role::Client
+            && let Err(cap) = self.ledger.check_scope(&requested_scope(&request))
+        {
+            return Decision::Refuse(Refused::by(cap));
+        }
+        if self.pending.len() >= self.pending_max {
+            return Decision::Refuse(Refused::unavailable());
+        }
+        let pending = Pending {
+            request: request.clone(),
+            address,
+        };
+        self.pending.insert(connection, pending);
+        Decision::Check { request, token }
+    }
+
+    /// Rules on a checked upgrade. The caps are judged once more, because others were admitted meanwhile,
+    /// and a client's scope by the target its claims name. `None` when the upgrade is gone.
+    pub(crate) fn answer(&mut self, connection: ConnectionId, answer: Answer) -> Option<Ruling> {
+        let Pending { request, address } = self.pending.remove(&connection)?;
+        let claims = match answer {
+            Answer::Claims(claims) => claims,
+            Answer::Denied(denial) => {
+                let refused = Refused::denied(&request, address, denial);
+                return Some(Ruling::Refuse(refused.about(connection)));
+            }
+            Answer::Unavailable => return Some(Ruling::Refuse(Refused::unavailable())),
+        };
+        let seat = Seat {
+            role: request.role,
+            scope: effective_scope(&request, &claims),
+            address,
+        };
+        let home = self.homes.home_of(&request.workspace_id);
+        Some(match self.ledger.reserve(seat, home) {
+            Ok((admission, home)) => Ruling::Admit {
+                grant: Box::new(Grant {
+                    admission,
+                    request,
+                    claims,
+                    address,
+                }),
+                home,
+            },
+            Err(cap) => Ruling::Refuse(Refused::by(cap)),
+        })
+    }
+
+    /// Forgets an upgrade that is gone before its answer.
+    pub(crate) fn abandon(&mut self, connection: ConnectionId) {
+        self.pending.remove(&connection);
+    }
+
+    /// Gives an ended connection's seat back.
+    pub(crate) fn release(&mut self, admission: AdmissionId) {
+        self.ledger.release(admission);
+    }
+
+    /// Admitted connections, workers too.
+    pub(crate) fn admitted_count(&self) -> usize {
+        self.ledger.len()
+    }
+
+    /// Upgrades whose token is being checked.
+    pub(crate) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+}
+
+impl Refused {
+    fn silent(refusal: Refusal) -> Self {
+        Self {
+            refusal,
+            counter: None,
+            entry: None,
+        }
+    }
+
+    fn counted(refusal: Refusal, counter: Counter) -> Self {
+        Self {
+            counter: Some(counter),
+            ..Self::silent(refusal)
+        }
+    }
+
+    /// The relay could not ask; the one refusal a peer should retry soon.
+    pub(crate) fn unavailable() -> Self {
+        let refusal = Refusal::Unavailable {
+            retry_after_secs: RETRY_AFTER_SECS,
+        };
+        Self::counted(refusal, Counter::AdmissionUnavailable)
+    }
+
+    fn unparsable() -> Self {
+        let entry = LogEntry::new(Level::Error, "upgrade_error").with("error", "Invalid URL");
+        Self {
+            entry: Some(entry),
+            ..Self::counted(Refusal::Drop, Counter::UpgradeErrors)
+        }
+    }
+
+    fn by(cap: Cap) -> Self {
+        match cap {
+            Cap::Total => Self::counted(Refusal::Full, Counter::UpgradeRejectedTotalConnections),
+            Cap::Address => Self::counted(
+                Refusal::TooManyRequests,
+                Counter::UpgradeRejectedIpConnections,
+            ),
+            Cap::Scope => Self::counted(
+                Refusal::TooManyRequests,
+                Counter::UpgradeRejectedWorkspaceClients,
+            ),
+        }
+    }
+
+    fn denied(request: &UpgradeRequest, address: IpAddr, denial: Denial) -> Self {
+        let entry = LogEntry::new(Level::Warn, "admission_denied")
+            .with("role", request.role.name())
+            .with("workspaceId", request.workspace_id.as_str().to_owned())
+            .with("reason", denial.reason)
+            .with("status", i64::from(denial.status))
+            .with("ip", address.to_string());
+        Self {
+            entry: Some(entry),
+            ..Self::counted(Refusal::Unauthorized, Counter::AdmissionDenied)
+        }
+    }
+
+    fn about(mut self, connection: ConnectionId) -> Self {
+        self.entry = self.entry.map(|entry| entry.about(connection));
+        self
+    }
+}
+
+fn requested_scope(request: &UpgradeRequest) -> Scope {
+    Scope {
+        workspace_id: request.workspace_id.clone(),
+        target_id: request.target_id.clone(),
+    }
+}
+
+/// The scope a client will be in: its claim's target, else the one requested.
+fn effective_scope(request: &UpgradeRequest, claims: &Claims) -> Scope {
+    let claimed = claims.runtime_target_id.as_deref().map(trim_js);
+    let claimed = claimed.filter(|target| !target.is_empty());
+    Scope {
+        workspace_id: request.workspace_id.clone(),
+        target_id: claimed
+            .map(Into::into)
+            .or_else(|| request.target_id.clone()),
+    }
+}
+
+/// `String.prototype.trim`, as the switchboard trims the same claim.
+fn trim_js(text: &str) -> &str {
+    text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
+}
+
+/// When a peer that found no room may come back: validations take milliseconds, so a queue that was full
+/// is not full for long.
+const RETRY_AFTER_SECS: u16 = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn judge(caps: Caps) -> Judge {
+        Judge::new(caps, 2)
+    }
+
+    fn connection(slot: u32) -> ConnectionId {
+        ConnectionId {
+            slot,
+            ..ConnectionId::default()
+        }
+    }
+
+    fn upgrade(role: Role, target: Option<&str>) -> AdmissionRequest {
+        let request = UpgradeRequest {
+            role,
+            workspace_id: "ws1".into(),
+            target_id: target.map(Into::into),
+        };
+        with(Preflight::Ask {
+            request,
+            token: Secret::from("token-0123456789"),
+        })
+    }
+
+    fn with(preflight: Preflight) -> AdmissionRequest {
+        AdmissionRequest {
+            address: ADDRESS,
+            preflight,
+        }
+    }
+
+    fn client() -> AdmissionRequest {
+        upgrade(Role::Client, Some("rt1"))
+    }
+
+    fn claims(target: Option<&str>) -> Answer {
+        Answer::Claims(Claims {
+            workspace_id: Some("ws1".into()),
+            runtime_target_id: target.map(Into::into),
+            ..Claims::default()
+        })
+    }
+
+    #[track_caller]
+    fn asked(judge: &mut Judge, slot: u32, request: AdmissionRequest) {
+        let decision = judge.ask(Tick(0), connection(slot), request);
+        assert!(matches!(decision, Decision::Check { .. }), "{decision:?}");
+    }
+
+    #[track_caller]
+    fn refused(judge: &mut Judge, request: AdmissionRequest) -> (Refusal, Option<Counter>) {
+        match judge.ask(Tick(0), connection(99), request) {
+            Decision::Refuse(refused) => (refused.refusal, refused.counter),
+            Decision::Check { .. } => panic!("not refused"),
+        }
+    }
+
+    #[track_caller]
+    fn admitted(judge: &mut Judge, slot: u32, answer: Answer) -> AdmissionId {
+        match judge.answer(connection(slot), answer) {
+            Some(Ruling::Admit { grant, .. }) => grant.admission,
+            other => panic!("not admitted: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn form_is_judged_after_attempts_and_caps() {
+        let mut judge = judge(Caps {
+            connections_max: 1,
+            upgrades_per_minute: 3,
+            ..Caps::default()
+        });
+        assert_eq!(
+            refused(&mut judge, with(Preflight::OtherPath)),
+            (Refusal::Drop, None)
+        );
+        asked(&mut judge, 1, upgrade(Role::Daemon, Some("rt1")));
+        admitted(&mut judge, 1, claims(Some("rt1")));
+        assert_eq!(
+            refused(&mut judge, with(Preflight::OtherPath)),
+            (
+                Refusal::Full,
+                Some(Counter::UpgradeRejectedTotalConnections)
+            )
+        );
+        assert_eq!(
+            refused(&mut judge, with(Preflight::OtherPath)),
+            (Refusal::TooManyRequests, Some(Counter::UpgradeRateLimited))
+        );
+    }
+
+    #[test]
+    fn each_malformed_upgrade_has_its_refusal() {
+        let mut judge = judge(Caps::default());
+        for (preflight, refusal, counter) in [
+            (
+                Preflight::UnparsableUrl,
+                Refusal::Drop,
+                Some(Counter::UpgradeErrors),
+            ),
+            (
+                Preflight::InvalidQuery,
+                Refusal::BadRequest,
+                Some(Counter::UpgradeInvalidQuery),
+            ),
+            (
+                Preflight::MissingToken,
+                Refusal::Unauthorized,
+                Some(Counter::UpgradeMissingAuth),
+            ),
+        ] {
+            assert_eq!(refused(&mut judge, with(preflight)), (refusal, counter));
+        }
+        assert_eq!(judge.pending_count(), 0);
+    }
+
+    #[test]
+    fn concurrent_upgrades_cannot_exceed_a_cap() {
+        let mut judge = judge(Caps {
+            connections_per_address_max: 1,
+            ..Caps::default()
+        });
+        asked(&mut judge, 1, client());
+        asked(&mut judge, 2, client());
+        admitted(&mut judge, 1, claims(Some("rt1")));
+        let ruling = judge.answer(connection(2), claims(Some("rt1")));
+        let Some(Ruling::Refuse(refused)) = ruling else {
+            panic!("{ruling:?}");
+        };
+        assert_eq!(refused.refusal, Refusal::TooManyRequests);
+        assert_eq!(refused.counter, Some(Counter::UpgradeRejectedIpConnections));
+    }
+
+    #[test]
+    fn leaving_the_target_out_does_not_evade_the_scope_cap() {
+        let mut judge = judge(Caps {
+            clients_per_scope_max: 1,
+            ..Caps::default()
+        });
+        asked(&mut judge, 1, client());
+        admitted(&mut judge, 1, claims(Some("rt1")));
+        asked(&mut judge, 2, upgrade(Role::Client, None));
+        let ruling = judge.answer(connection(2), claims(Some(" rt1\u{feff}")));
+        let Some(Ruling::Refuse(refused)) = ruling else {
+            panic!("{ruling:?}");
+        };
+        assert_eq!(
+            refused.counter,
+            Some(Counter::UpgradeRejectedWorkspaceClients)
+        );
+    }
+
+    #[test]
+    fn a_full_scope_refuses_before_the_platform_is_asked() {
+        let mut judge = judge(Caps {
+            clients_per_scope_max: 1,
+            ..Caps::default()
+        });
+        asked(&mut judge, 1, client());
+        admitted(&mut judge, 1, claims(Some("rt1")));
+        assert_eq!(
+            refused(&mut judge, client()),
+            (
+                Refusal::TooManyRequests,
+                Some(Counter::UpgradeRejectedWorkspaceClients)
+            )
+        );
+        asked(&mut judge, 3, upgrade(Role::Daemon, Some("rt1")));
+    }
+
+    #[test]
+    fn waiting_upgrades_are_bounded() {
+        let mut judge = judge(Caps {
+            pending_admissions_max: 1,
+            ..Caps::default()
+        });
+        asked(&mut judge, 1, client());
+        let (refusal, counter) = refused(&mut judge, client());
+        assert!(matches!(refusal, Refusal::Unavailable { .. }));
+        assert_eq!(counter, Some(Counter::AdmissionUnavailable));
+        judge.abandon(connection(1));
+        asked(&mut judge, 2, client());
+    }
+
+    #[test]
+    fn an_answer_for_an_abandoned_upgrade_changes_nothing() {
+        let mut judge = judge(Caps::default());
+        asked(&mut judge, 1, client());
+        judge.abandon(connection(1));
+        assert!(judge.answer(connection(1), claims(None)).is_none());
+        assert_eq!(judge.admitted_count(), 0);
+    }
+
+    #[test]
+    fn a_denial_is_logged_without_the_token() {
+        let mut judge = judge(Caps::default());
+        asked(&mut judge, 1, client());
+        let answer = Answer::Denied(Denial::new("TOKEN_REVOKED", 403));
+        let Some(Ruling::Refuse(refused)) = judge.answer(connection(1), answer) else {
+            panic!("admitted");
+        };
+        let entry = refused.entry.unwrap();
+        let keys: Vec<_> = entry.details.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, ["role", "workspaceId", "reason", "status", "ip"]);
+        assert!(!format!("{entry:?}").contains("token-0123456789"));
+        assert_eq!(refused.refusal, Refusal::Unauthorized);
+    }
+
+    #[test]
+    fn a_released_connection_frees_its_seat() {
+        let mut judge = judge(Caps {
+            connections_per_address_max: 1,
+            ..Caps::default()
+        });
+        asked(&mut judge, 1, client());
+        let admission = admitted(&mut judge, 1, claims(Some("rt1")));
+        judge.release(admission);
+        asked(&mut judge, 2, client());
+    }
+
+    #[test]
+    fn one_workspace_has_one_home_whatever_its_table_says_later() {
+        let mut judge = judge(Caps::default());
+        asked(&mut judge, 1, client());
+        let Some(Ruling::Admit { home, .. }) = judge.answer(connection(1), claims(None)) else {
+            panic!("refused");
+        };
+        let elsewhere = ShardId(1 - home.0);
+        let table = HomeTable {
+            version: 1,
+            overrides: [("ws1".into(), elsewhere)].into(),
+        };
+        judge.set_homes(table).unwrap();
+        asked(&mut judge, 2, client());
+        let ruling = judge.answer(connection(2), claims(None));
+        assert!(matches!(ruling, Some(Ruling::Admit { home: at, .. }) if at == home));
+    }
+}

@@ -1,0 +1,171 @@
+//! Calls to the platform: one connection pool, one deadline, one byte limit.
+
+use std::error::Error;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::platform_tls::{self, PlatformTlsError, Stamp};
+use crate::settings::PlatformTls;
+
+/// Speaks HTTP/1.1 with the platform. Redirects are not followed: what is behind one was not named by the
+/// operator. Nothing is retried, except a request that a kept-alive connection never took.
+#[derive(Debug)]
+pub(crate) struct PlatformHttp {
+    tls: PlatformTls,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    stamp: Stamp,
+    client: Pool,
+}
+
+type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// What one call may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallLimits {
+    /// From the first byte of the connection to the last of the answer, however it drips.
+    pub(crate) timeout: Duration,
+    /// Bytes of the answer's body.
+    pub(crate) response_bytes_max: usize,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct PlatformAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no whole answer. Upstream's fault; a later call may succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The deadline passed.
+    #[error("no whole answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The body is longer than allowed.
+    #[error("the answer is longer than {0} bytes")]
+    TooLarge(usize),
+    /// Connecting, TLS or HTTP failed, or the answer was cut.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl PlatformHttp {
+    /// Reads the TLS files and opens nothing yet.
+    ///
+    /// # Errors
+    /// [`PlatformTlsError`].
+    pub(crate) fn new(tls: PlatformTls) -> Result<Self, PlatformTlsError> {
+        let stamp = platform_tls::stamp(&tls);
+        let client = pool(&tls)?;
+        Ok(Self {
+            tls,
+            current: Mutex::new(Current { stamp, client }),
+        })
+    }
+
+    /// Makes one call. Dropping the future closes its connection.
+    ///
+    /// # Errors
+    /// [`CallError`]; any status is an answer.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Full<Bytes>>,
+        limits: CallLimits,
+    ) -> Result<PlatformAnswer, CallError> {
+        let client = self.client();
+        let exchange = async {
+            let response = client.request(request).await;
+            read(response.map_err(|error| failed(&error))?, limits).await
+        };
+        match tokio::time::timeout(limits.timeout, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Timeout(limits.timeout)),
+        }
+    }
+
+    /// The pool, made anew when the client certificate changed. Files that cannot be used (half written,
+    /// say) leave the pool as it is; the next call looks again.
+    fn client(&self) -> Pool {
+        // The lock is held for two assignments at most; a panic between them cannot leave half a value.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = platform_tls::stamp(&self.tls);
+        if stamp != current.stamp
+            && let Ok(client) = pool(&self.tls)
+        {
+            *current = Current { stamp, client };
+        }
+        current.client.clone()
+    }
+}
+
+async fn read(
+    response: Response<Incoming>,
+    limits: CallLimits,
+) -> Result<PlatformAnswer, CallError> {
+    let bytes_max = limits.response_bytes_max;
+    let (head, body) = response.into_parts();
+    let announced = body.size_hint().lower();
+    if announced > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
+        return Err(CallError::TooLarge(bytes_max));
+    }
+    match Limited::new(body, bytes_max).collect().await {
+        Ok(body) => Ok(PlatformAnswer {
+            status: head.status,
+            headers: head.headers,
+            body: body.to_bytes(),
+        }),
+        Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge(bytes_max)),
+        Err(error) => Err(failed(error.as_ref())),
+    }
+}
+
+/// An error with all its causes. They name hosts and system errors, never what was sent.
+fn failed(error: &(dyn Error + 'static)) -> CallError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    CallError::Failed(text)
+}
+
+fn pool(tls: &PlatformTls) -> Result<Pool, PlatformTlsError> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(platform_tls::config(tls)?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(POOL_IDLE_MAX)
+        .pool_timer(TokioTimer::new())
+        .build(connector))
+}
+
+/// Shorter than every deadline that matters, longer than a lost SYN.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Below the 5 s after which Node servers close a quiet connection, so that we seldom meet one closing.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Quiet connections kept per host. Protects the platform's descriptors after a burst.
+const POOL_IDLE_MAX: usize = 32;
