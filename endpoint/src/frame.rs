@@ -79,7 +79,7 @@ pub struct KeyExchangeResponse<'a> {
     /// SEC1 point, base64url.
     #[serde(borrow)]
     pub daemon_ephemeral_public_key: Cow<'a, str>,
-    /// The encrypted [`Metadata`] and its tag, base64url.
+    /// The encrypted session id and epoch as JSON, and their tag, base64url.
     #[serde(borrow)]
     pub encrypted_metadata: Cow<'a, str>,
     /// The new session.
