@@ -1,11 +1,14 @@
 //! What forwarding costs the thread of a driver, without any protocol.
 //!
-//! `cargo run --release -p relay-driver --example passthrough -- <uring|epoll> [pairs] [depth] [bytes] [seconds]`
+//! ```text
+//! cargo run --release -p relay-driver --example passthrough -- \
+//!     <uring|epoll> [pairs] [depth] [bytes] [seconds]
+//! ```
 //!
-//! Half of the connections write messages, each pass-through goes to the other half, which answers in
-//! the same way. The driver's thread only joins a connection to its partner: bytes are sent from the
-//! buffers they were received into, what a full socket leaves over is copied. CPU time is that of the
-//! driver's thread alone; the load comes from a thread of its own.
+//! Half of the connections write messages, each pass-through goes to the other half, which answers
+//! in the same way. The driver's thread only joins a connection to its partner: bytes are sent from
+//! the buffers they were received into, what a full socket leaves over is copied. CPU time is that
+//! of the driver's thread alone; the load comes from a thread of its own.
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on ends")]
 
 use std::collections::VecDeque;

@@ -7,8 +7,8 @@ use crate::message::Message;
 
 /// Up to [`Batch::CHUNKS_MAX`] chunks that leave in one send, in order.
 ///
-/// Shape: always boxed, because the kernel reads from its inline chunks and its message while the send
-/// is in flight; the box does not move. Cost: reused over and over, it allocates nothing.
+/// Shape: always boxed, because the kernel reads from its inline chunks and its message while the
+/// send is in flight; the box does not move. Cost: reused over and over, it allocates nothing.
 pub struct Batch {
     chunks: Vec<Chunk>,
     bytes: usize,

@@ -15,7 +15,8 @@ pub enum Completion<S> {
         /// The other end.
         peer: SocketAddr,
     },
-    /// Accepting failed for a reason of ours, mostly a lack of descriptors; it goes on after a pause.
+    /// Accepting failed for a reason of ours, mostly a lack of descriptors; it goes on after a
+    /// pause.
     AcceptFailed(io::Error),
     /// Bytes arrived.
     Received {

@@ -1,11 +1,11 @@
 //! How large a driver is.
 
-/// The sizes of one driver. Memory: `buffer_count` × `buffer_bytes`, plus about 32 bytes per connection
-/// slot in use.
+/// The sizes of one driver. Memory: `buffer_count` × `buffer_bytes`, plus about 32 bytes per
+/// connection slot in use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
-    /// Receive buffers of the pool, 1 to 32768. All of them are working set, because the kernel takes
-    /// them in turn; 1 to 4 MiB in total measured best.
+    /// Receive buffers of the pool, 1 to 32768. All of them are working set, because the kernel
+    /// takes them in turn; 1 to 4 MiB in total measured best.
     pub buffer_count: u16,
     /// Bytes of one receive buffer: the most that one receive brings.
     pub buffer_bytes: u32,

@@ -12,8 +12,8 @@ use crate::{Batch, Completion, DriverStats};
 /// Names one connection. The caller chooses both parts: `slot` is its index into its own table, and
 /// `generation` tells the users of one slot apart.
 ///
-/// A slot is free again only after its [`Completion::Closed`], or after [`Driver::release`] gave the
-/// socket away.
+/// A slot is free again only after its [`Completion::Closed`], or after [`Driver::release`] gave
+/// the socket away.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Key {
     /// Index into the caller's table; below [`Key::SLOT_MAX`].
@@ -68,17 +68,18 @@ impl DriverError {
 ///
 /// Operations are queued and take effect in [`turn`](Self::turn), in order per connection. One that
 /// names a key this driver does not know, or one that is closing, is ignored: a shard may act on a
-/// completion of the same turn that a later one makes obsolete. Nothing here is a future, so nothing
-/// can be dropped while the kernel still uses its memory.
+/// completion of the same turn that a later one makes obsolete. Nothing here is a future, so
+/// nothing can be dropped while the kernel still uses its memory.
 ///
-/// A socket enters as a *guest* by [`adopt`](Self::adopt), on a plain descriptor, so that it can move
-/// to another driver as long as it is not admitted. [`settle`](Self::settle) makes it a *resident*.
+/// A socket enters as a *guest* by [`adopt`](Self::adopt), on a plain descriptor, so that it can
+/// move to another driver as long as it is not admitted. [`settle`](Self::settle) makes it a
+/// *resident*.
 pub trait Driver {
     /// What a socket is to this driver: a descriptor, or its simulation.
     type Socket: Send + 'static;
 
-    /// Accepts from `listener` until [`stop_listening`](Self::stop_listening). Accepting pauses for a
-    /// moment after [`Completion::AcceptFailed`].
+    /// Accepts from `listener` until [`stop_listening`](Self::stop_listening). Accepting pauses for
+    /// a moment after [`Completion::AcceptFailed`].
     ///
     /// # Errors
     /// When there is a listener already, or this one cannot be watched; it is closed then.
@@ -104,8 +105,8 @@ pub trait Driver {
     /// receive is in flight.
     fn receive_once(&mut self, key: Key);
 
-    /// Asks for [`Completion::Received`] again and again until [`Completion::ReceiveEnded`]. Ignored
-    /// while another receive is in flight.
+    /// Asks for [`Completion::Received`] again and again until [`Completion::ReceiveEnded`].
+    /// Ignored while another receive is in flight.
     ///
     /// When all buffers are leased the connection waits for one, without any completion;
     /// [`DriverStats::receive_starved`] counts it.
@@ -125,8 +126,9 @@ pub trait Driver {
     /// Ends our side of the stream (FIN) once the send in flight is done. No completion follows.
     fn shutdown(&mut self, key: Key);
 
-    /// Cancels what is in flight and closes. [`Completion::Closed`] follows, after every other
-    /// completion of that key; no [`Completion::Received`] follows any more.
+    /// Cancels what is in flight and closes; of a send that was queued before, what the socket
+    /// takes at once still goes out. [`Completion::Closed`] follows, after every other completion
+    /// of that key; no [`Completion::Received`] follows any more.
     fn close(&mut self, key: Key);
 
     /// Hands everything queued to the kernel and waits for completions: until `timeout` has passed,

@@ -1,8 +1,9 @@
-//! The fallback, for hosts without io_uring: plain system calls told apart by epoll. Safe code only.
+//! The fallback, for hosts without io_uring: plain system calls told apart by epoll. Safe code
+//! only.
 //!
 //! Edge-triggered: a socket is registered once, and what epoll said last is remembered until a call
-//! comes back empty-handed. A connection with something to do waits in a queue for its next try; each
-//! gets one receive per turn, so that a loud one cannot keep the others waiting.
+//! comes back empty-handed. A connection with something to do waits in a queue for its next try;
+//! each gets one receive per turn, so that a loud one cannot keep the others waiting.
 
 mod connection;
 
@@ -441,8 +442,8 @@ impl Driver for Epoll {
         completions.append(&mut self.pending);
         self.work(self.completions_max, completions);
         let done = completions.len() - before;
-        // What was done already is worth handing out at once, but only every other time: epoll has to
-        // be asked for news now and then.
+        // What was done already is worth handing out at once, but only every other time: epoll has
+        // to be asked for news now and then.
         self.unpolled = done > 0 && !self.unpolled;
         if !self.unpolled {
             let patience = if done > 0 {

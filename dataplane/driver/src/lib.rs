@@ -1,11 +1,11 @@
 //! The only room that talks to the kernel.
 //!
-//! A shard owns one [`Driver`]: it queues operations, takes a turn, and gets [`Completion`]s as plain
-//! values. Received bytes come as a [`Lease`] on a buffer of the driver's [`BufferPool`]; what is sent
-//! goes out as a [`Batch`] of [`Chunk`]s, which may point into the same buffers.
+//! A shard owns one [`Driver`]: it queues operations, takes a turn, and gets [`Completion`]s as
+//! plain values. Received bytes come as a [`Lease`] on a buffer of the driver's [`BufferPool`];
+//! what is sent goes out as a [`Batch`] of [`Chunk`]s, which may point into the same buffers.
 //!
-//! There is no future and no waker here, no protocol, and no decision about connections. `unsafe` is
-//! denied except in the modules that say why they need it. Start with [`Driver`].
+//! There is no future and no waker here, no protocol, and no decision about connections. `unsafe`
+//! is denied except in the modules that say why they need it. Start with [`Driver`].
 #![deny(unsafe_code)]
 
 mod accept;

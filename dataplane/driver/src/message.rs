@@ -16,7 +16,8 @@ pub(crate) struct Message {
 impl Message {
     /// Points the message at `chunks` and returns the header.
     ///
-    /// The caller keeps the chunks and the message in place until the kernel is done with the header.
+    /// The caller keeps the chunks and the message in place until the kernel is done with the
+    /// header.
     pub(crate) fn fill(&mut self, chunks: &[Chunk]) -> *const libc::msghdr {
         self.pieces.clear();
         self.pieces.extend(chunks.iter().map(|chunk| {
@@ -35,7 +36,8 @@ impl Message {
 impl Default for Message {
     fn default() -> Self {
         // SAFETY: a msghdr is integers and raw pointers, for which all zeroes is a valid value: no
-        // name, no pieces, no control data. It has private padding on some systems, hence no literal.
+        // name, no pieces, no control data. It has private padding on some systems, hence no
+        // literal.
         let header = unsafe { std::mem::zeroed() };
         Self {
             header,

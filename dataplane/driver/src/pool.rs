@@ -1,9 +1,9 @@
 //! The buffers bytes are received into, and the handles on parts of them.
 //!
-//! Safe code will not do: the kernel fills these buffers behind the compiler's back, and one buffer is
-//! cut into parts that are mutable and shared at the same time. The module keeps two promises. Every
-//! byte belongs to at most one [`Lease`], or to any number of [`Slice`]s and no lease. And a buffer is
-//! in the kernel's hands only while no handle on it exists.
+//! Safe code will not do: the kernel fills these buffers behind the compiler's back, and one buffer
+//! is cut into parts that are mutable and shared at the same time. The module keeps two promises.
+//! Every byte belongs to at most one [`Lease`], or to any number of [`Slice`]s and no lease. And a
+//! buffer is in the kernel's hands only while no handle on it exists.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -13,10 +13,11 @@ use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-/// A fixed number of equal buffers in one piece of memory. A clone is another handle on the same pool.
+/// A fixed number of equal buffers in one piece of memory. A clone is another handle on the same
+/// pool.
 ///
-/// Shape: one page-aligned region, never moved, zeroed once. Reference counts are plain integers, so
-/// neither the pool nor any handle leaves its thread.
+/// Shape: one page-aligned region, never moved, zeroed once. Reference counts are plain integers,
+/// so neither the pool nor any handle leaves its thread.
 #[derive(Clone)]
 pub struct BufferPool {
     pool: Rc<Pool>,
@@ -45,8 +46,8 @@ struct Pool {
     buffer_bytes: usize,
     /// Handles per buffer.
     references: Box<[Cell<u32>]>,
-    /// Buffers without handles that the driver has not taken back yet. Never grows: it was made with
-    /// room for all.
+    /// Buffers without handles that the driver has not taken back yet. Never grows: it was made
+    /// with room for all.
     returned: RefCell<Vec<u16>>,
     in_use: Cell<usize>,
 }
@@ -122,7 +123,8 @@ impl BufferPool {
         !self.pool.returned.borrow().is_empty()
     }
 
-    /// The first handle on a buffer that was taken; the kernel is done with it and wrote `len` bytes.
+    /// The first handle on a buffer that was taken; the kernel is done with it and wrote `len`
+    /// bytes.
     ///
     /// # Panics
     /// When the buffer has handles, or `len` is more than it holds: the kernel and we disagree then
@@ -252,9 +254,9 @@ impl Region {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: the bytes are initialised (zeroed once) and inside the pool's memory, which lives as
-        // long as `pool`. Nobody writes them while `self` is borrowed: the kernel has no buffer with
-        // references, and a lease that could write shares no byte with another region.
+        // SAFETY: the bytes are initialised (zeroed once) and inside the pool's memory, which lives
+        // as long as `pool`. Nobody writes them while `self` is borrowed: the kernel has no buffer
+        // with references, and a lease that could write shares no byte with another region.
         unsafe { std::slice::from_raw_parts(self.address().as_ptr(), self.len as usize) }
     }
 }
@@ -290,8 +292,9 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: allocated in `BufferPool::new` with this layout; no region is left, as each holds an
-        // `Rc` of the pool, and a driver lets go of the kernel's buffers before it drops its own.
+        // SAFETY: allocated in `BufferPool::new` with this layout; no region is left, as each holds
+        // an `Rc` of the pool, and a driver lets go of the kernel's buffers before it drops its
+        // own.
         unsafe { dealloc(self.memory.as_ptr(), self.layout) }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::Key;
 
-/// What a driver keeps per connection, found by its key. A key of an earlier generation finds nothing.
+/// What a driver keeps per connection, found by its key. A key of an earlier generation finds
+/// nothing.
 ///
 /// Shape: indexed by slot; grows to the highest slot used and stays there.
 pub(crate) struct Table<C> {

@@ -1,8 +1,9 @@
 //! The driver that stands on io_uring. Linux 6.1, found out by trying.
 //!
-//! One ring per driver, one system call per turn. Guests are plain descriptors; residents live in the
-//! ring's own table. Received bytes land in one ring of provided buffers that all connections share:
-//! finding it empty is normal under load, and such a receive is armed again when buffers return.
+//! One ring per driver, one system call per turn. Guests are plain descriptors; residents live in
+//! the ring's own table. Received bytes land in one ring of provided buffers that all connections
+//! share: finding it empty is normal under load, and such a receive is armed again when buffers
+//! return.
 
 mod buffers;
 mod complete;
@@ -474,8 +475,8 @@ fn send_batch(
     token: Token,
 ) {
     if let [chunk] = batch.chunks() {
-        // SAFETY: the batch stays boxed and untouched in its connection until the completion of this
-        // send, or is leaked.
+        // SAFETY: the batch stays boxed and untouched in its connection until the completion of
+        // this send, or is leaked.
         unsafe { ring.send(target, chunk.as_bytes(), flags, token) };
     } else {
         let header = batch.fill_message();

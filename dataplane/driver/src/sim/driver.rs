@@ -267,14 +267,18 @@ impl Driver for SimDriver {
     }
 
     fn settle(&mut self, key: Key) -> Result<(), TableFull> {
-        if self.stats.residents >= u64::from(self.residents_max) {
-            return Err(TableFull);
+        let full = self.stats.residents >= u64::from(self.residents_max);
+        match self.connection(key) {
+            Some(connection) if !connection.resident => {
+                if full {
+                    return Err(TableFull);
+                }
+                connection.resident = true;
+                self.stats.residents += 1;
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        if let Some(connection) = self.connection(key) {
-            connection.resident = true;
-            self.stats.residents += 1;
-        }
-        Ok(())
     }
 
     fn release(&mut self, key: Key) -> Option<Socket> {
@@ -347,26 +351,35 @@ impl Driver for SimDriver {
         if self.connection(key).is_none() {
             return;
         }
-        let Some(connection) = self.connections.remove(&key.slot) else {
+        let Some(mut connection) = self.connections.remove(&key.slot) else {
             return;
         };
         self.stats.connections -= 1;
         self.stats.residents -= u64::from(connection.resident);
-        self.world
-            .net
-            .borrow_mut()
-            .close_shard_side(connection.socket.index);
+        let mut net = self.world.net.borrow_mut();
+        let index = connection.socket.index;
+        // A real kernel meets the queued send before the close: what the socket takes at once goes
+        // out.
+        let outcome = connection
+            .send
+            .as_mut()
+            .and_then(|send| step(send, index, &mut net, &mut self.stats));
+        net.close_shard_side(index);
         if connection.receive != Receive::Idle {
             self.ready.push(Completion::ReceiveEnded {
                 key,
                 end: End::Cancelled,
             });
         }
-        if let Some(send) = connection.send {
-            let outcome = Err(SendError::Cancelled);
+        if let Some(Send { batch, sent, .. }) = connection.send {
+            let cancelled = match sent {
+                0 => Err(SendError::Cancelled),
+                sent => Ok(sent),
+            };
+            let outcome = outcome.unwrap_or(cancelled);
             self.ready.push(Completion::Sent {
                 key,
-                batch: send.batch,
+                batch,
                 outcome,
             });
         }

@@ -13,8 +13,8 @@ use crate::{BufferPool, Lease};
 
 /// A provided-buffer ring over a whole pool. Source: io_uring_register_buf_ring(3); Linux 5.19.
 ///
-/// Buffers wait in the pool when their last handle goes; [`publish`](Self::publish) gives them to the
-/// kernel, which takes them in the order published.
+/// Buffers wait in the pool when their last handle goes; [`publish`](Self::publish) gives them to
+/// the kernel, which takes them in the order published.
 pub(super) struct BufferRing {
     entries: NonNull<BufRingEntry>,
     layout: Layout,
@@ -72,9 +72,9 @@ impl BufferRing {
             let index = self.tail & (self.entry_count - 1);
             // SAFETY: the index is masked to the number of entries.
             let entry = unsafe { self.entries.add(usize::from(index)) };
-            // SAFETY: zeroed memory is a valid entry. The kernel reads entries before the tail only,
-            // and this one is behind it: there are no more buffers than entries, so the ring cannot
-            // be full while one of them is outside.
+            // SAFETY: zeroed memory is a valid entry. The kernel reads entries before the tail
+            // only, and this one is behind it: there are no more buffers than entries, so the ring
+            // cannot be full while one of them is outside.
             let entry = unsafe { &mut *entry.as_ptr() };
             entry.set_addr(self.pool.address(id));
             entry.set_len(self.pool.buffer_bytes() as u32);
@@ -84,8 +84,9 @@ impl BufferRing {
         }
         // SAFETY: `entries` is the base of the ring and its first entry is initialised.
         let tail = unsafe { BufRingEntry::tail(self.entries.as_ptr()) };
-        // SAFETY: the tail is aligned, lives as long as the ring's memory, and everybody who touches
-        // it while the ring is registered does so atomically: setters of an entry leave it alone.
+        // SAFETY: the tail is aligned, lives as long as the ring's memory, and everybody who
+        // touches it while the ring is registered does so atomically: setters of an entry leave it
+        // alone.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         // Release: the kernel sees the entries before the tail that covers them.
         tail.store(self.tail, Ordering::Release);
@@ -104,8 +105,8 @@ impl BufferRing {
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout. The kernel keeps its own reference on the pages
-        // until the ring is gone, and takes no buffer without an operation in flight.
+        // SAFETY: allocated in `new` with this layout. The kernel keeps its own reference on the
+        // pages until the ring is gone, and takes no buffer without an operation in flight.
         unsafe { dealloc(self.entries.as_ptr().cast(), self.layout) }
     }
 }

@@ -72,8 +72,8 @@ impl Ring {
         submitter
             .register_files_sparse(table_len)
             .map_err(DriverError::setup("register the descriptor table"))?;
-        // SAFETY: the address is that of `entry_count` entries; the caller drops the buffers after the
-        // ring, or not at all.
+        // SAFETY: the address is that of `entry_count` entries; the caller drops the buffers after
+        // the ring, or not at all.
         unsafe {
             submitter.register_buf_ring_with_flags(
                 buffers.address(),
@@ -178,8 +178,8 @@ impl Ring {
         self.queue(opcode::Close::new(Fixed(index)).build(), token);
     }
 
-    /// Cancels the operation with this token, if it is still there. Found by its hash: cancelling by
-    /// descriptor would look at every operation of the ring.
+    /// Cancels the operation with this token, if it is still there. Found by its hash: cancelling
+    /// by descriptor would look at every operation of the ring.
     pub(super) fn cancel(&mut self, token: Token) {
         let cancel = Token::new(Kind::Cancel, token.key);
         self.queue(opcode::AsyncCancel::new(token.encode()).build(), cancel);
@@ -229,8 +229,8 @@ impl Ring {
         !(self.backlog.is_empty() && self.io.submission().is_empty())
     }
 
-    /// Cancels everything and waits until the kernel is done with all memory it was given; whether it
-    /// is. Completions are thrown away; sockets among them are closed.
+    /// Cancels everything and waits until the kernel is done with all memory it was given; whether
+    /// it is. Completions are thrown away; sockets among them are closed.
     pub(super) fn quiesce(&mut self) -> bool {
         self.queue(
             opcode::AsyncCancel2::new(CancelBuilder::any()).build(),
@@ -261,7 +261,8 @@ impl Ring {
         if self.backlog.is_empty() && self.push(&entry) {
             return;
         }
-        // The queue is full before the turn ends: submit early. What it says shows at the next enter.
+        // The queue is full before the turn ends: submit early. What it says shows at the next
+        // enter.
         let _ = self.call_enter(0, 0, None);
         self.backlog.push_back(entry);
         self.refill();
@@ -301,8 +302,8 @@ impl Ring {
                 .as_ref()
                 .map_or(0, |time| (&raw const *time).expose_provenance() as u64),
         };
-        // SAFETY: io_uring_enter(2) with an extended argument, which outlives the call together with
-        // the time it points to. What was queued is valid by the contract of `push`.
+        // SAFETY: io_uring_enter(2) with an extended argument, which outlives the call together
+        // with the time it points to. What was queued is valid by the contract of `push`.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -346,7 +347,8 @@ fn register_ring(descriptor: RawFd) -> Option<u32> {
 }
 
 fn call_register(descriptor: RawFd, operation: u8, update: &mut RingUpdate) -> bool {
-    // SAFETY: io_uring_register(2) with one update, which the kernel reads and writes during the call.
+    // SAFETY: io_uring_register(2) with one update, which the kernel reads and writes during the
+    // call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_io_uring_register,

@@ -1,5 +1,5 @@
-//! What both drivers of a real kernel do, over loopback. Each claim is checked with each driver; the
-//! ring's are skipped, with the reason on stderr, only where the probe finds no usable ring.
+//! What both drivers of a real kernel do, over loopback. Each claim is checked with each driver;
+//! the ring's are skipped, with the reason on stderr, only where the probe finds no usable ring.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod crowd;

@@ -1,0 +1,58 @@
+//! Running out of descriptors. A process of its own, because the limit is the process's.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use relay_driver::{Choice, Completion, Config, Driver, Uring, open};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[test]
+fn accepting_pauses_without_descriptors_and_goes_on_with_them() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(128),
+            maximum,
+        },
+    )
+    .unwrap();
+    accepts_again(Choice::Epoll);
+    match Uring::probe() {
+        Ok(()) => accepts_again(Choice::Uring),
+        Err(unsupported) => eprintln!("skipped: {unsupported}"),
+    }
+}
+
+fn accepts_again(choice: Choice) {
+    let mut driver = open(choice, &Config::default()).unwrap().driver;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    driver.listen(listener.try_clone().unwrap().into()).unwrap();
+    let peer = TcpStream::connect(address).unwrap();
+    let hoard: Vec<_> = std::iter::from_fn(|| listener.try_clone().ok()).collect();
+
+    let mut completions = Vec::new();
+    while completions.is_empty() {
+        driver.turn(None, &mut completions).unwrap();
+    }
+    assert!(
+        matches!(completions[..], [Completion::AcceptFailed(_)]),
+        "{completions:?}"
+    );
+    completions.clear();
+    for _ in 0..100 {
+        driver.turn(Some(Duration::ZERO), &mut completions).unwrap();
+    }
+    assert_eq!(driver.stats().accept_failed, 1, "it pauses");
+
+    drop(hoard);
+    while completions.is_empty() {
+        driver.turn(None, &mut completions).unwrap();
+    }
+    let [Completion::Accepted { peer: from, .. }] = completions[..] else {
+        panic!("{completions:?}")
+    };
+    assert_eq!(from, peer.local_addr().unwrap());
+}
