@@ -24,8 +24,8 @@ impl<R: Ring + ?Sized> Ring for Arc<R> {
 /// A "sleeping" flag and the ringer to use when it is set; shared by all lanes into one thread.
 ///
 /// The thread that owns it, before it sleeps: [`rest`](Self::rest), look at every lane once more,
-/// sleep; and [`rise`](Self::rise) when it is awake. Everybody else, after making something visible to
-/// it: [`notify`](Self::notify).
+/// sleep; and [`rise`](Self::rise) when it is awake. Everybody else, after making something visible
+/// to it: [`notify`](Self::notify).
 pub struct Bell {
     sleeping: AtomicBool,
     ringer: Box<dyn Ring>,
@@ -44,8 +44,8 @@ impl Bell {
     /// before it sleeps: whoever pushed before the announcement saw no reason to ring.
     pub fn rest(&self) {
         self.sleeping.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `notify`. Of the two fences one comes first: either the owner's next
-        // look at its lanes sees the push, or the pusher's look at the flag sees it set.
+        // Pairs with the fence in `notify`. Of the two fences one comes first: either the owner's
+        // next look at its lanes sees the push, or the pusher's look at the flag sees it set.
         fence(Ordering::SeqCst);
     }
 

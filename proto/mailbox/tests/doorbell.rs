@@ -3,8 +3,8 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p relay-mailbox --test doorbell --release`
 //!
 //! The lane is modelled by one atomic without ordering of its own, so that the proof rests on the
-//! bell's fences alone; the doorbell by a counter under a mutex, as an eventfd is one. A wake-up that
-//! gets lost leaves the sleeper waiting for ever, which loom reports as a deadlock.
+//! bell's fences alone; the doorbell by a counter under a mutex, as an eventfd is one. A wake-up
+//! that gets lost leaves the sleeper waiting for ever, which loom reports as a deadlock.
 #![cfg(loom)]
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
