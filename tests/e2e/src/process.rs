@@ -1,0 +1,129 @@
+//! The relay program as a child process.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running relay. Killed when dropped.
+pub struct Relay {
+    child: Child,
+    port: u16,
+    lines: mpsc::Receiver<String>,
+}
+
+/// How long a relay may take to start or to say something expected.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Relay {
+    /// Starts `relay serve` on a free port of loopback with these variables, and waits until it listens.
+    pub fn serve(variables: &[(&str, &str)]) -> Result<Self> {
+        let port = free_port()?;
+        let mut child = command(&["serve"])?
+            .env("HOST", "127.0.0.1")
+            .env("PORT", port.to_string())
+            .env("RELAY_MODE", "dev")
+            .env("RELAY_ENABLE_ADMIN_HTTP", "1")
+            .env("RELAY_ADMIN_TOKEN", Self::ADMIN_TOKEN)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .context("the relay does not start")?;
+        let stdout = child.stdout.take().context("a piped child has an output")?;
+        let mut relay = Self {
+            child,
+            port,
+            lines: lines_of(stdout),
+        };
+        relay.wait_for("[relay] listening")?;
+        Ok(relay)
+    }
+
+    /// Bearer token of the admin endpoints.
+    pub const ADMIN_TOKEN: &str = "end-to-end-admin-token";
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its WebSocket endpoint.
+    pub fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}/ws", self.port)
+    }
+
+    /// Waits for a line on stdout that contains this text.
+    pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE);
+            let line = line.with_context(|| format!("no line with {text:?} on stdout"))?;
+            if line.contains(text) {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Asks it to stop and waits for its end.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        let id = i32::try_from(self.child.id())?;
+        let pid = Pid::from_raw(id).context("a child has an id")?;
+        kill_process(pid, Signal::TERM)?;
+        self.child.wait().context("waiting for the relay")
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// Runs the program to its end with these arguments and variables.
+pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+    let output = command(arguments)?.envs(variables.iter().copied()).output();
+    output.context("the relay does not start")
+}
+
+/// The program with an environment of its own: a path, a home, and what the caller's says of the relay.
+fn command(arguments: &[&str]) -> Result<Command> {
+    let Some(program) = std::env::var_os("RELAY_BIN") else {
+        bail!("RELAY_BIN does not name the relay program, for example target/release/relay");
+    };
+    let own = |name: &OsString| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with("RELAY_") && name != "RELAY_BIN")
+    };
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| own(name) || name == "PATH"))
+        .env("HOME", "/nonexistent");
+    Ok(command)
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| anyhow!("no port: {error}"))?;
+    Ok(listener.local_addr()?.port())
+}
+
+fn lines_of(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
