@@ -1,0 +1,93 @@
+//! Inputs worth starting from, one list per target. Two bytes in front say where the target cuts.
+
+/// Request heads and bodies.
+pub fn request() -> Vec<Vec<u8>> {
+    [
+        "GET /ws?role=client&workspaceId=ws1&runtimeTargetId=rt1 HTTP/1.1\r\nHost: x\r\n\
+         Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer 1234567890\r\n\
+         Sec-WebSocket-Protocol: viewport.v1, auth.1234567890\r\n\r\n",
+        "POST /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5;x=y\r\nabcde\r\n0\r\nT: v\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcdef",
+        "GET // HTTP/1.1\r\nHost: a b[\r\n\r\n",
+        "GET http://[::1]:80/ws?token=%zz+ HTTP/1.0\r\n\r\n",
+    ]
+    .map(|text| with_cut(text.as_bytes()))
+    .into()
+}
+
+/// Byte streams after the upgrade.
+pub fn frames() -> Vec<Vec<u8>> {
+    let text = envelope().swap_remove(0).split_off(2);
+    let (left, right) = text.split_at(40);
+    [
+        frame(0x81, &text),
+        [frame(0x01, left), frame(0x89, b"ping"), frame(0x80, right)].concat(),
+        [
+            frame(0x82, b"\xff\xc3"),
+            frame(0x8a, b""),
+            frame(0x88, b"\x03\xe8bye"),
+        ]
+        .concat(),
+        frame(0x81, &b"A".repeat(300)),
+        frame(0x81, &"é€😀".repeat(40).into_bytes()),
+        frame(0x88, b"\x03\xed"),
+    ]
+    .map(|stream| with_cut(&stream))
+    .into()
+}
+
+/// Texts of frames.
+pub fn envelope() -> Vec<Vec<u8>> {
+    [
+        r#"{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"s","epoch":1,"seq":1e0,"iv":"aXY","tag":"dGFn","ciphertext":"Y2lwaGVy"}"#,
+        r#"{"type":"relay_key_exchange_init","version":3,"profile":"noise-ikpsk2","requestId":"r","clientEphemeralPublicKey":"A","encryptedClientStatic":"B","pairingPeerId":"p"}"#,
+        r#"{"type":"relay_key_exchange_response","version":2,"profile":"noise-ik","requestId":"r","daemonNonce":"D","sessionId":"s","epoch":1.5,"proof":"G"}"#,
+        r#"{"type":"relay_key_update_required","sessionId":"\ud83d\ude00\ud800","nextEpoch":-1.5E+3}"#,
+        r#"{"type":"relay_pairing_offer_request","requestId":"p","clientChannelPublicKey":"K","ttlSeconds":30}"#,
+        r#"{"type":"viewport.worker_transport.request/v1","requestId":"w","method":"POST","path":"/api/runtime/workspaces/x","headers":{"Accept":"a\n"},"body":"b"}"#,
+        r#"{"type":"viewport.session_events.subscribe/v1","channel":"agent-session:s1","afterSequence":7}"#,
+        r#"{"type":"viewport.session_viewer_presence/v1","channel":"agent-session:s1","action":"joined","userId":"u"}"#,
+        r#"{"schema":"viewport.session_event_relay_frame/v1","channel":"agent-session:s1","event":{"a":[1,{"b":null}]}}"#,
+        r#" { "a" : [ true , false , null , -0.0e-0 ] , "\u0061" : "\"\\\/\b\f\n\r\t" } "#,
+    ]
+    .map(|text| with_cut(text.as_bytes()))
+    .into()
+}
+
+/// Lists of proxies and forwarded addresses.
+pub fn proxies() -> Vec<Vec<u8>> {
+    [
+        "10.0.0.0/8,::1, 2001:db8::/32,::ffff:1.2.3.0/120",
+        "1.2.3.4:80,[::1]:443",
+        "x/33",
+    ]
+    .map(|text| with_cut(text.as_bytes()))
+    .into()
+}
+
+fn with_cut(input: &[u8]) -> Vec<u8> {
+    [&(input.len() as u16 / 2).to_le_bytes(), input].concat()
+}
+
+/// A masked frame.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+    let mut bytes = vec![first];
+    match u8::try_from(payload.len()) {
+        Ok(len @ 0..=125) => bytes.push(0x80 | len),
+        _ => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&KEY);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(KEY.iter().cycle())
+            .map(|(byte, key)| byte ^ key),
+    );
+    bytes
+}
