@@ -8,8 +8,9 @@ pub const ISSUER: &str = "viewport-server";
 /// Audience of real relay tokens. Source: endpoint specification, section 7.
 pub const AUDIENCE: &str = "viewport-relay";
 
-/// The claims of one token, under the names a relay accepts. Source: relay specification, section 4.
+/// The claims of one token, under the names a relay accepts.
 ///
+/// Source: relay specification, section 4.
 /// The issuer fills issuer, audience, times and `jti`; what it is given there does not count.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
