@@ -9,7 +9,8 @@ use crate::config::FlagValue;
 /// Where clients and daemons of a private network meet.
 ///
 /// Relay accepts WebSocket connections from both sides, asks your platform whether a token is good,
-/// and passes end-to-end encrypted frames between them. It can read none of them and stores nothing.
+/// and passes end-to-end encrypted frames between them. It can read none of them and stores
+/// nothing.
 #[derive(Debug, Parser)]
 #[command(
     name = "relay",
@@ -33,6 +34,8 @@ const EXAMPLES: &str = "\
 Without a command, relay does what `relay serve` does.
 
 Examples:
+  relay demo --once                         watch two ends talk through a relay
+  relay dev                                 a relay and tokens to develop against
   relay config check                        is this environment usable, and what does it mean?
   RELAY_LISTEN_PORT=7781 \\
   RELAY_VALIDATE_URL=https://api.corp/api/runtime/internal/relay/validate \\
@@ -46,6 +49,10 @@ Every setting is an environment variable; `relay config variables` lists them al
 pub(crate) enum Command {
     /// Serve clients and daemons until a signal ends it
     Serve(Settings),
+    /// Run a relay and a small platform on loopback, and print tokens and commands to paste
+    Dev(DevArguments),
+    /// Let two ends talk through a relay, and show what each of the three can read
+    Demo(DemoArguments),
     /// Sign a token for development with a key file
     Token(TokenArguments),
     /// Examine the configuration
@@ -130,6 +137,78 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
+/// A relay to develop against.
+#[derive(Args, Debug)]
+pub(crate) struct DevArguments {
+    /// Port of the relay; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 7781)]
+    pub(crate) port: u16,
+    /// Signing key of the platform, so that `relay token` can sign more; made on first use
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// The workspace of the printed tokens
+    #[arg(long, value_name = "ID", default_value = "dev")]
+    pub(crate) workspace: String,
+    /// The target of the printed tokens
+    #[arg(long, value_name = "ID", default_value = "dev-machine")]
+    pub(crate) target: String,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// A relay to look at.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArguments {
+    /// One round, then exit: 0 only if every message arrived intact
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Messages of one round
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) messages: u64,
+    /// Port of the relay; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// What moves the bytes of a sandbox.
+#[derive(Args, Debug)]
+struct EngineArguments {
+    /// auto, uring or epoll (RELAY_DRIVER)
+    #[arg(long, value_name = "DRIVER")]
+    driver: Option<String>,
+    /// Data-plane threads (RELAY_SHARDS)
+    #[arg(long, value_name = "COUNT")]
+    shards: Option<String>,
+}
+
+impl DevArguments {
+    /// Settings beyond the sandbox's own.
+    pub(crate) fn settings(&self) -> Vec<FlagValue> {
+        self.engine.values()
+    }
+}
+
+impl DemoArguments {
+    /// Settings beyond the sandbox's own.
+    pub(crate) fn settings(&self) -> Vec<FlagValue> {
+        self.engine.values()
+    }
+}
+
+impl EngineArguments {
+    fn values(&self) -> Vec<FlagValue> {
+        let settings = Settings {
+            driver: self.driver.clone(),
+            shards: self.shards.clone(),
+            ..Settings::default()
+        };
+        settings.values()
+    }
+}
+
 /// Whose token to sign.
 #[derive(Args, Debug)]
 pub(crate) struct TokenArguments {
@@ -152,7 +231,8 @@ pub(crate) struct TokenArguments {
     #[arg(long, value_name = "ID", required_if_eq("role", "worker"))]
     pub(crate) executor: Option<String>,
     /// How long the token is good for
-    #[arg(long, value_name = "HOURS", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=8760))]
+    #[arg(long, value_name = "HOURS", default_value_t = 12)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=8760))]
     pub(crate) hours: u32,
 }
 

@@ -35,8 +35,8 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the soft limit of descriptors to the hard one: every guest takes one, and the ring's table
-/// is capped by it. Returns what holds now; `None` means without limit.
+/// Raises the soft limit of descriptors to the hard one, because every guest takes one, and the
+/// ring's table is capped by it. Returns what holds now; `None` means without limit.
 pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -8,7 +8,12 @@ mod check;
 mod cli;
 mod config;
 mod cores;
+mod demo;
+mod dev;
+mod latency;
 mod listener;
+mod sandbox;
+mod screen;
 mod serve;
 mod settings;
 mod shards;
@@ -44,6 +49,8 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => serve::run(&parse(&cli.settings)?),
         Some(Command::Serve(settings)) => serve::run(&parse(&settings)?),
+        Some(Command::Dev(arguments)) => dev::run(&arguments),
+        Some(Command::Demo(arguments)) => demo::run(&arguments, screen::Screen::stdout()),
         Some(Command::Token(arguments)) => {
             println!("{}", token::sign(&arguments)?.expose());
             Ok(())

@@ -112,6 +112,11 @@ impl Relay {
         self.address
     }
 
+    /// What moves its bytes.
+    pub(crate) fn driver(&self) -> &'static str {
+        self.shards.driver
+    }
+
     /// Why io_uring is not used although it was preferred.
     pub(crate) fn fallback(&self) -> Option<&str> {
         self.shards.fallback.as_deref()

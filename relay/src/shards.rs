@@ -65,8 +65,10 @@ struct Crib {
 impl Shards {
     /// Starts one thread per configuration; all of them accept from the same listener.
     ///
-    /// Returns when every shard listens. A thread that ends with an error says so on `failed`. Errors:
-    /// a driver the machine does not have, or a thread that cannot be started; none is left running.
+    /// Returns when every shard listens. A thread that ends with an error says so on `failed`.
+    ///
+    /// Errors: a driver the machine does not have, or a thread that cannot be started. The
+    /// threads started so far end by themselves.
     pub(crate) fn start(
         configs: Vec<ShardConfig>,
         engine: &Engine,

@@ -13,8 +13,8 @@ use crate::config;
 
 /// What every accepted connection speaks, or nothing when TLS is off.
 ///
-/// Errors: a file that cannot be read, or whose content is not what its name says; the message names
-/// the file and never shows its content.
+/// Errors: a file that cannot be read, or whose content is not what its name says; the message
+/// names the file and never shows its content.
 pub(crate) fn server(tls: &config::Tls) -> Result<Option<Arc<ServerConfig>>> {
     if !tls.enabled {
         return Ok(None);

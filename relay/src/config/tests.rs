@@ -236,7 +236,7 @@ fn the_mode_follows_from_address_and_urls() {
 fn the_backplane_follows_from_key_and_switches() {
     let server = "SERVER_URL=https://a.corp";
     let table = [
-        (format!("{server}"), BackplaneMode::Single, false),
+        (server.to_owned(), BackplaneMode::Single, false),
         (format!("{server} {KEY}"), BackplaneMode::Server, true),
         (
             format!("{server} {KEY} RELAY_BACKPLANE_MODE=single"),
