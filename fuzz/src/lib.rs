@@ -171,7 +171,8 @@ fn assert_string_survives(text: &[u8]) {
     }
 }
 
-/// Lists of proxies and forwarded addresses: no panic, and what is printed of a bad entry is the entry.
+/// Lists of proxies and forwarded addresses: no panic, and what is printed of a bad entry is the
+/// entry.
 pub fn proxies(data: &[u8]) {
     let (_, data) = cut_of(data);
     let Ok(text) = std::str::from_utf8(data) else {

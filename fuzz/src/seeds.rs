@@ -40,20 +40,8 @@ pub fn frames() -> Vec<Vec<u8>> {
 
 /// Texts of frames.
 pub fn envelope() -> Vec<Vec<u8>> {
-    [
-        r#"{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"s","epoch":1,"seq":1e0,"iv":"aXY","tag":"dGFn","ciphertext":"Y2lwaGVy"}"#,
-        r#"{"type":"relay_key_exchange_init","version":3,"profile":"noise-ikpsk2","requestId":"r","clientEphemeralPublicKey":"A","encryptedClientStatic":"B","pairingPeerId":"p"}"#,
-        r#"{"type":"relay_key_exchange_response","version":2,"profile":"noise-ik","requestId":"r","daemonNonce":"D","sessionId":"s","epoch":1.5,"proof":"G"}"#,
-        r#"{"type":"relay_key_update_required","sessionId":"\ud83d\ude00\ud800","nextEpoch":-1.5E+3}"#,
-        r#"{"type":"relay_pairing_offer_request","requestId":"p","clientChannelPublicKey":"K","ttlSeconds":30}"#,
-        r#"{"type":"viewport.worker_transport.request/v1","requestId":"w","method":"POST","path":"/api/runtime/workspaces/x","headers":{"Accept":"a\n"},"body":"b"}"#,
-        r#"{"type":"viewport.session_events.subscribe/v1","channel":"agent-session:s1","afterSequence":7}"#,
-        r#"{"type":"viewport.session_viewer_presence/v1","channel":"agent-session:s1","action":"joined","userId":"u"}"#,
-        r#"{"schema":"viewport.session_event_relay_frame/v1","channel":"agent-session:s1","event":{"a":[1,{"b":null}]}}"#,
-        r#" { "a" : [ true , false , null , -0.0e-0 ] , "\u0061" : "\"\\\/\b\f\n\r\t" } "#,
-    ]
-    .map(|text| with_cut(text.as_bytes()))
-    .into()
+    let texts = include_str!("../seeds/envelope.txt").lines();
+    texts.map(|text| with_cut(text.as_bytes())).collect()
 }
 
 /// Lists of proxies and forwarded addresses.

@@ -1,7 +1,7 @@
 //! Every fuzz target over its seeds and seeded mutations of them, without a fuzzing engine.
 //!
-//! `FUZZ_SMOKE_ROUNDS` sets how many mutations each target sees, `FUZZ_SMOKE_SEED` where they start. A
-//! failure prints the seed and the input.
+//! `FUZZ_SMOKE_ROUNDS` sets how many mutations each target sees, `FUZZ_SMOKE_SEED` where they
+//! start. A failure prints the seed and the input.
 
 use relay_fuzz::{envelope, frames, proxies, request, seeds};
 

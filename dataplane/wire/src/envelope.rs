@@ -1,12 +1,12 @@
 //! What the relay may know of a frame: that it is JSON, and a few of its top-level members.
 //!
-//! [`Scanner`] reads a frame once, in whatever pieces it arrives, and answers with an [`Envelope`]: a frame
-//! that is valid for its type. Rare frames come out as [`Envelope::Cold`] and are read by [`cold::parse`]
-//! from their whole text. [`emit`] writes the frames that the relay itself sends.
+//! [`Scanner`] reads a frame once, in whatever pieces it arrives, and answers with an [`Envelope`]:
+//! a frame that is valid for its type. Rare frames come out as [`Envelope::Cold`] and are read by
+//! [`cold::parse`] from their whole text. [`emit`] writes the frames that the relay itself sends.
 //!
-//! JSON is what `JSON.parse` takes, because the peers of the reference relay are held to that: any depth,
-//! lone surrogates, numbers of any size (read as doubles), the last of several equal names. Strings are
-//! compared and handed out as WTF-8: UTF-8 that may also hold lone surrogates.
+//! JSON is what `JSON.parse` takes, because the peers of the reference relay are held to that: any
+//! depth, lone surrogates, numbers of any size (read as doubles), the last of several equal names.
+//! Strings are compared and handed out as WTF-8: UTF-8 that may also hold lone surrogates.
 
 pub mod cold;
 pub mod emit;
@@ -24,10 +24,11 @@ use relay_contract::Profile;
 pub use scanner::Scanner;
 pub use text::{is_blank, lossy, trim_js, utf16_len};
 
-/// A frame that is valid for its type. Strings are decoded WTF-8, untrimmed, and live in the scanner.
+/// A frame that is valid for its type. Strings are decoded WTF-8, untrimmed, and live in the
+/// scanner.
 ///
-/// Numbers are doubles because that is what both ends and the reference see; where an integer is asked for,
-/// they are integers. Source: relay specification, section 6.
+/// Numbers are doubles because that is what both ends and the reference see; where an integer is
+/// asked for, they are integers. Source: relay specification, section 6.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Envelope<'s> {
     /// `e2ee`: ciphertext of a session.

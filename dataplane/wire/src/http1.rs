@@ -1,8 +1,8 @@
 //! HTTP/1 as far as a relay speaks it: request heads, refusals, the handshake, small answers.
 //!
 //! [`parse_head`] turns a connection's first bytes into a [`Head`]. An upgrade then goes through
-//! [`preflight`] (may it be asked for at all) and [`handshake`] (is it a WebSocket); anything else is
-//! answered with a [`Response`], its body skipped by a [`BodySkipper`].
+//! [`preflight`] (may it be asked for at all) and [`handshake`] (is it a WebSocket); anything else
+//! is answered with a [`Response`], its body skipped by a [`BodySkipper`].
 
 mod address;
 mod body;

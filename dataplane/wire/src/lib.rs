@@ -1,11 +1,12 @@
 //! Bytes to meaning and back: request heads, WebSocket frames and the JSON envelope of a frame.
 //!
-//! Everything here is a function of its arguments: no I/O, no clock, no thread. Bytes come from peers, so
-//! no input panics and no input makes memory grow past a bound named beside the type that grows.
-//! It does not decide who may do what: that is the switchboard's and the control plane's.
+//! Everything here is a function of its arguments: no I/O, no clock, no thread. Bytes come from
+//! peers, so no input panics and no input makes memory grow past a bound named beside the type that
+//! grows. It does not decide who may do what: that is the switchboard's and the control plane's.
 //!
-//! Start with [`http1::parse_head`] (a connection's first bytes), then [`websocket::Decoder`] (all bytes
-//! after the upgrade), which feeds [`envelope::Scanner`] (what the relay may know of a frame).
+//! Start with [`http1::parse_head`] (a connection's first bytes), then [`websocket::Decoder`] (all
+//! bytes after the upgrade), which feeds [`envelope::Scanner`] (what the relay may know of a
+//! frame).
 #![forbid(unsafe_code)]
 
 pub mod envelope;

@@ -1,8 +1,9 @@
 //! RFC 6455, the server's side, without extensions.
 //!
-//! [`Decoder`] walks received buffers in place: it unmasks, checks UTF-8 and feeds the envelope scanner in
-//! one pass while the bytes are in the first-level cache, and says where the payload lies. [`header`] and
-//! [`place_header`] write what goes in front of a payload that is forwarded from the same bytes.
+//! [`Decoder`] walks received buffers in place: it unmasks, checks UTF-8 and feeds the envelope
+//! scanner in one pass while the bytes are in the first-level cache, and says where the payload
+//! lies. [`header`] and [`place_header`] write what goes in front of a payload that is forwarded
+//! from the same bytes.
 
 mod decoder;
 mod error;

@@ -38,9 +38,9 @@ pub enum ColdFrame {
 
 /// Reads the frame of which a scanner said it is of that kind.
 ///
-/// `text` is the whole text that scanner saw. Errors: a member is missing or has the wrong form. Strings
-/// that become a Rust `String` have lone surrogates replaced. Cost: a pass over the text, and copies of
-/// the members. Source: relay specification, sections 6 and 13.
+/// `text` is the whole text that scanner saw. Errors: a member is missing or has the wrong form.
+/// Strings that become a Rust `String` have lone surrogates replaced. Cost: a pass over the text,
+/// and copies of the members. Source: relay specification, sections 6 and 13.
 pub fn parse(kind: ColdKind, text: &[u8]) -> Result<ColdFrame, Invalid> {
     let frame = match kind {
         ColdKind::Worker => worker(text).map(ColdFrame::Worker),
@@ -78,7 +78,8 @@ fn worker(text: &[u8]) -> Option<WorkerRequest> {
     })
 }
 
-/// Headers a worker may set, names in lower case, each once: the last value at the first one's place.
+/// Headers a worker may set, names in lower case, each once: the last value at the first one's
+/// place.
 fn allowed_headers(members: Members<'_>) -> Vec<(Box<str>, String)> {
     let mut headers: Vec<(Box<str>, String)> = Vec::new();
     for (name, value) in members {

@@ -14,7 +14,8 @@ const CALL: &str = r#","requestId":"w","method":"POST","path":"/api/runtime/work
 #[test]
 fn a_worker_call_is_read_whole() {
     let request = worker_of(&format!(
-        r#"{CALL},"headers":{{"X-Viewport-Run-Lease":"a\n","cookie":"c","Accept":5,"accept":"1","ACCEPT":"2"}},"body":"b\ud800""#
+        r#"{CALL},"headers":{{"X-Viewport-Run-Lease":"a\n",
+            "cookie":"c","Accept":5,"accept":"1","ACCEPT":"2"}},"body":"b\ud800""#
     ))
     .unwrap();
     assert_eq!(request.request_id, "w");

@@ -8,7 +8,8 @@ use relay_contract::WorkerResponse;
 use super::number;
 use super::text::surrogate;
 
-/// `DAEMON_UNAVAILABLE`: nobody serves the target right now. Target and machine are the client's claims.
+/// `DAEMON_UNAVAILABLE`: nobody serves the target right now. Target and machine are the client's
+/// claims.
 pub fn daemon_unavailable(
     workspace_id: &str,
     target_id: Option<&str>,
@@ -277,47 +278,53 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
+    /// The text of that name; one per line, after a tab.
+    fn recorded(name: &str) -> &'static str {
+        include_str!("../../vectors/emitted.txt")
+            .lines()
+            .filter_map(|line| line.split_once('\t'))
+            .find_map(|(known, text)| (known == name).then_some(text))
+            .unwrap()
+    }
+
     #[test]
     fn statuses_have_the_recorded_texts() {
         assert_eq!(
             text(daemon_unavailable("ws1", Some("rt1"), Some("m1"))),
-            r#"{"type":"relay_status","code":"DAEMON_UNAVAILABLE","message":"No machine runtime is connected for this runtime target","workspaceId":"ws1","retryable":true,"runtimeTargetId":"rt1","machineId":"m1"}"#
+            recorded("daemon unavailable")
         );
         assert_eq!(
             text(runtime_target_required("ws1")),
-            r#"{"type":"relay_status","code":"RUNTIME_TARGET_REQUIRED","message":"Runtime client must specify a runtime target","workspaceId":"ws1","retryable":false}"#
+            recorded("target required")
         );
         assert_eq!(
             text(relay_redirect("ws1", None, "wss://z.example.net/ws")),
-            r#"{"type":"relay_status","code":"RELAY_REDIRECT","message":"Workspace is assigned to a different relay instance","workspaceId":"ws1","relayWsBaseUrl":"wss://z.example.net/ws"}"#
+            recorded("redirect on connect")
         );
         assert_eq!(
             text(relay_redirect("ws1", Some("rt1"), "wss://z.example.net/ws")),
-            r#"{"type":"relay_status","code":"RELAY_REDIRECT","message":"Workspace is assigned to a different relay instance","workspaceId":"ws1","runtimeTargetId":"rt1","relayWsBaseUrl":"wss://z.example.net/ws"}"#
+            recorded("redirect on send")
         );
-        assert_eq!(
-            text(invalid_frame("ws1")),
-            r#"{"type":"relay_status","code":"INVALID_FRAME","message":"client frame must be a valid runtime or pairing control frame","workspaceId":"ws1"}"#
-        );
+        assert_eq!(text(invalid_frame("ws1")), recorded("invalid frame"));
     }
 
     #[test]
     fn event_channel_answers_have_the_recorded_texts() {
         assert_eq!(
             text(subscribed(b"agent-session:s1", 7.0)),
-            r#"{"type":"viewport.session_events.subscribed/v1","channel":"agent-session:s1","afterSequence":7,"authoritativeSource":"session_events","websocketRequiredForBackfill":false}"#
+            recorded("subscribed")
         );
         assert_eq!(
             text(unsubscribed(b"agent-session:s1")),
-            r#"{"type":"viewport.session_events.unsubscribed/v1","channel":"agent-session:s1"}"#
+            recorded("unsubscribed")
         );
         assert_eq!(
             text(subscribe_denied(b"agent-session:other", "ws1")),
-            r#"{"type":"viewport.session_events.subscribe_denied/v1","channel":"agent-session:other","reason":"CHANNEL_NOT_AUTHORIZED","workspaceId":"ws1"}"#
+            recorded("subscribe denied")
         );
         assert_eq!(
             text(presence_denied(b"agent-session:zz", "ws1")),
-            r#"{"type":"viewport.session_viewer_presence_denied/v1","channel":"agent-session:zz","reason":"CHANNEL_NOT_AUTHORIZED","workspaceId":"ws1"}"#
+            recorded("presence denied")
         );
     }
 
@@ -325,7 +332,7 @@ mod tests {
     fn worker_answers_have_the_recorded_texts() {
         assert_eq!(
             text(worker_path_denied("w-1")),
-            r#"{"type":"viewport.worker_transport.response/v1","requestId":"w-1","status":403,"headers":{"content-type":"application/json"},"body":"{\"ok\":false,\"reason\":\"WORKER_TRANSPORT_PATH_DENIED\"}"}"#
+            recorded("worker path denied")
         );
         assert!(text(worker_forward_failed("w")).contains(r#""status":502,"#));
         assert!(text(worker_busy("w")).contains(r#""status":503,"#));
@@ -341,7 +348,7 @@ mod tests {
         };
         assert_eq!(
             text(worker_response(&response)),
-            r#"{"type":"viewport.worker_transport.response/v1","requestId":"a\"b","status":200,"headers":{"a":"1","b":""},"body":"é\n"}"#
+            recorded("worker response")
         );
     }
 

@@ -2,8 +2,9 @@
 
 /// A stack of objects and arrays.
 ///
-/// Shape: one bit per level, 64 levels inline. Every level costs the sender at least one byte, so the heap
-/// part never exceeds an eighth of the frame: 128 KiB for a frame of 1 MiB that is nothing but brackets.
+/// Shape: one bit per level, 64 levels inline. Every level costs the sender at least one byte, so
+/// the heap part never exceeds an eighth of the frame: 128 KiB for a frame of 1 MiB that is nothing
+/// but brackets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nesting {
     depth: usize,

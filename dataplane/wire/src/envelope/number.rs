@@ -61,7 +61,8 @@ pub(super) fn is_integer(number: f64) -> bool {
     number.is_finite() && (number.abs() >= FRACTIONLESS || number as i64 as f64 == number)
 }
 
-/// Writes a finite double as `Number.prototype.toString` does. Source: ECMA-262, "Number::toString".
+/// Writes a finite double as `Number.prototype.toString` does. Source: ECMA-262,
+/// "Number::toString".
 pub(super) fn write_js(number: f64, out: &mut Vec<u8>) {
     // The shortest digits that name the double, and its decimal exponent.
     let text = format!("{:e}", number.abs());

@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn members_come_in_order_with_names_decoded() {
-        let text = br#" { "a" : "x\n" , "\u0062":[1,{"c":"]"}],"d":{"e,":"\\\""}, "f":-1.5e1 ,"g":null } "#;
+        let text = br#" { "a" : "x\n" , "\u0062":[1,{"c":"]"}],
+            "d":{"e,":"\\\""}, "f":-1.5e1 ,"g":null } "#;
         let members: Vec<_> = Members::of(text).unwrap().collect();
         let names: Vec<_> = members.iter().map(|(name, _)| name.as_slice()).collect();
         assert_eq!(names, [b"a", b"b", b"d", b"f", b"g"]);

@@ -19,10 +19,10 @@ use crate::websocket::mask::{BLOCK_BYTES, Marks, mark_block};
 ///        AfterValue, or Ended          FirstValue  FirstName     AfterValue, or Ended
 /// ```
 ///
-/// Shape: holds decoded copies of the few strings an envelope hands out, so the text itself need not stay.
-/// Memory is bounded by the text fed: never more than its length for strings and numbers, and an eighth of
-/// it for nesting; what an unusual frame took is given back at the next [`reset`](Self::reset).
-/// Cost: one pass, no allocation once the working size is reached.
+/// Shape: holds decoded copies of the few strings an envelope hands out, so the text itself need
+/// not stay. Memory is bounded by the text fed: never more than its length for strings and numbers,
+/// and an eighth of it for nesting; what an unusual frame took is given back at the next
+/// [`reset`](Self::reset). Cost: one pass, no allocation once the working size is reached.
 #[derive(Clone)]
 pub struct Scanner {
     state: State,
@@ -449,3 +449,7 @@ const SHORT_DIGITS_MAX: usize = 15;
 #[cfg(test)]
 #[path = "scanner_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "differential_tests.rs"]
+mod differential_tests;

@@ -98,8 +98,8 @@ impl StringReader {
         self.blankness.feed(content);
     }
 
-    /// Reads on from `bytes[at]`. Cost: marked chunks are stepped over, other bytes cost an eighth of a
-    /// step each.
+    /// Reads on from `bytes[at]`. Cost: marked chunks are stepped over, other bytes cost an eighth
+    /// of a step each.
     pub(super) fn read(
         &mut self,
         bytes: &[u8],
@@ -243,8 +243,8 @@ impl StringReader {
     }
 }
 
-/// The first position from `at` on that ends a run of plain content: a quote, a backslash, a control
-/// character, or the end of the input.
+/// The first position from `at` on that ends a run of plain content: a quote, a backslash, a
+/// control character, or the end of the input.
 #[inline]
 pub(super) fn content_end(bytes: &[u8], at: usize, marks: Marks) -> usize {
     // Names and ids end within a few words; only what is longer is worth a look at the marks.
@@ -293,8 +293,8 @@ fn content_end_bytewise(bytes: &[u8], at: usize, stop: usize) -> usize {
     found.map_or(stop, |found| at + found)
 }
 
-/// The high bit of every byte that is a quote, a backslash or a control character. Bits above the lowest
-/// set one may be wrong, which the caller does not look at.
+/// The high bit of every byte that is a quote, a backslash or a control character. Bits above the
+/// lowest set one may be wrong, which the caller does not look at.
 #[inline]
 const fn specials(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;

@@ -2,8 +2,9 @@
 
 /// Removes what `String.prototype.trim` removes, at both ends.
 ///
-/// That is U+0009 to U+000D, space, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F, U+205F,
-/// U+3000 and U+FEFF; not U+0085 and not U+180E. Source: ECMA-262, "WhiteSpace" and "LineTerminator".
+/// That is U+0009 to U+000D, space, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F,
+/// U+205F, U+3000 and U+FEFF; not U+0085 and not U+180E. Source: ECMA-262, "WhiteSpace" and
+/// "LineTerminator".
 pub fn trim_js(text: &[u8]) -> &[u8] {
     let mut rest = text;
     while let Some(len) = leading_space(rest) {
@@ -169,7 +170,8 @@ mod tests {
 
     /// Every character `trim` removes.
     const SPACES: &str = "\t\n\u{b}\u{c}\r \u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\
-        \u{2005}\u{2006}\u{2007}\u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\u{feff}";
+        \u{2005}\u{2006}\u{2007}\u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\
+        \u{205f}\u{3000}\u{feff}";
 
     #[test]
     fn trim_removes_exactly_what_javascript_removes() {

@@ -93,9 +93,10 @@ impl Network {
 
 /// The client's address: the right-most hop that is not a trusted proxy.
 ///
-/// Only a trusted peer's `X-Forwarded-For` counts; `forwarded_for` are its lines in the order sent. A hop
-/// that is no address ends the walk at the hop before it, since nothing to its left can be believed. When
-/// all are trusted, the left-most counts. IPv4-mapped addresses come out as IPv4. A hop may carry a port.
+/// Only a trusted peer's `X-Forwarded-For` counts; `forwarded_for` are its lines in the order sent.
+/// A hop that is no address ends the walk at the hop before it, since nothing to its left can be
+/// believed. When all are trusted, the left-most counts. IPv4-mapped addresses come out as IPv4. A
+/// hop may carry a port.
 pub fn client_address<'h>(
     peer: IpAddr,
     forwarded_for: impl Iterator<Item = &'h [u8]>,

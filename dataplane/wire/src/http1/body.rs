@@ -116,8 +116,8 @@ impl BodySkipper {
         }
     }
 
-    /// Takes the next bytes. Errors: chunks are malformed, or framing exceeds its bound; the connection
-    /// cannot go on. Cost: content is stepped over, framing is read byte by byte.
+    /// Takes the next bytes. Errors: chunks are malformed, or framing exceeds its bound; the
+    /// connection cannot go on. Cost: content is stepped over, framing is read byte by byte.
     pub fn skip(&mut self, bytes: &[u8]) -> Result<Skipped, HeadError> {
         let mut used = 0;
         loop {
@@ -176,8 +176,9 @@ fn framing(state: State, byte: u8) -> Option<State> {
     })
 }
 
-/// Bytes of chunk sizes, extensions and trailers one body may have. Protects the time spent on a body
-/// that is nothing else. Reached: 431. Content of normal chunk sizes needs a thousandth of its length.
+/// Bytes of chunk sizes, extensions and trailers one body may have. Protects the time spent on a
+/// body that is nothing else. Reached: 431. Content of normal chunk sizes needs a thousandth of its
+/// length.
 const FRAMING_BYTES_MAX: u32 = 64 << 10;
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ impl fmt::Debug for HttpDate {
 
 /// Year, month and day of a number of days since 1970 began, in the Gregorian calendar.
 ///
-/// Years are counted from March, so that the leap day is a year's last; 400 of them have 146,097 days.
+/// Years are counted from March, so that the leap day is a year's last; 400 of them have 146,097
+/// days.
 fn civil(days: u64) -> (u64, u64, u64) {
     let since_march_0 = days + 719_468;
     let (era, day_of_era) = (since_march_0 / 146_097, since_march_0 % 146_097);

@@ -9,10 +9,11 @@ use super::response::reason;
 
 /// Judges the WebSocket headers of an admitted upgrade.
 ///
-/// `Ok` is the whole 101 answer; it echoes the first subprotocol offered. `Err` is the whole answer to
-/// send before the socket is closed. Both outlive the head. Extensions are never agreed to. The answer may
-/// hold a token (a peer may offer it as its first subprotocol), so it must not be logged.
-/// Source: RFC 6455 §4.2, and the reference's library for the order of checks and the texts.
+/// `Ok` is the whole 101 answer; it echoes the first subprotocol offered. `Err` is the whole answer
+/// to send before the socket is closed. Both outlive the head. Extensions are never agreed to. The
+/// answer may hold a token (a peer may offer it as its first subprotocol), so it must not be
+/// logged. Source: RFC 6455 §4.2, and the reference's library for the order of checks and the
+/// texts.
 pub fn handshake(head: &Head<'_>) -> Result<Vec<u8>, Vec<u8>> {
     if head.method() != "GET" {
         return Err(refuse(405, "Invalid HTTP method", ""));
@@ -184,8 +185,9 @@ mod tests {
 
     #[test]
     fn malformed_or_repeated_subprotocols_are_refused() {
-        let expected = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/html\r\n\
-            Content-Length: 37\r\n\r\nInvalid Sec-WebSocket-Protocol header";
+        let expected = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
+            Content-Type: text/html\r\nContent-Length: 37\r\n\r\n\
+            Invalid Sec-WebSocket-Protocol header";
         for offer in [
             "a,,b", "a,", ",a", "", "a b", "a,a", "a, b, a", "(a)", "a\u{e9}",
         ] {

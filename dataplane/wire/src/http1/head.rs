@@ -7,7 +7,8 @@ use url::Url;
 
 use super::body::Body;
 
-/// Why bytes are not a request we accept. Always the peer's fault; the connection ends with the answer.
+/// Why bytes are not a request we accept. Always the peer's fault; the connection ends with the
+/// answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum HeadError {
     /// Not HTTP/1, or something two servers could read differently.
@@ -32,8 +33,8 @@ impl HeadError {
 
 /// A request head, whole and judged.
 ///
-/// Shape: borrows the bytes it was parsed from. Header values are bytes as sent, white space at the ends
-/// removed; where text is needed they are Latin-1, as the reference reads them.
+/// Shape: borrows the bytes it was parsed from. Header values are bytes as sent, white space at the
+/// ends removed; where text is needed they are Latin-1, as the reference reads them.
 #[derive(Clone)]
 pub struct Head<'b> {
     method: &'b str,
@@ -88,11 +89,11 @@ impl fmt::Debug for RequestTarget {
 
 /// Parses the request head that `bytes` begins with.
 ///
-/// `Ok(None)` asks for more bytes. Errors: malformed, or larger than `limit` bytes; then the connection
-/// cannot go on. Stricter than the grammar where two servers could disagree about where a request ends:
-/// bare line feeds, folded headers, repeated or contradicting lengths, and unknown transfer encodings are
-/// refused. Cost: one pass over the bytes per call, one allocation for the headers.
-/// Source: RFC 9112; methods and the rule for Host as the reference's parser has them.
+/// `Ok(None)` asks for more bytes. Errors: malformed, or larger than `limit` bytes; then the
+/// connection cannot go on. Stricter than the grammar where two servers could disagree about where
+/// a request ends: bare line feeds, folded headers, repeated or contradicting lengths, and unknown
+/// transfer encodings are refused. Cost: one pass over the bytes per call, one allocation for the
+/// headers. Source: RFC 9112; methods and the rule for Host as the reference's parser has them.
 pub fn parse_head(bytes: &[u8], limit: usize) -> Result<Option<Head<'_>>, HeadError> {
     let window = &bytes[..bytes.len().min(limit)];
     let head = match parse(window, FEW_HEADERS) {
@@ -206,7 +207,8 @@ impl<'b> Head<'b> {
             .map(|&(_, value)| value)
     }
 
-    /// Every header of that name joined with `, `, as Latin-1: what the reference's parser hands out.
+    /// Every header of that name joined with `, `, as Latin-1: what the reference's parser hands
+    /// out.
     pub fn joined(&self, name: &str) -> Option<String> {
         let mut values = self.all(name);
         let mut joined = latin1(values.next()?);
@@ -236,8 +238,8 @@ impl<'b> Head<'b> {
         self.body
     }
 
-    /// The target as a URL, read like `new URL(target, "http://" + host)`. A request without Host is read
-    /// as if it were for `localhost`. `None` when target and Host make no URL.
+    /// The target as a URL, read like `new URL(target, "http://" + host)`. A request without Host
+    /// is read as if it were for `localhost`. `None` when target and Host make no URL.
     pub fn request_target(&self) -> Option<RequestTarget> {
         let host = self
             .header("host")
@@ -265,7 +267,8 @@ pub(super) fn latin1(bytes: &[u8]) -> String {
 /// Headers that nearly every request fits in.
 const FEW_HEADERS: usize = 32;
 
-/// Headers one request may have; the shortest are four bytes, so the byte limit allows more. Reached: 431.
+/// Headers one request may have; the shortest are four bytes, so the byte limit allows more.
+/// Reached: 431.
 const HEADER_COUNT_MAX: usize = 1024;
 
 /// The methods the reference's parser knows.

@@ -52,7 +52,8 @@ fn what_two_servers_could_read_differently_is_refused() {
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: \r\n\r\n",
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551616\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
         "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
     ] {
         assert_eq!(
@@ -213,7 +214,9 @@ proptest! {
         headers in proptest::collection::vec("[a-zA-Z-]{1,8}: [ -~]{0,12}\r\n", 0..5),
         rest: Vec<u8>,
     ) {
-        let mut bytes = format!("GET /a HTTP/1.1\r\nHost: x\r\n{}\r\n", headers.concat()).into_bytes();
+        let lines = headers.concat();
+        let text = format!("GET /a HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        let mut bytes = text.into_bytes();
         let len = bytes.len();
         let alone = parse_head(&bytes, LIMIT).map(|head| head.map(|head| head.len()));
         bytes.extend(rest);

@@ -1,4 +1,5 @@
-//! What a shard can judge of an upgrade: steps 5 to 8 of the order in the relay specification, section 3.
+//! What a shard can judge of an upgrade: steps 5 to 8 of the order in the relay specification,
+//! section 3.
 
 use relay_contract::{Preflight, Role, Secret, TargetId, UpgradeRequest, WorkspaceId};
 
@@ -7,8 +8,8 @@ use crate::envelope::trim_js;
 
 /// Judges URL, path, query and token of an upgrade, in this order.
 ///
-/// `query_token_allowed` says whether `?token=` counts (development only). Cost: some allocations; this is
-/// once per connection.
+/// `query_token_allowed` says whether `?token=` counts (development only). Cost: some allocations;
+/// this is once per connection.
 pub fn preflight(head: &Head<'_>, query_token_allowed: bool) -> Preflight {
     let Some(target) = head.request_target() else {
         return Preflight::UnparsableUrl;

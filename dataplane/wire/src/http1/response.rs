@@ -59,7 +59,8 @@ impl Response<'_> {
     }
 }
 
-/// The whole answer to a refused upgrade, after which the socket is closed. Empty for [`Refusal::Drop`].
+/// The whole answer to a refused upgrade, after which the socket is closed. Empty for
+/// [`Refusal::Drop`].
 ///
 /// Source: relay specification, sections 3 and 0b.
 pub fn refusal_bytes(refusal: Refusal) -> Cow<'static, [u8]> {

@@ -58,8 +58,8 @@ pub enum Step {
 pub struct Piece {
     /// Where it lies in the buffer. May be empty.
     pub payload: Range<usize>,
-    /// Bytes directly before the payload that were this frame's own header. Zero when the header began in
-    /// an earlier buffer, and for what continues a frame.
+    /// Bytes directly before the payload that were this frame's own header. Zero when the header
+    /// began in an earlier buffer, and for what continues a frame.
     pub header_room: usize,
     /// Whether the message starts here.
     pub first: bool,
@@ -67,8 +67,8 @@ pub struct Piece {
     pub last: bool,
     /// What the message is made of.
     pub opcode: DataOpcode,
-    /// Whether the message is UTF-8 so far. Text always is; at the `last` piece of a binary message this
-    /// says whether its bytes can be forwarded as text as they stand.
+    /// Whether the message is UTF-8 so far. Text always is; at the `last` piece of a binary message
+    /// this says whether its bytes can be forwarded as text as they stand.
     pub utf8: bool,
     /// Where the next call continues.
     pub at: usize,
@@ -112,9 +112,9 @@ impl fmt::Debug for ControlPayload {
 ///          └──close frame, error──▶ Ended ◀──────────┘ close frame, error
 /// ```
 ///
-/// Shape: 32 bytes; a control frame that spans buffers is boxed meanwhile. It can be written down between
-/// any two buffers and go on elsewhere, given a scanner that was fed the message's bytes so far.
-/// It bounds what it asks the caller to keep: a message is refused by its announced length.
+/// Shape: 32 bytes; a control frame that spans buffers is boxed meanwhile. It can be written down
+/// between any two buffers and go on elsewhere, given a scanner that was fed the message's pieces so
+/// far. It bounds what it asks the caller to keep: a message is refused by its announced length.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Decoder {
     phase: Phase,
@@ -191,21 +191,17 @@ impl Decoder {
         }
     }
 
-    /// Whether a data message has begun and not ended, so that the scanner holds a part of it.
-    pub fn in_message(&self) -> bool {
-        self.message.opcode.is_some()
-    }
-
     /// Finds the next step in `input[at..]`, unmasking payload in place.
     ///
-    /// Call again with the `at` of the step until `NeedMore`, then with the next buffer and `at` zero. The
-    /// scanner is reset at a message's first piece and must be the same one until its `last` piece; then it
-    /// can be asked to finish. `frame_bytes_max` bounds the whole message's payload and is judged from the
-    /// header, before payload arrives; above 4 GiB it counts as 4 GiB.
+    /// Call again with the `at` of the step until `NeedMore`, then with the next buffer and `at`
+    /// zero. The scanner is reset at a message's first piece and must be the same one until its
+    /// `last` piece; then it can be asked to finish. `frame_bytes_max` bounds the whole message's
+    /// payload and is judged from the header, before payload arrives; above 4 GiB it counts as 4
+    /// GiB.
     ///
-    /// Errors: the peer broke RFC 6455 or a limit. Bytes from `at` on are then unspecified, and whatever
-    /// follows is swallowed. Cost: one pass over the payload, no allocation but for a control frame that
-    /// spans buffers.
+    /// Errors: the peer broke RFC 6455 or a limit. Bytes from `at` on are then unspecified, and
+    /// whatever follows is swallowed. Cost: one pass over the payload, no allocation but for a
+    /// control frame that spans buffers.
     pub fn next(
         &mut self,
         input: &mut [u8],
@@ -426,8 +422,8 @@ struct FrameHead {
 }
 
 impl Message {
-    /// Judges a header as far as it is there; `None` asks for more bytes. The order of checks is that of
-    /// the reference, so the same broken header earns the same close code.
+    /// Judges a header as far as it is there; `None` asks for more bytes. The order of checks is
+    /// that of the reference, so the same broken header earns the same close code.
     #[inline]
     fn judge(&self, bytes: &[u8], frame_bytes_max: usize) -> Result<Option<FrameHead>, FrameError> {
         let &[first, second, ref rest @ ..] = bytes else {
@@ -539,8 +535,8 @@ fn judge_control(opcode: u8, payload: &[u8]) -> Result<Control, FrameError> {
     }
 }
 
-/// Fragments one message may have. Protects against endless empty fragments, which no byte limit sees;
-/// far above what a sender needs for the largest message. Reached: close 1008.
+/// Fragments one message may have. Protects against endless empty fragments, which no byte limit
+/// sees; far above what a sender needs for the largest message. Reached: close 1008.
 pub const FRAGMENT_COUNT_MAX: u16 = 16_384;
 
 /// Bytes of the longest masked header: two, eight of length, four of key. Source: RFC 6455 §5.2.

@@ -159,7 +159,7 @@ fn error(stream: &[u8]) -> FrameError {
     }
 }
 
-const E2EE: &str = r#"{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"sess-é","epoch":1,"seq":1,"iv":"aXY","tag":"dGFn","ciphertext":"Y2lwaGVy"}"#;
+const E2EE: &str = include_str!("../../vectors/e2ee_wide.json");
 
 #[test]
 fn a_whole_text_is_one_piece_with_room_for_its_new_header() {
@@ -391,6 +391,22 @@ fn a_continuing_piece_has_no_header_room() {
         (piece.header_room, piece.first, piece.last),
         (0, false, true)
     );
+}
+
+#[test]
+fn until_its_first_piece_a_message_leaves_the_scanner_to_others() {
+    let stream = frame(0x81, E2EE.as_bytes());
+    let mut scanner = Scanner::new();
+    let mut decoder = Decoder::new();
+    let mut header = stream[..8].to_vec();
+    let step = decoder.next(&mut header, 0, LIMIT, &mut scanner);
+    assert_eq!(step, Ok(Step::NeedMore));
+    Decoder::new()
+        .next(&mut frame(0x81, b"[other]"), 0, LIMIT, &mut scanner)
+        .unwrap();
+    let mut payload = stream[8..].to_vec();
+    decoder.next(&mut payload, 0, LIMIT, &mut scanner).unwrap();
+    assert!(scanner.finish().is_ok());
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use relay_contract::CloseCode;
 
-/// Why a peer's bytes are not a frame we accept. Always the peer's fault; retrying the same bytes is no use.
+/// Why a peer's bytes are not a frame we accept. Always the peer's fault; retrying the same bytes
+/// is no use.
 ///
-/// Nothing of the peer's bytes is kept. Source: RFC 6455 §5 and §7.4, with the close codes the reference
-/// relay's library chooses.
+/// Nothing of the peer's bytes is kept. Source: RFC 6455 §5 and §7.4, with the close codes the
+/// reference relay's library chooses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum FrameError {
     /// The mask bit is clear.

@@ -41,11 +41,12 @@ pub fn header(opcode: Opcode, payload_len: usize) -> ([u8; HEADER_BYTES_MAX], us
     }
 }
 
-/// Writes the header of a frame directly before its payload, into bytes the sender's header occupied.
+/// Writes the header of a frame directly before its payload, into bytes the sender's header
+/// occupied.
 ///
 /// Returns where the frame starts, or `None` when `room` (bytes before `payload_start` that may be
-/// overwritten) is too small; the buffer is then untouched. A masked header is four bytes longer than the
-/// unmasked one for the same payload, so a frame that arrived whole always fits.
+/// overwritten) is too small; the buffer is then untouched. A masked header is four bytes longer
+/// than the unmasked one for the same payload, so a frame that arrived whole always fits.
 #[inline]
 pub fn place_header(
     buffer: &mut [u8],

@@ -2,9 +2,9 @@
 
 /// Removes the client mask in place.
 ///
-/// Shape: `payload[i]` becomes `payload[i] ^ key[(offset + i) % 4]`; `offset` is the number of payload
-/// bytes already unmasked, so a frame may arrive in pieces. Cost: one pass, no allocation. Cannot fail.
-/// Source: RFC 6455 §5.3.
+/// Shape: `payload[i]` becomes `payload[i] ^ key[(offset + i) % 4]`; `offset` is the number of
+/// payload bytes already unmasked, so a frame may arrive in pieces. Cost: one pass, no allocation.
+/// Cannot fail. Source: RFC 6455 §5.3.
 pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
     let mut key = key;
     key.rotate_left(offset % 4);
@@ -15,9 +15,9 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], offset: usize) {
 
 /// What was noticed about one block while it was unmasked.
 ///
-/// Shape: bit `i` of `plain` stands for `block[i * CHUNK_BYTES..][..CHUNK_BYTES]`, a partial last chunk
-/// having none. Plain chunks hold only bytes from `0x23` to `0x7f` other than the backslash: inside a JSON
-/// string such bytes are content as they stand. A clear bit says nothing.
+/// Shape: bit `i` of `plain` stands for `block[i * CHUNK_BYTES..][..CHUNK_BYTES]`, a partial last
+/// chunk having none. Plain chunks hold only bytes from `0x23` to `0x7f` other than the backslash:
+/// inside a JSON string such bytes are content as they stand. A clear bit says nothing.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Marks {
     plain: u64,
@@ -51,8 +51,8 @@ impl Marks {
 
 /// Unmasks one block of at most [`BLOCK_BYTES`] whose first byte is masked with `key[0]`.
 ///
-/// Cost: one pass; the inner loop has no branch and a fixed length, so the compiler turns it into vector
-/// code for whatever the target has.
+/// Cost: one pass; the inner loop has no branch and a fixed length, so the compiler turns it into
+/// vector code for whatever the target has.
 pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
     let mask: [u8; CHUNK_BYTES] = std::array::from_fn(|i| key[i % 4]);
     let (chunks, tail) = block.as_chunks_mut::<CHUNK_BYTES>();
@@ -93,15 +93,16 @@ pub(crate) fn mark_block(block: &[u8]) -> Marks {
     }
 }
 
-/// Whether a byte may end or change a JSON string. One signed comparison covers controls, the quote, and
-/// everything beyond ASCII; space and `!` are caught too, which costs prose a slower path and base64 nothing.
+/// Whether a byte may end or change a JSON string. One signed comparison covers controls, the
+/// quote, and everything beyond ASCII; space and `!` are caught too, which costs prose a slower
+/// path and base64 nothing.
 #[inline]
 pub(crate) const fn is_special(byte: u8) -> bool {
     (byte as i8) < 0x23 || byte == b'\\'
 }
 
-/// Bytes that are unmasked, checked and scanned before the next are touched. Fits the first-level cache
-/// with room to spare, and has as many chunks as a word has bits.
+/// Bytes that are unmasked, checked and scanned before the next are touched. Fits the first-level
+/// cache with room to spare, and has as many chunks as a word has bits.
 pub(crate) const BLOCK_BYTES: usize = CHUNK_BYTES * u64::BITS as usize;
 
 /// Bytes that share one mark.
@@ -135,7 +136,10 @@ mod tests {
 
         #[test]
         fn a_mark_never_covers_a_special_byte(
-            block in proptest::collection::vec(prop_oneof![20 => 0x23_u8..0x5c, 1 => any::<u8>()], 0..=BLOCK_BYTES),
+            block in proptest::collection::vec(
+                prop_oneof![20 => 0x23_u8..0x5c, 1 => any::<u8>()],
+                0..=BLOCK_BYTES,
+            ),
             at in 0..BLOCK_BYTES,
         ) {
             let mut block = block;
