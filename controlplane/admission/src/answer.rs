@@ -9,8 +9,8 @@ use crate::denial::Denial;
 /// Reads the answer to a validate call: claims only for 2xx, `ok` exactly `true`, and valid claims.
 ///
 /// # Errors
-/// A [`Denial`] with the reason the reference relay logs: the platform's own `reason` or `error`, else
-/// `INVALID_JSON` (also for `null`), `INVALID_CLAIMS` or `VALIDATION_FAILED`.
+/// A [`Denial`] with the reason the reference relay logs: the platform's own `reason` or `error`,
+/// else `INVALID_JSON` (also for `null`), `INVALID_CLAIMS` or `VALIDATION_FAILED`.
 ///
 /// Source: relay specification, section 4.
 pub fn judge_answer(status: u16, body: &[u8]) -> Result<Claims, Denial> {

@@ -9,8 +9,8 @@ pub enum ClaimsError {
     /// The claims are no JSON object.
     #[error("claims are not an object")]
     NotAnObject,
-    /// A claim this relay does not know. Strict, as the reference is: a platform that says more than we
-    /// understand is not obeyed by half.
+    /// A claim this relay does not know. Strict, as the reference is: a platform that says more
+    /// than we understand is not obeyed by half.
     #[error("an unknown claim")]
     Unknown,
     /// A claim of the wrong type, length or form.
@@ -20,9 +20,9 @@ pub enum ClaimsError {
 
 /// Checks every claim and keeps those the relay acts on.
 ///
-/// Shape: lengths are UTF-16 units, as the reference measures them. All claims are optional; `null` stands
-/// only for those that say so. `exp`, `nbf`, `iss`, `aud` and `role` are checked for form and not judged:
-/// the platform did that. Source: relay specification, section 4.
+/// Shape: lengths are UTF-16 units, as the reference measures them. All claims are optional; `null`
+/// stands only for those that say so. `exp`, `nbf`, `iss`, `aud` and `role` are checked for form
+/// and not judged: the platform did that. Source: relay specification, section 4.
 ///
 /// # Errors
 /// [`ClaimsError`]; the first one found.

@@ -89,8 +89,8 @@ impl Checker {
     /// Checks a token at `now_secs` (seconds since 1970): the signature first, so that nothing an
     /// unknown hand wrote is believed; then times, issuer, audience.
     ///
-    /// The key decides which algorithm is checked, never the token. Cost: one signature check; for a
-    /// token without key id one per key of its algorithm. Source: RFC 7515 §5.2, RFC 7519 §7.2,
+    /// The key decides which algorithm is checked, never the token. Cost: one signature check; for
+    /// a token without key id one per key of its algorithm. Source: RFC 7515 §5.2, RFC 7519 §7.2,
     /// RFC 8725 §3.
     pub fn check(&self, token: &str, keys: &KeySet, now_secs: i64) -> Verdict {
         let Some(token) = Token::split(token) else {
@@ -174,8 +174,8 @@ impl<'a> Token<'a> {
         })
     }
 
-    /// Whether a key of the set signed this. A token that names its key can be proven false; one that
-    /// names none cannot, because its key may be in a newer set.
+    /// Whether a key of the set signed this. A token that names its key can be proven false; one
+    /// that names none cannot, because its key may be in a newer set.
     fn signed_by(&self, keys: &KeySet) -> Result<bool, Doubt> {
         let algorithm = match self.header.alg.as_str() {
             "RS256" => Algorithm::RS256,

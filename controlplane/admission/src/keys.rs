@@ -6,7 +6,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Public keys, each bound to the one algorithm it may check. Immutable; a rotation makes a new one.
+/// Public keys, each bound to the one algorithm it may check. Immutable; a rotation makes a new
+/// one.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
     keys: Vec<Key>,
@@ -43,9 +44,9 @@ impl KeySet {
     /// Keys of a set. Protects the processor: a token without key id is tried with each.
     pub const KEYS_MAX: usize = 64;
 
-    /// Reads a document: RSA keys check RS256, P-256 keys ES256, Ed25519 keys EdDSA. Everything else is
-    /// skipped with its reason, symmetric keys above all: whoever can read a public document could sign
-    /// with them.
+    /// Reads a document: RSA keys check RS256, P-256 keys ES256, Ed25519 keys EdDSA. Everything
+    /// else is skipped with its reason, symmetric keys above all: whoever can read a public
+    /// document could sign with them.
     ///
     /// # Errors
     /// [`KeySetError`] when no usable key remains.

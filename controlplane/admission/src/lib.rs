@@ -1,9 +1,9 @@
 //! What a token is worth: the platform's answer, or the token itself, becomes claims or a denial.
 //!
-//! Everything here is a function of its arguments: no I/O, no clock. Fetching keys, calling the platform
-//! and counting connections happen in the controller. Start with [`judge_answer`] (the platform was
-//! asked) and [`Checker`] (the token is checked against a key set); `docs/admission.md` has the rules for
-//! operators.
+//! Everything here is a function of its arguments: no I/O, no clock. Fetching keys, calling the
+//! platform and counting connections happen in the controller. Start with [`judge_answer`] (the
+//! platform was asked) and [`Checker`] (the token is checked against a key set);
+//! `docs/admission.md` has the rules for operators.
 #![forbid(unsafe_code)]
 
 mod answer;

@@ -44,7 +44,8 @@ impl VerifiedToken {
         Self { claims }
     }
 
-    /// Claims for a connection of this role. Unknown claims are ignored: tokens are made for others too.
+    /// Claims for a connection of this role. Unknown claims are ignored: tokens are made for others
+    /// too.
     ///
     /// # Errors
     /// [`Unmapped`]. The table is in `docs/admission.md`.

@@ -196,7 +196,10 @@ proptest! {
     }
 
     #[test]
-    fn no_answer_makes_the_judge_panic(status in 0u16..1000, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn no_answer_makes_the_judge_panic(
+        status in 0u16..1000,
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
         let _ = relay_admission::judge_answer(status, &body);
     }
 }

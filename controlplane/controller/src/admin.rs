@@ -51,8 +51,8 @@ impl Gate {
         }
     }
 
-    /// What this request may have. With the operator's paths off they look like every path that does not
-    /// exist. Source: relay specification, section 2 and 0.
+    /// What this request may have. With the operator's paths off they look like every path that
+    /// does not exist. Source: relay specification, section 2 and 0.
     pub(crate) fn judge(&self, request: &ControlRequest) -> Result<Route, Refused> {
         let query = request.query.as_deref();
         let route = match &*request.path {
@@ -83,7 +83,8 @@ impl Gate {
     }
 }
 
-/// The token a request shows. A Bearer header wins, even when it is wrong; another scheme does not count.
+/// The token a request shows. A Bearer header wins, even when it is wrong; another scheme does not
+/// count.
 fn shown_token(request: &ControlRequest) -> Option<&str> {
     let bearer = request.authorization.as_ref().and_then(bearer);
     bearer.or_else(|| Some(request.admin_token.as_ref()?.expose().trim()))

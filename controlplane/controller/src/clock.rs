@@ -16,8 +16,8 @@ pub trait Clock: Send + Sync {
 
 /// The kernel's clocks.
 ///
-/// Shape: [`Tick`] is `CLOCK_MONOTONIC`, the same in every thread of the machine, so a shard's ticks
-/// mean the same here. Source: clock_gettime(2).
+/// Shape: [`Tick`] is `CLOCK_MONOTONIC`, the same in every thread of the machine, so a shard's
+/// ticks mean the same here. Source: clock_gettime(2).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use http::Uri;
 use relay_admission::Checker;
-use relay_contract::{
-    Command, ConnectionId, Counter, Counters, Event, LogEntry, ShardId, WorkerResponse,
-};
+use relay_contract::{Command, ConnectionId, Counter, Counters, LogEntry, ShardId, WorkerResponse};
 use relay_link::Link;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -52,6 +50,8 @@ pub struct Controller {
     pub(crate) deciding: HashMap<ConnectionId, AbortHandle>,
     pub(crate) worker_calls: usize,
     notices: mpsc::Receiver<LogEntry>,
+    /// Shards that have not said that they stopped.
+    pub(crate) running: HashSet<ShardId>,
     pub(crate) stopping: bool,
 }
 
@@ -106,8 +106,9 @@ pub enum Ended {
 }
 
 impl Controller {
-    /// A controller that has not started yet. `log` receives one JSON line per event, on a thread of its
-    /// own; the program passes stdout. Reads the TLS files of `settings`; opens no connection.
+    /// A controller that has not started yet. `log` receives one JSON line per event, on a thread
+    /// of its own; the program passes stdout. Reads the TLS files of `settings`; opens no
+    /// connection.
     ///
     /// # Errors
     /// [`StartError`].
@@ -154,6 +155,7 @@ impl Controller {
             deciding: HashMap::new(),
             worker_calls: 0,
             notices,
+            running: link.shards.ids().collect(),
             stopping: false,
             settings: Arc::new(settings),
             link,
@@ -161,8 +163,8 @@ impl Controller {
         })
     }
 
-    /// Moves workspaces to other shards than their hash says. A workspace with open connections moves
-    /// when they are gone.
+    /// Moves workspaces to other shards than their hash says. A workspace with open connections
+    /// moves when they are gone.
     ///
     /// # Errors
     /// [`HomeTableError`]; the table in force stays.
@@ -170,8 +172,8 @@ impl Controller {
         self.judge.set_homes(table)
     }
 
-    /// Decides until `shutdown` completes, then stops the shards and waits for them, at most the drain
-    /// time and a second.
+    /// Decides until `shutdown` completes, then stops the shards and waits for them, at most the
+    /// drain time and a second.
     ///
     /// Needs a tokio runtime with time and I/O enabled.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
@@ -231,26 +233,24 @@ impl Controller {
         None
     }
 
-    /// Tells every shard to stop and waits for them. Upgrades that wait are refused, those that come are
-    /// too; what shards log on their way out is recorded.
+    /// Tells every shard to stop and waits for them. Upgrades that wait are refused, those that
+    /// come are too; what shards log on their way out is recorded.
     async fn stop(&mut self, pulse: &mut Interval) -> Ended {
         self.stopping = true;
         self.refuse_waiting();
         let deadline_ms = u64::try_from(self.settings.drain.as_millis()).unwrap_or(u64::MAX);
-        let mut running: HashSet<ShardId> = self.link.shards.ids().collect();
         for shard in self.link.shards.ids() {
             let stop = Command::Stop { deadline_ms };
             if self.link.shards.send_last(shard, stop).is_err() {
                 // Its lane is closed or stuck: it cannot be told, so it is not waited for.
-                running.remove(&shard);
+                self.running.remove(&shard);
             }
         }
         let patience = self.settings.drain + STOP_GRACE;
         let wait = async {
-            while !running.is_empty() {
+            while !self.running.is_empty() {
                 tokio::select! {
                     event = self.link.events.next() => match event {
-                        Some(Event::Stopped { shard }) => drop(running.remove(&shard)),
                         Some(event) => self.on_event(event),
                         None => return,
                     },

@@ -59,8 +59,8 @@ impl Decider {
         }
     }
 
-    /// Checks against the set in force, and once more against a newer one when the key is unknown. `None`
-    /// when there is no set.
+    /// Checks against the set in force, and once more against a newer one when the key is unknown.
+    /// `None` when there is no set.
     async fn check(&self, local: &LocalCheck, token: &Secret) -> Option<Verdict> {
         let now_secs = self.clock.unix_ms().div_euclid(1000);
         let check = |keys: &KeySet| local.checker.check(token.expose(), keys, now_secs);

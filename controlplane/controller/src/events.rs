@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use relay_contract::{
-    AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event, QueryId,
-    Refusal, ShardReport, Tick, WorkerRequest,
+    AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event, Level,
+    LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
 };
 
 use crate::admin::{self, Route};
@@ -39,8 +39,15 @@ impl Controller {
                 self.record(unix_ms, *entry);
             }
             Event::Reported { query, report } => self.on_reported(query, *report),
-            // Expected after `Stop` only, and awaited there.
-            Event::Stopped { .. } => {}
+            Event::Stopped { shard } => self.on_stopped(shard),
+        }
+    }
+
+    fn on_stopped(&mut self, shard: ShardId) {
+        self.running.remove(&shard);
+        if !self.stopping {
+            let entry = LogEntry::new(Level::Error, "shard_stopped");
+            self.log(entry.with("shard", i64::from(shard.0)).ours());
         }
     }
 
@@ -287,14 +294,14 @@ impl Controller {
         );
     }
 
-    /// Sends a connection's shard a command. When it does not leave, the connection's own deadline ends
-    /// its wait; whether it left.
+    /// Sends a connection's shard a command. When it does not leave, the connection's own deadline
+    /// ends its wait; whether it left.
     fn send(&mut self, connection: ConnectionId, command: Command) -> bool {
         self.link.shards.send(connection.shard, command).is_ok()
     }
 
-    /// The date of a shard's tick. A clock that does not fit ours (another machine's) is not believed: then
-    /// it is the moment of arrival.
+    /// The date of a shard's tick. A clock that does not fit ours (another machine's) is not
+    /// believed: then it is the moment of arrival.
     fn unix_ms_of(&self, at: Tick) -> i64 {
         let age = self.clock.now().since(at).as_millis();
         let age_ms = i64::try_from(age).ok().filter(|&ms| ms <= LOG_AGE_MS_MAX);

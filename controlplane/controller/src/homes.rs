@@ -32,8 +32,8 @@ pub enum HomeTableError {
 
 /// Says where a workspace's next connection goes, if it has none yet.
 ///
-/// Rendezvous hashing: with another number of shards only the workspaces of the shards that came or went
-/// move. The table moves single ones, a hot one to a quiet shard.
+/// Rendezvous hashing: with another number of shards only the workspaces of the shards that came or
+/// went move. The table moves single ones, a hot one to a quiet shard.
 #[derive(Debug)]
 pub(crate) struct Homes {
     shard_count: u16,

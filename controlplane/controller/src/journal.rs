@@ -12,8 +12,8 @@ use serde_json::json;
 
 use crate::date::Date;
 
-/// Keeps and writes log entries. Never waits for whoever reads stdout: lines go to a thread of their own
-/// through a bounded queue, and what finds it full is counted.
+/// Keeps and writes log entries. Never waits for whoever reads stdout: lines go to a thread of
+/// their own through a bounded queue, and what finds it full is counted.
 pub(crate) struct Journal {
     /// The reference's entries.
     theirs: Ring,
@@ -206,8 +206,8 @@ fn write_lines(queue: &Receiver<String>, mut sink: impl Write) {
     }
 }
 
-/// Lines that wait for stdout. Protects memory from a reader that hangs. Reached: the line is dropped and
-/// `relay_log_entries_dropped_total` counts it.
+/// Lines that wait for stdout. Protects memory from a reader that hangs. Reached: the line is
+/// dropped and `relay_log_entries_dropped_total` counts it.
 const LINES_MAX: usize = 4096;
 
 /// Bytes after which a batch of lines is written.

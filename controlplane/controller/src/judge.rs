@@ -14,8 +14,8 @@ use crate::ledger::{Cap, Ledger, Scope, Seat};
 use crate::settings::Caps;
 use crate::upgrade_window::UpgradeWindow;
 
-/// Judges upgrades. Knows no platform, no clock and no socket: it is asked, says what to find out, is told
-/// the answer, and rules.
+/// Judges upgrades. Knows no platform, no clock and no socket: it is asked, says what to find out,
+/// is told the answer, and rules.
 ///
 /// ```text
 ///        refused (attempts, total, address, form, scope, too many waiting)
@@ -101,8 +101,8 @@ impl Judge {
         }
     }
 
-    /// Puts a newer table of homes in force. Connections that are open stay where they are, and their
-    /// workspace with them.
+    /// Puts a newer table of homes in force. Connections that are open stay where they are, and
+    /// their workspace with them.
     pub(crate) fn set_homes(&mut self, table: HomeTable) -> Result<(), HomeTableError> {
         self.homes.replace(table)
     }
@@ -159,8 +159,9 @@ impl Judge {
         Decision::Check { request, token }
     }
 
-    /// Rules on a checked upgrade. The caps are judged once more, because others were admitted meanwhile,
-    /// and a client's scope by the target its claims name. `None` when the upgrade is gone.
+    /// Rules on a checked upgrade. The caps are judged once more, because others were admitted
+    /// meanwhile, and a client's scope by the target its claims name. `None` when the upgrade is
+    /// gone.
     pub(crate) fn answer(&mut self, connection: ConnectionId, answer: Answer) -> Option<Ruling> {
         let Pending { request, address } = self.pending.remove(&connection)?;
         let claims = match answer {
@@ -301,8 +302,8 @@ fn trim_js(text: &str) -> &str {
     text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
 }
 
-/// When a peer that found no room may come back: validations take milliseconds, so a queue that was full
-/// is not full for long.
+/// When a peer that found no room may come back: validations take milliseconds, so a queue that was
+/// full is not full for long.
 const RETRY_AFTER_SECS: u16 = 2;
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ impl KeyKeeper {
         }
     }
 
-    /// The keys in force; `None` before the first good fetch, and when the last one is too long ago.
+    /// The keys in force; `None` before the first good fetch, and when the last one is too long
+    /// ago.
     pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = current.as_ref()?;
@@ -59,11 +60,7 @@ impl KeyKeeper {
     /// Fetches on schedule, for ever.
     pub(crate) async fn keep(self: Arc<Self>) {
         loop {
-            {
-                let mut last_fetch = self.last_fetch.lock().await;
-                *last_fetch = Some(Instant::now());
-                self.fetch().await;
-            }
+            self.refresh(RETRY_INTERVAL).await;
             let pause = match self.current() {
                 Some(_) => REFRESH_INTERVAL,
                 None => RETRY_INTERVAL,
@@ -72,11 +69,16 @@ impl KeyKeeper {
         }
     }
 
-    /// Looks for a key that the set does not have. Returns at once when the last fetch was a moment ago:
-    /// tokens with invented key ids must not become requests. Waits for a fetch in flight.
+    /// Looks for a key that the set does not have. Returns at once when the last fetch was a moment
+    /// ago: tokens with invented key ids must not become requests.
     pub(crate) async fn refresh_for_unknown_key(&self) {
+        self.refresh(COOLDOWN).await;
+    }
+
+    /// Fetches, unless the last fetch began less than `pause` ago. Waits for one in flight.
+    async fn refresh(&self, pause: Duration) {
         let mut last_fetch = self.last_fetch.lock().await;
-        if last_fetch.is_some_and(|began| began.elapsed() < COOLDOWN) {
+        if last_fetch.is_some_and(|began| began.elapsed() < pause) {
             return;
         }
         *last_fetch = Some(Instant::now());
@@ -129,3 +131,27 @@ const COOLDOWN: Duration = Duration::from_secs(30);
 
 /// How long a set is used that cannot be fetched anew.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::PlatformTls;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_that_cannot_be_fetched_anew_is_used_for_a_day() {
+        let platform = Arc::new(PlatformHttp::new(PlatformTls::default()).unwrap());
+        let limits = CallLimits {
+            timeout: Duration::from_secs(1),
+            response_bytes_max: 1,
+        };
+        let (notices, _) = mpsc::channel(1);
+        let url = Uri::from_static("http://127.0.0.1:9/");
+        let keeper = KeyKeeper::new(url, limits, platform, notices);
+        assert!(keeper.current().is_none());
+        keeper.put_in_force(KeySet::default());
+        tokio::time::advance(AGE_MAX - Duration::from_secs(1)).await;
+        assert!(keeper.current().is_some());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(keeper.current().is_none());
+    }
+}

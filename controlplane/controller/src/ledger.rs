@@ -9,8 +9,8 @@ use relay_contract::{AdmissionId, Role, ShardId, TargetId, WorkspaceId};
 
 use crate::settings::Caps;
 
-/// Every admitted connection from `Admit` until `Released`. Because all admissions pass one ledger, its
-/// caps are exact whatever the number of shards.
+/// Every admitted connection from `Admit` until `Released`. Because all admissions pass one ledger,
+/// its caps are exact whatever the number of shards.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     caps: Caps,

@@ -1,9 +1,10 @@
-//! The control plane of one relay: it decides who is admitted, calls the platform, answers operators
-//! and keeps the log. It is off the frame path: shards ask and are told over bounded lanes.
+//! The control plane of one relay: it decides who is admitted, calls the platform, answers
+//! operators and keeps the log. It is off the frame path: shards ask and are told over bounded
+//! lanes.
 //!
-//! It does not move frames, and it keeps nothing on disk. Start with [`Controller`], the actor that owns
-//! all decisions; [`Settings`] is what the program fills for it. The order of an upgrade's checks is in
-//! `judge.rs`, free of I/O; what each event leads to is in `events.rs`.
+//! It does not move frames, and it keeps nothing on disk. Start with [`Controller`], the actor that
+//! owns all decisions; [`Settings`] is what the program fills for it. The order of an upgrade's
+//! checks is in `judge.rs`, free of I/O; what each event leads to is in `events.rs`.
 #![forbid(unsafe_code)]
 
 mod admin;

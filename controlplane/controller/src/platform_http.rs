@@ -16,8 +16,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::platform_tls::{self, PlatformTlsError, Stamp};
 use crate::settings::PlatformTls;
 
-/// Speaks HTTP/1.1 with the platform. Redirects are not followed: what is behind one was not named by the
-/// operator. Nothing is retried, except a request that a kept-alive connection never took.
+/// Speaks HTTP/1.1 with the platform. Redirects are not followed: what is behind one was not named
+/// by the operator. Nothing is retried, except a request that a kept-alive connection never took.
 #[derive(Debug)]
 pub(crate) struct PlatformHttp {
     tls: PlatformTls,
@@ -97,10 +97,11 @@ impl PlatformHttp {
         }
     }
 
-    /// The pool, made anew when the client certificate changed. Files that cannot be used (half written,
-    /// say) leave the pool as it is; the next call looks again.
+    /// The pool, made anew when the client certificate changed. Files that cannot be used (half
+    /// written, say) leave the pool as it is; the next call looks again.
     fn client(&self) -> Pool {
-        // The lock is held for two assignments at most; a panic between them cannot leave half a value.
+        // The lock is held for two assignments at most; a panic between them cannot leave half a
+        // value.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = platform_tls::stamp(&self.tls);
         if stamp != current.stamp
@@ -164,7 +165,8 @@ fn pool(tls: &PlatformTls) -> Result<Pool, PlatformTlsError> {
 /// Shorter than every deadline that matters, longer than a lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Below the 5 s after which Node servers close a quiet connection, so that we seldom meet one closing.
+/// Below the 5 s after which Node servers close a quiet connection, so that we seldom meet one
+/// closing.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Quiet connections kept per host. Protects the platform's descriptors after a burst.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use relay_contract::{Limits, Secret};
 use url::Url;
 
-/// Everything the controller needs to know, already parsed. A value that exists is valid: the program
-/// checks the environment before it makes one.
+/// Everything the controller needs to know, already parsed. A value that exists is valid: the
+/// program checks the environment before it makes one.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The program's version, for `relay_info` and `/node`.
@@ -142,7 +142,8 @@ pub struct ClientCertificate {
 pub struct AdminAccess {
     /// Whether these paths exist at all. `RELAY_ENABLE_ADMIN_HTTP`
     pub enabled: bool,
-    /// What a request must show; without one every request is refused. `RELAY_ADMIN_TOKEN`, trimmed.
+    /// What a request must show; without one every request is refused. `RELAY_ADMIN_TOKEN`,
+    /// trimmed.
     pub token: Option<Secret>,
 }
 
@@ -181,7 +182,8 @@ pub struct BackplaneFacts {
 pub struct Caps {
     /// Daemons and clients at a time. Reached: 503. `RELAY_MAX_TOTAL_CONNECTIONS`
     pub connections_max: usize,
-    /// Connections of one address at a time, workers too. Reached: 429. `RELAY_MAX_CONNECTIONS_PER_IP`
+    /// Connections of one address at a time, workers too. Reached: 429.
+    /// `RELAY_MAX_CONNECTIONS_PER_IP`
     pub connections_per_address_max: usize,
     /// Clients of one scope at a time. Reached: 429. `RELAY_MAX_CLIENTS_PER_WORKSPACE`
     pub clients_per_scope_max: usize,
@@ -190,8 +192,8 @@ pub struct Caps {
     /// Addresses whose attempts are remembered; the least recently seen goes.
     /// `RELAY_UPGRADE_BUCKET_MAX`
     pub upgrade_addresses_max: usize,
-    /// Upgrades that wait for their validation at a time. Protects memory and the platform from a flood
-    /// of tokens. Reached: 503 with `Retry-After`.
+    /// Upgrades that wait for their validation at a time. Protects memory and the platform from a
+    /// flood of tokens. Reached: 503 with `Retry-After`.
     pub pending_admissions_max: usize,
     /// Worker calls in flight at a time. Reached: the call is answered 503.
     pub worker_calls_max: usize,

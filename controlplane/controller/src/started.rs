@@ -4,7 +4,8 @@ use relay_contract::{Level, LogEntry};
 
 use crate::settings::Settings;
 
-/// `relay_started`, with the reference's members in its order. Source: relay specification, section 12.
+/// `relay_started`, with the reference's members in its order. Source: relay specification, section
+/// 12.
 pub(crate) fn relay_started(settings: &Settings) -> LogEntry {
     let caps = &settings.caps;
     let limits = &settings.limits;

@@ -8,8 +8,8 @@ use relay_contract::Tick;
 
 /// A fixed window of a minute per address. Every attempt counts, also a refused one.
 ///
-/// At most `addresses_max` addresses are remembered; the least recently seen one goes. Cost: logarithmic
-/// in the number of addresses.
+/// At most `addresses_max` addresses are remembered; the least recently seen one goes. Cost:
+/// logarithmic in the number of addresses.
 #[derive(Debug)]
 pub(crate) struct UpgradeWindow {
     attempts_max: u32,
@@ -63,8 +63,8 @@ impl UpgradeWindow {
         window.attempts <= self.attempts_max
     }
 
-    /// Forgets a few addresses whose window has ended. Two per attempt, so that the map shrinks faster
-    /// than attempts can make it grow.
+    /// Forgets a few addresses whose window has ended. Two per attempt, so that the map shrinks
+    /// faster than attempts can make it grow.
     fn forget_finished(&mut self, now: Tick) {
         for _ in 0..2 {
             let Some((_, address)) = self.recency.first_key_value() else {

@@ -63,16 +63,18 @@ impl WorkerCalls {
         Some(call)
     }
 
-    /// The path on the platform's origin. The switchboard has checked that it stays in the executor's
-    /// subtree; here it must also survive URL parsing without a segment lost or won, and stay on the
-    /// origin. `None` otherwise.
+    /// The path on the platform's origin. The switchboard has checked that it stays in the
+    /// executor's subtree; here it must also survive URL parsing without a segment lost or won, and
+    /// stay on the origin. `None` otherwise.
     fn uri(&self, path: &str) -> Option<Uri> {
         let url = self.origin.join(path).ok()?;
         let raw = path.split(['?', '#']).next().unwrap_or_default();
-        let slashes = |text: &str| text.matches('/').count();
-        let is_faithful =
-            url.origin() == self.origin.origin() && slashes(url.path()) == slashes(raw);
-        if !(is_faithful && path.starts_with('/')) {
+        // A parser takes a backslash for a slash and drops control characters; a dot segment takes
+        // a segment away or leaves an empty one.
+        let is_plain = !raw.contains(|c: char| c == '\\' || c.is_ascii_control());
+        let shape = |path: &str| path.split('/').map(str::is_empty).collect::<Vec<_>>();
+        let is_kept = url.origin() == self.origin.origin() && shape(url.path()) == shape(raw);
+        if !(path.starts_with('/') && is_plain && is_kept) {
             return None;
         }
         url.as_str().split('#').next()?.parse().ok()
@@ -118,8 +120,8 @@ fn response(request_id: String, answer: &PlatformAnswer) -> WorkerResponse {
     }
 }
 
-/// Response headers as the reference shows them: sorted by name, several of one name joined, credentials
-/// left out.
+/// Response headers as the reference shows them: sorted by name, several of one name joined,
+/// credentials left out.
 fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut joined: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in headers {
@@ -140,7 +142,8 @@ fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A header value as `fetch` sends it: Latin-1, without blanks around it. `None` when it cannot be sent.
+/// A header value as `fetch` sends it: Latin-1, without blanks around it. `None` when it cannot be
+/// sent.
 fn header_value(text: &str) -> Option<HeaderValue> {
     let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
     let bytes: Option<Vec<u8>> = trimmed.chars().map(|c| u8::try_from(c).ok()).collect();
@@ -182,6 +185,8 @@ mod tests {
             "/api/w/%2e%2E/x",
             "/api/w/.",
             "/api\\..\\x",
+            "/api/x\ty",
+            "/api/.\t./x",
             "//other.example/api",
             "https://other.example/api",
             "relative",

@@ -38,7 +38,8 @@ impl Events {
         None
     }
 
-    /// Waits for the next event. `None` when every shard is gone and everything they told was received.
+    /// Waits for the next event. `None` when every shard is gone and everything they told was
+    /// received.
     ///
     /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Event> {
@@ -48,8 +49,8 @@ impl Events {
             }
             self.bell.rest();
             let resting = Resting(&self.bell);
-            // Whoever pushed before `rest` did not ring: look once more. Closed is asked first, because
-            // a shard sends its last event before it goes.
+            // Whoever pushed before `rest` did not ring: look once more. Closed is asked first,
+            // because a shard sends its last event before it goes.
             let closed = self.lanes.iter().all(Receiver::is_closed);
             let idle = self.lanes.iter().all(Receiver::is_empty);
             match (idle, closed) {

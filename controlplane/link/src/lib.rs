@@ -1,9 +1,9 @@
 //! How the control plane reaches the shards, and hears from them.
 //!
 //! [`local`] builds all lanes of one process: the control side keeps [`Shards`] (commands out) and
-//! [`Events`] (events in), each shard gets a [`ShardSide`]. Nothing here waits for a shard: a lane that
-//! is full gets a bounded backlog, and a backlog that is full is an error the caller handles. The only
-//! thing to wait for is the next event.
+//! [`Events`] (events in), each shard gets a [`ShardSide`]. Nothing here waits for a shard: a lane
+//! that is full gets a bounded backlog, and a backlog that is full is an error the caller handles.
+//! The only thing to wait for is the next event.
 #![forbid(unsafe_code)]
 
 mod events;
@@ -39,8 +39,9 @@ pub struct ShardSide {
 
 /// Builds the lanes between the control plane and the shards of one process.
 ///
-/// Shape: `shard_bells[i]` wakes shard `i`; the sides come back in the same order. Each shard has lanes
-/// of its own, so that a busy shard cannot crowd out another. Cost: the lanes' memory, taken here.
+/// Shape: `shard_bells[i]` wakes shard `i`; the sides come back in the same order. Each shard has
+/// lanes of its own, so that a busy shard cannot crowd out another. Cost: the lanes' memory, taken
+/// here.
 pub fn local(shard_bells: Vec<Arc<Bell>>) -> (Link, Vec<ShardSide>) {
     let (wakeup, control_bell) = events::Wakeup::new();
     let mut commands_out = Vec::with_capacity(shard_bells.len());
@@ -64,8 +65,9 @@ pub fn local(shard_bells: Vec<Arc<Bell>>) -> (Link, Vec<ShardSide>) {
     (link, sides)
 }
 
-/// Commands that wait for one shard before a backlog begins. Protects memory from a shard that hangs;
-/// a shard empties its lane every turn, so a full one is a few milliseconds of a storm of upgrades.
+/// Commands that wait for one shard before a backlog begins. Protects memory from a shard that
+/// hangs; a shard empties its lane every turn, so a full one is a few milliseconds of a storm of
+/// upgrades.
 pub const COMMANDS_PER_SHARD: usize = 1024;
 
 /// Events of one shard that wait for the control plane. Protects memory from a control plane that

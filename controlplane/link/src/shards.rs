@@ -7,8 +7,8 @@ use relay_mailbox::{Full, Sender};
 
 /// Sends commands to shards, in order per shard, without ever waiting.
 ///
-/// A command that finds its lane full joins that shard's backlog; [`Shards::drain`] moves backlogs on and
-/// is to be called once per turn of whoever owns this.
+/// A command that finds its lane full joins that shard's backlog; [`Shards::drain`] moves backlogs
+/// on and is to be called once per turn of whoever owns this.
 #[derive(Debug)]
 pub struct Shards {
     lanes: Vec<Lane>,
@@ -20,8 +20,8 @@ pub enum LinkError {
     /// No such shard. Our own mistake.
     #[error("shard {0:?} does not exist")]
     NoSuchShard(ShardId),
-    /// Lane and backlog are full: the shard hangs or has ended. Worth retrying only for a command that
-    /// is still true later.
+    /// Lane and backlog are full: the shard hangs or has ended. Worth retrying only for a command
+    /// that is still true later.
     #[error("shard {0:?} does not take commands")]
     Overloaded(ShardId),
 }
@@ -60,8 +60,8 @@ impl Shards {
             .collect()
     }
 
-    /// Sends a shard its last command. Whatever its backlog holds is dropped: nothing that waited there
-    /// matters to a shard that ends.
+    /// Sends a shard its last command. Whatever its backlog holds is dropped: nothing that waited
+    /// there matters to a shard that ends.
     ///
     /// # Errors
     /// [`LinkError::NoSuchShard`].

@@ -1,0 +1,12 @@
+//! The whole controller between shards that are played by the test and a platform that speaks real
+//! HTTP.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod admission;
+mod operator;
+mod platform;
+mod relay;
+mod shutdown;
+mod tls;
+mod tokens;
+mod worker;

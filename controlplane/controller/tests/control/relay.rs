@@ -1,0 +1,357 @@
+//! A running controller and the shards the test plays.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use relay_contract::{
+    AdmissionRequest, Command, ConnectionId, ControlRequest, Event, Grant, Limits, Preflight,
+    QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
+};
+use relay_controller::{
+    AdminAccess, Admission, BackplaneFacts, Caps, Clock, Controller, Ended, PlatformTls, Settings,
+    TlsFacts,
+};
+use relay_link::{ShardSide, local};
+use relay_mailbox::{Bell, Ring};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+use url::Url;
+
+pub(crate) const VALIDATE: &str = "/api/runtime/internal/relay/validate";
+pub(crate) const ADMIN: &str = "admin-token";
+pub(crate) const TOKEN: &str = "token-0123456789";
+
+/// Settings against a platform at `base`, generous in everything.
+pub(crate) fn settings(base: &str) -> Settings {
+    Settings {
+        version: "0.1.0",
+        relay_id: "relay-a".into(),
+        mode: "dev",
+        host: "127.0.0.1".into(),
+        port: 7781,
+        server_url: base.into(),
+        platform: Url::parse(base).unwrap(),
+        validate_url: Url::parse(base).unwrap().join(VALIDATE).unwrap(),
+        public_ws_url: "ws://127.0.0.1:7781/ws".into(),
+        internal_key: None,
+        admission: Admission::Validate,
+        jwks: None,
+        admission_timeout: Duration::from_secs(20),
+        admission_response_bytes_max: 4096,
+        internal_timeout: Duration::from_secs(20),
+        internal_response_bytes_max: 16_384,
+        platform_tls: PlatformTls::default(),
+        admin: AdminAccess {
+            enabled: true,
+            token: Some(Secret::from(ADMIN)),
+        },
+        health_verbose: true,
+        state_includes_client_ids: true,
+        log_entries_max: 400,
+        tls: TlsFacts {
+            host: "relay.getviewport.com".into(),
+            ..TlsFacts::default()
+        },
+        backplane: BackplaneFacts {
+            mode: "single",
+            bus_enabled: false,
+            client_redirect_enabled: false,
+            bus_poll_interval_ms: 250,
+            bus_pull_limit: 200,
+            bus_pull_wait_ms: 1000,
+        },
+        caps: Caps::default(),
+        limits: Arc::new(Limits::default()),
+        driver: "test",
+        drain: Duration::from_secs(5),
+    }
+}
+
+/// A clock the test sets. The date is its own; ticks and date advance together.
+#[derive(Default)]
+pub(crate) struct TestClock(AtomicU64);
+
+impl TestClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        let ns = u64::try_from(by.as_nanos()).unwrap();
+        self.0.fetch_add(ns, Ordering::Relaxed);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Tick {
+        Tick(self.0.load(Ordering::Relaxed))
+    }
+
+    fn unix_ms(&self) -> i64 {
+        NOW_SECS * 1000 + i64::try_from(self.now().as_millis()).unwrap()
+    }
+}
+
+/// The date at which every test begins, in seconds since 1970.
+pub(crate) const NOW_SECS: i64 = 1_769_853_600;
+
+/// What was written, readable from outside.
+#[derive(Clone, Default)]
+pub(crate) struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Page {
+    pub(crate) fn lines(&self) -> Vec<serde_json::Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines();
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+struct Wake(Arc<Notify>);
+
+impl Ring for Wake {
+    fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// One shard, played by the test.
+pub(crate) struct Shard {
+    side: ShardSide,
+    bell: Arc<Bell>,
+    wake: Arc<Notify>,
+    slots: u32,
+    seen: VecDeque<Command>,
+}
+
+impl Shard {
+    pub(crate) fn tell(&self, event: Event) {
+        self.side.events.send(event).unwrap();
+    }
+
+    pub(crate) fn connection(&mut self) -> ConnectionId {
+        self.slots += 1;
+        ConnectionId {
+            shard: self.side.shard,
+            slot: self.slots,
+            generation: 0,
+        }
+    }
+
+    /// The next command; fails the test when none comes.
+    pub(crate) async fn command(&mut self) -> Command {
+        let next = async {
+            loop {
+                if let Some(command) = self.seen.pop_front() {
+                    return command;
+                }
+                self.seen.extend(self.side.commands.receive());
+                if self.seen.is_empty() {
+                    self.bell.rest();
+                    if self.side.commands.is_empty() {
+                        self.wake.notified().await;
+                    }
+                    self.bell.rise();
+                }
+            }
+        };
+        let patience = Duration::from_secs(30);
+        tokio::time::timeout(patience, next)
+            .await
+            .expect("a command")
+    }
+
+    /// Asks for an upgrade and returns who waits.
+    pub(crate) fn upgrade(&mut self, request: UpgradeRequest, token: &str) -> ConnectionId {
+        let connection = self.connection();
+        self.tell(Event::AdmissionAsked {
+            connection,
+            request: Box::new(AdmissionRequest {
+                address: ADDRESS,
+                preflight: Preflight::Ask {
+                    request,
+                    token: Secret::from(token),
+                },
+            }),
+        });
+        connection
+    }
+
+    pub(crate) fn client(&mut self, token: &str) -> ConnectionId {
+        self.upgrade(request(Role::Client), token)
+    }
+
+    pub(crate) async fn ruling(&mut self) -> (ConnectionId, Result<Box<Grant>, Refusal>) {
+        match self.command().await {
+            Command::Admit {
+                connection, grant, ..
+            } => (connection, Ok(grant)),
+            Command::Refuse {
+                connection,
+                refusal,
+            } => (connection, Err(refusal)),
+            other => panic!("no ruling: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn admitted(&mut self) -> Box<Grant> {
+        let (_, ruling) = self.ruling().await;
+        ruling.unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
+    }
+
+    pub(crate) async fn refused(&mut self) -> Refusal {
+        let (_, ruling) = self.ruling().await;
+        match ruling {
+            Ok(grant) => panic!("admitted: {grant:?}"),
+            Err(refusal) => refusal,
+        }
+    }
+
+    /// Asks for a path of the operator's, with the right token.
+    pub(crate) fn ask(&mut self, target: &str) {
+        self.ask_as(target, Some(&format!("Bearer {ADMIN}")));
+    }
+
+    pub(crate) fn ask_as(&mut self, target: &str, authorization: Option<&str>) {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query.into())),
+            None => (target, None),
+        };
+        let connection = self.connection();
+        self.tell(Event::HttpAsked {
+            connection,
+            request: Box::new(ControlRequest {
+                path: path.into(),
+                query,
+                authorization: authorization.map(Secret::from),
+                admin_token: None,
+                address: ADDRESS,
+            }),
+        });
+    }
+
+    pub(crate) async fn response(&mut self) -> (u16, &'static str, String) {
+        match self.command().await {
+            Command::Respond {
+                status,
+                content_type,
+                body,
+                ..
+            } => {
+                let body = String::from_utf8(body.into_vec()).unwrap();
+                (status, content_type, body)
+            }
+            other => panic!("no response: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn asked_for_report(&mut self) -> (QueryId, bool) {
+        match self.command().await {
+            Command::Report { query, scopes } => (query, scopes),
+            other => panic!("no question: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn report(&mut self, report: ShardReport) {
+        let (query, _) = self.asked_for_report().await;
+        let shard = self.side.shard;
+        self.tell(Event::Reported {
+            query,
+            report: Box::new(ShardReport { shard, ..report }),
+        });
+    }
+}
+
+pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+pub(crate) fn request(role: Role) -> UpgradeRequest {
+    UpgradeRequest {
+        role,
+        workspace_id: "ws1".into(),
+        target_id: Some("rt1".into()),
+    }
+}
+
+/// A controller that runs.
+pub(crate) struct Relay {
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) page: Page,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<Ended>,
+}
+
+impl Relay {
+    /// Starts a controller of `N` shards.
+    pub(crate) fn start<const N: usize>(settings: Settings) -> (Self, [Shard; N]) {
+        let wakes: Vec<_> = (0..N).map(|_| Arc::new(Notify::new())).collect();
+        let bells: Vec<_> = wakes
+            .iter()
+            .map(|wake| Bell::new(Wake(Arc::clone(wake))))
+            .collect();
+        let (link, sides) = local(bells.clone());
+        let clock = Arc::new(TestClock::default());
+        let page = Page::default();
+        let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        let controller = Controller::new(settings, link, shared, page.clone()).unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(controller.run(async {
+            let _ = stopped.await;
+        }));
+        let shards: Vec<_> = sides
+            .into_iter()
+            .zip(bells)
+            .zip(wakes)
+            .map(|((side, bell), wake)| Shard {
+                side,
+                bell,
+                wake,
+                slots: 0,
+                seen: VecDeque::new(),
+            })
+            .collect();
+        let relay = Self {
+            clock,
+            page,
+            stop,
+            running,
+        };
+        let shards = shards.try_into().unwrap_or_else(|_| panic!("{N} shards"));
+        (relay, shards)
+    }
+
+    pub(crate) fn one(settings: Settings) -> (Self, Shard) {
+        let (relay, [shard]) = Self::start(settings);
+        (relay, shard)
+    }
+
+    /// Begins the shutdown and returns what to wait for.
+    pub(crate) fn shut_down(self) -> JoinHandle<Ended> {
+        // A relay whose shards are gone has ended already.
+        let _ = self.stop.send(());
+        self.running
+    }
+
+    /// Ends the relay with its shard and returns what it logged under this name.
+    pub(crate) async fn logged(self, shard: Shard, event: &str) -> Vec<serde_json::Value> {
+        let page = self.page.clone();
+        let ended = self.shut_down();
+        shard.tell(Event::Stopped { shard: ShardId(0) });
+        assert_eq!(ended.await.unwrap(), Ended::Stopped);
+        let mut lines = page.lines();
+        lines.retain(|line| line["event"] == event);
+        lines
+    }
+}

@@ -1,0 +1,157 @@
+//! Worker calls.
+
+use std::time::Duration;
+
+use relay_contract::{Command, Event, WorkerRequest, WorkerResponse};
+use relay_controller::{Caps, Settings};
+
+use crate::platform::{Behaviour, Platform};
+use crate::relay::{Relay, Shard, settings};
+
+const JOBS: &str = "/api/runtime/workspaces/ws1/managed-executors/ex1/jobs";
+const FAILED: &str = r#"{"ok":false,"reason":"WORKER_TRANSPORT_FORWARD_FAILED"}"#;
+
+fn get() -> WorkerRequest {
+    WorkerRequest {
+        request_id: "w-1".into(),
+        method: "GET".into(),
+        path: JOBS.into(),
+        headers: Vec::new(),
+        body: None,
+    }
+}
+
+pub(crate) async fn call(shard: &mut Shard, request: WorkerRequest) -> WorkerResponse {
+    ask(shard, request);
+    reply(shard).await
+}
+
+fn ask(shard: &mut Shard, request: WorkerRequest) {
+    let connection = shard.connection();
+    shard.tell(Event::WorkerAsked {
+        connection,
+        request: Box::new(request),
+    });
+}
+
+async fn reply(shard: &mut Shard) -> WorkerResponse {
+    match shard.command().await {
+        Command::WorkerReply { response, .. } => *response,
+        other => panic!("no reply: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_call_arrives_as_it_was_and_its_answer_comes_back() {
+    let platform = Platform::start(None).await;
+    let answer = concat!(
+        "HTTP/1.1 201 Created\r\nx-custom: v\r\nset-cookie: a=b\r\n",
+        "connection: keep-alive\r\ncontent-length: 2\r\n\r\nok"
+    );
+    platform.on(JOBS, Behaviour::Raw(answer.into()));
+    let (_relay, mut shard) = Relay::one(settings(&platform.url()));
+    let request = WorkerRequest {
+        method: "POST".into(),
+        path: format!("{JOBS}?a=1&b=%20"),
+        headers: vec![("x-viewport-run-lease".into(), "lease".into())],
+        body: Some("{}".into()),
+        ..get()
+    };
+    let response = call(&mut shard, request).await;
+    assert_eq!((response.status, response.forwarded), (201, true));
+    assert_eq!((&*response.request_id, &*response.body), ("w-1", "ok"));
+    let names: Vec<_> = response.headers.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, ["connection", "content-length", "x-custom"]);
+    let asked = &platform.requests()[0];
+    assert_eq!(asked.path(), format!("{JOBS}?a=1&b=%20"));
+    assert_eq!(asked.header("x-viewport-run-lease"), Some("lease"));
+    assert_eq!(asked.header("x-relay-internal-key"), None);
+    assert_eq!(asked.body, "{}");
+}
+
+#[tokio::test]
+async fn a_get_has_no_body() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
+    let (_relay, mut shard) = Relay::one(settings(&platform.url()));
+    let request = WorkerRequest {
+        body: Some("zzz".into()),
+        ..get()
+    };
+    call(&mut shard, request).await;
+    assert_eq!(platform.requests()[0].body, "");
+}
+
+#[tokio::test]
+async fn a_call_that_fails_is_answered_502() {
+    let platform = Platform::start(None).await;
+    let long = "x".repeat(200);
+    for behaviour in [
+        Behaviour::Drop,
+        Behaviour::Cut,
+        Behaviour::Stall,
+        Behaviour::Answer(200, long),
+    ] {
+        platform.on(JOBS, behaviour.clone());
+        let (_relay, mut shard) = Relay::one(Settings {
+            caps: Caps {
+                worker_timeout: Duration::from_millis(300),
+                worker_response_bytes_max: 150,
+                ..Caps::default()
+            },
+            ..settings(&platform.url())
+        });
+        let response = call(&mut shard, get()).await;
+        assert_eq!(
+            (response.status, response.forwarded),
+            (502, false),
+            "{behaviour:?}"
+        );
+        assert_eq!(response.body, FAILED);
+        let headers: Vec<_> = response.headers.into_iter().collect();
+        assert_eq!(
+            headers,
+            [("content-type".into(), "application/json".into())]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_an_answer_and_not_followed() {
+    let platform = Platform::start(None).await;
+    let answer = "HTTP/1.1 302 Found\r\nlocation: /secret\r\ncontent-length: 0\r\n\r\n";
+    platform.on(JOBS, Behaviour::Raw(answer.into()));
+    let (_relay, mut shard) = Relay::one(settings(&platform.url()));
+    assert_eq!(call(&mut shard, get()).await.status, 302);
+    assert_eq!(platform.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_header_that_cannot_be_sent_fails_the_call_alone() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
+    let (_relay, mut shard) = Relay::one(settings(&platform.url()));
+    let bad = WorkerRequest {
+        headers: vec![("accept".into(), "a\nb".into())],
+        ..get()
+    };
+    assert_eq!(call(&mut shard, bad).await.body, FAILED);
+    assert_eq!(call(&mut shard, get()).await.status, 200);
+    assert_eq!(platform.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn calls_beyond_those_in_flight_are_answered_503() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Hang);
+    let (_relay, mut shard) = Relay::one(Settings {
+        caps: Caps {
+            worker_calls_max: 1,
+            ..Caps::default()
+        },
+        ..settings(&platform.url())
+    });
+    ask(&mut shard, get());
+    let response = call(&mut shard, get()).await;
+    assert_eq!((response.status, response.forwarded), (503, false));
+}
