@@ -81,7 +81,7 @@ pub(crate) struct Settings {
     /// Port to bind (RELAY_LISTEN_PORT)
     #[arg(long, value_name = "PORT")]
     listen_port: Option<String>,
-    /// dev or prod (RELAY_MODE)
+    /// dev, staging or prod (RELAY_MODE)
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
     /// Where tokens are validated (RELAY_VALIDATE_URL)

@@ -64,6 +64,7 @@ fn greeting(config: &Config, address: SocketAddr) -> String {
 /// A relay that listens. Nothing is admitted before [`Relay::run`].
 pub(crate) struct Relay {
     runtime: Runtime,
+    signals: Signals,
     controller: Controller,
     shards: Shards,
     address: SocketAddr,
@@ -74,11 +75,23 @@ pub(crate) struct Relay {
 impl Relay {
     /// Binds the port and starts the shards. The journal goes to `log`, one JSON line per entry.
     ///
+    /// Signals are watched from here on, so that one that comes early is not lost.
+    ///
     /// Errors: a certificate that cannot be used, a port that cannot be bound, a driver that the
     /// machine does not have. Nothing is left running.
     pub(crate) fn start(config: &Config, log: impl Write + Send + 'static) -> Result<Self> {
         cores::raise_descriptor_limit();
         let tls = tls::server(&config.listen.tls)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .build()
+            .context("cannot start the control plane's runtime")?;
+        // Before the port is bound: whoever sees it may send a signal at once.
+        let signals = {
+            let _entered = runtime.enter();
+            Signals::watch().context("cannot watch signals")?
+        };
         let listener = Listener::bind(&config.listen.host, config.listen.port)?;
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
@@ -92,13 +105,9 @@ impl Relay {
         let (shards, link) = Shards::start(configs, &config.engine, &listener, &stop)?;
         let settings = settings(config, listener.address, shards.driver);
         let controller = Controller::new(settings, link, clock, log)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS_MAX)
-            .build()
-            .context("cannot start the control plane's runtime")?;
         Ok(Self {
             runtime,
+            signals,
             controller,
             shards,
             address: listener.address,
@@ -129,10 +138,11 @@ impl Relay {
 
     /// Serves until told to stop, then lets the peers leave. A second signal leaves them no time.
     ///
-    /// Errors: a shard failed, or the signals cannot be watched.
+    /// Errors: a shard failed.
     pub(crate) fn run(self) -> Result<()> {
         let Self {
             runtime,
+            mut signals,
             controller,
             shards,
             mut stops,
@@ -140,7 +150,6 @@ impl Relay {
             ..
         } = self;
         let ended = runtime.block_on(async {
-            let mut signals = Signals::watch().context("cannot watch signals")?;
             let (told, wait) = tokio::sync::oneshot::channel();
             let controller = controller.run(async {
                 // A sender that is gone means the same.
@@ -152,10 +161,10 @@ impl Relay {
                 signals.next().await;
             };
             tokio::select! {
-                ended = controller => Ok::<_, anyhow::Error>(Some(ended)),
-                () = hurry => Ok(None),
+                ended = controller => Some(ended),
+                () = hurry => None,
             }
-        })?;
+        });
         match ended {
             Some(Ended::Stopped) => shards.join(),
             // What still runs ends with the process.

@@ -12,6 +12,8 @@ use super::{Reader, Source, Surroundings, Variable};
 pub(crate) enum Mode {
     /// Tokens may come in the query; endpoints show more.
     Dev,
+    /// As careful towards peers as `Prod`, without insisting on safe settings.
+    Staging,
     /// Settings must be safe.
     Prod,
 }
@@ -21,6 +23,7 @@ impl Mode {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Dev => "dev",
+            Self::Staging => "staging",
             Self::Prod => "prod",
         }
     }
@@ -163,6 +166,7 @@ fn default_public_url(tls: &Tls, port: u16) -> String {
 fn read_mode(reader: &mut Reader<'_>, host: &str, named: &Named, public: Option<&Url>) -> Mode {
     match reader.choice("RELAY_MODE") {
         Some("dev") => return Mode::Dev,
+        Some("staging") => return Mode::Staging,
         Some("prod") => return Mode::Prod,
         _ => {}
     }

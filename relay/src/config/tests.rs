@@ -301,6 +301,13 @@ fn prod_insists_on_safe_settings_in_the_reference_order() {
 }
 
 #[test]
+fn staging_neither_shows_more_nor_insists() {
+    let config = config("RELAY_MODE=staging SERVER_URL=https://a.corp");
+    assert_eq!(config.listen.mode, Mode::Staging);
+    assert!(!config.admin.verbose && !config.admin.client_ids);
+}
+
+#[test]
 fn the_documented_container_start_is_safe_as_it_stands() {
     let mut world = world(&format!(
         "RELAY_LISTEN_PORT=7781 {KEY} RELAY_JWKS_URL=https://api.corp/.well-known/jwks.json \

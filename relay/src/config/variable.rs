@@ -137,8 +137,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     any("HOST", Kind::Text, "127.0.0.1", "0.0.0.0",
         "Address to bind. In a container the default is 0.0.0.0."),
     count("RELAY_LISTEN_PORT", "7781", "Port to bind.").or("PORT"),
-    any("RELAY_MODE", Kind::Choice(&["dev", "prod"]), "(inferred)", "prod",
-        "`dev` accepts tokens in the query and shows more; `prod` insists on safe settings."),
+    any("RELAY_MODE", Kind::Choice(&["dev", "staging", "prod"]), "(inferred)", "prod",
+        "`dev` accepts tokens in the query and shows more; `prod` insists on safe settings; \
+         `staging` does neither."),
     any("RELAY_ID", Kind::Text, "(HOST:PORT:random)", "relay-eu-1",
         "Names this relay among those that share a backplane."),
     any("RELAY_PUBLIC_WS_BASE_URL", WEBSOCKET, "(from TLS host and port)", "wss://relay.corp/ws",
