@@ -99,7 +99,7 @@ fn run(task: &Task) -> Result<()> {
 fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
     Ok(match task {
         Task::Ci { install } => {
-            let mut steps = pipeline.ci(None)?;
+            let mut steps = pipeline.ci()?;
             if *install && !components::is_in_path("cargo-deny") {
                 let arguments = ["install", "cargo-deny", "--locked", "--version", "0.20.2"];
                 steps.insert(0, Step::program("cargo-deny", "cargo", &arguments));

@@ -18,9 +18,11 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Asks Cargo where things are.
+    /// Asks Cargo where things are, and goes to the root.
     pub(crate) fn new() -> Result<Self> {
         let workspace = Workspace::load()?;
+        // Steps name files from the root on, wherever they were called from.
+        std::env::set_current_dir(&workspace.workspace_root)?;
         Ok(Self {
             target: workspace.target_directory,
             root: workspace.workspace_root,
@@ -28,7 +30,7 @@ impl Pipeline {
     }
 
     /// Everything a change must pass. Cheap steps come first; two builds serve all the others.
-    pub(crate) fn ci(&self, driver_filter: Option<&str>) -> Result<Vec<Step>> {
+    pub(crate) fn ci(&self) -> Result<Vec<Step>> {
         let mut steps = vec![
             Step::ours(
                 "components",
@@ -37,6 +39,7 @@ impl Pipeline {
             )
             .advise("install what is named above, or run as root"),
             Self::format(),
+            Self::format_fuzz(),
             tidy_step(),
         ];
         steps.extend(Self::deny());
@@ -49,7 +52,7 @@ impl Pipeline {
         steps.push(self.fuzz_smoke()?);
         steps.push(Self::build());
         steps.push(self.simulator(300)?);
-        steps.extend(self.conformance(driver_filter, &[])?);
+        steps.extend(self.conformance(None, &[])?);
         steps.push(
             Step::ours("end to end", "cargo xtask e2e", end_to_end)
                 .advise("run one alone: RELAY_BIN=… RELAY_DRIVER=… cargo test -p relay-e2e <name>"),
@@ -90,7 +93,7 @@ impl Pipeline {
 
     /// rustfmt and clippy.
     pub(crate) fn style() -> Vec<Step> {
-        vec![Self::format(), Self::lint()]
+        vec![Self::format(), Self::format_fuzz(), Self::lint()]
     }
 
     /// The seeded simulator.
@@ -147,7 +150,7 @@ impl Pipeline {
             Step::program(
                 &format!("fuzz {name}"),
                 "cargo",
-                &["fuzz", "run", name, "--", &limit],
+                &["fuzz", "run", "--features", "libfuzzer", name, "--", &limit],
             )
             .with("RUSTC_BOOTSTRAP", "1")
             .advise("minimise the input (cargo fuzz tmin), add it as a vector, fix the parser")
@@ -177,6 +180,13 @@ impl Pipeline {
         )
         .with("RUSTDOCFLAGS", "-D warnings")
         .advise("mostly links: name items by their path, private ones in plain backticks")
+    }
+
+    /// The fuzz targets are a workspace of their own.
+    fn format_fuzz() -> Step {
+        let arguments = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+        Step::program("format, fuzz", &cargo(), &arguments)
+            .advise("cargo fmt --manifest-path fuzz/Cargo.toml")
     }
 
     fn format() -> Step {
