@@ -173,7 +173,7 @@ impl Engine {
     fn read(reader: &mut Reader<'_>, world: &dyn Surroundings) -> Self {
         let driver = match reader.choice("RELAY_DRIVER") {
             Some("uring") => Choice::Uring,
-            Some("epoll") => Choice::Epoll,
+            Some("epoll" | "monoio") => Choice::Epoll,
             _ => Choice::Auto,
         };
         let cores = world.core_count().clamp(1, usize::from(SHARD_COUNT_MAX));

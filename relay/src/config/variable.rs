@@ -262,8 +262,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_BUS_SIGNATURE_MAX_SKEW_MS", "15000", "Age at which a signed frame is refused."),
     count("RELAY_BUS_FRESHNESS_TRACK_MAX", "20000", "Sources whose last frame is remembered."),
 
-    any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll"]), "auto", "epoll",
-        "What moves bytes: io_uring, epoll, or io_uring where the kernel has it."),
+    any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll", "monoio"]), "auto", "epoll",
+        "What moves bytes: io_uring, the epoll fallback (monoio is its other name), or io_uring where the kernel has it."),
     any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),
     count("RELAY_DRAIN_MS", "10000", "How long a stopping relay waits for its peers."),
 ];
