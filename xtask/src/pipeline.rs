@@ -72,7 +72,14 @@ impl Pipeline {
             Step::program(
                 "loom",
                 &cargo(),
-                &["test", "--release", "-p", "relay-mailbox"],
+                &[
+                    "test",
+                    "--release",
+                    "-p",
+                    "relay-mailbox",
+                    "--test",
+                    "doorbell",
+                ],
             )
             .with("RUSTFLAGS", "--cfg loom")
             .with("CARGO_TARGET_DIR", self.path(&self.target.join("loom"))?)
