@@ -37,10 +37,7 @@ fn vector(
     let secret = bytes("pairing secret");
     let profile = if paired {
         let secret = PairingSecret::new(secret);
-        ClientProfile::NoiseIkpsk2 {
-            peer_id: "peer".into(),
-            secret,
-        }
+        ClientProfile::NoiseIkpsk2 { peer_id: "peer".into(), secret }
     } else {
         ClientProfile::NoiseIk
     };

@@ -31,10 +31,7 @@ impl Backoff {
             self.failures = 0;
             return self.retry.pause + up_to(self.retry.jitter, rng);
         }
-        let doubled = self
-            .retry
-            .first
-            .saturating_mul(1 << (self.failures - 1).min(31));
+        let doubled = self.retry.first.saturating_mul(1 << (self.failures - 1).min(31));
         up_to(doubled.min(self.retry.longest), rng) + up_to(self.retry.jitter, rng)
     }
 }

@@ -195,11 +195,7 @@ impl ClientEnd {
             ClientInput::Writable(writable) => self.writable = writable,
             ClientInput::Frame(text) => self.on_frame(now, text, rng, actions),
             ClientInput::Send { message, text } => {
-                let item = Waiting {
-                    to: (),
-                    message,
-                    text,
-                };
+                let item = Waiting { to: (), message, text };
                 self.outbox.push(item, |message, reason| {
                     actions.push(ClientAction::Undelivered { message, reason });
                 });
@@ -231,11 +227,7 @@ impl ClientEnd {
     }
 
     fn on_time(&mut self, now: Tick, rng: &mut impl CryptoRng, actions: &mut Vec<ClientAction>) {
-        if self
-            .previous
-            .as_ref()
-            .is_some_and(|(_, until)| *until <= now)
-        {
+        if self.previous.as_ref().is_some_and(|(_, until)| *until <= now) {
             self.previous = None;
         }
         if self.deadline().is_none_or(|deadline| now < deadline) {
@@ -379,9 +371,7 @@ impl ClientEnd {
         if status.code == "RELAY_REDIRECT"
             && let Some(url) = &status.relay_ws_base_url
         {
-            actions.push(ClientAction::Redirect {
-                url: url.to_string(),
-            });
+            actions.push(ClientAction::Redirect { url: url.to_string() });
         }
         if status.code == "DAEMON_UNAVAILABLE" {
             // Whatever daemon comes next, the relay no longer knows our session.
@@ -444,10 +434,7 @@ impl ClientEnd {
         );
         actions.push(transmit(&Frame::KeyExchangeInit(init)));
         let deadline = now.after(self.settings.limits.handshake_deadline);
-        Box::new(Attempt {
-            initiator,
-            deadline,
-        })
+        Box::new(Attempt { initiator, deadline })
     }
 
     fn open(&mut self, session: Session, rotated: bool, actions: &mut Vec<ClientAction>) {
@@ -467,9 +454,7 @@ impl ClientEnd {
         self.abandoned = true;
         let retry_at = None;
         actions.push(ClientAction::HandshakeFailed { error, retry_at });
-        let ask_at = session
-            .sent()
-            .saturating_add(self.settings.limits.ask_after.max(1));
+        let ask_at = session.sent().saturating_add(self.settings.limits.ask_after.max(1));
         self.state = State::Open { session, ask_at };
     }
 
@@ -519,10 +504,7 @@ impl ClientEnd {
 }
 
 fn transmit(frame: &Frame<'_>) -> ClientAction {
-    ClientAction::Transmit {
-        frame: frame.to_text(),
-        message: None,
-    }
+    ClientAction::Transmit { frame: frame.to_text(), message: None }
 }
 
 /// Reason of a client's own notice; the daemon's says the same.

@@ -306,13 +306,7 @@ impl DaemonEnd {
         };
         actions.push(transmit(&Frame::KeyExchangeResponse(response), None));
         self.retire(&succession, &caller.session, ephemeral);
-        self.admit(
-            now,
-            Session::new(established),
-            caller,
-            succession.replaces,
-            actions,
-        );
+        self.admit(now, Session::new(established), caller, succession.replaces, actions);
         Ok(())
     }
 
@@ -351,18 +345,12 @@ impl DaemonEnd {
 
     /// Lets the old session send no more.
     fn retire(&mut self, succession: &Succession, by: &SessionId, ephemeral: PublicKey) {
-        let Some(entry) = succession
-            .replaces
-            .as_ref()
-            .and_then(|id| self.sessions.get_mut(id))
+        let Some(entry) = succession.replaces.as_ref().and_then(|id| self.sessions.get_mut(id))
         else {
             return;
         };
-        let replaced = Rotation::Replaced {
-            by: by.clone(),
-            ephemeral: Box::new(ephemeral),
-            gone_at: None,
-        };
+        let replaced =
+            Rotation::Replaced { by: by.clone(), ephemeral: Box::new(ephemeral), gone_at: None };
         if let Rotation::Replaced { by, .. } = std::mem::replace(&mut entry.rotation, replaced) {
             // An answer the client never used.
             self.sessions.shift_remove(&by);
@@ -378,8 +366,7 @@ impl DaemonEnd {
         actions: &mut Vec<DaemonAction>,
     ) {
         // Before anything is evicted: the session evicted may be the one replaced here.
-        self.conversations
-            .insert(caller.conversation, caller.session.clone());
+        self.conversations.insert(caller.conversation, caller.session.clone());
         if self.sessions.is_empty() {
             self.sweep_at = now.after(self.sweep_interval());
         }
@@ -394,13 +381,7 @@ impl DaemonEnd {
         } else {
             DaemonAction::Opened(caller.clone())
         });
-        let entry = Entry {
-            session,
-            used_at: now,
-            rotation: Rotation::Fresh,
-            replaces,
-            caller,
-        };
+        let entry = Entry { session, used_at: now, rotation: Rotation::Fresh, replaces, caller };
         self.sessions.insert(entry.caller.session.clone(), entry);
     }
 
@@ -408,11 +389,7 @@ impl DaemonEnd {
         let entry = self.sessions.get_mut(&notice.session_id);
         let entry = entry.ok_or(Refusal::Notice)?;
         let epoch = entry.session.epoch();
-        if entry.rotation.ask(epoch, notice.next_epoch) {
-            Ok(())
-        } else {
-            Err(Refusal::Notice)
-        }
+        if entry.rotation.ask(epoch, notice.next_epoch) { Ok(()) } else { Err(Refusal::Notice) }
     }
 
     fn on_send(
@@ -471,10 +448,7 @@ impl DaemonEnd {
         entry.used_at = now;
         let sent = entry.session.sent();
         actions.push(transmit(&Frame::Envelope(envelope), Some(message)));
-        if entry
-            .rotation
-            .falls_due(sent, self.settings.limits.rotate_after)
-        {
+        if entry.rotation.falls_due(sent, self.settings.limits.rotate_after) {
             let notice = Frame::KeyUpdateRequired(KeyUpdateRequired {
                 session_id: entry.caller.session.clone(),
                 next_epoch: entry.session.epoch() + 1,
@@ -489,9 +463,7 @@ impl DaemonEnd {
     fn sweep(&mut self, now: Tick, actions: &mut Vec<DaemonAction>) {
         self.sweep_at = now.after(self.sweep_interval());
         let idle = self.settings.limits.session_idle;
-        let over = self
-            .sessions
-            .extract_if(.., |_, entry| entry.is_over(now, idle));
+        let over = self.sessions.extract_if(.., |_, entry| entry.is_over(now, idle));
         let over: Vec<Entry> = over.map(|(_, entry)| entry).collect();
         for entry in over {
             self.end(&entry, EndReason::Idle, actions);
@@ -513,10 +485,7 @@ impl DaemonEnd {
             return;
         }
         self.conversations.remove(&conversation);
-        actions.push(DaemonAction::Ended {
-            conversation,
-            reason,
-        });
+        actions.push(DaemonAction::Ended { conversation, reason });
     }
 
     fn sweep_interval(&self) -> std::time::Duration {
@@ -531,10 +500,7 @@ impl Entry {
 }
 
 fn transmit(frame: &Frame<'_>, message: Option<MessageId>) -> DaemonAction {
-    DaemonAction::Transmit {
-        frame: frame.to_text(),
-        message,
-    }
+    DaemonAction::Transmit { frame: frame.to_text(), message }
 }
 
 /// Sends the answer of a pairing request; a failure is answered and then refused.

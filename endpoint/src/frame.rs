@@ -242,10 +242,7 @@ pub(crate) fn write(kind: &str, frame: &impl Serialize) -> String {
         #[serde(flatten)]
         frame: &'t T,
     }
-    let typed = Typed {
-        r#type: kind,
-        frame,
-    };
+    let typed = Typed { r#type: kind, frame };
     serde_json::to_string(&typed).expect("frames have text keys and plain values only")
 }
 
@@ -295,11 +292,7 @@ mod tests {
     fn members_come_in_any_order_and_unknown_ones_are_ignored() {
         let text =
             r#"{"nextEpoch":2,"x":[[{}]],"sessionId":"s","type":"relay_key_update_required"}"#;
-        let expected = KeyUpdateRequired {
-            session_id: "s".into(),
-            next_epoch: 2,
-            reason: None,
-        };
+        let expected = KeyUpdateRequired { session_id: "s".into(), next_epoch: 2, reason: None };
         assert_eq!(Frame::parse(text), Ok(Frame::KeyUpdateRequired(expected)));
     }
 
@@ -332,14 +325,7 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        for text in [
-            "",
-            "null",
-            "[]",
-            "{}",
-            r#"{"type":1}"#,
-            "{\"type\":\"e2ee\"",
-        ] {
+        for text in ["", "null", "[]", "{}", r#"{"type":1}"#, "{\"type\":\"e2ee\""] {
             assert_eq!(Frame::parse(text), Err(FrameError::NotAFrame), "{text}");
         }
         for text in [
@@ -353,13 +339,7 @@ mod tests {
 
     #[test]
     fn the_metadata_has_no_spaces_and_its_own_order() {
-        let metadata = Metadata {
-            session_id: "rs_1".into(),
-            epoch: 1,
-        };
-        assert_eq!(
-            serde_json::to_string(&metadata).unwrap(),
-            r#"{"sessionId":"rs_1","epoch":1}"#
-        );
+        let metadata = Metadata { session_id: "rs_1".into(), epoch: 1 };
+        assert_eq!(serde_json::to_string(&metadata).unwrap(), r#"{"sessionId":"rs_1","epoch":1}"#);
     }
 }

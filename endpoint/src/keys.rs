@@ -137,9 +137,7 @@ impl KeyPair {
         let mut draft = path.as_os_str().to_owned();
         draft.push(hex_name::<8>(".new-", rng));
         let draft = Path::new(&draft);
-        let written = pair
-            .write_new(draft)
-            .and_then(|()| fs::hard_link(draft, path));
+        let written = pair.write_new(draft).and_then(|()| fs::hard_link(draft, path));
         // Best effort: a draft left behind is private and harmless.
         let _ = fs::remove_file(draft);
         match written {
@@ -164,11 +162,7 @@ impl KeyPair {
 
     fn write_new(&self, path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
         let mut text = Zeroizing::new(base64url::encode(self.private_bytes().as_ref()));
         text.push('\n');
         file.write_all(text.as_bytes())?;
@@ -188,9 +182,7 @@ impl PairingSecret {
 
     /// Parses the base64url text of exactly 32 bytes.
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
-        base64url::decode_array(text.trim())
-            .map(Self::new)
-            .map_err(|_| KeyError::Encoding)
+        base64url::decode_array(text.trim()).map(Self::new).map_err(|_| KeyError::Encoding)
     }
 
     pub(crate) fn expose(&self) -> &[u8; SECRET_BYTES] {
@@ -281,10 +273,7 @@ mod tests {
 
     #[test]
     fn only_uncompressed_points_of_the_curve_are_public_keys() {
-        let good = *KeyPair::from_private_bytes(&[9])
-            .unwrap()
-            .public()
-            .as_bytes();
+        let good = *KeyPair::from_private_bytes(&[9]).unwrap().public().as_bytes();
         assert!(PublicKey::from_bytes(&good).is_ok());
         assert_eq!(PublicKey::from_bytes(&good[..64]), Err(KeyError::Length));
         let mut compressed = good;
@@ -324,16 +313,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.key");
         let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .unwrap();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&path).unwrap();
         file.write_all(b"no key").unwrap();
-        assert!(matches!(
-            KeyPair::load(&path),
-            Err(KeyFileError::Content(_))
-        ));
+        assert!(matches!(KeyPair::load(&path), Err(KeyFileError::Content(_))));
     }
 }

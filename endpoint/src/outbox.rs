@@ -40,10 +40,7 @@ impl Undelivered {
 
     /// Whether sending the same text again may succeed.
     pub fn is_retryable(self) -> bool {
-        matches!(
-            self,
-            Self::QueueFull | Self::ConnectionLost | Self::KeyWornOut
-        )
+        matches!(self, Self::QueueFull | Self::ConnectionLost | Self::KeyWornOut)
     }
 }
 
@@ -122,11 +119,7 @@ mod tests {
     }
 
     fn item(message: u64, len: usize) -> Waiting<()> {
-        Waiting {
-            to: (),
-            message: MessageId(message),
-            text: "x".repeat(len),
-        }
+        Waiting { to: (), message: MessageId(message), text: "x".repeat(len) }
     }
 
     #[test]
@@ -136,10 +129,7 @@ mod tests {
         for message in 0..5 {
             outbox.push(item(message, 1), |id, why| refused.push((id.0, why)));
         }
-        assert_eq!(
-            refused,
-            [(0, Undelivered::QueueFull), (1, Undelivered::QueueFull)]
-        );
+        assert_eq!(refused, [(0, Undelivered::QueueFull), (1, Undelivered::QueueFull)]);
         assert_eq!(outbox.pop().map(|item| item.message.0), Some(2));
     }
 

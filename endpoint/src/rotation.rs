@@ -56,9 +56,7 @@ impl Rotation {
         match self {
             Self::Fresh => false,
             Self::Pending => true,
-            Self::Replaced {
-                ephemeral, gone_at, ..
-            } => gone_at.is_none() && **ephemeral != *with,
+            Self::Replaced { ephemeral, gone_at, .. } => gone_at.is_none() && **ephemeral != *with,
         }
     }
 
@@ -78,11 +76,7 @@ mod tests {
     }
 
     fn replaced(gone_at: Option<Tick>) -> Rotation {
-        Rotation::Replaced {
-            by: "rs_new".into(),
-            ephemeral: Box::new(key(1)),
-            gone_at,
-        }
+        Rotation::Replaced { by: "rs_new".into(), ephemeral: Box::new(key(1)), gone_at }
     }
 
     #[test]

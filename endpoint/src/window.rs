@@ -25,10 +25,7 @@ pub(crate) enum OutOfWindow {
 
 impl Window {
     pub(crate) fn new() -> Self {
-        Self {
-            highest: 0,
-            seen: [0; WORDS],
-        }
+        Self { highest: 0, seen: [0; WORDS] }
     }
 
     /// Judges a number and remembers nothing: only a message that decrypts may burn its number.

@@ -15,10 +15,7 @@ const PEER: &str = "peer";
 fn profile(paired: bool, secret: u8) -> ClientProfile {
     if paired {
         let secret = PairingSecret::new([secret; 32]);
-        ClientProfile::NoiseIkpsk2 {
-            peer_id: PEER.into(),
-            secret,
-        }
+        ClientProfile::NoiseIkpsk2 { peer_id: PEER.into(), secret }
     } else {
         ClientProfile::NoiseIk
     }

@@ -73,8 +73,7 @@ impl Pipe {
 
     fn client(&mut self, input: ClientInput<'_>) {
         let mut actions = Vec::new();
-        self.client
-            .handle(self.now, input, &mut self.rng, &mut actions);
+        self.client.handle(self.now, input, &mut self.rng, &mut actions);
         for action in actions {
             match action {
                 ClientAction::Transmit { frame, .. } => self.up.push_back(frame),
@@ -85,10 +84,7 @@ impl Pipe {
     }
 
     fn daemon(&mut self, input: DaemonInput<'_>) {
-        let now = Moment {
-            tick: self.now,
-            unix_ms: 0,
-        };
+        let now = Moment { tick: self.now, unix_ms: 0 };
         let mut actions = Vec::new();
         self.daemon.handle(now, input, &mut self.rng, &mut actions);
         for action in actions {
@@ -169,11 +165,7 @@ impl Pipe {
 }
 
 fn rotating(rotate_after: u64, ask_after: u64) -> Limits {
-    Limits {
-        rotate_after,
-        ask_after,
-        ..Limits::default()
-    }
+    Limits { rotate_after, ask_after, ..Limits::default() }
 }
 
 proptest! {
@@ -316,10 +308,7 @@ fn a_forged_notice_costs_a_handshake_and_no_session() {
     assert_eq!(pipe.up.len(), 1);
     pipe.client_sends("held");
     pipe.settle();
-    assert!(
-        pipe.refusals()
-            .contains(&Refusal::Handshake(HandshakeError::NoRotation))
-    );
+    assert!(pipe.refusals().contains(&Refusal::Handshake(HandshakeError::NoRotation)));
     pipe.pass(Duration::from_secs(10));
     pipe.settle();
     assert_eq!(pipe.at_daemon, ["held"]);
@@ -338,20 +327,14 @@ fn another_client_cannot_carry_a_conversation_on() {
     let Some(ClientAction::Opened { session, .. }) = stranger.client_said.first().cloned() else {
         panic!("no session");
     };
-    let Some(ClientAction::Opened {
-        session: victim, ..
-    }) = pipe.client_said.first().cloned()
+    let Some(ClientAction::Opened { session: victim, .. }) = pipe.client_said.first().cloned()
     else {
         panic!("no session");
     };
-    stranger.client(ClientInput::Frame(
-        &notice.replace(victim.as_str(), session.as_str()),
-    ));
+    stranger.client(ClientInput::Frame(&notice.replace(victim.as_str(), session.as_str())));
     let init = stranger.up.pop_front().unwrap();
     let sessions = pipe.daemon.session_count();
-    pipe.daemon(DaemonInput::Frame(
-        &init.replace(session.as_str(), victim.as_str()),
-    ));
+    pipe.daemon(DaemonInput::Frame(&init.replace(session.as_str(), victim.as_str())));
     assert_eq!(pipe.daemon.session_count(), sessions);
 }
 
@@ -381,29 +364,17 @@ fn an_idle_session_ends_and_says_so() {
     pipe.pass(Duration::from_secs(15 * 60 + 30));
     assert_eq!(pipe.daemon.session_count(), 0);
     let conversation = pipe.talking_to.unwrap();
-    let ended = DaemonAction::Ended {
-        conversation,
-        reason: EndReason::Idle,
-    };
+    let ended = DaemonAction::Ended { conversation, reason: EndReason::Idle };
     assert!(pipe.daemon_said.contains(&ended));
     pipe.daemon_sends("too late");
     let message = MessageId(1);
     let reason = Undelivered::NoConversation;
-    assert!(
-        pipe.daemon_said
-            .contains(&DaemonAction::Undelivered { message, reason })
-    );
+    assert!(pipe.daemon_said.contains(&DaemonAction::Undelivered { message, reason }));
 }
 
 #[test]
 fn the_oldest_session_goes_first() {
-    let mut pipe = Pipe::open(
-        Limits {
-            sessions_max: 2,
-            ..Limits::default()
-        },
-        1,
-    );
+    let mut pipe = Pipe::open(Limits { sessions_max: 2, ..Limits::default() }, 1);
     let first = pipe.talking_to.unwrap();
     for _ in 0..2 {
         pipe.client(ClientInput::Disconnected);
@@ -411,10 +382,7 @@ fn the_oldest_session_goes_first() {
         pipe.settle();
     }
     assert_eq!(pipe.daemon.session_count(), 2);
-    let ended = DaemonAction::Ended {
-        conversation: first,
-        reason: EndReason::Evicted,
-    };
+    let ended = DaemonAction::Ended { conversation: first, reason: EndReason::Evicted };
     assert!(pipe.daemon_said.contains(&ended));
     pipe.client_sends("still here");
     pipe.settle();
@@ -423,10 +391,7 @@ fn the_oldest_session_goes_first() {
 
 #[test]
 fn while_the_relay_is_away_the_oldest_text_is_refused_to_its_sender() {
-    let limits = Limits {
-        queue_messages_max: 2,
-        ..Limits::default()
-    };
+    let limits = Limits { queue_messages_max: 2, ..Limits::default() };
     let mut pipe = Pipe::open(limits, 1);
     pipe.daemon(DaemonInput::Disconnected);
     for text in ["one", "two", "three"] {
@@ -434,10 +399,7 @@ fn while_the_relay_is_away_the_oldest_text_is_refused_to_its_sender() {
     }
     let message = MessageId(1);
     let reason = Undelivered::QueueFull;
-    assert!(
-        pipe.daemon_said
-            .contains(&DaemonAction::Undelivered { message, reason })
-    );
+    assert!(pipe.daemon_said.contains(&DaemonAction::Undelivered { message, reason }));
     pipe.daemon(DaemonInput::Connected);
     pipe.settle();
     assert_eq!(pipe.at_client, ["two", "three"]);

@@ -37,24 +37,15 @@ impl CryptoResolver for Primitives {
     }
 
     fn resolve_dh(&self, _: &DHChoice) -> Option<Box<dyn Dh>> {
-        Some(Box::new(P256 {
-            secret: [0; 32],
-            public: [0; POINT_BYTES],
-        }))
+        Some(Box::new(P256 { secret: [0; 32], public: [0; POINT_BYTES] }))
     }
 
     fn resolve_hash(&self, _: &HashChoice) -> Option<Box<dyn Hash>> {
-        Some(Box::new(Parts {
-            primitives: *self,
-            parts: Vec::new(),
-        }))
+        Some(Box::new(Parts { primitives: *self, parts: Vec::new() }))
     }
 
     fn resolve_cipher(&self, _: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        Some(Box::new(LittleEndianGcm {
-            primitives: *self,
-            key: [0; 32],
-        }))
+        Some(Box::new(LittleEndianGcm { primitives: *self, key: [0; 32] }))
     }
 }
 
@@ -156,9 +147,7 @@ impl Cipher for LittleEndianGcm {
         sealed: &[u8],
         out: &mut [u8],
     ) -> Result<usize, Error> {
-        let (text, tag) = sealed
-            .split_last_chunk::<TAG_BYTES>()
-            .ok_or(Error::Decrypt)?;
+        let (text, tag) = sealed.split_last_chunk::<TAG_BYTES>().ok_or(Error::Decrypt)?;
         let out = &mut out[..text.len()];
         out.copy_from_slice(text);
         let cipher = Aes256Gcm::new(&self.key.into());
@@ -269,9 +258,8 @@ fn ours(profile: ClientProfile) -> Ours {
     );
     let responder = Responder::read(&key(DAEMON), name, &init).unwrap();
     let secret = Some(&PairingSecret::new(SECRET)).cloned();
-    let (_, response) = responder
-        .respond(&key(DAEMON_EPHEMERAL), secret.as_ref(), "s".into(), 1)
-        .unwrap();
+    let (_, response) =
+        responder.respond(&key(DAEMON_EPHEMERAL), secret.as_ref(), "s".into(), 1).unwrap();
     let mut message_1 = decode(&init.client_ephemeral_public_key);
     message_1.extend(decode(&init.encrypted_client_static));
     let mut message_2 = decode(&response.daemon_ephemeral_public_key);
@@ -287,10 +275,7 @@ fn ours(profile: ClientProfile) -> Ours {
 
 fn paired() -> ClientProfile {
     let secret = PairingSecret::new(SECRET);
-    ClientProfile::NoiseIkpsk2 {
-        peer_id: "p".into(),
-        secret,
-    }
+    ClientProfile::NoiseIkpsk2 { peer_id: "p".into(), secret }
 }
 
 /// Snow's initiator after message 1, and that message.
@@ -329,10 +314,7 @@ fn the_noise_specification_appends_a_tag_to_message_1_that_this_wire_lacks() {
 fn the_noise_specification_cannot_read_message_2_of_this_wire() {
     let (mut state, _) = snow(IK, Primitives::Honest);
     let message = ours(ClientProfile::NoiseIk).message_2;
-    assert_eq!(
-        state.read_message(&message, &mut [0; 512]),
-        Err(Error::Decrypt)
-    );
+    assert_eq!(state.read_message(&message, &mut [0; 512]), Err(Error::Decrypt));
 }
 
 #[test]

@@ -48,19 +48,13 @@ impl StandIn {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                tcp.set_read_timeout(Some(Duration::from_millis(5)))
-                    .unwrap();
+                tcp.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
                 tcp.set_nodelay(true).unwrap();
                 let (tls, peers, dropping) = (tls.clone(), peers.clone(), dropping.clone());
                 thread::spawn(move || serve(tcp, tls, &peers, &dropping));
             }
         });
-        Self {
-            port,
-            stop,
-            drop_all,
-            accepting: Some(accepting),
-        }
+        Self { port, stop, drop_all, accepting: Some(accepting) }
     }
 
     /// Cuts every connection that is open now.
@@ -85,31 +79,19 @@ fn serve(tcp: TcpStream, tls: Option<Arc<ServerConfig>>, peers: &Peers, dropping
     let patience = tcp.try_clone().unwrap();
     let wire: Box<dyn Wire> = match tls {
         None => Box::new(tcp),
-        Some(config) => Box::new(StreamOwned::new(
-            ServerConnection::new(config).unwrap(),
-            tcp,
-        )),
+        Some(config) => Box::new(StreamOwned::new(ServerConnection::new(config).unwrap(), tcp)),
     };
     let mut daemon = false;
-    #[allow(
-        clippy::result_large_err,
-        reason = "the callback's type is tungstenite's"
-    )]
+    #[allow(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
     let look = |request: &Request, response: Response| {
-        daemon = request
-            .uri()
-            .query()
-            .unwrap()
-            .contains("role=workspace-daemon");
+        daemon = request.uri().query().unwrap().contains("role=workspace-daemon");
         assert_eq!(request.headers()["authorization"], "Bearer token-of-a-test");
         Ok(response)
     };
     let Ok(mut web) = accept_hdr(wire, look) else {
         return;
     };
-    patience
-        .set_read_timeout(Some(Duration::from_millis(2)))
-        .unwrap();
+    patience.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
     let (sender, receiver): (_, Receiver<String>) = channel();
     peers.lock().unwrap().push((daemon, sender));
     while *dropping.lock().unwrap() == epoch {
@@ -125,10 +107,7 @@ fn serve(tcp: TcpStream, tls: Option<Arc<ServerConfig>>, peers: &Peers, dropping
             }
             Ok(_) => {}
             Err(tungstenite::Error::Io(error))
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-                ) => {}
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
             Err(_) => return,
         }
     }
@@ -292,11 +271,7 @@ fn plaintext_is_seen_at_the_ends_and_not_between() {
 #[test]
 fn a_client_without_a_relay_gives_up_in_time_and_reports_what_waited() {
     // Bound and closed again: nobody listens there.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("ws://127.0.0.1:{port}/ws");
     let timeout = Duration::from_millis(50);
     let outcome = Client::connect(client_config(address(&url), ()), timeout);
@@ -307,10 +282,7 @@ fn a_client_without_a_relay_gives_up_in_time_and_reports_what_waited() {
     let client = Client::start(config).unwrap();
     let first = send_patiently(&client, "one");
     send_patiently(&client, "two");
-    let refused = Received::Undelivered {
-        message: first,
-        reason: Undelivered::QueueFull,
-    };
+    let refused = Received::Undelivered { message: first, reason: Undelivered::QueueFull };
     assert_eq!(client.recv(PATIENCE).unwrap(), Some(refused));
 }
 

@@ -14,17 +14,12 @@ fn root() -> PathBuf {
 }
 
 fn text<'a>(value: &'a Value, path: &str) -> &'a str {
-    value
-        .pointer(path)
-        .and_then(Value::as_str)
-        .unwrap_or_else(|| panic!("no {path}"))
+    value.pointer(path).and_then(Value::as_str).unwrap_or_else(|| panic!("no {path}"))
 }
 
 fn bytes(text: &str) -> Vec<u8> {
     use base64::Engine;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(text)
-        .unwrap()
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap()
 }
 
 fn key(value: &Value, path: &str) -> KeyPair {
@@ -44,10 +39,7 @@ fn profile(vector: &Value) -> ClientProfile {
 /// Runs one vector with its keys injected and compares every member it gives.
 fn check(file: &Value, vector: &Value) {
     let daemon = key(file, "/daemonIdentity/privateKey");
-    assert_eq!(
-        daemon.public().to_text(),
-        text(file, "/daemonIdentity/publicKey")
-    );
+    assert_eq!(daemon.public().to_text(), text(file, "/daemonIdentity/publicKey"));
     let profile = profile(vector);
     let start = || {
         Initiator::start(
@@ -60,14 +52,8 @@ fn check(file: &Value, vector: &Value) {
         )
     };
     let (initiator, init) = start();
-    assert_eq!(
-        init.client_ephemeral_public_key,
-        text(vector, "/init/clientEphemeralPublicKey")
-    );
-    assert_eq!(
-        init.encrypted_client_static,
-        text(vector, "/init/encryptedClientStatic")
-    );
+    assert_eq!(init.client_ephemeral_public_key, text(vector, "/init/clientEphemeralPublicKey"));
+    assert_eq!(init.encrypted_client_static, text(vector, "/init/encryptedClientStatic"));
 
     let secret = match &profile {
         ClientProfile::NoiseIk => None,
@@ -77,22 +63,14 @@ fn check(file: &Value, vector: &Value) {
     let ephemeral = key(file, "/daemonDeterministicEphemeralPrivateKey");
     let epoch = vector["epoch"].as_u64().unwrap();
     let session_id = text(vector, "/sessionId").into();
-    let (at_daemon, response) = responder
-        .respond(&ephemeral, secret, session_id, epoch)
-        .unwrap();
+    let (at_daemon, response) = responder.respond(&ephemeral, secret, session_id, epoch).unwrap();
     let given = "/response/daemonEphemeralPublicKey";
     assert_eq!(response.daemon_ephemeral_public_key, text(vector, given));
-    assert_eq!(
-        response.encrypted_metadata,
-        text(vector, "/response/encryptedMetadata")
-    );
+    assert_eq!(response.encrypted_metadata, text(vector, "/response/encryptedMetadata"));
     assert_eq!(response.proof, text(vector, "/response/proof"));
     let session_key = bytes(text(vector, "/sessionKey"));
     assert_eq!(at_daemon.key.expose()[..], session_key);
-    assert_eq!(
-        initiator.finish(&response).ok().unwrap().key.expose()[..],
-        session_key
-    );
+    assert_eq!(initiator.finish(&response).ok().unwrap().key.expose()[..], session_key);
 
     if let Some(envelope) = vector.get("envelope") {
         let envelope = envelope.to_string();
@@ -105,10 +83,7 @@ fn check(file: &Value, vector: &Value) {
 
     use base64::Engine;
     let forged = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode([0x5a; 32]);
-    let forged = KeyExchangeResponse {
-        proof: forged.into(),
-        ..response
-    };
+    let forged = KeyExchangeResponse { proof: forged.into(), ..response };
     assert_eq!(start().0.finish(&forged).err(), Some(HandshakeError::Proof));
 }
 

@@ -29,10 +29,7 @@ pub fn request(data: &[u8]) {
     assert!(head.len() <= data.len());
     for prefix in [head.len() - 1, head.len() / 2] {
         let found = http1::parse_head(&data[..prefix], HEAD_BYTES_MAX);
-        assert!(
-            !matches!(found, Ok(Some(_))),
-            "a prefix of a head is no head"
-        );
+        assert!(!matches!(found, Ok(Some(_))), "a prefix of a head is no head");
     }
     let _ = http1::preflight(&head, true);
     let answer = http1::handshake(&head);

@@ -24,12 +24,7 @@ pub fn frames() -> Vec<Vec<u8>> {
     [
         frame(0x81, &text),
         [frame(0x01, left), frame(0x89, b"ping"), frame(0x80, right)].concat(),
-        [
-            frame(0x82, b"\xff\xc3"),
-            frame(0x8a, b""),
-            frame(0x88, b"\x03\xe8bye"),
-        ]
-        .concat(),
+        [frame(0x82, b"\xff\xc3"), frame(0x8a, b""), frame(0x88, b"\x03\xe8bye")].concat(),
         frame(0x81, &b"A".repeat(300)),
         frame(0x81, &"é€😀".repeat(40).into_bytes()),
         frame(0x88, b"\x03\xed"),
@@ -46,13 +41,9 @@ pub fn envelope() -> Vec<Vec<u8>> {
 
 /// Lists of proxies and forwarded addresses.
 pub fn proxies() -> Vec<Vec<u8>> {
-    [
-        "10.0.0.0/8,::1, 2001:db8::/32,::ffff:1.2.3.0/120",
-        "1.2.3.4:80,[::1]:443",
-        "x/33",
-    ]
-    .map(|text| with_cut(text.as_bytes()))
-    .into()
+    ["10.0.0.0/8,::1, 2001:db8::/32,::ffff:1.2.3.0/120", "1.2.3.4:80,[::1]:443", "x/33"]
+        .map(|text| with_cut(text.as_bytes()))
+        .into()
 }
 
 fn with_cut(input: &[u8]) -> Vec<u8> {
@@ -71,11 +62,6 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend_from_slice(&KEY);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(KEY.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
 }

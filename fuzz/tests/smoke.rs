@@ -47,10 +47,7 @@ fn mutate(input: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 fn smoke(target: fn(&[u8]), seeds: &[Vec<u8>]) {
@@ -68,11 +65,7 @@ fn smoke(target: fn(&[u8]), seeds: &[Vec<u8>]) {
         let mut input = inputs[index].clone();
         mutate(&mut input, &other, &mut numbers);
         let result = std::panic::catch_unwind(|| target(&input));
-        assert!(
-            result.is_ok(),
-            "seed {seed}, input {:?}",
-            input.escape_ascii().to_string()
-        );
+        assert!(result.is_ok(), "seed {seed}, input {:?}", input.escape_ascii().to_string());
         if numbers.below(8) == 0 {
             let place = numbers.below(inputs.len().max(64));
             match inputs.get_mut(place) {

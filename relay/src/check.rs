@@ -9,10 +9,7 @@ pub(crate) fn listing(parsed: &Parsed) -> String {
     let lines = &parsed.effective;
     let name_width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
     let shown = lines.iter().map(|line| line.shown.chars().count());
-    let value_width = shown
-        .filter(|width| *width <= VALUE_WIDTH_MAX)
-        .max()
-        .unwrap_or(0);
+    let value_width = shown.filter(|width| *width <= VALUE_WIDTH_MAX).max().unwrap_or(0);
     let mut listing = String::new();
     for line in lines {
         let value = match Variable::named(line.name).kind {
@@ -20,11 +17,8 @@ pub(crate) fn listing(parsed: &Parsed) -> String {
             _ => &line.shown,
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            listing,
-            "{:name_width$}  {value:value_width$}  {}",
-            line.name, line.source
-        );
+        let _ =
+            writeln!(listing, "{:name_width$}  {value:value_width$}  {}", line.name, line.source);
     }
     for warning in &parsed.warnings {
         let _ = writeln!(listing, "warning: {warning}");
@@ -56,9 +50,7 @@ mod tests {
         ];
         let parsed = Config::parse(&flags, &Machine).expect("usable");
         let listing = listing(&parsed);
-        let port = listing
-            .lines()
-            .find(|line| line.starts_with("RELAY_LISTEN_PORT"));
+        let port = listing.lines().find(|line| line.starts_with("RELAY_LISTEN_PORT"));
         assert!(port.is_some_and(|line| line.contains("7999") && line.ends_with("flag --set")));
         assert!(listing.contains("[set]") && !listing.contains("hunter2"));
     }

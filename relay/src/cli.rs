@@ -96,7 +96,7 @@ pub(crate) struct Settings {
     /// Data-plane threads (RELAY_SHARDS)
     #[arg(long, value_name = "COUNT")]
     shards: Option<String>,
-    /// Any variable; for secrets prefer the environment or <NAME>_FILE
+    /// Any variable; for secrets prefer the environment or `<NAME>_FILE`
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
 }
@@ -119,11 +119,7 @@ impl Settings {
             value: value.clone(),
         });
         let named = named.into_iter().filter_map(|(flag, name, value)| {
-            Some(FlagValue {
-                flag: flag.to_owned(),
-                name: name.to_owned(),
-                value: value.clone()?,
-            })
+            Some(FlagValue { flag: flag.to_owned(), name: name.to_owned(), value: value.clone()? })
         });
         // The last one wins: a flag of its own beats `--set`.
         set.chain(named).collect()
@@ -131,9 +127,8 @@ impl Settings {
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .ok_or("expected NAME=VALUE, for example RELAY_SHARDS=4")?;
+    let (name, value) =
+        text.split_once('=').ok_or("expected NAME=VALUE, for example RELAY_SHARDS=4")?;
     Ok((name.to_owned(), value.to_owned()))
 }
 

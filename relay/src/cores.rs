@@ -12,9 +12,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// quota would both crowd the first ones.
 pub(crate) fn of_shards(shard_count: usize) -> Vec<Option<usize>> {
     let usable = match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU)
-            .filter(|core| set.is_set(*core))
-            .collect(),
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
         Err(_) => Vec::new(),
     };
     spread(shard_count, &usable)
@@ -22,9 +20,7 @@ pub(crate) fn of_shards(shard_count: usize) -> Vec<Option<usize>> {
 
 fn spread(shard_count: usize, usable: &[usize]) -> Vec<Option<usize>> {
     let pinned = !usable.is_empty() && shard_count >= usable.len();
-    (0..shard_count)
-        .map(|shard| pinned.then(|| usable[shard % usable.len()]))
-        .collect()
+    (0..shard_count).map(|shard| pinned.then(|| usable[shard % usable.len()])).collect()
 }
 
 /// Keeps the calling thread on one core.
@@ -39,10 +35,7 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
 /// ring's table is capped by it. Returns what holds now; `None` means without limit.
 pub(crate) fn raise_descriptor_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
+    let raised = Rlimit { current: maximum, maximum };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => maximum,
         Err(_) => current,

@@ -60,11 +60,7 @@ fn start(arguments: &DemoArguments) -> Result<Sandbox> {
     .map(|name| flag(name, UNLIMITED))
     .to_vec();
     settings.extend(arguments.settings());
-    let plan = Plan {
-        port: arguments.port,
-        key: None,
-        settings,
-    };
+    let plan = Plan { port: arguments.port, key: None, settings };
     Sandbox::start(plan, io::sink())
 }
 
@@ -119,14 +115,9 @@ impl Talk {
             },
         )
         .context("the daemon did not start")?;
-        connected
-            .recv_timeout(PATIENCE)
-            .context("the daemon did not reach the relay")?;
+        connected.recv_timeout(PATIENCE).context("the daemon did not reach the relay")?;
         let config = ClientConfig {
-            address: address(
-                sandbox,
-                TokenClaims::client(WORKSPACE, TARGET, "demo-client"),
-            )?,
+            address: address(sandbox, TokenClaims::client(WORKSPACE, TARGET, "demo-client"))?,
             settings: ClientSettings {
                 keys: key_pair()?,
                 daemon: daemon_key,
@@ -136,12 +127,7 @@ impl Talk {
             observer: Box::new(()),
         };
         let client = Client::connect(config, PATIENCE).context("the client has no session")?;
-        Ok(Self {
-            client,
-            _daemon: daemon,
-            tap,
-            heard,
-        })
+        Ok(Self { client, _daemon: daemon, tap, heard })
     }
 
     /// Sends so many messages, each after the answer to the one before.
@@ -156,31 +142,16 @@ impl Talk {
     ) -> Result<Latency> {
         let mut latency = Latency::new();
         for number in 1..=messages {
-            let text = format!(
-                "message {number} of round {round}: the secret is {}",
-                nonce()?
-            );
+            let text = format!("message {number} of round {round}: the secret is {}", nonce()?);
             let Some((answer, took)) = self.exchange(&text, sandbox)? else {
                 break;
             };
             latency.record(took);
             ensure!(answer == text, "message {number} was changed on its way");
-            let heard = self
-                .heard
-                .recv_timeout(PATIENCE)
-                .context("nothing was heard")?;
-            ensure!(
-                heard == text,
-                "the daemon heard another message than {number}"
-            );
-            let frame = self
-                .tap
-                .recv_timeout(PATIENCE)
-                .context("nothing passed the relay")?;
-            ensure!(
-                !frame.contains(&text),
-                "message {number} passed the relay readable"
-            );
+            let heard = self.heard.recv_timeout(PATIENCE).context("nothing was heard")?;
+            ensure!(heard == text, "the daemon heard another message than {number}");
+            let frame = self.tap.recv_timeout(PATIENCE).context("nothing passed the relay")?;
+            ensure!(!frame.contains(&text), "message {number} passed the relay readable");
             if round == 1 && number <= SHOWN {
                 show(screen, &text, &frame, &answer, took);
             } else {
@@ -288,10 +259,7 @@ mod tests {
 
     impl Write for Page {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .expect("not poisoned")
-                .extend_from_slice(bytes);
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -318,17 +286,11 @@ mod tests {
         run(&arguments, Screen::plain(page.clone())).expect("every message intact");
         let page = String::from_utf8(page.0.lock().expect("not poisoned").clone());
         let page = page.expect("text");
-        assert!(
-            page.contains("300 of 300 messages arrived intact"),
-            "{page}"
-        );
+        assert!(page.contains("300 of 300 messages arrived intact"), "{page}");
         let seen = page.lines().filter(|line| line.contains("relay sees"));
         let seen: Vec<_> = seen.collect();
         assert_eq!(seen.len(), 3);
-        assert!(
-            !seen.iter().any(|line| line.contains("the secret is")),
-            "{page}"
-        );
+        assert!(!seen.iter().any(|line| line.contains("the secret is")), "{page}");
     }
 
     // Three hundred messages are enough for one rotation of keys.

@@ -25,8 +25,7 @@ impl Latency {
 
     /// Counts one.
     pub(crate) fn record(&mut self, took: Duration) {
-        self.0
-            .saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.0.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// How many were counted.
@@ -50,22 +49,12 @@ impl Latency {
     /// One bar per doubling, from the shortest to the longest.
     pub(crate) fn bars(&self) -> String {
         let rows = self.rows();
-        let most = rows
-            .iter()
-            .map(|(_, count)| *count)
-            .max()
-            .unwrap_or(0)
-            .max(1);
+        let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
         let mut bars = String::new();
         for (upper, count) in rows {
             let width = usize::try_from((count * BAR_WIDTH).div_ceil(most)).unwrap_or(0);
             // Writing to a String cannot fail.
-            let _ = writeln!(
-                bars,
-                "  < {:>8}  {:40}  {count}",
-                shown(upper),
-                "█".repeat(width)
-            );
+            let _ = writeln!(bars, "  < {:>8}  {:40}  {count}", shown(upper), "█".repeat(width));
         }
         bars
     }

@@ -67,17 +67,9 @@ impl Sandbox {
         let relay = Relay::start(&config, log)?;
         let (address, driver) = (relay.address(), relay.driver());
         let stop = relay.stopper();
-        let relay = std::thread::Builder::new()
-            .name("relay".to_owned())
-            .spawn(move || relay.run())?;
-        Ok(Self {
-            relay: Some(relay),
-            stop,
-            platform,
-            address,
-            driver,
-            admin_token,
-        })
+        let relay =
+            std::thread::Builder::new().name("relay".to_owned()).spawn(move || relay.run())?;
+        Ok(Self { relay: Some(relay), stop, platform, address, driver, admin_token })
     }
 
     /// A token of the platform.
@@ -114,9 +106,7 @@ impl Sandbox {
 
     /// Whether the relay still runs; a signal ends it.
     pub(crate) fn is_running(&self) -> bool {
-        self.relay
-            .as_ref()
-            .is_some_and(|relay| !relay.is_finished())
+        self.relay.as_ref().is_some_and(|relay| !relay.is_finished())
     }
 
     /// Waits until a signal has ended the relay.
@@ -153,31 +143,20 @@ impl Platform {
             .context("cannot listen on loopback for the platform")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let service = Arc::new(Service {
-            issuer: Issuer::new(key),
-            internal_key: Some(internal_key),
-        });
+        let service =
+            Arc::new(Service { issuer: Issuer::new(key), internal_key: Some(internal_key) });
         let (stop, stopped) = oneshot::channel();
         let serving = serve(Arc::clone(&service), listener, async {
             // A sender that is gone means the same.
             let _told = stopped.await;
         });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let thread = std::thread::Builder::new()
-            .name("platform".to_owned())
-            .spawn(move || {
-                if let Err(error) = runtime.block_on(serving) {
-                    eprintln!("relay: the embedded platform ended: {error}");
-                }
-            })?;
-        Ok(Self {
-            service,
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("platform".to_owned()).spawn(move || {
+            if let Err(error) = runtime.block_on(serving) {
+                eprintln!("relay: the embedded platform ended: {error}");
+            }
+        })?;
+        Ok(Self { service, address, stop: Some(stop), thread: Some(thread) })
     }
 
     fn stop(&mut self) {
@@ -219,11 +198,7 @@ fn loopback(platform: SocketAddr, internal_key: &Secret, admin_token: &Secret) -
 
 /// A setting as if it stood on the command line.
 pub(crate) fn flag(name: &str, value: &str) -> FlagValue {
-    FlagValue {
-        flag: "(sandbox)".to_owned(),
-        name: name.to_owned(),
-        value: value.to_owned(),
-    }
+    FlagValue { flag: "(sandbox)".to_owned(), name: name.to_owned(), value: value.to_owned() }
 }
 
 fn random_secret() -> Result<Secret> {
@@ -251,11 +226,7 @@ mod tests {
     }
 
     fn sandbox() -> Sandbox {
-        let plan = Plan {
-            port: 0,
-            key: None,
-            settings: vec![flag("RELAY_SHARDS", "1")],
-        };
+        let plan = Plan { port: 0, key: None, settings: vec![flag("RELAY_SHARDS", "1")] };
         Sandbox::start(plan, std::io::sink()).expect("started")
     }
 
@@ -272,17 +243,10 @@ mod tests {
     #[test]
     fn its_operator_endpoints_open_with_its_own_token_alone() {
         let sandbox = sandbox();
-        let bearer = format!(
-            "Authorization: Bearer {}\r\n",
-            sandbox.admin_token().expose()
-        );
+        let bearer = format!("Authorization: Bearer {}\r\n", sandbox.admin_token().expose());
         let state = get(sandbox.address(), "/state", &bearer);
         assert!(state.starts_with("HTTP/1.1 200 "), "{state}");
-        let refused = get(
-            sandbox.address(),
-            "/state",
-            "Authorization: Bearer guess\r\n",
-        );
+        let refused = get(sandbox.address(), "/state", "Authorization: Bearer guess\r\n");
         assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
         sandbox.stop().expect("a clean end");
     }

@@ -45,12 +45,7 @@ impl Screen {
     /// Plain lines to any writer.
     #[cfg(test)]
     pub(crate) fn plain(out: impl Write + 'static) -> Self {
-        Self {
-            out: Box::new(out),
-            is_terminal: false,
-            has_colour: false,
-            shown: None,
-        }
+        Self { out: Box::new(out), is_terminal: false, has_colour: false, shown: None }
     }
 
     /// The text in its tone.
@@ -76,9 +71,7 @@ impl Screen {
 
     /// How far something is; now and then, on a terminal only.
     pub(crate) fn progress(&mut self, done: u64, all: u64) {
-        let due = self
-            .shown
-            .is_none_or(|shown| shown.elapsed() >= PROGRESS_INTERVAL);
+        let due = self.shown.is_none_or(|shown| shown.elapsed() >= PROGRESS_INTERVAL);
         if self.is_terminal && due {
             self.shown = Some(Instant::now());
             let _unread = write!(self.out, "\r  {done} of {all}");

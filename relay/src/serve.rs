@@ -32,27 +32,15 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         eprintln!("relay: warning: io_uring is not used: {reason}");
     }
     // A reader that went away must not end the relay.
-    let _unread = writeln!(
-        io::stdout(),
-        "{}",
-        greeting(&parsed.config, relay.address())
-    );
+    let _unread = writeln!(io::stdout(), "{}", greeting(&parsed.config, relay.address()));
     relay.run()
 }
 
 /// The line for people, once the port is bound.
 fn greeting(config: &Config, address: SocketAddr) -> String {
-    let scheme = if config.listen.tls.enabled {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = if config.listen.tls.enabled { "https" } else { "http" };
     let host = &config.listen.host;
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.clone()
-    };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     format!(
         "[relay] listening on {scheme}://{host}:{} (ws={}, server={})",
         address.port(),
@@ -96,24 +84,13 @@ impl Relay {
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
         let configs = (0..config.engine.shard_count)
-            .map(|shard| ShardConfig {
-                shard: ShardId(shard),
-                ..first.clone()
-            })
+            .map(|shard| ShardConfig { shard: ShardId(shard), ..first.clone() })
             .collect();
         let (stop, stops) = unbounded_channel();
         let (shards, link) = Shards::start(configs, &config.engine, &listener, &stop)?;
         let settings = settings(config, listener.address, shards.driver);
         let controller = Controller::new(settings, link, clock, log)?;
-        Ok(Self {
-            runtime,
-            signals,
-            controller,
-            shards,
-            address: listener.address,
-            stop,
-            stops,
-        })
+        Ok(Self { runtime, signals, controller, shards, address: listener.address, stop, stops })
     }
 
     /// Where it listens.
@@ -140,15 +117,7 @@ impl Relay {
     ///
     /// Errors: a shard failed.
     pub(crate) fn run(self) -> Result<()> {
-        let Self {
-            runtime,
-            mut signals,
-            controller,
-            shards,
-            mut stops,
-            stop: _stop,
-            ..
-        } = self;
+        let Self { runtime, mut signals, controller, shards, mut stops, stop: _stop, .. } = self;
         let ended = runtime.block_on(async {
             let (told, wait) = tokio::sync::oneshot::channel();
             let controller = controller.run(async {

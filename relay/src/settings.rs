@@ -38,10 +38,7 @@ pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static st
         internal_timeout: platform.api_timeout,
         internal_response_bytes_max: platform.api_response_bytes_max,
         platform_tls: platform_tls(config),
-        admin: AdminAccess {
-            enabled: config.admin.enabled,
-            token: config.admin.token.clone(),
-        },
+        admin: AdminAccess { enabled: config.admin.enabled, token: config.admin.token.clone() },
         health_verbose: config.admin.verbose,
         state_includes_client_ids: config.admin.client_ids,
         log_entries_max: config.admin.logs_max,
@@ -73,14 +70,11 @@ fn platform_tls(config: &Config) -> PlatformTls {
             TlsVerify::Never => Verify::Never,
         },
         ca_path: platform.authorities.clone(),
-        client: platform
-            .client_certificate
-            .as_ref()
-            .map(|client| ClientCertificate {
-                cert_path: client.certificate.clone(),
-                key_path: client.key.clone(),
-                passphrase: client.passphrase.clone(),
-            }),
+        client: platform.client_certificate.as_ref().map(|client| ClientCertificate {
+            cert_path: client.certificate.clone(),
+            key_path: client.key.clone(),
+            passphrase: client.passphrase.clone(),
+        }),
     }
 }
 

@@ -132,9 +132,8 @@ impl Shards {
 
 /// Joins the lanes of the control plane with those between shards.
 fn ports(born: &[Born], sides: Vec<ShardSide>) -> Vec<Ports<OwnedFd>> {
-    let lanes = born
-        .iter()
-        .map(|born| lane::<Parcel<OwnedFd>>(ARRIVALS_MAX, Arc::clone(&born.bell)));
+    let lanes =
+        born.iter().map(|born| lane::<Parcel<OwnedFd>>(ARRIVALS_MAX, Arc::clone(&born.bell)));
     let (homes, arrivals): (Vec<_>, Vec<_>) = lanes.unzip();
     sides
         .into_iter()
@@ -152,14 +151,9 @@ fn spawn(seed: Seed) -> Result<Cradle> {
     let (born_sender, born) = sync_channel(1);
     let (ports_sender, ports) = sync_channel(1);
     let (listening_sender, listening) = sync_channel(1);
-    let crib = Crib {
-        born: born_sender,
-        ports,
-        listening: listening_sender,
-    };
-    let thread = std::thread::Builder::new()
-        .name(format!("shard-{}", seed.config.shard.0))
-        .spawn(move || {
+    let crib = Crib { born: born_sender, ports, listening: listening_sender };
+    let thread = std::thread::Builder::new().name(format!("shard-{}", seed.config.shard.0)).spawn(
+        move || {
             let failed = seed.failed.clone();
             let ended = live(seed, &crib);
             if ended.is_err() {
@@ -167,13 +161,9 @@ fn spawn(seed: Seed) -> Result<Cradle> {
                 let _ending = failed.send(());
             }
             ended
-        })?;
-    Ok(Cradle {
-        born,
-        ports: ports_sender,
-        listening,
-        thread,
-    })
+        },
+    )?;
+    Ok(Cradle { born, ports: ports_sender, listening, thread })
 }
 
 /// The life of a shard's thread. The driver is made here, because a ring belongs to one thread.

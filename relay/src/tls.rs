@@ -78,18 +78,12 @@ mod tests {
         write_pair(&tls);
         fs::write(&tls.key, "hunter2").expect("written");
         let error = format!("{:#}", server(&tls).expect_err("no key"));
-        assert!(
-            error.contains("tls.key") && !error.contains("hunter2"),
-            "{error}"
-        );
+        assert!(error.contains("tls.key") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
     fn tls_that_is_off_reads_no_file() {
-        let off = config::Tls {
-            enabled: false,
-            ..tls(Path::new("/none"))
-        };
+        let off = config::Tls { enabled: false, ..tls(Path::new("/none")) };
         assert!(server(&off).expect("nothing to do").is_none());
     }
 }

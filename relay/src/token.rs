@@ -35,9 +35,7 @@ fn claims(arguments: &TokenArguments) -> TokenClaims {
     });
     if arguments.role == RoleArgument::Client {
         claims.scope = Some(Scope::Runtime);
-        claims
-            .client_id
-            .get_or_insert_with(|| "dev-client".to_owned());
+        claims.client_id.get_or_insert_with(|| "dev-client".to_owned());
     }
     claims
 }
@@ -115,9 +113,6 @@ mod tests {
         let path = dir.path().join("key.pem");
         fs::write(&path, "hunter2").expect("written");
         let error = format!("{:#}", load_or_create(&path).err().expect("no key"));
-        assert!(
-            error.contains("key.pem") && !error.contains("hunter2"),
-            "{error}"
-        );
+        assert!(error.contains("key.pem") && !error.contains("hunter2"), "{error}");
     }
 }

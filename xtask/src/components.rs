@@ -14,11 +14,7 @@ struct Component {
 }
 
 const COMPONENTS: &[Component] = &[
-    Component {
-        program: "git",
-        package: "git",
-        needed_for: "tidy, which asks it for the files",
-    },
+    Component { program: "git", package: "git", needed_for: "tidy, which asks it for the files" },
     Component {
         program: "cc",
         package: "build-essential",
@@ -33,26 +29,18 @@ const COMPONENTS: &[Component] = &[
 
 /// Makes sure that every component is there.
 pub(crate) fn ensure_present() -> Result<()> {
-    let missing: Vec<&Component> = COMPONENTS
-        .iter()
-        .filter(|component| !is_in_path(component.program))
-        .collect();
+    let missing: Vec<&Component> =
+        COMPONENTS.iter().filter(|component| !is_in_path(component.program)).collect();
     if missing.is_empty() {
         println!("all {} components are there", COMPONENTS.len());
         return Ok(());
     }
     for component in &missing {
-        println!(
-            "{} is missing; needed for {}",
-            component.program, component.needed_for
-        );
+        println!("{} is missing; needed for {}", component.program, component.needed_for);
     }
     let packages: Vec<&str> = missing.iter().map(|component| component.package).collect();
     if !rustix::process::geteuid().is_root() || !is_in_path("apt-get") {
-        bail!(
-            "install them first: sudo apt-get install {}",
-            packages.join(" ")
-        );
+        bail!("install them first: sudo apt-get install {}", packages.join(" "));
     }
     apt_get(&["update", "--quiet=2"])?;
     let install = ["install", "--yes", "--quiet=2", "--no-install-recommends"];
@@ -81,10 +69,6 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .status()
         .context("apt-get does not start")?;
-    ensure!(
-        status.success(),
-        "apt-get {} ended with {status}",
-        arguments.join(" ")
-    );
+    ensure!(status.success(), "apt-get {} ended with {status}", arguments.join(" "));
     Ok(())
 }

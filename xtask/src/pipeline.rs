@@ -27,21 +27,14 @@ impl Pipeline {
         let workspace = Workspace::load()?;
         // Steps name files from the root on, wherever they were called from.
         std::env::set_current_dir(&workspace.workspace_root)?;
-        Ok(Self {
-            target: workspace.target_directory,
-            root: workspace.workspace_root,
-        })
+        Ok(Self { target: workspace.target_directory, root: workspace.workspace_root })
     }
 
     /// Everything a change must pass. Cheap steps come first; two builds serve all the others.
     pub(crate) fn ci(&self) -> Result<Vec<Step>> {
         let mut steps = vec![
-            Step::ours(
-                "components",
-                "cargo xtask components",
-                components::ensure_present,
-            )
-            .advise("install what is named above, or run as root"),
+            Step::ours("components", "cargo xtask components", components::ensure_present)
+                .advise("install what is named above, or run as root"),
             Self::format(),
             Self::format_fuzz(),
             tidy_step(),
@@ -57,10 +50,10 @@ impl Pipeline {
         steps.push(Self::build());
         steps.push(self.simulator(300)?);
         steps.extend(self.conformance(None, &[])?);
-        steps.push(
-            Step::ours("end to end", "cargo xtask e2e", end_to_end)
-                .advise("run one alone: RELAY_BIN=… RELAY_DRIVER=… cargo test -p relay-e2e <name>"),
-        );
+        steps
+            .push(Step::ours("end to end", "cargo xtask e2e", end_to_end).advise(
+                "run one alone: RELAY_BIN=… RELAY_DRIVER=… cargo test -p relay-e2e <name>",
+            ));
         Ok(steps)
     }
 
@@ -72,27 +65,16 @@ impl Pipeline {
             Step::program(
                 "loom",
                 &cargo(),
-                &[
-                    "test",
-                    "--release",
-                    "-p",
-                    "relay-mailbox",
-                    "--test",
-                    "doorbell",
-                ],
+                &["test", "--release", "-p", "relay-mailbox", "--test", "doorbell"],
             )
             .with("RUSTFLAGS", "--cfg loom")
             .with("CARGO_TARGET_DIR", self.path(&self.target.join("loom"))?)
             .advise("the lanes lose a wake-up in the interleaving printed above"),
         );
         steps.push(
-            Step::program(
-                "miri",
-                "cargo",
-                &["+nightly", "miri", "test", "-p", "relay-mailbox"],
-            )
-            .with("CARGO_TARGET_DIR", self.path(&self.target.join("miri"))?)
-            .advise("if miri is missing: rustup +nightly component add miri"),
+            Step::program("miri", "cargo", &["+nightly", "miri", "test", "-p", "relay-mailbox"])
+                .with("CARGO_TARGET_DIR", self.path(&self.target.join("miri"))?)
+                .advise("if miri is missing: rustup +nightly component add miri"),
         );
         steps.extend(self.fuzz(600)?);
         steps.push(
@@ -119,9 +101,7 @@ impl Pipeline {
     pub(crate) fn conformance(&self, driver: Option<&str>, extra: &[&str]) -> Result<Vec<Step>> {
         let program = self.release("relay-conformance")?;
         let relay = self.release("relay")?;
-        let drivers = DRIVERS
-            .iter()
-            .filter(|name| driver.is_none_or(|only| only == **name));
+        let drivers = DRIVERS.iter().filter(|name| driver.is_none_or(|only| only == **name));
         let steps = drivers.map(|driver| {
             let ahead = AHEAD.iter().flat_map(|group| ["--report-only", group]);
             let mut arguments = vec!["--relay", relay.as_str(), "--driver", driver];
@@ -152,10 +132,7 @@ impl Pipeline {
         let text = std::fs::read_to_string(&manifest).context("fuzz/Cargo.toml")?;
         let manifest: toml::Table = text.parse().context("fuzz/Cargo.toml")?;
         let bins = manifest.get("bin").and_then(toml::Value::as_array);
-        let names = bins
-            .into_iter()
-            .flatten()
-            .filter_map(|bin| bin.get("name")?.as_str());
+        let names = bins.into_iter().flatten().filter_map(|bin| bin.get("name")?.as_str());
         let limit = format!("-max_total_time={secs}");
         let steps = names.map(|name| {
             // libFuzzer's instrumentation is unstable; the pinned compiler has it behind this
@@ -173,26 +150,15 @@ impl Pipeline {
 
     /// The programs, as they ship. One build for simulator, conformance and end-to-end tests.
     pub(crate) fn build() -> Step {
-        let arguments = [
-            "build",
-            "--release",
-            "--workspace",
-            "--bins",
-            "--exclude",
-            "xtask",
-        ];
+        let arguments = ["build", "--release", "--workspace", "--bins", "--exclude", "xtask"];
         Step::program("release build", &cargo(), &arguments)
     }
 
     /// Documentation, where a broken link is an error.
     pub(crate) fn doc() -> Step {
-        Step::program(
-            "documentation",
-            &cargo(),
-            &["doc", "--workspace", "--no-deps"],
-        )
-        .with("RUSTDOCFLAGS", "-D warnings")
-        .advise("mostly links: name items by their path, private ones in plain backticks")
+        Step::program("documentation", &cargo(), &["doc", "--workspace", "--no-deps"])
+            .with("RUSTDOCFLAGS", "-D warnings")
+            .advise("mostly links: name items by their path, private ones in plain backticks")
     }
 
     /// The fuzz targets are a workspace of their own.
@@ -207,14 +173,7 @@ impl Pipeline {
     }
 
     fn lint() -> Step {
-        let arguments = [
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ];
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         Step::program("clippy", &cargo(), &arguments)
             .advise("fix it, or #[expect(lint, reason = \"…\")] where the lint is wrong")
     }
@@ -228,9 +187,7 @@ impl Pipeline {
     }
 
     fn release(&self, program: &str) -> Result<String> {
-        Ok(self
-            .path(&self.target.join("release").join(program))?
-            .to_owned())
+        Ok(self.path(&self.target.join("release").join(program))?.to_owned())
     }
 
     fn path<'a>(&self, path: &'a std::path::Path) -> Result<&'a str> {

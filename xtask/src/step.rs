@@ -16,16 +16,9 @@ pub(crate) struct Step {
 
 enum Action {
     /// A program with its arguments and extra environment.
-    Program {
-        program: String,
-        arguments: Vec<String>,
-        environment: Vec<(String, String)>,
-    },
+    Program { program: String, arguments: Vec<String>, environment: Vec<(String, String)> },
     /// A part of this program, with how to call it.
-    Ours {
-        shown: &'static str,
-        call: fn() -> Result<()>,
-    },
+    Ours { shown: &'static str, call: fn() -> Result<()> },
 }
 
 impl Step {
@@ -36,10 +29,7 @@ impl Step {
             advice: "",
             action: Action::Program {
                 program: program.to_owned(),
-                arguments: arguments
-                    .iter()
-                    .map(|&argument| argument.to_owned())
-                    .collect(),
+                arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
                 environment: Vec::new(),
             },
         }
@@ -47,11 +37,7 @@ impl Step {
 
     /// Calls a part of this program; `shown` is the command that does the same.
     pub(crate) fn ours(name: &str, shown: &'static str, call: fn() -> Result<()>) -> Self {
-        Self {
-            name: name.to_owned(),
-            advice: "",
-            action: Action::Ours { shown, call },
-        }
+        Self { name: name.to_owned(), advice: "", action: Action::Ours { shown, call } }
     }
 
     /// Adds a variable to the program's environment.
@@ -71,20 +57,11 @@ impl Step {
     pub(crate) fn command_line(&self) -> String {
         match &self.action {
             Action::Ours { shown, .. } => (*shown).to_owned(),
-            Action::Program {
-                program,
-                arguments,
-                environment,
-            } => {
-                let program = program
-                    .rsplit_once("/bin/")
-                    .map_or(program.as_str(), |(_, name)| name);
-                let variables = environment
-                    .iter()
-                    .map(|(name, value)| format!("{name}='{value}'"));
-                let words = variables
-                    .chain([program.to_owned()])
-                    .chain(arguments.iter().cloned());
+            Action::Program { program, arguments, environment } => {
+                let program =
+                    program.rsplit_once("/bin/").map_or(program.as_str(), |(_, name)| name);
+                let variables = environment.iter().map(|(name, value)| format!("{name}='{value}'"));
+                let words = variables.chain([program.to_owned()]).chain(arguments.iter().cloned());
                 words.collect::<Vec<_>>().join(" ")
             }
         }
@@ -94,11 +71,9 @@ impl Step {
     fn run(&self) -> Result<()> {
         let (program, arguments, environment) = match &self.action {
             Action::Ours { call, .. } => return call(),
-            Action::Program {
-                program,
-                arguments,
-                environment,
-            } => (program, arguments, environment),
+            Action::Program { program, arguments, environment } => {
+                (program, arguments, environment)
+            }
         };
         let status = Command::new(program)
             .args(arguments)
@@ -123,11 +98,7 @@ pub(crate) fn run_all(steps: &[Step]) -> Result<()> {
         let elapsed = start.elapsed();
         times.push((&step.name, elapsed));
         if let Err(error) = result {
-            println!(
-                "--- {} FAILED after {:.1} s",
-                step.name,
-                elapsed.as_secs_f64()
-            );
+            println!("--- {} FAILED after {:.1} s", step.name, elapsed.as_secs_f64());
             print_times(&times);
             println!("failed: {}\n    $ {}", step.name, step.command_line());
             if !step.advice.is_empty() {

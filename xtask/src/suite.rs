@@ -45,10 +45,7 @@ impl Suite {
         let stdout = child.stdout.take().context("cargo has no output")?;
         let lines: Vec<String> = BufReader::new(stdout).lines().collect::<Result<_, _>>()?;
         ensure!(child.wait()?.success(), "the tests do not build");
-        let programs = lines
-            .iter()
-            .filter_map(|line| parse_artifact(line))
-            .collect();
+        let programs = lines.iter().filter_map(|line| parse_artifact(line)).collect();
         Ok(Self { programs })
     }
 
@@ -56,11 +53,7 @@ impl Suite {
     /// the examples in the documentation.
     pub(crate) fn run_tests(&self) -> Result<()> {
         let mut tally = Tally::default();
-        for program in self
-            .programs
-            .iter()
-            .filter(|program| !program.is_end_to_end())
-        {
+        for program in self.programs.iter().filter(|program| !program.is_end_to_end()) {
             tally.add(program.run(&[])?);
         }
         println!("documentation examples:");
@@ -73,17 +66,10 @@ impl Suite {
     /// Runs the end-to-end tests against a relay with the given variables.
     pub(crate) fn run_end_to_end(&self, variables: &[(&str, &str)]) -> Result<()> {
         let mut tally = Tally::default();
-        for program in self
-            .programs
-            .iter()
-            .filter(|program| program.is_end_to_end())
-        {
+        for program in self.programs.iter().filter(|program| program.is_end_to_end()) {
             tally.add(program.run(variables)?);
         }
-        ensure!(
-            tally.passed + tally.failed > 0,
-            "there are no end-to-end tests"
-        );
+        ensure!(tally.passed + tally.failed > 0, "there are no end-to-end tests");
         tally.close("end-to-end tests")
     }
 }
@@ -112,11 +98,7 @@ impl Tally {
     }
 
     fn close(self, what: &str) -> Result<()> {
-        let Self {
-            passed,
-            failed,
-            ignored,
-        } = self;
+        let Self { passed, failed, ignored } = self;
         println!("{what}: {passed} passed, {failed} failed, {ignored} ignored");
         ensure!(failed == 0, "{failed} {what} failed");
         Ok(())
@@ -126,17 +108,13 @@ impl Tally {
 /// The program's name without the hash that Cargo appends.
 fn name(executable: &Path) -> String {
     let file = executable.file_name().unwrap_or_default().to_string_lossy();
-    file.rsplit_once('-')
-        .map_or(file.to_string(), |(name, _)| name.to_owned())
+    file.rsplit_once('-').map_or(file.to_string(), |(name, _)| name.to_owned())
 }
 
 /// Runs a test program, shows what it prints, and counts. A program that dies counts as one
 /// failure.
 fn run_counting(command: &mut Command) -> Result<Tally> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("a test does not start")?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("a test does not start")?;
     let stdout = child.stdout.take().context("a test has no output")?;
     let mut tally = Tally::default();
     for line in BufReader::new(stdout).split(b'\n') {
@@ -206,10 +184,7 @@ pub(crate) fn test() -> Result<()> {
 /// Runs the end-to-end tests against the release build, once per driver.
 pub(crate) fn end_to_end(relay: &Path, drivers: &[&str]) -> Result<()> {
     let Some(relay) = relay.to_str().filter(|_| relay.is_file()) else {
-        bail!(
-            "{} is missing: cargo build --release --bins",
-            relay.display()
-        );
+        bail!("{} is missing: cargo build --release --bins", relay.display());
     };
     let suite = Suite::build()?;
     for driver in drivers {
@@ -227,11 +202,7 @@ mod tests {
     fn closing_lines_are_counted() {
         let line = "test result: FAILED. 11 passed; 2 failed; 1 ignored; 0 measured; \
                     3 filtered out; finished in 0.01s";
-        let tally = Tally {
-            passed: 11,
-            failed: 2,
-            ignored: 1,
-        };
+        let tally = Tally { passed: 11, failed: 2, ignored: 1 };
         assert_eq!(parse_result(line), Some(tally));
         assert_eq!(parse_result("test result of mine"), None);
     }
@@ -244,18 +215,13 @@ mod tests {
                 "profile":{{"test":{test}}},"executable":{executable}}}"#
             )
         };
-        let program = Program {
-            executable: "/r/target/debug/deps/a-0f".into(),
-            folder: "/r/a".into(),
-        };
+        let program =
+            Program { executable: "/r/target/debug/deps/a-0f".into(), folder: "/r/a".into() };
         let executable = "\"/r/target/debug/deps/a-0f\"";
         assert_eq!(parse_artifact(&line(true, executable)), Some(program));
         assert_eq!(parse_artifact(&line(false, executable)), None);
         assert_eq!(parse_artifact(&line(true, "null")), None);
-        assert_eq!(
-            parse_artifact("{\"reason\":\"build-finished\",\"success\":true}"),
-            None
-        );
+        assert_eq!(parse_artifact("{\"reason\":\"build-finished\",\"success\":true}"), None);
     }
 
     #[test]

@@ -87,9 +87,7 @@ impl Workspace {
 
     /// Packages of this repository.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
-        self.packages
-            .iter()
-            .filter(|package| package.source.is_none())
+        self.packages.iter().filter(|package| package.source.is_none())
     }
 
     /// Labels of the packages that are built on Linux over edges of the given kinds, for example
@@ -119,11 +117,7 @@ impl Workspace {
 
     /// The graph by package id.
     pub(crate) fn nodes(&self) -> HashMap<&str, &Node> {
-        self.resolve
-            .nodes
-            .iter()
-            .map(|node| (node.id.as_str(), node))
-            .collect()
+        self.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect()
     }
 
     /// The manifest's path below the root.

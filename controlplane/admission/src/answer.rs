@@ -70,11 +70,7 @@ mod tests {
     #[test]
     fn ok_must_be_true_itself() {
         for ok in ["false", "\"true\"", "1", "null", "{}"] {
-            denied(
-                200,
-                &format!(r#"{{"ok":{ok},"claims":{{}}}}"#),
-                "VALIDATION_FAILED",
-            );
+            denied(200, &format!(r#"{{"ok":{ok},"claims":{{}}}}"#), "VALIDATION_FAILED");
         }
         denied(200, "[]", "VALIDATION_FAILED");
         denied(200, "7", "VALIDATION_FAILED");
@@ -89,11 +85,7 @@ mod tests {
 
     #[test]
     fn the_platform_gives_the_reason() {
-        denied(
-            403,
-            r#"{"ok":false,"reason":"TOKEN_REVOKED"}"#,
-            "TOKEN_REVOKED",
-        );
+        denied(403, r#"{"ok":false,"reason":"TOKEN_REVOKED"}"#, "TOKEN_REVOKED");
         denied(403, r#"{"error":"nope"}"#, "nope");
         denied(403, r#"{"reason":"","error":"nope"}"#, "nope");
         denied(403, r#"{"reason":{"a":1}}"#, "VALIDATION_FAILED");

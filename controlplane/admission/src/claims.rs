@@ -31,19 +31,14 @@ pub fn parse_claims(claims: &Value) -> Result<Claims, ClaimsError> {
     if claims.0.keys().any(|key| !KNOWN.contains(&key.as_str())) {
         return Err(ClaimsError::Unknown);
     }
-    for (name, units_max) in [
-        ("userId", 128),
-        ("installId", 128),
-        ("policyMode", 128),
-        ("iss", 255),
-    ] {
+    for (name, units_max) in
+        [("userId", 128), ("installId", 128), ("policyMode", 128), ("iss", 255)]
+    {
         claims.text(name, 1, units_max)?;
     }
-    for (name, units_max) in [
-        ("daemonPublicKey", 512),
-        ("pairingSecret", 1024),
-        ("relayWsBaseUrl", 512),
-    ] {
+    for (name, units_max) in
+        [("daemonPublicKey", 512), ("pairingSecret", 1024), ("relayWsBaseUrl", 512)]
+    {
         claims.nullable_text(name, units_max)?;
     }
     for name in ["iat", "nbf", "ver"] {
@@ -78,9 +73,7 @@ impl Members<'_> {
         units_min: usize,
         units_max: usize,
     ) -> Result<Option<Box<str>>, ClaimsError> {
-        self.parsed(name, |text| {
-            has_units(text, units_min, units_max).then(|| text.into())
-        })
+        self.parsed(name, |text| has_units(text, units_min, units_max).then(|| text.into()))
     }
 
     fn nullable_text(&self, name: &'static str, units_max: usize) -> Result<(), ClaimsError> {
@@ -112,14 +105,10 @@ impl Members<'_> {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
         };
-        let texts = value
-            .as_array()
-            .filter(|items| items.len() <= LIST_ITEMS_MAX)
-            .and_then(|items| {
+        let texts =
+            value.as_array().filter(|items| items.len() <= LIST_ITEMS_MAX).and_then(|items| {
                 let texts = items.iter().map(Value::as_str);
-                texts
-                    .map(|text| text.filter(|text| is_valid(text)).map(Into::into))
-                    .collect()
+                texts.map(|text| text.filter(|text| is_valid(text)).map(Into::into)).collect()
             });
         texts.map(Some).ok_or(ClaimsError::Invalid(name))
     }
@@ -258,10 +247,7 @@ mod tests {
 
     #[test]
     fn an_unknown_claim_is_refused() {
-        assert_eq!(
-            parse_claims(&json!({"extra": 1})),
-            Err(ClaimsError::Unknown)
-        );
+        assert_eq!(parse_claims(&json!({"extra": 1})), Err(ClaimsError::Unknown));
     }
 
     #[test]
@@ -287,20 +273,10 @@ mod tests {
 
     #[test]
     fn numbers_are_safe_integers() {
-        for good in [
-            json!(0),
-            json!(-5),
-            json!(1.0),
-            json!(9_007_199_254_740_991_i64),
-        ] {
+        for good in [json!(0), json!(-5), json!(1.0), json!(9_007_199_254_740_991_i64)] {
             valid(json!({"iat": good}));
         }
-        for bad in [
-            json!(1.5),
-            json!("1"),
-            json!(9_007_199_254_740_992_i64),
-            json!(1e300),
-        ] {
+        for bad in [json!(1.5), json!("1"), json!(9_007_199_254_740_992_i64), json!(1e300)] {
             invalid(json!({"iat": bad}));
         }
         invalid(json!({"daemonIssueGeneration": -1}));
@@ -310,12 +286,7 @@ mod tests {
     fn a_channel_is_an_agent_session_on_one_line() {
         valid(json!({"sessionChannels": []}));
         valid(json!({"sessionChannels": ["agent-session: x"]}));
-        for bad in [
-            "foo",
-            "agent-session:",
-            " agent-session:x",
-            "agent-session:a\nb",
-        ] {
+        for bad in ["foo", "agent-session:", " agent-session:x", "agent-session:a\nb"] {
             invalid(json!({"sessionChannels": [bad]}));
         }
         invalid(json!({"sessionChannels": [format!("agent-session:{}", "x".repeat(242))]}));

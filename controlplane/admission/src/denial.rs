@@ -15,9 +15,6 @@ impl Denial {
 
     /// A denial whose reason is cut to its limit.
     pub fn new(reason: &str, status: u16) -> Self {
-        Self {
-            reason: reason.chars().take(Self::REASON_CHARS_MAX).collect(),
-            status,
-        }
+        Self { reason: reason.chars().take(Self::REASON_CHARS_MAX).collect(), status }
     }
 }

@@ -130,11 +130,7 @@ impl Checker {
         if !self.issuer.as_ref().is_none_or(|issuer| has("iss", issuer)) {
             return Some(Proof::WrongIssuer);
         }
-        if !self
-            .audience
-            .as_ref()
-            .is_none_or(|audience| has("aud", audience))
-        {
+        if !self.audience.as_ref().is_none_or(|audience| has("aud", audience)) {
             return Some(Proof::WrongAudience);
         }
         None
@@ -166,12 +162,7 @@ impl<'a> Token<'a> {
         }
         // An extension marked critical must be understood or the token not used: RFC 7515 §4.1.11.
         let header = decode::<Header>(header).filter(|header| header.crit.is_none())?;
-        Some(Self {
-            header,
-            message,
-            payload,
-            signature,
-        })
+        Some(Self { header, message, payload, signature })
     }
 
     /// Whether a key of the set signed this. A token that names its key can be proven false; one

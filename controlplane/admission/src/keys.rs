@@ -86,9 +86,7 @@ impl KeySet {
 
     /// The keys a token with this key id may have been signed with; all, if it names none.
     pub(crate) fn candidates(&self, id: Option<&str>) -> impl Iterator<Item = &Key> {
-        self.keys
-            .iter()
-            .filter(move |key| id.is_none() || key.id.as_deref() == id)
+        self.keys.iter().filter(move |key| id.is_none() || key.id.as_deref() == id)
     }
 }
 
@@ -114,11 +112,7 @@ struct Fields {
 
 fn parse_key(value: Value) -> Result<Key, &'static str> {
     let fields: Fields = serde_json::from_value(value).map_err(|_| "not a key")?;
-    if fields
-        .purpose
-        .as_deref()
-        .is_some_and(|purpose| purpose != "sig")
-    {
+    if fields.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
         return Err("not for signatures");
     }
     let may_verify = |operations: &Vec<String>| operations.iter().any(|name| name == "verify");
@@ -137,11 +131,7 @@ fn parse_key(value: Value) -> Result<Key, &'static str> {
     if !fields.alg.as_deref().is_none_or(is_own) {
         return Err("an algorithm we do not check");
     }
-    Ok(Key {
-        id: fields.kid,
-        algorithm,
-        material,
-    })
+    Ok(Key { id: fields.kid, algorithm, material })
 }
 
 fn rsa(fields: &Fields) -> Result<DecodingKey, &'static str> {
@@ -207,10 +197,7 @@ mod tests {
         assert_eq!(reason(json!("x")), "not a key");
         assert_eq!(reason(json!({"kty": "XYZ"})), "an unknown kind of key");
         assert_eq!(reason(json!({"kty": "RSA"})), "an incomplete key");
-        assert_eq!(
-            reason(json!({"kty": "EC", "crv": "secp256k1"})),
-            "an unknown kind of key"
-        );
+        assert_eq!(reason(json!({"kty": "EC", "crv": "secp256k1"})), "an unknown kind of key");
     }
 
     #[test]

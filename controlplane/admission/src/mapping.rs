@@ -122,10 +122,7 @@ mod tests {
 
     #[test]
     fn a_token_without_end_grants_nothing() {
-        for claims in [
-            json!({"role": "client"}),
-            json!({"role": "client", "exp": "soon"}),
-        ] {
+        for claims in [json!({"role": "client"}), json!({"role": "client", "exp": "soon"})] {
             let claims = token(claims).claims_for(Role::Client);
             assert_eq!(claims, Err(Unmapped::NoExpiry));
         }

@@ -30,12 +30,7 @@ impl Signer {
             Algorithm::ES256 => EncodingKey::from_ec_pem(pem.as_bytes()),
             _ => EncodingKey::from_ed_pem(pem.as_bytes()),
         };
-        Self {
-            id,
-            key: key.unwrap(),
-            algorithm,
-            public: pair.der_bytes().to_vec(),
-        }
+        Self { id, key: key.unwrap(), algorithm, public: pair.der_bytes().to_vec() }
     }
 
     fn p256(id: &'static str) -> Self {
@@ -148,14 +143,8 @@ fn issuer_and_audience_are_demanded_only_where_named() {
     let signer = Signer::p256("k");
     let keys = set(&[&signer]);
     let check = |claims: &Value| proof(checker().check(&signer.sign(claims), &keys, 1));
-    assert_eq!(
-        check(&json!({"aud": "viewport-relay"})),
-        Some(Proof::WrongIssuer)
-    );
-    assert_eq!(
-        check(&json!({"iss": "viewport-server", "aud": "x"})),
-        Some(Proof::WrongAudience)
-    );
+    assert_eq!(check(&json!({"aud": "viewport-relay"})), Some(Proof::WrongIssuer));
+    assert_eq!(check(&json!({"iss": "viewport-server", "aud": "x"})), Some(Proof::WrongAudience));
     let bare = signer.sign(&json!({}));
     assert_eq!(proof(Checker::default().check(&bare, &keys, 1)), None);
 }

@@ -60,10 +60,7 @@ impl Gate {
             "/state" => Route::State,
             "/metrics" => Route::Metrics,
             "/node" => Route::Node,
-            "/logs" => Route::Logs {
-                all: is_set(query, "all"),
-                summary: is_set(query, "summary"),
-            },
+            "/logs" => Route::Logs { all: is_set(query, "all"), summary: is_set(query, "summary") },
             _ => return Err(Refused::NotFound),
         };
         if !self.enabled {
@@ -117,10 +114,7 @@ mod tests {
     use super::*;
 
     fn gate(enabled: bool, token: Option<&str>) -> Gate {
-        Gate::new(&AdminAccess {
-            enabled,
-            token: token.map(Secret::from),
-        })
+        Gate::new(&AdminAccess { enabled, token: token.map(Secret::from) })
     }
 
     fn request(target: &str, bearer: Option<&str>, own: Option<&str>) -> ControlRequest {
@@ -150,23 +144,15 @@ mod tests {
 
     #[test]
     fn a_wrong_bearer_is_not_saved_by_the_other_header() {
-        assert_eq!(
-            judged(Some("Bearer bad"), Some("right")),
-            Err(Refused::Unauthorized)
-        );
+        assert_eq!(judged(Some("Bearer bad"), Some("right")), Err(Refused::Unauthorized));
         assert_eq!(judged(Some("Basic bad"), Some("right")), Ok(Route::State));
         assert_eq!(judged(Some("Bearer"), Some("right")), Ok(Route::State));
     }
 
     #[test]
     fn nothing_or_something_else_is_unauthorized() {
-        for shown in [
-            None,
-            Some("Bearer "),
-            Some("Bearer righ"),
-            Some("Bearer right2"),
-            Some("é"),
-        ] {
+        for shown in [None, Some("Bearer "), Some("Bearer righ"), Some("Bearer right2"), Some("é")]
+        {
             assert_eq!(judged(shown, None), Err(Refused::Unauthorized), "{shown:?}");
         }
     }

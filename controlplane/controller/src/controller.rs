@@ -292,11 +292,7 @@ fn local_check(
         (admission, None) => return Err(StartError::NoKeySet(admission.name())),
         (_, Some(jwks)) => jwks,
     };
-    let url: Uri = jwks
-        .url
-        .as_str()
-        .parse()
-        .map_err(|_| StartError::KeySetUrl)?;
+    let url: Uri = jwks.url.as_str().parse().map_err(|_| StartError::KeySetUrl)?;
     let limits = CallLimits {
         timeout: settings.internal_timeout,
         response_bytes_max: settings.internal_response_bytes_max,

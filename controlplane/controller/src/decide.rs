@@ -49,11 +49,7 @@ impl Decider {
     }
 
     async fn validate(&self, request: &UpgradeRequest, token: &Secret) -> Answer {
-        match self
-            .validator
-            .validate(&self.platform, request, token)
-            .await
-        {
+        match self.validator.validate(&self.platform, request, token).await {
             Ok(claims) => Answer::Claims(claims),
             Err(denial) => Answer::Denied(denial),
         }

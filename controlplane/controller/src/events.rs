@@ -20,20 +20,15 @@ use crate::worker;
 impl Controller {
     pub(crate) fn on_event(&mut self, event: Event) {
         match event {
-            Event::AdmissionAsked {
-                connection,
-                request,
-            } => self.on_admission_asked(connection, *request),
+            Event::AdmissionAsked { connection, request } => {
+                self.on_admission_asked(connection, *request)
+            }
             Event::Released { admission } => self.judge.release(admission),
             Event::Abandoned { connection } => self.on_abandoned(connection),
-            Event::HttpAsked {
-                connection,
-                request,
-            } => self.on_http_asked(connection, &request),
-            Event::WorkerAsked {
-                connection,
-                request,
-            } => self.on_worker_asked(connection, *request),
+            Event::HttpAsked { connection, request } => self.on_http_asked(connection, &request),
+            Event::WorkerAsked { connection, request } => {
+                self.on_worker_asked(connection, *request)
+            }
             Event::Logged { at, entry } => {
                 let unix_ms = self.unix_ms_of(at);
                 self.record(unix_ms, *entry);
@@ -58,11 +53,7 @@ impl Controller {
                 match self.judge.answer(connection, answer) {
                     Some(Ruling::Admit { grant, home }) => {
                         let admission = grant.admission;
-                        let admit = Command::Admit {
-                            connection,
-                            grant,
-                            home,
-                        };
+                        let admit = Command::Admit { connection, grant, home };
                         self.counters.count(Counter::AdmissionOk);
                         if !self.send(connection, admit) {
                             self.judge.release(admission);
@@ -72,18 +63,9 @@ impl Controller {
                     None => {}
                 }
             }
-            Done::Called {
-                connection,
-                response,
-            } => {
+            Done::Called { connection, response } => {
                 self.worker_calls -= 1;
-                self.send(
-                    connection,
-                    Command::WorkerReply {
-                        connection,
-                        response,
-                    },
-                );
+                self.send(connection, Command::WorkerReply { connection, response });
             }
         }
     }
@@ -122,11 +104,7 @@ impl Controller {
     }
 
     fn refuse(&mut self, connection: ConnectionId, refused: Refused) {
-        let Refused {
-            refusal,
-            counter,
-            entry,
-        } = refused;
+        let Refused { refusal, counter, entry } = refused;
         if let Some(counter) = counter {
             self.counters.count(counter);
         }
@@ -137,36 +115,21 @@ impl Controller {
     }
 
     fn send_refusal(&mut self, connection: ConnectionId, refusal: Refusal) {
-        self.send(
-            connection,
-            Command::Refuse {
-                connection,
-                refusal,
-            },
-        );
+        self.send(connection, Command::Refuse { connection, refusal });
     }
 
     fn on_worker_asked(&mut self, connection: ConnectionId, request: WorkerRequest) {
         if self.worker_calls >= self.settings.caps.worker_calls_max || self.stopping {
             self.counters.count(Counter::WorkerCallsLimited);
             let response = Box::new(worker::busy(request.request_id));
-            self.send(
-                connection,
-                Command::WorkerReply {
-                    connection,
-                    response,
-                },
-            );
+            self.send(connection, Command::WorkerReply { connection, response });
             return;
         }
         self.worker_calls += 1;
         let workers = Arc::clone(&self.workers);
         self.jobs.spawn(async move {
             let response = Box::new(workers.call(request).await);
-            Done::Called {
-                connection,
-                response,
-            }
+            Done::Called { connection, response }
         });
     }
 
@@ -208,9 +171,7 @@ impl Controller {
         };
         let scopes = topic == Topic::State;
         // A shard that cannot be asked will not answer either: the question expires.
-        self.link
-            .shards
-            .broadcast(|| Command::Report { query, scopes });
+        self.link.shards.broadcast(|| Command::Report { query, scopes });
     }
 
     fn on_reported(&mut self, query: QueryId, report: ShardReport) {
@@ -283,15 +244,7 @@ impl Controller {
         body: impl Into<String>,
     ) {
         let body = body.into().into_bytes().into_boxed_slice();
-        self.send(
-            connection,
-            Command::Respond {
-                connection,
-                status,
-                content_type,
-                body,
-            },
-        );
+        self.send(connection, Command::Respond { connection, status, content_type, body });
     }
 
     /// Sends a connection's shard a command. When it does not leave, the connection's own deadline

@@ -45,10 +45,7 @@ impl Homes {
     /// Without shards: there is no home to name.
     pub(crate) fn new(shard_count: u16) -> Self {
         assert!(shard_count > 0, "a relay has at least one shard");
-        Self {
-            shard_count,
-            table: HomeTable::default(),
-        }
+        Self { shard_count, table: HomeTable::default() }
     }
 
     pub(crate) fn home_of(&self, workspace_id: &WorkspaceId) -> ShardId {
@@ -97,10 +94,7 @@ mod tests {
         for n in 0..4000 {
             counts[usize::from(homes.home_of(&workspace(n)).0)] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (800..1200).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     #[test]
@@ -117,10 +111,7 @@ mod tests {
         let mut homes = Homes::new(4);
         let before = homes.home_of(&workspace(1));
         let elsewhere = ShardId((before.0 + 1) % 4);
-        let table = HomeTable {
-            version: 1,
-            overrides: [(workspace(1), elsewhere)].into(),
-        };
+        let table = HomeTable { version: 1, overrides: [(workspace(1), elsewhere)].into() };
         homes.replace(table).unwrap();
         assert_eq!(homes.home_of(&workspace(1)), elsewhere);
     }
@@ -133,13 +124,7 @@ mod tests {
             overrides: [(workspace(1), ShardId(shard))].into(),
         };
         homes.replace(table(2, 0)).unwrap();
-        assert!(matches!(
-            homes.replace(table(2, 0)),
-            Err(HomeTableError::Stale { .. })
-        ));
-        assert_eq!(
-            homes.replace(table(3, 7)),
-            Err(HomeTableError::NoSuchShard(ShardId(7)))
-        );
+        assert!(matches!(homes.replace(table(2, 0)), Err(HomeTableError::Stale { .. })));
+        assert_eq!(homes.replace(table(3, 7)), Err(HomeTableError::NoSuchShard(ShardId(7))));
     }
 }

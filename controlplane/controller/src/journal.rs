@@ -41,13 +41,11 @@ impl Journal {
     pub(crate) fn new(entries_max: usize, sink: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, queue) = mpsc::sync_channel(LINES_MAX);
         let (done, finished) = mpsc::channel();
-        thread::Builder::new()
-            .name("relay-log".to_owned())
-            .spawn(move || {
-                write_lines(&queue, sink);
-                // Nobody waits for the end any more: then nobody needs to know.
-                let _ = done.send(());
-            })?;
+        thread::Builder::new().name("relay-log".to_owned()).spawn(move || {
+            write_lines(&queue, sink);
+            // Nobody waits for the end any more: then nobody needs to know.
+            let _ = done.send(());
+        })?;
         Ok(Self {
             theirs: Ring::new(entries_max),
             ours: Ring::new(entries_max),
@@ -59,11 +57,7 @@ impl Journal {
 
     /// Records an entry of that time; whether its line will be written.
     pub(crate) fn record(&mut self, unix_ms: i64, entry: LogEntry) -> bool {
-        let record = Record {
-            sequence: self.sequence,
-            date: Date { unix_ms },
-            entry,
-        };
+        let record = Record { sequence: self.sequence, date: Date { unix_ms }, entry };
         self.sequence += 1;
         let taken = match self.lines.try_send(record.line()) {
             Ok(()) => true,
@@ -84,10 +78,7 @@ impl Journal {
             records.extend(&self.ours.records);
             records.sort_unstable_by_key(|record| record.sequence);
         }
-        let logs: Vec<_> = records
-            .into_iter()
-            .map(|record| Shown { record, selection })
-            .collect();
+        let logs: Vec<_> = records.into_iter().map(|record| Shown { record, selection }).collect();
         let mut body = String::from(r#"{"ok":true,"logs":"#);
         body.push_str(&serde_json::to_string(&logs).expect("text and numbers are always JSON"));
         body.push('}');
@@ -109,10 +100,7 @@ struct Ring {
 
 impl Ring {
     fn new(len_max: usize) -> Self {
-        Self {
-            records: VecDeque::new(),
-            len_max,
-        }
+        Self { records: VecDeque::new(), len_max }
     }
 
     fn push(&mut self, record: Record) {
@@ -246,10 +234,7 @@ mod tests {
         LogEntry::new(Level::Info, event)
     }
 
-    const PLAIN: Selection = Selection {
-        all: false,
-        details: true,
-    };
+    const PLAIN: Selection = Selection { all: false, details: true };
 
     fn finish(journal: Journal) {
         journal.finish(Duration::from_secs(10));
@@ -259,11 +244,7 @@ mod tests {
     fn a_line_names_the_connection_and_logs_do_not() {
         let page = Page::default();
         let mut journal = Journal::new(10, page.clone()).unwrap();
-        let connection = ConnectionId {
-            shard: ShardId(1),
-            slot: 2,
-            generation: 3,
-        };
+        let connection = ConnectionId { shard: ShardId(1), slot: 2, generation: 3 };
         let entry = LogEntry::new(Level::Warn, "x")
             .with("b", 1)
             .with("a", None::<String>)
@@ -308,10 +289,7 @@ mod tests {
     fn a_summary_has_no_details() {
         let mut journal = Journal::new(2, io::sink()).unwrap();
         journal.record(0, info("x").with("workspaceId", "ws1"));
-        let body = journal.body(Selection {
-            all: false,
-            details: false,
-        });
+        let body = journal.body(Selection { all: false, details: false });
         assert!(!body.contains("details") && !body.contains("ws1"));
         finish(journal);
     }
@@ -320,11 +298,7 @@ mod tests {
     fn what_was_redacted_says_so() {
         let mut journal = Journal::new(2, io::sink()).unwrap();
         journal.record(0, info("x").with("maxFrameBytes", 1));
-        assert!(
-            journal
-                .body(PLAIN)
-                .contains(r#""maxFrameBytes":"[redacted]""#)
-        );
+        assert!(journal.body(PLAIN).contains(r#""maxFrameBytes":"[redacted]""#));
         finish(journal);
     }
 
@@ -346,9 +320,7 @@ mod tests {
     fn a_stuck_reader_costs_bounded_memory_and_no_waiting() {
         let (unstick, stuck) = mpsc::channel();
         let mut journal = Journal::new(1, Stuck(stuck)).unwrap();
-        let written = (0..LINES_MAX * 3)
-            .filter(|_| journal.record(0, info("x")))
-            .count();
+        let written = (0..LINES_MAX * 3).filter(|_| journal.record(0, info("x"))).count();
         assert!((LINES_MAX..LINES_MAX * 3).contains(&written), "{written}");
         drop(unstick);
         finish(journal);

@@ -151,10 +151,7 @@ impl Judge {
         if self.pending.len() >= self.pending_max {
             return Decision::Refuse(Refused::unavailable());
         }
-        let pending = Pending {
-            request: request.clone(),
-            address,
-        };
+        let pending = Pending { request: request.clone(), address };
         self.pending.insert(connection, pending);
         Decision::Check { request, token }
     }
@@ -172,20 +169,11 @@ impl Judge {
             }
             Answer::Unavailable => return Some(Ruling::Refuse(Refused::unavailable())),
         };
-        let seat = Seat {
-            role: request.role,
-            scope: effective_scope(&request, &claims),
-            address,
-        };
+        let seat = Seat { role: request.role, scope: effective_scope(&request, &claims), address };
         let home = self.homes.home_of(&request.workspace_id);
         Some(match self.ledger.reserve(seat, home) {
             Ok((admission, home)) => Ruling::Admit {
-                grant: Box::new(Grant {
-                    admission,
-                    request,
-                    claims,
-                    address,
-                }),
+                grant: Box::new(Grant { admission, request, claims, address }),
                 home,
             },
             Err(cap) => Ruling::Refuse(Refused::by(cap)),
@@ -215,47 +203,33 @@ impl Judge {
 
 impl Refused {
     fn silent(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            counter: None,
-            entry: None,
-        }
+        Self { refusal, counter: None, entry: None }
     }
 
     fn counted(refusal: Refusal, counter: Counter) -> Self {
-        Self {
-            counter: Some(counter),
-            ..Self::silent(refusal)
-        }
+        Self { counter: Some(counter), ..Self::silent(refusal) }
     }
 
     /// The relay could not ask; the one refusal a peer should retry soon.
     pub(crate) fn unavailable() -> Self {
-        let refusal = Refusal::Unavailable {
-            retry_after_secs: RETRY_AFTER_SECS,
-        };
+        let refusal = Refusal::Unavailable { retry_after_secs: RETRY_AFTER_SECS };
         Self::counted(refusal, Counter::AdmissionUnavailable)
     }
 
     fn unparsable() -> Self {
         let entry = LogEntry::new(Level::Error, "upgrade_error").with("error", "Invalid URL");
-        Self {
-            entry: Some(entry),
-            ..Self::counted(Refusal::Drop, Counter::UpgradeErrors)
-        }
+        Self { entry: Some(entry), ..Self::counted(Refusal::Drop, Counter::UpgradeErrors) }
     }
 
     fn by(cap: Cap) -> Self {
         match cap {
             Cap::Total => Self::counted(Refusal::Full, Counter::UpgradeRejectedTotalConnections),
-            Cap::Address => Self::counted(
-                Refusal::TooManyRequests,
-                Counter::UpgradeRejectedIpConnections,
-            ),
-            Cap::Scope => Self::counted(
-                Refusal::TooManyRequests,
-                Counter::UpgradeRejectedWorkspaceClients,
-            ),
+            Cap::Address => {
+                Self::counted(Refusal::TooManyRequests, Counter::UpgradeRejectedIpConnections)
+            }
+            Cap::Scope => {
+                Self::counted(Refusal::TooManyRequests, Counter::UpgradeRejectedWorkspaceClients)
+            }
         }
     }
 
@@ -279,10 +253,7 @@ impl Refused {
 }
 
 fn requested_scope(request: &UpgradeRequest) -> Scope {
-    Scope {
-        workspace_id: request.workspace_id.clone(),
-        target_id: request.target_id.clone(),
-    }
+    Scope { workspace_id: request.workspace_id.clone(), target_id: request.target_id.clone() }
 }
 
 /// The scope a client will be in: its claim's target, else the one requested.
@@ -291,9 +262,7 @@ fn effective_scope(request: &UpgradeRequest, claims: &Claims) -> Scope {
     let claimed = claimed.filter(|target| !target.is_empty());
     Scope {
         workspace_id: request.workspace_id.clone(),
-        target_id: claimed
-            .map(Into::into)
-            .or_else(|| request.target_id.clone()),
+        target_id: claimed.map(Into::into).or_else(|| request.target_id.clone()),
     }
 }
 
@@ -319,29 +288,17 @@ mod tests {
     }
 
     fn connection(slot: u32) -> ConnectionId {
-        ConnectionId {
-            slot,
-            ..ConnectionId::default()
-        }
+        ConnectionId { slot, ..ConnectionId::default() }
     }
 
     fn upgrade(role: Role, target: Option<&str>) -> AdmissionRequest {
-        let request = UpgradeRequest {
-            role,
-            workspace_id: "ws1".into(),
-            target_id: target.map(Into::into),
-        };
-        with(Preflight::Ask {
-            request,
-            token: Secret::from("token-0123456789"),
-        })
+        let request =
+            UpgradeRequest { role, workspace_id: "ws1".into(), target_id: target.map(Into::into) };
+        with(Preflight::Ask { request, token: Secret::from("token-0123456789") })
     }
 
     fn with(preflight: Preflight) -> AdmissionRequest {
-        AdmissionRequest {
-            address: ADDRESS,
-            preflight,
-        }
+        AdmissionRequest { address: ADDRESS, preflight }
     }
 
     fn client() -> AdmissionRequest {
@@ -380,23 +337,14 @@ mod tests {
 
     #[test]
     fn form_is_judged_after_attempts_and_caps() {
-        let mut judge = judge(Caps {
-            connections_max: 1,
-            upgrades_per_minute: 3,
-            ..Caps::default()
-        });
-        assert_eq!(
-            refused(&mut judge, with(Preflight::OtherPath)),
-            (Refusal::Drop, None)
-        );
+        let mut judge =
+            judge(Caps { connections_max: 1, upgrades_per_minute: 3, ..Caps::default() });
+        assert_eq!(refused(&mut judge, with(Preflight::OtherPath)), (Refusal::Drop, None));
         asked(&mut judge, 1, upgrade(Role::Daemon, Some("rt1")));
         admitted(&mut judge, 1, claims(Some("rt1")));
         assert_eq!(
             refused(&mut judge, with(Preflight::OtherPath)),
-            (
-                Refusal::Full,
-                Some(Counter::UpgradeRejectedTotalConnections)
-            )
+            (Refusal::Full, Some(Counter::UpgradeRejectedTotalConnections))
         );
         assert_eq!(
             refused(&mut judge, with(Preflight::OtherPath)),
@@ -408,21 +356,9 @@ mod tests {
     fn each_malformed_upgrade_has_its_refusal() {
         let mut judge = judge(Caps::default());
         for (preflight, refusal, counter) in [
-            (
-                Preflight::UnparsableUrl,
-                Refusal::Drop,
-                Some(Counter::UpgradeErrors),
-            ),
-            (
-                Preflight::InvalidQuery,
-                Refusal::BadRequest,
-                Some(Counter::UpgradeInvalidQuery),
-            ),
-            (
-                Preflight::MissingToken,
-                Refusal::Unauthorized,
-                Some(Counter::UpgradeMissingAuth),
-            ),
+            (Preflight::UnparsableUrl, Refusal::Drop, Some(Counter::UpgradeErrors)),
+            (Preflight::InvalidQuery, Refusal::BadRequest, Some(Counter::UpgradeInvalidQuery)),
+            (Preflight::MissingToken, Refusal::Unauthorized, Some(Counter::UpgradeMissingAuth)),
         ] {
             assert_eq!(refused(&mut judge, with(preflight)), (refusal, counter));
         }
@@ -431,10 +367,7 @@ mod tests {
 
     #[test]
     fn concurrent_upgrades_cannot_exceed_a_cap() {
-        let mut judge = judge(Caps {
-            connections_per_address_max: 1,
-            ..Caps::default()
-        });
+        let mut judge = judge(Caps { connections_per_address_max: 1, ..Caps::default() });
         asked(&mut judge, 1, client());
         asked(&mut judge, 2, client());
         admitted(&mut judge, 1, claims(Some("rt1")));
@@ -448,10 +381,7 @@ mod tests {
 
     #[test]
     fn leaving_the_target_out_does_not_evade_the_scope_cap() {
-        let mut judge = judge(Caps {
-            clients_per_scope_max: 1,
-            ..Caps::default()
-        });
+        let mut judge = judge(Caps { clients_per_scope_max: 1, ..Caps::default() });
         asked(&mut judge, 1, client());
         admitted(&mut judge, 1, claims(Some("rt1")));
         asked(&mut judge, 2, upgrade(Role::Client, None));
@@ -459,36 +389,24 @@ mod tests {
         let Some(Ruling::Refuse(refused)) = ruling else {
             panic!("{ruling:?}");
         };
-        assert_eq!(
-            refused.counter,
-            Some(Counter::UpgradeRejectedWorkspaceClients)
-        );
+        assert_eq!(refused.counter, Some(Counter::UpgradeRejectedWorkspaceClients));
     }
 
     #[test]
     fn a_full_scope_refuses_before_the_platform_is_asked() {
-        let mut judge = judge(Caps {
-            clients_per_scope_max: 1,
-            ..Caps::default()
-        });
+        let mut judge = judge(Caps { clients_per_scope_max: 1, ..Caps::default() });
         asked(&mut judge, 1, client());
         admitted(&mut judge, 1, claims(Some("rt1")));
         assert_eq!(
             refused(&mut judge, client()),
-            (
-                Refusal::TooManyRequests,
-                Some(Counter::UpgradeRejectedWorkspaceClients)
-            )
+            (Refusal::TooManyRequests, Some(Counter::UpgradeRejectedWorkspaceClients))
         );
         asked(&mut judge, 3, upgrade(Role::Daemon, Some("rt1")));
     }
 
     #[test]
     fn waiting_upgrades_are_bounded() {
-        let mut judge = judge(Caps {
-            pending_admissions_max: 1,
-            ..Caps::default()
-        });
+        let mut judge = judge(Caps { pending_admissions_max: 1, ..Caps::default() });
         asked(&mut judge, 1, client());
         let (refusal, counter) = refused(&mut judge, client());
         assert!(matches!(refusal, Refusal::Unavailable { .. }));
@@ -523,10 +441,7 @@ mod tests {
 
     #[test]
     fn a_released_connection_frees_its_seat() {
-        let mut judge = judge(Caps {
-            connections_per_address_max: 1,
-            ..Caps::default()
-        });
+        let mut judge = judge(Caps { connections_per_address_max: 1, ..Caps::default() });
         asked(&mut judge, 1, client());
         let admission = admitted(&mut judge, 1, claims(Some("rt1")));
         judge.release(admission);
@@ -541,10 +456,7 @@ mod tests {
             panic!("refused");
         };
         let elsewhere = ShardId(1 - home.0);
-        let table = HomeTable {
-            version: 1,
-            overrides: [("ws1".into(), elsewhere)].into(),
-        };
+        let table = HomeTable { version: 1, overrides: [("ws1".into(), elsewhere)].into() };
         judge.set_homes(table).unwrap();
         asked(&mut judge, 2, client());
         let ruling = judge.answer(connection(2), claims(None));

@@ -106,10 +106,7 @@ impl KeyKeeper {
     }
 
     fn put_in_force(&self, keys: KeySet) {
-        let kept = Kept {
-            keys: Arc::new(keys),
-            since: Instant::now(),
-        };
+        let kept = Kept { keys: Arc::new(keys), since: Instant::now() };
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
     }
 
@@ -140,10 +137,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_set_that_cannot_be_fetched_anew_is_used_for_a_day() {
         let platform = Arc::new(PlatformHttp::new(PlatformTls::default()).unwrap());
-        let limits = CallLimits {
-            timeout: Duration::from_secs(1),
-            response_bytes_max: 1,
-        };
+        let limits = CallLimits { timeout: Duration::from_secs(1), response_bytes_max: 1 };
         let (notices, _) = mpsc::channel(1);
         let url = Uri::from_static("http://127.0.0.1:9/");
         let keeper = KeyKeeper::new(url, limits, platform, notices);

@@ -108,10 +108,7 @@ impl Ledger {
         let home = self
             .homes
             .entry(seat.scope.workspace_id.clone())
-            .or_insert(Home {
-                shard: home,
-                connections: 0,
-            });
+            .or_insert(Home { shard: home, connections: 0 });
         home.connections += 1;
         let shard = home.shard;
         self.last += 1;
@@ -173,20 +170,14 @@ mod tests {
     fn seat(role: Role, workspace: &str, target: Option<&str>, address: u8) -> Seat {
         Seat {
             role,
-            scope: Scope {
-                workspace_id: workspace.into(),
-                target_id: target.map(Into::into),
-            },
+            scope: Scope { workspace_id: workspace.into(), target_id: target.map(Into::into) },
             address: Ipv4Addr::new(192, 0, 2, address).into(),
         }
     }
 
     #[test]
     fn a_released_seat_can_be_taken_again() {
-        let mut ledger = ledger(Caps {
-            connections_per_address_max: 1,
-            ..Caps::default()
-        });
+        let mut ledger = ledger(Caps { connections_per_address_max: 1, ..Caps::default() });
         let client = seat(Role::Client, "ws1", None, 1);
         let (admission, _) = ledger.reserve(client.clone(), HOME).unwrap();
         assert_eq!(ledger.reserve(client.clone(), HOME), Err(Cap::Address));
@@ -197,57 +188,27 @@ mod tests {
 
     #[test]
     fn workers_take_no_peer_seat_but_count_for_their_address() {
-        let mut ledger = ledger(Caps {
-            connections_max: 1,
-            connections_per_address_max: 2,
-            ..Caps::default()
-        });
-        ledger
-            .reserve(seat(Role::Worker, "ws1", None, 1), HOME)
-            .unwrap();
-        ledger
-            .reserve(seat(Role::Daemon, "ws1", None, 1), HOME)
-            .unwrap();
-        assert_eq!(
-            ledger.check(Ipv4Addr::new(192, 0, 2, 9).into()),
-            Err(Cap::Total)
-        );
+        let mut ledger =
+            ledger(Caps { connections_max: 1, connections_per_address_max: 2, ..Caps::default() });
+        ledger.reserve(seat(Role::Worker, "ws1", None, 1), HOME).unwrap();
+        ledger.reserve(seat(Role::Daemon, "ws1", None, 1), HOME).unwrap();
+        assert_eq!(ledger.check(Ipv4Addr::new(192, 0, 2, 9).into()), Err(Cap::Total));
     }
 
     #[test]
     fn total_is_judged_before_address() {
-        let mut ledger = ledger(Caps {
-            connections_max: 1,
-            connections_per_address_max: 1,
-            ..Caps::default()
-        });
-        ledger
-            .reserve(seat(Role::Daemon, "ws1", None, 1), HOME)
-            .unwrap();
-        assert_eq!(
-            ledger.check(Ipv4Addr::new(192, 0, 2, 1).into()),
-            Err(Cap::Total)
-        );
+        let mut ledger =
+            ledger(Caps { connections_max: 1, connections_per_address_max: 1, ..Caps::default() });
+        ledger.reserve(seat(Role::Daemon, "ws1", None, 1), HOME).unwrap();
+        assert_eq!(ledger.check(Ipv4Addr::new(192, 0, 2, 1).into()), Err(Cap::Total));
     }
 
     #[test]
     fn scopes_that_only_look_alike_do_not_share_a_cap() {
-        let mut ledger = ledger(Caps {
-            clients_per_scope_max: 1,
-            ..Caps::default()
-        });
-        ledger
-            .reserve(seat(Role::Client, "a:b", None, 1), HOME)
-            .unwrap();
-        assert!(
-            ledger
-                .reserve(seat(Role::Client, "a", Some("b"), 1), HOME)
-                .is_ok()
-        );
-        assert_eq!(
-            ledger.reserve(seat(Role::Client, "a", Some("b"), 2), HOME),
-            Err(Cap::Scope)
-        );
+        let mut ledger = ledger(Caps { clients_per_scope_max: 1, ..Caps::default() });
+        ledger.reserve(seat(Role::Client, "a:b", None, 1), HOME).unwrap();
+        assert!(ledger.reserve(seat(Role::Client, "a", Some("b"), 1), HOME).is_ok());
+        assert_eq!(ledger.reserve(seat(Role::Client, "a", Some("b"), 2), HOME), Err(Cap::Scope));
     }
 
     #[test]

@@ -38,16 +38,8 @@ pub(crate) fn exposition(counters: &Counters, gauges: &Gauges, info: &Info<'_>) 
         sample(&mut text, "counter", name, help, counters.of(counter));
     }
     for (name, help, value) in [
-        (
-            "relay_connections_total",
-            "Daemons and clients connected now.",
-            gauges.connections,
-        ),
-        (
-            "relay_workspaces_total",
-            "Scopes known now.",
-            gauges.workspaces,
-        ),
+        ("relay_connections_total", "Daemons and clients connected now.", gauges.connections),
+        ("relay_workspaces_total", "Scopes known now.", gauges.workspaces),
         (
             "relay_admitted_connections",
             "Admitted connections now, workers included.",
@@ -58,11 +50,7 @@ pub(crate) fn exposition(counters: &Counters, gauges: &Gauges, info: &Info<'_>) 
             "Upgrades that wait for their decision.",
             gauges.pending_admissions,
         ),
-        (
-            "relay_worker_calls",
-            "Worker calls in flight.",
-            gauges.worker_calls,
-        ),
+        ("relay_worker_calls", "Worker calls in flight.", gauges.worker_calls),
     ] {
         sample(&mut text, "gauge", name, help, value);
     }
@@ -106,12 +94,7 @@ mod tests {
     use super::*;
 
     fn text(counters: &Counters) -> String {
-        let info = Info {
-            version: "0.1.0",
-            driver: "uring",
-            shards: 2,
-            relay_id: "a\"b\\c\nd",
-        };
+        let info = Info { version: "0.1.0", driver: "uring", shards: 2, relay_id: "a\"b\\c\nd" };
         exposition(counters, &Gauges::default(), &info)
     }
 

@@ -71,10 +71,7 @@ impl PlatformHttp {
     pub(crate) fn new(tls: PlatformTls) -> Result<Self, PlatformTlsError> {
         let stamp = platform_tls::stamp(&tls);
         let client = pool(&tls)?;
-        Ok(Self {
-            tls,
-            current: Mutex::new(Current { stamp, client }),
-        })
+        Ok(Self { tls, current: Mutex::new(Current { stamp, client }) })
     }
 
     /// Makes one call. Dropping the future closes its connection.
@@ -124,11 +121,9 @@ async fn read(
         return Err(CallError::TooLarge(bytes_max));
     }
     match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => Ok(PlatformAnswer {
-            status: head.status,
-            headers: head.headers,
-            body: body.to_bytes(),
-        }),
+        Ok(body) => {
+            Ok(PlatformAnswer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        }
         Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge(bytes_max)),
         Err(error) => Err(failed(error.as_ref())),
     }

@@ -137,10 +137,7 @@ fn private_key(client: &ClientCertificate) -> Result<PrivateKeyDer<'static>, Pla
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PlatformTlsError> {
-    fs::read(path).map_err(|error| PlatformTlsError::Unreadable {
-        path: path.to_owned(),
-        error,
-    })
+    fs::read(path).map_err(|error| PlatformTlsError::Unreadable { path: path.to_owned(), error })
 }
 
 /// Checks certificates where they count for this host, and always that the platform has the key of
@@ -205,9 +202,7 @@ impl ServerCertVerifier for HostAware {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -216,11 +211,8 @@ mod tests {
     use super::*;
 
     fn counts(verify: Verify, host: &str) -> bool {
-        let verifier = HostAware {
-            verify,
-            inner: None,
-            provider: Arc::new(aws_lc_rs::default_provider()),
-        };
+        let verifier =
+            HostAware { verify, inner: None, provider: Arc::new(aws_lc_rs::default_provider()) };
         verifier.counts_for(&ServerName::try_from(host).unwrap())
     }
 
@@ -230,13 +222,7 @@ mod tests {
             assert!(!counts(Verify::Auto, host), "{host}");
             assert!(counts(Verify::Always, host), "{host}");
         }
-        for host in [
-            "127.0.0.1",
-            "::1",
-            "example.org",
-            "localhost.example.org",
-            "test",
-        ] {
+        for host in ["127.0.0.1", "::1", "example.org", "localhost.example.org", "test"] {
             assert!(counts(Verify::Auto, host), "{host}");
             assert!(!counts(Verify::Never, host), "{host}");
         }

@@ -45,11 +45,7 @@ pub(crate) struct Queries {
 
 impl Queries {
     pub(crate) fn new(shard_count: usize) -> Self {
-        Self {
-            shard_count,
-            open: BTreeMap::new(),
-            last: 0,
-        }
+        Self { shard_count, open: BTreeMap::new(), last: 0 }
     }
 
     /// Opens a question; the caller sends it to every shard. `None` when too many are open.
@@ -59,12 +55,7 @@ impl Queries {
         }
         self.last += 1;
         let id = QueryId(self.last);
-        let query = Query {
-            topic,
-            asker,
-            deadline: now.after(PATIENCE),
-            reports: BTreeMap::new(),
-        };
+        let query = Query { topic, asker, deadline: now.after(PATIENCE), reports: BTreeMap::new() };
         self.open.insert(id, query);
         Some(id)
     }
@@ -88,11 +79,7 @@ impl Queries {
     pub(crate) fn expire(&mut self, now: Tick) -> Vec<Answered> {
         let expired = self.open.extract_if(.., |_, query| query.deadline <= now);
         expired
-            .map(|(_, query)| Answered {
-                topic: query.topic,
-                asker: query.asker,
-                reports: None,
-            })
+            .map(|(_, query)| Answered { topic: query.topic, asker: query.asker, reports: None })
             .collect()
     }
 
@@ -113,10 +100,7 @@ mod tests {
     use super::*;
 
     fn report(shard: u16) -> ShardReport {
-        ShardReport {
-            shard: ShardId(shard),
-            ..ShardReport::default()
-        }
+        ShardReport { shard: ShardId(shard), ..ShardReport::default() }
     }
 
     fn opened(queries: &mut Queries) -> QueryId {
@@ -130,12 +114,7 @@ mod tests {
         let id = opened(&mut queries);
         assert!(queries.report(id, report(1)).is_none());
         let answered = queries.report(id, report(0)).unwrap();
-        let shards: Vec<_> = answered
-            .reports
-            .unwrap()
-            .iter()
-            .map(|r| r.shard.0)
-            .collect();
+        let shards: Vec<_> = answered.reports.unwrap().iter().map(|r| r.shard.0).collect();
         assert_eq!(shards, [0, 1]);
         assert!(queries.is_empty());
     }

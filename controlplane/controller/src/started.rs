@@ -27,16 +27,10 @@ pub(crate) fn relay_started(settings: &Settings) -> LogEntry {
         .with("tlsCertPath", settings.tls.cert_path.clone())
         .with("tlsKeyPath", settings.tls.key_path.clone())
         .with("maxTotalConnections", number(caps.connections_max))
-        .with(
-            "maxConnectionsPerIp",
-            number(caps.connections_per_address_max),
-        )
+        .with("maxConnectionsPerIp", number(caps.connections_per_address_max))
         .with("maxClientsPerWorkspace", number(caps.clients_per_scope_max))
         .with("maxFrameBytes", number(limits.frame_bytes_max))
-        .with(
-            "maxKeyExchangeInitPerMinute",
-            i64::from(limits.key_exchange_per_minute),
-        )
+        .with("maxKeyExchangeInitPerMinute", i64::from(limits.key_exchange_per_minute))
         .with("idleTimeoutMs", number(idle_timeout_ms))
         .with("adminHttpEnabled", settings.admin.enabled)
 }

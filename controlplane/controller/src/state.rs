@@ -89,9 +89,7 @@ fn workspace<'a>(
         daemon_connected: scope.daemon_connected,
         client_count: scope.client_ids.len(),
         client_ids: shows_ids.then_some(&*scope.client_ids),
-        last_activity_at: Date {
-            unix_ms: unix_ms.saturating_sub(quiet_ms),
-        },
+        last_activity_at: Date { unix_ms: unix_ms.saturating_sub(quiet_ms) },
     }
 }
 

@@ -47,11 +47,8 @@ impl UpgradeWindow {
         if !self.windows.contains_key(&address) && self.windows.len() >= self.addresses_max {
             self.forget_least_recent();
         }
-        let window = self.windows.entry(address).or_insert(Window {
-            start: now,
-            attempts: 0,
-            seen,
-        });
+        let window =
+            self.windows.entry(address).or_insert(Window { start: now, attempts: 0, seen });
         self.recency.remove(&window.seen);
         self.recency.insert(seen, address);
         window.seen = seen;
@@ -105,9 +102,8 @@ mod tests {
     #[test]
     fn attempts_beyond_the_limit_are_refused_until_the_window_ends() {
         let mut window = UpgradeWindow::new(2, 10);
-        let allowed: Vec<_> = [0, 10, 20, 59, 60, 61, 62]
-            .map(|secs| window.allow(at(secs), address(1)))
-            .into();
+        let allowed: Vec<_> =
+            [0, 10, 20, 59, 60, 61, 62].map(|secs| window.allow(at(secs), address(1))).into();
         assert_eq!(allowed, [true, true, false, false, true, true, false]);
     }
 

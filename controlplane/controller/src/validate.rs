@@ -44,11 +44,7 @@ struct Question<'a> {
 impl Validator {
     pub(crate) fn new(settings: &Settings) -> Result<Self, ValidatorError> {
         Ok(Self {
-            url: settings
-                .validate_url
-                .as_str()
-                .parse()
-                .map_err(|_| ValidatorError::Url)?,
+            url: settings.validate_url.as_str().parse().map_err(|_| ValidatorError::Url)?,
             internal_key: settings
                 .internal_key
                 .as_ref()

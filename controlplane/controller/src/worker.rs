@@ -24,13 +24,7 @@ pub(crate) struct WorkerCalls {
 impl WorkerCalls {
     /// Makes one call. Whatever fails is an answer of 502.
     pub(crate) async fn call(&self, request: WorkerRequest) -> WorkerResponse {
-        let WorkerRequest {
-            request_id,
-            method,
-            path,
-            headers,
-            body,
-        } = request;
+        let WorkerRequest { request_id, method, path, headers, body } = request;
         let Some(call) = self.request(&method, &path, &headers, body) else {
             return failed(request_id);
         };
@@ -83,11 +77,7 @@ impl WorkerCalls {
 
 /// The answer to a call that could not be made: too many are in flight.
 pub(crate) fn busy(request_id: String) -> WorkerResponse {
-    of_ours(
-        request_id,
-        503,
-        r#"{"ok":false,"reason":"WORKER_TRANSPORT_BUSY"}"#,
-    )
+    of_ours(request_id, 503, r#"{"ok":false,"reason":"WORKER_TRANSPORT_BUSY"}"#)
 }
 
 fn failed(request_id: String) -> WorkerResponse {
@@ -137,9 +127,7 @@ fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
         text.extend(value);
     }
     let pairs = joined.into_iter();
-    pairs
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    pairs.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// A header value as `fetch` sends it: Latin-1, without blanks around it. `None` when it cannot be
@@ -209,14 +197,9 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let shown: Vec<_> = shown(&headers)
-            .into_iter()
-            .map(|(name, value)| format!("{name}: {value}"))
-            .collect();
-        assert_eq!(
-            shown,
-            ["connection: keep-alive", "vary: a, b", "x-custom: v"]
-        );
+        let shown: Vec<_> =
+            shown(&headers).into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        assert_eq!(shown, ["connection: keep-alive", "vary: a, b", "x-custom: v"]);
     }
 
     #[test]

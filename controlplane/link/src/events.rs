@@ -18,12 +18,7 @@ pub struct Events {
 
 impl Events {
     pub(crate) fn new(lanes: Vec<Receiver<Event>>, bell: Arc<Bell>, wakeup: Arc<Wakeup>) -> Self {
-        Self {
-            lanes,
-            bell,
-            wakeup,
-            turn: 0,
-        }
+        Self { lanes, bell, wakeup, turn: 0 }
     }
 
     /// The next event without waiting, if there is one.
@@ -111,9 +106,7 @@ mod tests {
     }
 
     fn released(n: u64) -> Event {
-        Event::Released {
-            admission: AdmissionId(n),
-        }
+        Event::Released { admission: AdmissionId(n) }
     }
 
     fn number(event: Option<Event>) -> u64 {
@@ -149,10 +142,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_of_all_shards_ends_the_events_after_the_last_one() {
         let (mut events, sides) = two_shards();
-        sides[1]
-            .events
-            .send(Event::Stopped { shard: ShardId(1) })
-            .unwrap();
+        sides[1].events.send(Event::Stopped { shard: ShardId(1) }).unwrap();
         drop(sides);
         assert!(matches!(events.next().await, Some(Event::Stopped { .. })));
         assert!(events.next().await.is_none());

@@ -52,11 +52,7 @@ pub fn local(shard_bells: Vec<Arc<Bell>>) -> (Link, Vec<ShardSide>) {
         let (events, event_receiver) = lane(EVENTS_PER_SHARD, Arc::clone(&control_bell));
         commands_out.push(command_sender);
         events_in.push(event_receiver);
-        sides.push(ShardSide {
-            shard,
-            commands,
-            events,
-        });
+        sides.push(ShardSide { shard, commands, events });
     }
     let link = Link {
         shards: Shards::new(commands_out),

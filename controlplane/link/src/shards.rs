@@ -48,16 +48,12 @@ impl Shards {
     /// # Errors
     /// [`LinkError`]; nothing is left behind.
     pub fn send(&mut self, shard: ShardId, command: Command) -> Result<(), LinkError> {
-        self.lane(shard)?
-            .send(command)
-            .map_err(|_full| LinkError::Overloaded(shard))
+        self.lane(shard)?.send(command).map_err(|_full| LinkError::Overloaded(shard))
     }
 
     /// Sends a command to every shard, and returns those it did not reach.
     pub fn broadcast(&mut self, mut command: impl FnMut() -> Command) -> Vec<ShardId> {
-        self.ids()
-            .filter(|&shard| self.send(shard, command()).is_err())
-            .collect()
+        self.ids().filter(|&shard| self.send(shard, command()).is_err()).collect()
     }
 
     /// Sends a shard its last command. Whatever its backlog holds is dropped: nothing that waited
@@ -68,8 +64,7 @@ impl Shards {
     pub fn send_last(&mut self, shard: ShardId, command: Command) -> Result<(), LinkError> {
         let lane = self.lane(shard)?;
         lane.backlog.clear();
-        lane.send(command)
-            .map_err(|_full| LinkError::Overloaded(shard))
+        lane.send(command).map_err(|_full| LinkError::Overloaded(shard))
     }
 
     /// Moves backlogs into lanes that have room again; whether a backlog is left.
@@ -83,9 +78,7 @@ impl Shards {
     }
 
     fn lane(&mut self, shard: ShardId) -> Result<&mut Lane, LinkError> {
-        self.lanes
-            .get_mut(usize::from(shard.0))
-            .ok_or(LinkError::NoSuchShard(shard))
+        self.lanes.get_mut(usize::from(shard.0)).ok_or(LinkError::NoSuchShard(shard))
     }
 }
 
@@ -98,10 +91,7 @@ struct Lane {
 
 impl Lane {
     fn new(sender: Sender<Command>) -> Self {
-        Self {
-            sender,
-            backlog: VecDeque::new(),
-        }
+        Self { sender, backlog: VecDeque::new() }
     }
 
     fn send(&mut self, command: Command) -> Result<(), Full<Command>> {
@@ -185,9 +175,7 @@ mod tests {
     #[test]
     fn a_hanging_shard_costs_bounded_memory() {
         let (mut shards, _receiver) = shards(1);
-        let taken = (0..)
-            .take_while(|&n| shards.send(ShardId(0), stop(n)).is_ok())
-            .count();
+        let taken = (0..).take_while(|&n| shards.send(ShardId(0), stop(n)).is_ok()).count();
         assert_eq!(taken, 1 + BACKLOG_MAX);
     }
 
@@ -206,10 +194,7 @@ mod tests {
     #[test]
     fn a_command_for_a_shard_that_does_not_exist_is_an_error() {
         let (mut shards, _receiver) = shards(1);
-        assert_eq!(
-            shards.send(ShardId(7), stop(0)),
-            Err(LinkError::NoSuchShard(ShardId(7)))
-        );
+        assert_eq!(shards.send(ShardId(7), stop(0)), Err(LinkError::NoSuchShard(ShardId(7))));
     }
 
     #[test]

@@ -51,9 +51,7 @@ pub async fn serve(
     listener: TcpListener,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(service))
-        .with_graceful_shutdown(stop)
-        .await
+    axum::serve(listener, router(service)).with_graceful_shutdown(stop).await
 }
 
 /// The body of a validate call. Source: relay specification, section 4.
@@ -152,14 +150,9 @@ mod tests {
             .header("x-relay-internal-key", key)
             .body(Body::from(body.to_string()))
             .expect("a request");
-        let response = router(service.clone())
-            .oneshot(request)
-            .await
-            .expect("an answer");
+        let response = router(service.clone()).oneshot(request).await.expect("an answer");
         let status = response.status().as_u16();
-        let bytes = to_bytes(response.into_body(), 1 << 20)
-            .await
-            .expect("a body");
+        let bytes = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
         (status, serde_json::from_slice(&bytes).expect("JSON"))
     }
 
@@ -189,10 +182,7 @@ mod tests {
         let service = service(Some("right"));
         let body = json!({ "relayToken": token(&service), "role": "client", "workspaceId": "ws1" });
         let (status, answer) = ask(&service, "wrong", body.clone()).await;
-        assert_eq!(
-            (status, answer["reason"].as_str()),
-            (401, Some("INVALID_INTERNAL_KEY"))
-        );
+        assert_eq!((status, answer["reason"].as_str()), (401, Some("INVALID_INTERNAL_KEY")));
         assert_eq!(ask(&service, "right", body).await.0, 200);
     }
 
@@ -205,16 +195,9 @@ mod tests {
     #[tokio::test]
     async fn the_key_set_names_the_key_and_hides_its_secret() {
         let service = service(None);
-        let request = Request::get(JWKS_PATH)
-            .body(Body::empty())
-            .expect("a request");
-        let response = router(service.clone())
-            .oneshot(request)
-            .await
-            .expect("an answer");
-        let bytes = to_bytes(response.into_body(), 1 << 20)
-            .await
-            .expect("a body");
+        let request = Request::get(JWKS_PATH).body(Body::empty()).expect("a request");
+        let response = router(service.clone()).oneshot(request).await.expect("an answer");
+        let bytes = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
         let set: Value = serde_json::from_slice(&bytes).expect("JSON");
         assert_eq!(set["keys"][0]["kid"], service.issuer.key().key_id());
         assert!(set["keys"][0].get("d").is_none());

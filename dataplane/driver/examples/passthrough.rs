@@ -24,20 +24,11 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let choice: Choice = arguments
-        .first()
-        .map_or(Ok(Choice::Auto), |name| name.parse())
-        .unwrap();
+    let choice: Choice = arguments.first().map_or(Ok(Choice::Auto), |name| name.parse()).unwrap();
     let number = |index: usize, otherwise: usize| {
-        arguments
-            .get(index)
-            .map_or(otherwise, |text| text.parse().unwrap())
+        arguments.get(index).map_or(otherwise, |text| text.parse().unwrap())
     };
-    let plan = Plan {
-        pairs: number(1, 64),
-        depth: number(2, 16),
-        bytes: number(3, 256),
-    };
+    let plan = Plan { pairs: number(1, 64), depth: number(2, 16), bytes: number(3, 256) };
     let time = Duration::from_secs(number(4, 5) as u64);
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -89,25 +80,17 @@ impl Plan {
         }
         let mut buffer = vec![0; 256 << 10];
         while !run.over.load(Ordering::Relaxed) {
-            let mut watched: Vec<_> = streams
-                .iter()
-                .map(|stream| PollFd::new(stream, PollFlags::IN))
-                .collect();
-            let wait = Timespec {
-                tv_sec: 0,
-                tv_nsec: 100_000_000,
-            };
+            let mut watched: Vec<_> =
+                streams.iter().map(|stream| PollFd::new(stream, PollFlags::IN)).collect();
+            let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
             poll(&mut watched, Some(&wait)).unwrap();
-            let ready: Vec<_> = watched
-                .iter()
-                .map(|watched| !watched.revents().is_empty())
-                .collect();
+            let ready: Vec<_> =
+                watched.iter().map(|watched| !watched.revents().is_empty()).collect();
             for (stream, _) in streams.iter().zip(ready).filter(|(_, ready)| *ready) {
                 match (&*stream).read(&mut buffer) {
                     Ok(0) => return,
                     Ok(received) => {
-                        run.received_bytes
-                            .fetch_add(received as u64, Ordering::Relaxed);
+                        run.received_bytes.fetch_add(received as u64, Ordering::Relaxed);
                         // Whatever came goes back; sockets hold more than a pair has under way.
                         (&*stream).write_all(&buffer[..received]).unwrap();
                     }
@@ -214,11 +197,7 @@ impl Forwarder {
                         self.dirty.push(partner);
                     }
                 }
-                Completion::Sent {
-                    key,
-                    batch,
-                    outcome,
-                } => {
+                Completion::Sent { key, batch, outcome } => {
                     self.on_sent(key.slot, batch, outcome.unwrap_or(0));
                 }
                 Completion::ReceiveEnded { key, .. } => self.driver.close(key),
@@ -238,12 +217,8 @@ impl Forwarder {
         lane.sending = false;
         if sent < batch.len() {
             batch.advance(sent);
-            let rest: Vec<u8> = batch
-                .chunks()
-                .iter()
-                .flat_map(|chunk| chunk.as_bytes())
-                .copied()
-                .collect();
+            let rest: Vec<u8> =
+                batch.chunks().iter().flat_map(|chunk| chunk.as_bytes()).copied().collect();
             self.copied_bytes += rest.len() as u64;
             lane.waiting.push_front(rest.into());
             lane.spilled = true;
@@ -262,11 +237,7 @@ impl Forwarder {
         for chunk in lane.waiting.drain(..most.min(lane.waiting.len())) {
             batch.push(chunk).unwrap();
         }
-        let mode = if lane.spilled {
-            SendMode::All
-        } else {
-            SendMode::Try
-        };
+        let mode = if lane.spilled { SendMode::All } else { SendMode::Try };
         lane.spilled = false;
         lane.sending = true;
         self.driver.send(key(slot), batch, mode);
@@ -274,10 +245,7 @@ impl Forwarder {
 }
 
 fn key(slot: u32) -> Key {
-    Key {
-        slot,
-        generation: 0,
-    }
+    Key { slot, generation: 0 }
 }
 
 fn thread_cpu() -> Duration {

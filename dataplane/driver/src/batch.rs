@@ -76,10 +76,7 @@ impl Batch {
     /// # Panics
     /// When there are fewer.
     pub fn advance(&mut self, count: usize) {
-        assert!(
-            count <= self.bytes,
-            "only bytes that are there can be passed"
-        );
+        assert!(count <= self.bytes, "only bytes that are there can be passed");
         self.bytes -= count;
         let mut left = count;
         let whole = self
@@ -128,10 +125,7 @@ impl fmt::Debug for Batch {
 /// Batches waiting to be used again.
 #[derive(Debug, Default)]
 pub(crate) struct BatchShelf {
-    #[expect(
-        clippy::vec_box,
-        reason = "they travel boxed: the kernel knows their addresses"
-    )]
+    #[expect(clippy::vec_box, reason = "they travel boxed: the kernel knows their addresses")]
     batches: Vec<Box<Batch>>,
 }
 
@@ -156,12 +150,7 @@ mod tests {
     use super::*;
 
     fn bytes_of(batch: &Batch) -> Vec<u8> {
-        batch
-            .chunks()
-            .iter()
-            .flat_map(|chunk| chunk.as_bytes())
-            .copied()
-            .collect()
+        batch.chunks().iter().flat_map(|chunk| chunk.as_bytes()).copied().collect()
     }
 
     fn mixed() -> Box<Batch> {

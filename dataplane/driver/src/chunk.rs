@@ -34,10 +34,7 @@ impl Chunk {
     pub fn inline(source: &[u8]) -> Option<Self> {
         let mut bytes = [0; Self::INLINE_MAX];
         bytes.get_mut(..source.len())?.copy_from_slice(source);
-        Some(Self::Inline {
-            bytes,
-            len: source.len() as u8,
-        })
+        Some(Self::Inline { bytes, len: source.len() as u8 })
     }
 
     /// The bytes to send.
@@ -63,10 +60,7 @@ impl Chunk {
                 *len -= count as u8;
             }
             Self::Owned { bytes, start } => {
-                assert!(
-                    count <= bytes.len() - *start,
-                    "only bytes that are there can be passed"
-                );
+                assert!(count <= bytes.len() - *start, "only bytes that are there can be passed");
                 *start += count;
             }
             Self::Static(bytes) => *bytes = &bytes[count..],
@@ -101,8 +95,6 @@ impl fmt::Debug for Chunk {
             Self::Owned { .. } => "Owned",
             Self::Static(_) => "Static",
         };
-        f.debug_struct(kind)
-            .field("len", &self.as_bytes().len())
-            .finish_non_exhaustive()
+        f.debug_struct(kind).field("len", &self.as_bytes().len()).finish_non_exhaustive()
     }
 }

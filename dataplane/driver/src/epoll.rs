@@ -73,14 +73,9 @@ impl Epoll {
         // Edge-triggered, so each ring is reported although nobody ever reads the counter.
         let doorbell = EventFd::new().map_err(DriverError::setup("eventfd"))?;
         let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(
-            &epoll,
-            doorbell.as_fd(),
-            EventData::new_u64(DOORBELL),
-            flags,
-        )
-        .map_err(io::Error::from)
-        .map_err(DriverError::setup("watch the doorbell"))?;
+        epoll::add(&epoll, doorbell.as_fd(), EventData::new_u64(DOORBELL), flags)
+            .map_err(io::Error::from)
+            .map_err(DriverError::setup("watch the doorbell"))?;
         Ok(Self {
             epoll,
             events: Vec::with_capacity(EVENTS_MAX),
@@ -177,10 +172,7 @@ impl Epoll {
         let Some(listener) = &mut self.listener else {
             return;
         };
-        if listener
-            .paused_until
-            .is_some_and(|until| until <= monotonic())
-        {
+        if listener.paused_until.is_some_and(|until| until <= monotonic()) {
             listener.paused_until = None;
         }
         for _ in 0..ACCEPTS_MAX {
@@ -215,21 +207,14 @@ impl Epoll {
             return;
         };
         if connection.receiving != Receiving::No {
-            out.push(Completion::ReceiveEnded {
-                key,
-                end: End::Cancelled,
-            });
+            out.push(Completion::ReceiveEnded { key, end: End::Cancelled });
         }
         if let Some(sending) = connection.sending.take() {
             let outcome = match sending.sent {
                 0 => Err(SendError::Cancelled),
                 sent => Ok(sent),
             };
-            out.push(Completion::Sent {
-                key,
-                batch: sending.batch,
-                outcome,
-            });
+            out.push(Completion::Sent { key, batch: sending.batch, outcome });
         }
         self.stats.residents -= u64::from(connection.resident);
         self.stats.system_calls += 1;
@@ -284,10 +269,7 @@ impl Epoll {
             return Some(Duration::ZERO);
         }
         let pause = match &self.listener {
-            Some(Listener {
-                paused_until: Some(until),
-                ..
-            }) => Some(until.since(monotonic())),
+            Some(Listener { paused_until: Some(until), .. }) => Some(until.since(monotonic())),
             Some(Listener { ready: true, .. }) => Some(Duration::ZERO),
             _ => None,
         };
@@ -313,11 +295,7 @@ impl Driver for Epoll {
         epoll::add(&self.epoll, &listener, EventData::new_u64(LISTENER), flags)
             .map_err(io::Error::from)
             .map_err(DriverError::setup("watch the listener"))?;
-        self.listener = Some(Listener {
-            socket: listener,
-            ready: false,
-            paused_until: None,
-        });
+        self.listener = Some(Listener { socket: listener, ready: false, paused_until: None });
         Ok(())
     }
 
@@ -331,14 +309,8 @@ impl Driver for Epoll {
     fn adopt(&mut self, key: Key, socket: OwnedFd) {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         self.stats.system_calls += 1;
-        let watched = epoll::add(
-            &self.epoll,
-            &socket,
-            EventData::new_u64(token_of(key)),
-            flags,
-        );
-        self.table
-            .insert(key, Connection::new(socket, watched.err()));
+        let watched = epoll::add(&self.epoll, &socket, EventData::new_u64(token_of(key)), flags);
+        self.table.insert(key, Connection::new(socket, watched.err()));
     }
 
     fn settle(&mut self, key: Key) -> Result<(), TableFull> {
@@ -382,26 +354,15 @@ impl Driver for Epoll {
     }
 
     fn send(&mut self, key: Key, batch: Box<Batch>, mode: SendMode) {
-        let connection = self
-            .table
-            .find(key)
-            .filter(|connection| !connection.closing);
+        let connection = self.table.find(key).filter(|connection| !connection.closing);
         let Some(connection) = connection.filter(|_| !batch.is_empty()) else {
             return self.shelf.put(batch);
         };
         if connection.sending.is_some() {
             let outcome = Err(SendError::Busy);
-            return self.pending.push(Completion::Sent {
-                key,
-                batch,
-                outcome,
-            });
+            return self.pending.push(Completion::Sent { key, batch, outcome });
         }
-        connection.sending = Some(Sending {
-            batch,
-            mode,
-            sent: 0,
-        });
+        connection.sending = Some(Sending { batch, mode, sent: 0 });
         self.enqueue(key);
     }
 
@@ -446,11 +407,7 @@ impl Driver for Epoll {
         // to be asked for news now and then.
         self.unpolled = done > 0 && !self.unpolled;
         if !self.unpolled {
-            let patience = if done > 0 {
-                Some(Duration::ZERO)
-            } else {
-                self.patience(timeout)
-            };
+            let patience = if done > 0 { Some(Duration::ZERO) } else { self.patience(timeout) };
             self.poll(patience)?;
             self.work(self.completions_max.saturating_sub(done), completions);
         }
@@ -482,10 +439,7 @@ fn token_of(key: Key) -> u64 {
 }
 
 fn key_of(token: u64) -> Key {
-    Key {
-        slot: (token >> 32) as u32,
-        generation: token as u32,
-    }
+    Key { slot: (token >> 32) as u32, generation: token as u32 }
 }
 
 // Tokens above those of connections, whose slots end at `Key::SLOT_MAX`.

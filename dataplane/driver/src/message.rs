@@ -22,10 +22,7 @@ impl Message {
         self.pieces.clear();
         self.pieces.extend(chunks.iter().map(|chunk| {
             let bytes = chunk.as_bytes();
-            libc::iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(),
-                iov_len: bytes.len(),
-            }
+            libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
         }));
         self.header.msg_iov = self.pieces.as_mut_ptr();
         self.header.msg_iovlen = self.pieces.len() as _;
@@ -39,9 +36,6 @@ impl Default for Message {
         // name, no pieces, no control data. It has private padding on some systems, hence no
         // literal.
         let header = unsafe { std::mem::zeroed() };
-        Self {
-            header,
-            pieces: Vec::new(),
-        }
+        Self { header, pieces: Vec::new() }
     }
 }

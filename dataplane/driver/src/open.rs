@@ -25,9 +25,7 @@ pub fn open(choice: Choice, config: &Config) -> Result<Opened, DriverError> {
         Choice::Uring => return Uring::open(config).map(|driver| Opened::as_chosen(driver.into())),
         Choice::Auto => match Uring::open(config) {
             Ok(driver) => return Ok(Opened::as_chosen(driver.into())),
-            Err(error) => Some(Fallback {
-                reason: error.to_string(),
-            }),
+            Err(error) => Some(Fallback { reason: error.to_string() }),
         },
     };
     let driver = AnyDriver::Epoll(Box::new(Epoll::open(config)?));
@@ -76,10 +74,7 @@ pub enum AnyDriver {
 
 impl Opened {
     fn as_chosen(driver: AnyDriver) -> Self {
-        Self {
-            driver,
-            fallback: None,
-        }
+        Self { driver, fallback: None }
     }
 }
 

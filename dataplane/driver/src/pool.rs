@@ -82,9 +82,7 @@ impl BufferPool {
             returned: RefCell::new((0..count).rev().collect()),
             in_use: Cell::new(0),
         };
-        Self {
-            pool: Rc::new(pool),
-        }
+        Self { pool: Rc::new(pool) }
     }
 
     /// Buffers in the pool.
@@ -132,21 +130,11 @@ impl BufferPool {
     pub(crate) fn lease_of(&self, id: u16, len: usize) -> Lease {
         let references = &self.pool.references[usize::from(id)];
         assert_eq!(references.get(), 0, "a taken buffer has no handles");
-        assert!(
-            len <= self.pool.buffer_bytes,
-            "a buffer holds no more than its size"
-        );
+        assert!(len <= self.pool.buffer_bytes, "a buffer holds no more than its size");
         references.set(1);
         self.pool.in_use.set(self.pool.in_use.get() + 1);
         let len = u32::try_from(len).expect("a buffer's size was given as u32");
-        Lease {
-            region: Region {
-                pool: Rc::clone(&self.pool),
-                start: 0,
-                len,
-                id,
-            },
-        }
+        Lease { region: Region { pool: Rc::clone(&self.pool), start: 0, len, id } }
     }
 
     /// Where the kernel finds a buffer.
@@ -177,11 +165,7 @@ impl Lease {
 
     /// Gives up writing for sharing. Cost: nothing.
     pub fn freeze(self) -> Shared {
-        Shared {
-            slice: Slice {
-                region: self.region,
-            },
-        }
+        Shared { slice: Slice { region: self.region } }
     }
 }
 
@@ -206,9 +190,7 @@ impl Slice {
     /// # Panics
     /// When the range is not inside.
     pub fn slice(&self, range: Range<usize>) -> Self {
-        Self {
-            region: self.region.part(range),
-        }
+        Self { region: self.region.part(range) }
     }
 
     /// Forgets the first `count` bytes.
@@ -216,10 +198,7 @@ impl Slice {
     /// # Panics
     /// When there are fewer.
     pub fn advance(&mut self, count: usize) {
-        assert!(
-            count <= self.len(),
-            "only bytes that are there can be passed"
-        );
+        assert!(count <= self.len(), "only bytes that are there can be passed");
         self.region.start += count as u32;
         self.region.len -= count as u32;
     }
@@ -233,12 +212,7 @@ impl Region {
             "a part lies inside the whole",
         );
         let references = &self.pool.references[usize::from(self.id)];
-        references.set(
-            references
-                .get()
-                .checked_add(1)
-                .expect("memory holds fewer handles"),
-        );
+        references.set(references.get().checked_add(1).expect("memory holds fewer handles"));
         Self {
             pool: Rc::clone(&self.pool),
             start: self.start + range.start as u32,
@@ -281,10 +255,7 @@ impl Drop for Region {
 impl Pool {
     fn buffer(&self, id: u16) -> NonNull<u8> {
         let offset = usize::from(id) * self.buffer_bytes;
-        assert!(
-            offset < self.layout.size(),
-            "buffer ids come from this pool"
-        );
+        assert!(offset < self.layout.size(), "buffer ids come from this pool");
         // SAFETY: the offset was just found to be inside the allocation.
         unsafe { self.memory.add(offset) }
     }
@@ -346,25 +317,19 @@ impl fmt::Debug for BufferPool {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Lease").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Shared").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slice")
-            .field("len", &self.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Slice").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

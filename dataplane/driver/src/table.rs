@@ -18,10 +18,7 @@ struct Occupant<C> {
 
 impl<C> Table<C> {
     pub(crate) fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            occupied: 0,
-        }
+        Self { slots: Vec::new(), occupied: 0 }
     }
 
     /// Puts a connection into a free slot.
@@ -35,14 +32,8 @@ impl<C> Table<C> {
             self.slots.resize_with(index + 1, || None);
         }
         let slot = &mut self.slots[index];
-        assert!(
-            slot.is_none(),
-            "a slot is used again only after it was closed or released"
-        );
-        *slot = Some(Occupant {
-            generation: key.generation,
-            connection,
-        });
+        assert!(slot.is_none(), "a slot is used again only after it was closed or released");
+        *slot = Some(Occupant { generation: key.generation, connection });
         self.occupied += 1;
     }
 
@@ -69,10 +60,7 @@ impl<C> Table<C> {
     /// Empties the table.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = C> + '_ {
         self.occupied = 0;
-        self.slots
-            .drain(..)
-            .flatten()
-            .map(|occupant| occupant.connection)
+        self.slots.drain(..).flatten().map(|occupant| occupant.connection)
     }
 }
 
@@ -80,14 +68,8 @@ impl<C> Table<C> {
 mod tests {
     use super::*;
 
-    const FIRST: Key = Key {
-        slot: 3,
-        generation: 0,
-    };
-    const SECOND: Key = Key {
-        slot: 3,
-        generation: 1,
-    };
+    const FIRST: Key = Key { slot: 3, generation: 0 };
+    const SECOND: Key = Key { slot: 3, generation: 1 };
 
     #[test]
     fn a_key_of_an_earlier_generation_finds_nothing() {

@@ -135,10 +135,7 @@ impl Uring {
             return;
         };
         listener.paused_until = None;
-        self.ring.accept(
-            listener.socket.as_fd(),
-            accept_token(self.listener_generation),
-        );
+        self.ring.accept(listener.socket.as_fd(), accept_token(self.listener_generation));
     }
 
     fn arm_receive(&mut self, key: Key) {
@@ -212,11 +209,7 @@ impl Uring {
             connection.closing = Closing::InFlight;
             return;
         }
-        if let Some(Connection {
-            place: Place::Guest(socket),
-            ..
-        }) = self.table.remove(key)
-        {
+        if let Some(Connection { place: Place::Guest(socket), .. }) = self.table.remove(key) {
             self.retired.push(socket);
         }
         self.pending.push(Completion::Closed { key });
@@ -228,10 +221,7 @@ impl Uring {
         if fed || !self.pending.is_empty() || self.ring.has_completions() {
             return Some(Duration::ZERO);
         }
-        let resume = self
-            .listener
-            .as_ref()
-            .and_then(|listener| listener.paused_until);
+        let resume = self.listener.as_ref().and_then(|listener| listener.paused_until);
         let pause = resume.map(|until| until.since(monotonic()));
         match (timeout, pause) {
             (Some(timeout), Some(pause)) => Some(timeout.min(pause)),
@@ -261,10 +251,7 @@ impl Driver for Uring {
             .map_err(DriverError::setup("blocking mode of the listener"))?;
         accept::without_delay(&listener).map_err(DriverError::setup("TCP_NODELAY"))?;
         self.listener_generation = self.listener_generation.wrapping_add(1);
-        self.listener = Some(Listener {
-            socket: listener,
-            paused_until: None,
-        });
+        self.listener = Some(Listener { socket: listener, paused_until: None });
         self.arm_accept();
         Ok(())
     }
@@ -335,20 +322,13 @@ impl Driver for Uring {
     }
 
     fn send(&mut self, key: Key, batch: Box<Batch>, mode: SendMode) {
-        let connection = self
-            .table
-            .find(key)
-            .filter(|connection| connection.is_open());
+        let connection = self.table.find(key).filter(|connection| connection.is_open());
         let Some(connection) = connection.filter(|_| !batch.is_empty()) else {
             return self.shelf.put(batch);
         };
         if connection.sending.is_some() {
             let outcome = Err(SendError::Busy);
-            return self.pending.push(Completion::Sent {
-                key,
-                batch,
-                outcome,
-            });
+            return self.pending.push(Completion::Sent { key, batch, outcome });
         }
         let flags = libc::MSG_NOSIGNAL
             | match mode {
@@ -357,13 +337,7 @@ impl Driver for Uring {
             };
         let target = connection.target();
         let batch = connection.sending.insert(batch);
-        send_batch(
-            &mut self.ring,
-            target,
-            batch,
-            flags,
-            Token::new(Kind::Send, key),
-        );
+        send_batch(&mut self.ring, target, batch, flags, Token::new(Kind::Send, key));
     }
 
     fn recycle(&mut self, batch: Box<Batch>) {
@@ -392,10 +366,7 @@ impl Driver for Uring {
         if connection.armed {
             self.ring.cancel(Token::new(Kind::Receive, key));
         } else if connection.receiving != Receiving::No {
-            self.pending.push(Completion::ReceiveEnded {
-                key,
-                end: End::Cancelled,
-            });
+            self.pending.push(Completion::ReceiveEnded { key, end: End::Cancelled });
         }
         if connection.sending.is_some() {
             self.ring.cancel(Token::new(Kind::Send, key));
@@ -412,10 +383,7 @@ impl Driver for Uring {
         self.stats.turns += 1;
         self.buffers.publish();
         self.feed_starved();
-        let resume = self
-            .listener
-            .as_ref()
-            .and_then(|listener| listener.paused_until);
+        let resume = self.listener.as_ref().and_then(|listener| listener.paused_until);
         if resume.is_some_and(|until| until <= monotonic()) {
             self.arm_accept();
         }
@@ -486,13 +454,7 @@ fn send_batch(
 }
 
 fn accept_token(generation: u32) -> Token {
-    Token::new(
-        Kind::Accept,
-        Key {
-            slot: 0,
-            generation,
-        },
-    )
+    Token::new(Kind::Accept, Key { slot: 0, generation })
 }
 
 /// How many descriptors the process may have; the kernel caps the table of a ring by it as well.

@@ -10,14 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[test]
 fn accepting_pauses_without_descriptors_and_goes_on_with_them() {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(128),
-            maximum,
-        },
-    )
-    .unwrap();
+    setrlimit(Resource::Nofile, Rlimit { current: Some(128), maximum }).unwrap();
     accepts_again(Choice::Epoll);
     match Uring::probe() {
         Ok(()) => accepts_again(Choice::Uring),
@@ -37,10 +30,7 @@ fn accepts_again(choice: Choice) {
     while completions.is_empty() {
         driver.turn(None, &mut completions).unwrap();
     }
-    assert!(
-        matches!(completions[..], [Completion::AcceptFailed(_)]),
-        "{completions:?}"
-    );
+    assert!(matches!(completions[..], [Completion::AcceptFailed(_)]), "{completions:?}");
     completions.clear();
     for _ in 0..100 {
         driver.turn(Some(Duration::ZERO), &mut completions).unwrap();

@@ -9,10 +9,7 @@ use relay_driver::{Completion, Config, Driver, End, Key, SendError, SendMode, Ta
 
 type Event = Completion<Socket>;
 
-const KEY: Key = Key {
-    slot: 0,
-    generation: 1,
-};
+const KEY: Key = Key { slot: 0, generation: 1 };
 
 /// One driver, one resident connection, and the other end of it.
 struct Line {
@@ -28,12 +25,7 @@ impl Line {
         let mut driver = world.driver(config);
         driver.listen(world.listener()).unwrap();
         let peer = world.connect(0, "192.0.2.1:4000".parse().unwrap()).unwrap();
-        let mut line = Self {
-            world,
-            driver,
-            peer,
-            events: Vec::new(),
-        };
+        let mut line = Self { world, driver, peer, events: Vec::new() };
         line.pass();
         let Some(Completion::Accepted { socket, .. }) = line.events.pop() else {
             panic!("accepts first")
@@ -49,9 +41,7 @@ impl Line {
 
     /// A turn, then time for everything under way to arrive.
     fn pass(&mut self) {
-        self.driver
-            .turn(Some(Duration::ZERO), &mut self.events)
-            .unwrap();
+        self.driver.turn(Some(Duration::ZERO), &mut self.events).unwrap();
         self.world.advance(Duration::from_millis(10));
     }
 
@@ -84,14 +74,7 @@ impl Line {
 fn echo(seed: u64) -> String {
     let mut faults = Faults::drawn(&mut Seed::new(seed));
     faults.reset = 0;
-    let mut line = Line::with(
-        seed,
-        faults,
-        &Config {
-            buffer_count: 2,
-            ..Config::default()
-        },
-    );
+    let mut line = Line::with(seed, faults, &Config { buffer_count: 2, ..Config::default() });
     line.driver.receive(KEY);
     let message: Vec<u8> = (0..5000u32).map(|index| (index / 3) as u8).collect();
     let (mut written, mut trace) = (0, String::new());
@@ -146,10 +129,7 @@ fn a_slow_reader_fills_the_socket_and_trying_says_so() {
     line.send(vec![1; 5], SendMode::All);
     line.pass();
     assert_eq!(line.outcome(), None);
-    assert_eq!(
-        line.peer.read(usize::from(u16::MAX)).len(),
-        room.min(usize::from(u16::MAX))
-    );
+    assert_eq!(line.peer.read(usize::from(u16::MAX)).len(), room.min(usize::from(u16::MAX)));
     line.pass();
     assert_eq!(line.outcome(), Some(Ok(5)));
 }
@@ -162,10 +142,7 @@ fn what_was_sent_before_closing_arrives() {
     line.pass();
     assert!(matches!(
         line.events[..],
-        [
-            Completion::Sent { outcome: Ok(8), .. },
-            Completion::Closed { key: KEY }
-        ]
+        [Completion::Sent { outcome: Ok(8), .. }, Completion::Closed { key: KEY }]
     ));
     assert_eq!(line.peer.read(100), b"farewell");
     assert_eq!(line.peer.state(), PeerState::Eof);
@@ -182,10 +159,7 @@ fn closing_gives_back_everything_before_closed() {
     assert!(matches!(
         line.events[..],
         [
-            Completion::ReceiveEnded {
-                end: End::Cancelled,
-                ..
-            },
+            Completion::ReceiveEnded { end: End::Cancelled, .. },
             Completion::Sent { outcome: Ok(_), .. },
             Completion::Closed { .. }
         ]
@@ -194,11 +168,7 @@ fn closing_gives_back_everything_before_closed() {
 
 #[test]
 fn leased_buffers_starve_receives_until_they_return() {
-    let config = Config {
-        buffer_count: 1,
-        buffer_bytes: 4,
-        ..Config::default()
-    };
+    let config = Config { buffer_count: 1, buffer_bytes: 4, ..Config::default() };
     let mut line = Line::with(1, Faults::none(), &config);
     line.driver.receive(KEY);
     line.peer.write(b"onetwo");
@@ -224,40 +194,20 @@ fn a_cut_connection_ends_with_reset() {
     assert!(matches!(
         line.events[..],
         [
-            Completion::ReceiveEnded {
-                end: End::Reset,
-                ..
-            },
-            Completion::Sent {
-                outcome: Err(SendError::Reset),
-                ..
-            }
+            Completion::ReceiveEnded { end: End::Reset, .. },
+            Completion::Sent { outcome: Err(SendError::Reset), .. }
         ]
     ));
 }
 
 #[test]
 fn a_full_table_refuses_guests_but_not_residents_again() {
-    let mut line = Line::with(
-        1,
-        Faults::none(),
-        &Config {
-            residents_max: 1,
-            ..Config::default()
-        },
-    );
+    let mut line = Line::with(1, Faults::none(), &Config { residents_max: 1, ..Config::default() });
     assert_eq!(line.driver.settle(KEY), Ok(()));
-    line.world
-        .connect(0, "192.0.2.2:4000".parse().unwrap())
-        .unwrap();
+    line.world.connect(0, "192.0.2.2:4000".parse().unwrap()).unwrap();
     line.pass();
-    let Some(Completion::Accepted { socket, .. }) = line.events.pop() else {
-        panic!("accepts")
-    };
-    let second = Key {
-        slot: 1,
-        generation: 1,
-    };
+    let Some(Completion::Accepted { socket, .. }) = line.events.pop() else { panic!("accepts") };
+    let second = Key { slot: 1, generation: 1 };
     line.driver.adopt(second, socket);
     assert_eq!(line.driver.settle(second), Err(TableFull));
     assert!(line.driver.release(second).is_some());

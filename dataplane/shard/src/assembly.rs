@@ -5,8 +5,8 @@ use relay_wire::envelope::Scanner;
 
 /// The pieces so far, without copying them while they are few.
 ///
-/// Pieces lie in leased buffers, which the whole shard shares: past [`LEASES_MAX`], or when the shard
-/// needs its buffers back, they are copied into one block and the leases return.
+/// Pieces lie in leased buffers, which the whole shard shares: past [`LEASES_MAX`], or when the
+/// shard needs its buffers back, they are copied into one block and the leases return.
 #[derive(Default)]
 pub(crate) struct Assembly {
     /// Has read all pieces so far.
@@ -24,8 +24,8 @@ pub(crate) struct Assembly {
 }
 
 /// Leased buffers one message may hold on to. Protects the shard's receive buffers.
-/// Reached: the message is copied and counted. Source: eight buffers of 32 KiB carry the common large frame of
-/// 64 KiB at every alignment with room to spare.
+/// Reached: the message is copied and counted. Source: eight buffers of 32 KiB carry the common
+/// large frame of 64 KiB at every alignment with room to spare.
 pub(crate) const LEASES_MAX: usize = 8;
 
 impl Assembly {
@@ -34,14 +34,11 @@ impl Assembly {
         self.len += piece.as_bytes().len();
         self.leases += usize::from(matches!(piece, Chunk::Leased(_)));
         self.pieces.push(piece);
-        if self.leases > LEASES_MAX {
-            self.copy_out()
-        } else {
-            0
-        }
+        if self.leases > LEASES_MAX { self.copy_out() } else { 0 }
     }
 
-    /// Copies leased pieces into memory of its own, so that their buffers return. Returns the bytes copied.
+    /// Copies leased pieces into memory of its own, so that their buffers return. Returns the bytes
+    /// copied.
     pub(crate) fn copy_out(&mut self) -> usize {
         let mut whole = match self.pieces.first_mut() {
             // Growing the block of an earlier copy keeps repeated copying linear.
@@ -55,10 +52,7 @@ impl Assembly {
         }
         let copied = whole.len() - before;
         self.pieces.clear();
-        self.pieces.push(Chunk::Owned {
-            bytes: whole,
-            start: 0,
-        });
+        self.pieces.push(Chunk::Owned { bytes: whole, start: 0 });
         self.leases = 0;
         self.copied = true;
         copied
@@ -104,10 +98,7 @@ mod tests {
     use super::*;
 
     fn owned(text: &str) -> Chunk {
-        Chunk::Owned {
-            bytes: text.as_bytes().to_vec(),
-            start: 0,
-        }
+        Chunk::Owned { bytes: text.as_bytes().to_vec(), start: 0 }
     }
 
     #[test]
@@ -129,9 +120,6 @@ mod tests {
         assembly.push(owned("abc"));
         let mut out = Vec::new();
         assembly.drain_into(&mut out);
-        assert_eq!(
-            (out.len(), assembly.len(), assembly.text().len()),
-            (1, 0, 0)
-        );
+        assert_eq!((out.len(), assembly.len(), assembly.text().len()), (1, 0, 0));
     }
 }

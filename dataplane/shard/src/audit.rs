@@ -29,10 +29,7 @@ impl<D: Driver> Shard<D> {
         };
         for key in keys {
             if let Some(connection) = self.table.get_mut(key) {
-                let queued = connection
-                    .egress
-                    .as_ref()
-                    .map_or(0, |egress| egress.queued_bytes());
+                let queued = connection.egress.as_ref().map_or(0, |egress| egress.queued_bytes());
                 audit.egress_bytes_max = audit.egress_bytes_max.max(queued);
             }
         }

@@ -71,10 +71,7 @@ mod tests {
 
     #[test]
     fn quiet_health_has_three_members() {
-        let facts = HealthFacts {
-            started: Tick::from_millis(5),
-            verbose: None,
-        };
+        let facts = HealthFacts { started: Tick::from_millis(5), verbose: None };
         let body = facts.body(Tick::from_millis(12));
         assert_eq!(body, r#"{"ok":true,"service":"relay","uptimeMs":7}"#);
     }

@@ -16,7 +16,8 @@ pub(crate) struct Connection {
     pub(crate) egress: Option<Box<Egress>>,
     /// The TLS session, where TLS ends here.
     pub(crate) tls: Option<Box<TlsSession>>,
-    /// The one deadline of the shard's own for this connection. The switchboard keeps those of open ones.
+    /// The one deadline of the shard's own for this connection. The switchboard keeps those of open
+    /// ones.
     pub(crate) timer: Option<Timer>,
     /// Whether a receive is armed.
     pub(crate) receiving: bool,
@@ -25,7 +26,8 @@ pub(crate) struct Connection {
 }
 
 /// ```text
-/// Guest ──upgrade asked──▶ Waiting ──admit──▶ Open ──close handshake, violation──▶ Leaving ──▶ Closed
+/// Guest ──upgrade asked──▶ Waiting ──admit──▶ Open ──close handshake, violation──▶ Leaving ──▶
+/// Closed
 ///   │  ▲                    │   │ admit elsewhere: the slot is freed                  ▲
 ///   │  └─keep-alive         │   └─refuse, deadline────────────────────────────────────┤
 ///   └─bad head, last answer, deadline─────────────────────────────────────────────────┘
@@ -94,14 +96,7 @@ impl Connection {
     }
 
     fn new(phase: Phase, tls: Option<Box<TlsSession>>) -> Self {
-        Self {
-            phase,
-            egress: None,
-            tls,
-            timer: None,
-            receiving: false,
-            settled: false,
-        }
+        Self { phase, egress: None, tls, timer: None, receiving: false, settled: false }
     }
 
     /// Whether it was admitted and speaks WebSocket.

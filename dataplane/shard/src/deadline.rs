@@ -1,4 +1,5 @@
-//! The shard's own deadlines: heads, answers, farewells. Open connections have theirs in the switchboard.
+//! The shard's own deadlines: heads, answers, farewells. Open connections have theirs in the
+//! switchboard.
 
 use std::time::Duration;
 
@@ -27,10 +28,7 @@ impl<D: Driver> Shard<D> {
 
     /// Takes the connection's deadline away.
     pub(crate) fn clear_deadline(&mut self, key: Key) {
-        let timer = self
-            .table
-            .get_mut(key)
-            .and_then(|connection| connection.timer.take());
+        let timer = self.table.get_mut(key).and_then(|connection| connection.timer.take());
         if let Some(timer) = timer {
             self.deadlines.cancel(timer);
         }
@@ -49,22 +47,14 @@ impl<D: Driver> Shard<D> {
                 }
             }
         }
-        if self
-            .board
-            .next_deadline()
-            .is_some_and(|due| due <= self.now)
-        {
+        if self.board.next_deadline().is_some_and(|due| due <= self.now) {
             self.consult(relay_switchboard::Input::Elapsed);
         }
     }
 
     /// The next moment at which something is due here.
     pub(crate) fn next_deadline(&self) -> Option<Tick> {
-        let due = [
-            self.deadlines.next_deadline(),
-            self.board.next_deadline(),
-            self.stop_deadline,
-        ];
+        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), self.stop_deadline];
         due.into_iter().flatten().min()
     }
 }

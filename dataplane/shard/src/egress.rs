@@ -46,8 +46,9 @@ pub(crate) struct Progress {
     pub(crate) left: usize,
 }
 
-/// Bytes gathered into one send. Larger frames go alone. Protects the close of a slow reader from waiting
-/// behind more than one block. Source: beyond this, gathering no longer lowers the cost per byte.
+/// Bytes gathered into one send. Larger frames go alone. Protects the close of a slow reader from
+/// waiting behind more than one block. Source: beyond this, gathering no longer lowers the cost per
+/// byte.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
 impl Egress {
@@ -56,19 +57,13 @@ impl Egress {
         if self.stalled {
             let block = gather(frame.drain(..));
             let copied = block.len();
-            let chunk = Chunk::Owned {
-                bytes: block,
-                start: 0,
-            };
+            let chunk = Chunk::Owned { bytes: block, start: 0 };
             self.queue.push_back(Queued { chunk, last: true });
             return copied;
         }
         let count = frame.len();
         for (index, chunk) in frame.drain(..).enumerate() {
-            self.queue.push_back(Queued {
-                chunk,
-                last: index + 1 == count,
-            });
+            self.queue.push_back(Queued { chunk, last: index + 1 == count });
         }
         0
     }
@@ -91,10 +86,7 @@ impl Egress {
 
     /// Bytes that wait.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.queue
-            .iter()
-            .map(|queued| queued.chunk.as_bytes().len())
-            .sum()
+        self.queue.iter().map(|queued| queued.chunk.as_bytes().len()).sum()
     }
 
     /// Whether a send is in flight.
@@ -107,7 +99,8 @@ impl Egress {
         !self.queue.is_empty() && self.flight.is_none()
     }
 
-    /// Moves what may be sent now into an empty batch and says how to send it. Only when `is_ready`.
+    /// Moves what may be sent now into an empty batch and says how to send it. Only when
+    /// `is_ready`.
     pub(crate) fn fill(&mut self, batch: &mut Batch) -> SendMode {
         let mut ends_frame = true;
         while let Some(queued) = self.queue.front() {
@@ -121,15 +114,8 @@ impl Egress {
                 batch.push(queued.chunk).expect("there is room");
             }
         }
-        self.flight = Some(Flight {
-            ends_frame,
-            plain: None,
-        });
-        if self.stalled {
-            SendMode::All
-        } else {
-            SendMode::Try
-        }
+        self.flight = Some(Flight { ends_frame, plain: None });
+        if self.stalled { SendMode::All } else { SendMode::Try }
     }
 
     /// Hands what may be sent now to `seal`, frame bytes in order, for TLS to make records of.
@@ -145,10 +131,7 @@ impl Egress {
             ends_frame = queued.last;
             seal(queued.chunk.as_bytes());
         }
-        self.flight = Some(Flight {
-            ends_frame,
-            plain: Some(plain_bytes),
-        });
+        self.flight = Some(Flight { ends_frame, plain: Some(plain_bytes) });
     }
 
     /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied.
@@ -171,10 +154,7 @@ impl Egress {
         let left = flight.plain.unwrap_or(sent);
         let own = left.min(self.uncounted);
         self.uncounted -= own;
-        Progress {
-            copied,
-            left: left - own,
-        }
+        Progress { copied, left: left - own }
     }
 
     /// Copies the unsent rest of the batch, and everything queued, out of leased buffers.
@@ -185,20 +165,11 @@ impl Egress {
         for queued in &mut self.queue {
             if let Chunk::Leased(slice) = &queued.chunk {
                 copied += slice.len();
-                queued.chunk = Chunk::Owned {
-                    bytes: slice.to_vec(),
-                    start: 0,
-                };
+                queued.chunk = Chunk::Owned { bytes: slice.to_vec(), start: 0 };
             }
         }
-        let chunk = Chunk::Owned {
-            bytes: rest,
-            start: 0,
-        };
-        self.queue.push_front(Queued {
-            chunk,
-            last: ends_frame,
-        });
+        let chunk = Chunk::Owned { bytes: rest, start: 0 };
+        self.queue.push_front(Queued { chunk, last: ends_frame });
         copied
     }
 
@@ -215,11 +186,7 @@ impl Egress {
         } else {
             0
         };
-        let dropped = self
-            .queue
-            .drain(keep..)
-            .filter(|queued| queued.last)
-            .count();
+        let dropped = self.queue.drain(keep..).filter(|queued| queued.last).count();
         dropped as u64
     }
 }

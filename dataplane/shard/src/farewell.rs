@@ -9,12 +9,13 @@ use relay_switchboard::Input;
 use crate::connection::{Leaving, Phase};
 use crate::shard::Shard;
 
-/// How long a peer may take to answer our FIN. What it still sends is read and dropped meanwhile, so that the
-/// last bytes we sent are not destroyed by a reset.
+/// How long a peer may take to answer our FIN. What it still sends is read and dropped meanwhile,
+/// so that the last bytes we sent are not destroyed by a reset.
 const LINGER: Duration = Duration::from_millis(1000);
 
 impl<D: Driver> Shard<D> {
-    /// Nothing more is expected of this peer: flush, FIN, then close. An open connection is deregistered now.
+    /// Nothing more is expected of this peer: flush, FIN, then close. An open connection is
+    /// deregistered now.
     pub(crate) fn leave(&mut self, key: Key) {
         let patience = self.limits.close_timeout;
         let Some(connection) = self.table.get_mut(key) else {
@@ -143,12 +144,7 @@ impl<D: Driver> Shard<D> {
                     self.counters.count(Counter::AdmissionExpired);
                     let connection = self.table.id(key);
                     self.emit(relay_contract::Event::Abandoned { connection });
-                    self.on_refuse(
-                        key,
-                        Refusal::Unavailable {
-                            retry_after_secs: 1,
-                        },
-                    );
+                    self.on_refuse(key, Refusal::Unavailable { retry_after_secs: 1 });
                 }
                 _ => {}
             }

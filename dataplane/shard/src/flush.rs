@@ -34,9 +34,7 @@ impl<D: Driver> Shard<D> {
                 egress.seal(|bytes| session.encrypt(bytes));
                 // Handshake messages are among the records, so there may be some without a frame.
                 let records = session.take_output();
-                batch
-                    .push(records)
-                    .expect("a batch from the shelf is empty");
+                batch.push(records).expect("a batch from the shelf is empty");
                 SendMode::All
             }
             None if egress.is_ready() => egress.fill(&mut batch),
@@ -57,10 +55,7 @@ impl<D: Driver> Shard<D> {
         mut batch: Box<Batch>,
         outcome: Result<usize, SendError>,
     ) {
-        let egress = self
-            .table
-            .get_mut(key)
-            .and_then(|connection| connection.egress.as_mut());
+        let egress = self.table.get_mut(key).and_then(|connection| connection.egress.as_mut());
         let (Ok(sent), Some(egress)) = (outcome, egress) else {
             self.driver.recycle(batch);
             return self.on_send_failed(key);
@@ -70,8 +65,7 @@ impl<D: Driver> Shard<D> {
         self.driver.recycle(batch);
         if progress.copied > 0 {
             self.counters.count(Counter::CopiedFrames);
-            self.counters
-                .add(Counter::CopiedBytes, progress.copied as u64);
+            self.counters.add(Counter::CopiedBytes, progress.copied as u64);
         }
         self.note_left(key, progress.left);
         if idle {
@@ -104,10 +98,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn note_left(&mut self, key: Key, bytes: usize) {
-        let is_open = self
-            .table
-            .get_mut(key)
-            .is_some_and(|connection| connection.is_open());
+        let is_open = self.table.get_mut(key).is_some_and(|connection| connection.is_open());
         if is_open && bytes > 0 {
             let to = self.table.id(key);
             self.consult(Input::Sent { to, bytes });
@@ -120,16 +111,15 @@ impl<D: Driver> Shard<D> {
         connection.is_none_or(|c| c.egress.as_ref().is_none_or(|egress| egress.is_idle()))
     }
 
-    /// The connection's queue, made from a spare one when it has none. `None` when nothing can be sent any more.
+    /// The connection's queue, made from a spare one when it has none. `None` when nothing can be
+    /// sent any more.
     pub(crate) fn egress_mut(&mut self, key: Key) -> Option<&mut Egress> {
         let connection = self.table.get_mut(key)?;
         if matches!(connection.phase, Phase::Closed) {
             return None;
         }
         let spare = &mut self.spare_egress;
-        let egress = connection
-            .egress
-            .get_or_insert_with(|| spare.pop().unwrap_or_default());
+        let egress = connection.egress.get_or_insert_with(|| spare.pop().unwrap_or_default());
         Some(egress)
     }
 }

@@ -10,8 +10,9 @@ use crate::shard::{SPARES_MAX, Shard};
 impl<D: Driver> Shard<D> {
     /// Adds a piece to the connection's open message.
     ///
-    /// Open messages of all connections may together hold a quarter of the receive buffers; past that one of them is
-    /// copied, so that peers that never finish a message cannot starve the others.
+    /// Open messages of all connections may together hold a quarter of the receive buffers; past
+    /// that one of them is copied, so that peers that never finish a message cannot starve the
+    /// others.
     pub(crate) fn gather(&mut self, key: Key, piece: Chunk) {
         let Some(connection) = self.table.get_mut(key) else {
             return;
@@ -63,10 +64,7 @@ impl<D: Driver> Shard<D> {
 
     /// Takes the connection off the list of those that hold buffers.
     fn unpin(&mut self, key: Key) {
-        let Some(pin) = self
-            .assembly_mut(key)
-            .and_then(|assembly| assembly.pin.take())
-        else {
+        let Some(pin) = self.assembly_mut(key).and_then(|assembly| assembly.pin.take()) else {
             return;
         };
         self.pins.swap_remove(pin);

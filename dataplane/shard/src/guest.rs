@@ -1,4 +1,5 @@
-//! A connection that speaks HTTP: plain requests, kept alive and pipelined, until one asks to upgrade.
+//! A connection that speaks HTTP: plain requests, kept alive and pipelined, until one asks to
+//! upgrade.
 
 use std::net::SocketAddr;
 
@@ -27,7 +28,8 @@ pub(crate) struct Guest {
     pace: Pace,
 }
 
-/// Two kinds of patience. A head's time counts from its start, so dripping bytes does not stretch it.
+/// Two kinds of patience. A head's time counts from its start, so dripping bytes does not stretch
+/// it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Pace {
     /// No deadline yet.
@@ -49,16 +51,9 @@ enum Verdict {
     /// These bytes end the connection.
     Reject(&'static [u8]),
     /// An answer made here.
-    Answer {
-        status: u16,
-        body: String,
-        request: Consumed,
-    },
+    Answer { status: u16, body: String, request: Consumed },
     /// The control plane answers.
-    Ask {
-        request: Box<ControlRequest>,
-        consumed: Consumed,
-    },
+    Ask { request: Box<ControlRequest>, consumed: Consumed },
     /// The request wants to become a WebSocket.
     Upgrade,
 }
@@ -162,11 +157,7 @@ impl<D: Driver> Shard<D> {
                     self.push(key, Chunk::Static(response));
                     return self.leave(key);
                 }
-                Verdict::Answer {
-                    status,
-                    body,
-                    request,
-                } => {
+                Verdict::Answer { status, body, request } => {
                     let keep_alive = request.keep_alive;
                     self.consume_request(key, request);
                     self.respond(key, status, JSON, body.as_bytes(), keep_alive);
@@ -213,21 +204,13 @@ impl<D: Driver> Shard<D> {
         };
         let is_get = head.method() == "GET";
         if is_get && target.path() == "/health" {
-            return Verdict::Answer {
-                status: 200,
-                body: health,
-                request: consumed,
-            };
+            return Verdict::Answer { status: 200, body: health, request: consumed };
         }
         if is_get && CONTROL_PATHS.contains(&target.path()) {
             let request = control_request(&head, &target, guest.peer);
             return Verdict::Ask { request, consumed };
         }
-        Verdict::Answer {
-            status: 404,
-            body: NOT_FOUND.to_owned(),
-            request: consumed,
-        }
+        Verdict::Answer { status: 404, body: NOT_FOUND.to_owned(), request: consumed }
     }
 
     /// Passes a request on; it is answered by [`Self::on_respond`] or its deadline.
@@ -237,10 +220,7 @@ impl<D: Driver> Shard<D> {
         }
         let connection = self.table.id(key);
         self.set_deadline(key, self.limits.admission_timeout);
-        self.emit(Event::HttpAsked {
-            connection,
-            request,
-        });
+        self.emit(Event::HttpAsked { connection, request });
     }
 
     /// The control plane answered a plain request.
@@ -255,7 +235,8 @@ impl<D: Driver> Shard<D> {
         self.advance_guest(key);
     }
 
-    /// A guest's deadline: a head that dripped, an idle kept-alive socket, an answer that did not come.
+    /// A guest's deadline: a head that dripped, an idle kept-alive socket, an answer that did not
+    /// come.
     pub(crate) fn on_guest_expired(&mut self, key: Key) {
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
@@ -281,23 +262,10 @@ impl<D: Driver> Shard<D> {
         let unix_secs = (self.config.unix_ms_at_origin + self.now.as_millis()) / 1000;
         let date = HttpDate::from_unix_secs(unix_secs);
         let head_only = matches!(self.phase_mut(key), Some(Phase::Guest(g)) if g.head_only);
-        let response = Response {
-            status,
-            content_type,
-            body,
-            headers: &[],
-            keep_alive,
-            head_only,
-        };
+        let response = Response { status, content_type, body, headers: &[], keep_alive, head_only };
         let mut out = Vec::with_capacity(192 + body.len());
         response.write(date, &mut out);
-        self.push(
-            key,
-            Chunk::Owned {
-                bytes: out,
-                start: 0,
-            },
-        );
+        self.push(key, Chunk::Owned { bytes: out, start: 0 });
         if !keep_alive {
             self.leave(key);
         }
@@ -325,9 +293,7 @@ fn control_request(
 ) -> Box<ControlRequest> {
     let secret = |name| {
         let value: &[u8] = head.header(name)?;
-        Some(Secret::new(
-            value.iter().map(|&byte| char::from(byte)).collect(),
-        ))
+        Some(Secret::new(value.iter().map(|&byte| char::from(byte)).collect()))
     };
     Box::new(ControlRequest {
         path: target.path().into(),

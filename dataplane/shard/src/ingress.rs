@@ -74,10 +74,7 @@ impl<D: Driver> Shard<D> {
                 Some(assembly) => &mut assembly.scanner,
                 None => &mut self.scanner,
             };
-            match open
-                .decoder
-                .next(input.bytes_mut(), 0, frame_bytes_max, scanner)
-            {
+            match open.decoder.next(input.bytes_mut(), 0, frame_bytes_max, scanner) {
                 Ok(Step::NeedMore) => return,
                 Ok(Step::Piece(piece)) => self.on_piece(key, &mut input, &piece),
                 Ok(Step::Ping { payload, at }) => {
@@ -116,18 +113,12 @@ impl<D: Driver> Shard<D> {
         }
         let len = piece.payload.len();
         let start = piece.payload.start;
-        let place = websocket::place_header(
-            bytes.bytes_mut(),
-            start,
-            piece.header_room,
-            Opcode::Text,
-            len,
-        );
+        let place =
+            websocket::place_header(bytes.bytes_mut(), start, piece.header_room, Opcode::Text, len);
         self.message.clear();
         let payload_at = match place {
             Some(place) => {
-                self.message
-                    .push(bytes.into_chunk(place..piece.payload.end));
+                self.message.push(bytes.into_chunk(place..piece.payload.end));
                 start - place
             }
             None => {
@@ -136,24 +127,13 @@ impl<D: Driver> Shard<D> {
                 0
             }
         };
-        let payload = self
-            .message
-            .last()
-            .map(|chunk| &chunk.as_bytes()[payload_at..]);
+        let payload = self.message.last().map(|chunk| &chunk.as_bytes()[payload_at..]);
         let text = || Cow::Borrowed(payload.unwrap_or_default());
         let envelope = self.scanner.finish();
         let envelope = envelope.as_ref().map_err(|invalid| *invalid);
-        let message = Message {
-            bytes: len,
-            envelope,
-            text: &text,
-        };
+        let message = Message { bytes: len, envelope, text: &text };
         let from = self.table.id(key);
-        self.board.handle(
-            self.now,
-            Input::Message { from, message },
-            &mut self.effects,
-        );
+        self.board.handle(self.now, Input::Message { from, message }, &mut self.effects);
         self.perform();
         self.message.clear();
     }
@@ -171,7 +151,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A text message that came in several pieces is complete: they are sent as they lie, behind a new header.
+    /// A text message that came in several pieces is complete: they are sent as they lie, behind a
+    /// new header.
     fn on_assembled(&mut self, key: Key) {
         let Some(mut assembly) = self.take_assembly(key) else {
             return;
@@ -185,25 +166,17 @@ impl<D: Driver> Shard<D> {
         let text = || Cow::Owned(assembly.text());
         let envelope = assembly.scanner.finish();
         let envelope = envelope.as_ref().map_err(|invalid| *invalid);
-        let message = Message {
-            bytes: len,
-            envelope,
-            text: &text,
-        };
+        let message = Message { bytes: len, envelope, text: &text };
         let from = self.table.id(key);
-        self.board.handle(
-            self.now,
-            Input::Message { from, message },
-            &mut self.effects,
-        );
+        self.board.handle(self.now, Input::Message { from, message }, &mut self.effects);
         assembly.drain_into(&mut self.message);
         self.perform();
         self.message.clear();
         self.spare_assembly(assembly);
     }
 
-    /// A binary message that is no UTF-8 is complete: its text is what decoding with replacement makes of it,
-    /// as the reference does.
+    /// A binary message that is no UTF-8 is complete: its text is what decoding with replacement
+    /// makes of it, as the reference does.
     fn on_binary(&mut self, key: Key) {
         let Some(assembly) = self.take_assembly(key) else {
             return;
@@ -218,32 +191,19 @@ impl<D: Driver> Shard<D> {
         let envelope = self.scanner.finish();
         let envelope = envelope.as_ref().map_err(|invalid| *invalid);
         // Replacement may have made it longer than a message may be: the switchboard judges that.
-        let message = Message {
-            bytes: text.len(),
-            envelope,
-            text: &lazy,
-        };
+        let message = Message { bytes: text.len(), envelope, text: &lazy };
         let from = self.table.id(key);
-        self.board.handle(
-            self.now,
-            Input::Message { from, message },
-            &mut self.effects,
-        );
+        self.board.handle(self.now, Input::Message { from, message }, &mut self.effects);
         self.message.clear();
         self.message.push(header_chunk(text.len()));
-        self.message.push(Chunk::Owned {
-            bytes: text.into_bytes(),
-            start: 0,
-        });
+        self.message.push(Chunk::Owned { bytes: text.into_bytes(), start: 0 });
         self.perform();
         self.message.clear();
     }
 
     /// Answers a ping, unless the peer does not read: then the answer would only wait.
     fn answer_ping(&mut self, key: Key, payload: &[u8]) {
-        let stalled = self
-            .egress_mut(key)
-            .is_none_or(|egress| egress.is_stalled());
+        let stalled = self.egress_mut(key).is_none_or(|egress| egress.is_stalled());
         if !stalled {
             self.push_control(key, &websocket::pong_frame(payload));
         }
@@ -256,9 +216,7 @@ impl<D: Driver> Shard<D> {
         };
         if open.close == CloseHandshake::NotBegun {
             // Code and reason, as they came.
-            let code = payload
-                .first_chunk()
-                .map(|code| CloseCode(u16::from_be_bytes(*code)));
+            let code = payload.first_chunk().map(|code| CloseCode(u16::from_be_bytes(*code)));
             let reason = payload.get(2..).unwrap_or_default();
             self.push_control(key, &websocket::close_frame(code, reason));
         }
@@ -284,13 +242,7 @@ impl<D: Driver> Shard<D> {
 
     /// Queues one control frame.
     pub(crate) fn push_control(&mut self, key: Key, frame: &ControlFrame) {
-        self.push(
-            key,
-            Chunk::Owned {
-                bytes: frame.to_vec(),
-                start: 0,
-            },
-        );
+        self.push(key, Chunk::Owned { bytes: frame.to_vec(), start: 0 });
     }
 }
 
@@ -299,8 +251,5 @@ pub(crate) fn header_chunk(len: usize) -> Chunk {
     let (header, header_len) = websocket::header(Opcode::Text, len);
     let mut bytes = [0; 14];
     bytes[..header_len].copy_from_slice(&header[..header_len]);
-    Chunk::Inline {
-        bytes,
-        len: header_len as u8,
-    }
+    Chunk::Inline { bytes, len: header_len as u8 }
 }

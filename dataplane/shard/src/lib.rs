@@ -1,13 +1,14 @@
 //! One data-plane thread: driver, wire and switchboard joined into a loop.
 //!
-//! A shard owns its sockets, its memory and its switchboard; nothing is shared but bounded lanes. It
-//! submits operations and receives completions as plain values: there are no futures here, no locks,
-//! and no allocation per forwarded frame in the steady state. Tokio, the platform and the token check
-//! live on the other side of the lanes.
+//! A shard owns its sockets, its memory and its switchboard; nothing is shared but bounded lanes.
+//! It submits operations and receives completions as plain values: there are no futures here, no
+//! locks, and no allocation per forwarded frame in the steady state. Tokio, the platform and the
+//! token check live on the other side of the lanes.
 //!
 //! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
 //! `guest` (request head, plain HTTP), `upgrade` (waiting for admission, moving home), `ingress`
-//! (frames in), `perform` (what the switchboard decided), `egress` (frames out) and `farewell` (how it ends).
+//! (frames in), `perform` (what the switchboard decided), `egress` (frames out) and `farewell` (how
+//! it ends).
 #![forbid(unsafe_code)]
 
 mod assembly;

@@ -6,7 +6,8 @@ use crate::tls::TlsSession;
 
 /// An admitted socket with everything that was read from it but not yet used.
 ///
-/// No operation is in flight on it: the shard that accepted it stopped reading when the request head was complete.
+/// No operation is in flight on it: the shard that accepted it stopped reading when the request
+/// head was complete.
 pub struct Parcel<S> {
     /// The socket.
     pub(crate) socket: S,

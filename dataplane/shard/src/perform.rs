@@ -54,16 +54,10 @@ impl<D: Driver> Shard<D> {
                 }
             }
             Effect::CallPlatform { from, request } => {
-                self.emit(Event::WorkerAsked {
-                    connection: from,
-                    request,
-                });
+                self.emit(Event::WorkerAsked { connection: from, request });
             }
             Effect::Release { admission } => self.emit(Event::Released { admission }),
-            Effect::Log(entry) => self.emit(Event::Logged {
-                at: self.now,
-                entry,
-            }),
+            Effect::Log(entry) => self.emit(Event::Logged { at: self.now, entry }),
         }
     }
 
@@ -79,13 +73,7 @@ impl<D: Driver> Shard<D> {
 
     /// Queues text of our own as one frame.
     fn push_text(&mut self, key: Key, text: Vec<u8>) {
-        let mut frame = vec![
-            header_chunk(text.len()),
-            Chunk::Owned {
-                bytes: text,
-                start: 0,
-            },
-        ];
+        let mut frame = vec![header_chunk(text.len()), Chunk::Owned { bytes: text, start: 0 }];
         self.push_frame(key, &mut frame);
     }
 

@@ -5,7 +5,8 @@ use relay_mailbox::{Receiver, Sender};
 
 use crate::Parcel;
 
-/// Everything that enters or leaves a shard besides sockets. All lanes are bounded and ring the shard's bell.
+/// Everything that enters or leaves a shard besides sockets. All lanes are bounded and ring the
+/// shard's bell.
 pub struct Ports<S> {
     /// Orders of the control plane.
     pub commands: Receiver<Command>,

@@ -1,4 +1,5 @@
-//! Bytes as they came in: leased from the driver's buffers, or owned where TLS or the request head had them.
+//! Bytes as they came in: leased from the driver's buffers, or owned where TLS or the request head
+//! had them.
 
 use std::ops::Range;
 
@@ -37,10 +38,7 @@ impl Received {
             Self::Leased(lease) => Chunk::Leased(lease.freeze().slice(range)),
             Self::Owned(mut bytes) => {
                 bytes.truncate(range.end);
-                Chunk::Owned {
-                    bytes,
-                    start: range.start,
-                }
+                Chunk::Owned { bytes, start: range.start }
             }
         }
     }

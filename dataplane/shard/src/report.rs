@@ -12,13 +12,8 @@ impl<D: Driver> Shard<D> {
         report.now = self.now;
         report.counters = self.board.counters().clone();
         report.counters.merge(&self.counters);
-        report
-            .counters
-            .add(Counter::ReceiveStarved, self.driver.stats().receive_starved);
-        self.emit(Event::Reported {
-            query,
-            report: Box::new(report),
-        });
+        report.counters.add(Counter::ReceiveStarved, self.driver.stats().receive_starved);
+        self.emit(Event::Reported { query, report: Box::new(report) });
     }
 
     /// Everything counted since start, by the shard, its switchboard and its driver.

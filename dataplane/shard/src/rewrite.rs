@@ -19,10 +19,11 @@ pub enum RewriteError {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Replaces the switchboard and every decoder by what was written down of them. Changes nothing that
-    /// anybody could observe.
+    /// Replaces the switchboard and every decoder by what was written down of them. Changes nothing
+    /// that anybody could observe.
     ///
-    /// Errors: a part cannot be read back; the shard is unchanged up to there. Cost: the whole state, twice.
+    /// Errors: a part cannot be read back; the shard is unchanged up to there. Cost: the whole
+    /// state, twice.
     pub fn rewrite(&mut self) -> Result<(), RewriteError> {
         let written = self.board.write_down();
         self.board = Switchboard::restore(&written, self.limits.clone())?;

@@ -68,7 +68,8 @@ pub enum Turn {
     Done,
 }
 
-/// Orders, arrivals or late events handled per turn. Protects the tail latency of frames from a busy control plane.
+/// Orders, arrivals or late events handled per turn. Protects the tail latency of frames from a
+/// busy control plane.
 const LANE_BATCH_MAX: usize = 256;
 /// Log entries that may wait for the control plane. Reached: the newest is dropped and counted.
 const OUTBOX_LOGS_MAX: usize = 4096;
@@ -114,7 +115,8 @@ impl<D: Driver> Shard<D> {
         &mut self.driver
     }
 
-    /// Turns until told to stop and done. Errors: the kernel refused the ring itself; connections are lost.
+    /// Turns until told to stop and done. Errors: the kernel refused the ring itself; connections
+    /// are lost.
     pub fn run(mut self) -> io::Result<()> {
         while self.turn(None)? == Turn::More {}
         Ok(())
@@ -137,8 +139,8 @@ impl<D: Driver> Shard<D> {
         Ok(self.verdict())
     }
 
-    /// How long the driver may wait. The bell is armed first, the lanes are looked at after: whoever
-    /// fills a lane in between rings.
+    /// How long the driver may wait. The bell is armed first, the lanes are looked at after:
+    /// whoever fills a lane in between rings.
     fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
         self.bell.rest();
         let lanes_wait = !self.ports.commands.is_empty() || !self.ports.arrivals.is_empty();
@@ -158,11 +160,7 @@ impl<D: Driver> Shard<D> {
                 Completion::AcceptFailed(error) => self.on_accept_failed(&error),
                 Completion::Received { key, lease } => self.on_received(key, lease),
                 Completion::ReceiveEnded { key, end } => self.on_receive_ended(key, end),
-                Completion::Sent {
-                    key,
-                    batch,
-                    outcome,
-                } => self.on_sent(key, batch, outcome),
+                Completion::Sent { key, batch, outcome } => self.on_sent(key, batch, outcome),
                 Completion::Closed { key } => self.on_closed(key),
             }
         }
@@ -186,37 +184,19 @@ impl<D: Driver> Shard<D> {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Admit {
-                connection,
-                grant,
-                home,
-            } => self.on_admit(connection, grant, home),
-            Command::Refuse {
-                connection,
-                refusal,
-            } => {
+            Command::Admit { connection, grant, home } => self.on_admit(connection, grant, home),
+            Command::Refuse { connection, refusal } => {
                 if let Some(key) = self.table.key(connection) {
                     self.on_refuse(key, refusal);
                 }
             }
-            Command::Respond {
-                connection,
-                status,
-                content_type,
-                body,
-            } => {
+            Command::Respond { connection, status, content_type, body } => {
                 if let Some(key) = self.table.key(connection) {
                     self.on_respond(key, status, content_type, &body);
                 }
             }
-            Command::WorkerReply {
-                connection,
-                response,
-            } => {
-                self.consult(Input::WorkerReply {
-                    to: connection,
-                    response: &response,
-                });
+            Command::WorkerReply { connection, response } => {
+                self.consult(Input::WorkerReply { to: connection, response: &response });
             }
             Command::SetLimits(limits) => {
                 if limits.version > self.limits.version {
@@ -261,8 +241,8 @@ impl<D: Driver> Shard<D> {
 
     /// Tells the control plane, at once or when its lane has room again.
     ///
-    /// Log entries may be lost when the control plane is far behind, and are counted then. Everything
-    /// else is bounded by the number of connections and waits.
+    /// Log entries may be lost when the control plane is far behind, and are counted then.
+    /// Everything else is bounded by the number of connections and waits.
     pub(crate) fn emit(&mut self, event: Event) {
         if self.outbox.is_empty() {
             if let Err(full) = self.ports.events.send(event) {
@@ -290,23 +270,15 @@ impl<D: Driver> Shard<D> {
         };
         let over = self.table.len() == 0 || self.now >= deadline;
         if over && self.outbox.is_empty() {
-            self.emit(Event::Stopped {
-                shard: self.config.shard,
-            });
-            return if self.outbox.is_empty() {
-                Turn::Done
-            } else {
-                Turn::More
-            };
+            self.emit(Event::Stopped { shard: self.config.shard });
+            return if self.outbox.is_empty() { Turn::Done } else { Turn::More };
         }
         Turn::More
     }
 
     /// The phase of a connection that is still there.
     pub(crate) fn phase_mut(&mut self, key: Key) -> Option<&mut Phase> {
-        self.table
-            .get_mut(key)
-            .map(|connection| &mut connection.phase)
+        self.table.get_mut(key).map(|connection| &mut connection.phase)
     }
 
     /// Reads on: once for a guest, again and again for a resident.

@@ -21,11 +21,7 @@ struct Slot {
 
 impl Table {
     pub(crate) fn new(shard: ShardId) -> Self {
-        Self {
-            shard,
-            slots: Vec::new(),
-            free: Vec::new(),
-        }
+        Self { shard, slots: Vec::new(), free: Vec::new() }
     }
 
     /// Connections that hold a slot, whatever their state.
@@ -35,18 +31,12 @@ impl Table {
 
     pub(crate) fn insert(&mut self, connection: Connection) -> Key {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot {
-                generation: 0,
-                connection: None,
-            });
+            self.slots.push(Slot { generation: 0, connection: None });
             u32::try_from(self.slots.len() - 1).expect("descriptors are fewer than 2^32")
         });
         let entry = &mut self.slots[slot as usize];
         entry.connection = Some(connection);
-        Key {
-            slot,
-            generation: entry.generation,
-        }
+        Key { slot, generation: entry.generation }
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
@@ -57,7 +47,8 @@ impl Table {
         entry.connection.as_mut()
     }
 
-    /// Frees the slot. The generation moves on, so what still names the old connection finds nothing.
+    /// Frees the slot. The generation moves on, so what still names the old connection finds
+    /// nothing.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Connection> {
         let entry = self.slots.get_mut(key.slot as usize)?;
         if entry.generation != key.generation {
@@ -71,33 +62,19 @@ impl Table {
 
     /// The keys of everything in the table, in slot order.
     pub(crate) fn keys(&self) -> Vec<Key> {
-        let occupied = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.connection.is_some());
+        let occupied = self.slots.iter().enumerate().filter(|(_, slot)| slot.connection.is_some());
         occupied
-            .map(|(slot, entry)| Key {
-                slot: slot as u32,
-                generation: entry.generation,
-            })
+            .map(|(slot, entry)| Key { slot: slot as u32, generation: entry.generation })
             .collect()
     }
 
     /// The name the other rooms know this connection by.
     pub(crate) fn id(&self, key: Key) -> ConnectionId {
-        ConnectionId {
-            shard: self.shard,
-            slot: key.slot,
-            generation: key.generation,
-        }
+        ConnectionId { shard: self.shard, slot: key.slot, generation: key.generation }
     }
 
     /// The slot behind a name, if the name is of this shard.
     pub(crate) fn key(&self, id: ConnectionId) -> Option<Key> {
-        (id.shard == self.shard).then_some(Key {
-            slot: id.slot,
-            generation: id.generation,
-        })
+        (id.shard == self.shard).then_some(Key { slot: id.slot, generation: id.generation })
     }
 }

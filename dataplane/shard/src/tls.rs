@@ -1,7 +1,7 @@
 //! TLS for one connection: rustls in memory, between the driver's bytes and ours.
 //!
-//! The session is moved with the socket when it changes shards. Records are decrypted into owned memory,
-//! so TLS connections are outside the zero-copy claim.
+//! The session is moved with the socket when it changes shards. Records are decrypted into owned
+//! memory, so TLS connections are outside the zero-copy claim.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -42,25 +42,17 @@ impl TlsSession {
         while !records.is_empty() {
             let taken = match self.0.read_tls(&mut records) {
                 Ok(taken) => taken,
-                // The plaintext buffer is emptied below after each step, so this is a session that ended.
+                // The plaintext buffer is emptied below after each step, so this is a session that
+                // ended.
                 Err(_) => {
-                    return Ok(Decrypted {
-                        ended: true,
-                        ..decrypted
-                    });
+                    return Ok(Decrypted { ended: true, ..decrypted });
                 }
             };
             let state = self.0.process_new_packets()?;
             if state.plaintext_bytes_to_read() > 0 {
                 let start = decrypted.plain.len();
-                decrypted
-                    .plain
-                    .resize(start + state.plaintext_bytes_to_read(), 0);
-                let read = self
-                    .0
-                    .reader()
-                    .read(&mut decrypted.plain[start..])
-                    .unwrap_or(0);
+                decrypted.plain.resize(start + state.plaintext_bytes_to_read(), 0);
+                let read = self.0.reader().read(&mut decrypted.plain[start..]).unwrap_or(0);
                 decrypted.plain.truncate(start + read);
             }
             if state.peer_has_closed() {

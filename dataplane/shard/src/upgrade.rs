@@ -17,12 +17,11 @@ use crate::received::Received;
 use crate::shard::Shard;
 
 /// What an upgrade is told that we could not ask about, or have no room for at the moment.
-const UNAVAILABLE: Refusal = Refusal::Unavailable {
-    retry_after_secs: 2,
-};
+const UNAVAILABLE: Refusal = Refusal::Unavailable { retry_after_secs: 2 };
 
 impl<D: Driver> Shard<D> {
-    /// The guest's buffer begins with a complete upgrade request: judges what can be judged here and asks the rest.
+    /// The guest's buffer begins with a complete upgrade request: judges what can be judged here
+    /// and asks the rest.
     ///
     /// Nothing is read until the answer comes, so bytes sent early wait in the kernel.
     pub(crate) fn ask_admission(&mut self, key: Key) {
@@ -44,10 +43,7 @@ impl<D: Driver> Shard<D> {
         self.set_deadline(key, self.limits.admission_timeout);
         let request = Box::new(AdmissionRequest { address, preflight });
         let connection = self.table.id(key);
-        self.emit(Event::AdmissionAsked {
-            connection,
-            request,
-        });
+        self.emit(Event::AdmissionAsked { connection, request });
     }
 
     fn client_address(&self, peer: IpAddr, head: &http1::Head<'_>) -> IpAddr {
@@ -100,7 +96,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Hands the socket to its workspace's shard. When that shard cannot take it, the upgrade is refused.
+    /// Hands the socket to its workspace's shard. When that shard cannot take it, the upgrade is
+    /// refused.
     fn send_home(&mut self, key: Key, grant: Box<Grant>, home: ShardId) {
         let admission = grant.admission;
         let lane = self.ports.homes.get(usize::from(home.0));
@@ -117,13 +114,7 @@ impl<D: Driver> Shard<D> {
         };
         let Waiting { handshake, early } = *waiting;
         let tls = connection.tls.take();
-        match lane.send(Parcel {
-            socket,
-            grant,
-            handshake,
-            early,
-            tls,
-        }) {
+        match lane.send(Parcel { socket, grant, handshake, early, tls }) {
             Ok(()) => {
                 self.table.remove(key);
                 self.guest_count -= 1;
@@ -132,24 +123,14 @@ impl<D: Driver> Shard<D> {
             Err(Full(parcel)) => {
                 connection.tls = parcel.tls;
                 self.driver.adopt(key, parcel.socket);
-                self.turn_away(
-                    key,
-                    admission,
-                    http1::refusal_bytes(UNAVAILABLE).into_owned(),
-                );
+                self.turn_away(key, admission, http1::refusal_bytes(UNAVAILABLE).into_owned());
             }
         }
     }
 
     /// A socket whose workspace lives here arrives from the shard that accepted it.
     pub(crate) fn on_arrival(&mut self, parcel: Parcel<D::Socket>) {
-        let Parcel {
-            socket,
-            grant,
-            handshake,
-            early,
-            tls,
-        } = parcel;
+        let Parcel { socket, grant, handshake, early, tls } = parcel;
         let connection = Connection::arriving(tls);
         let key = self.table.insert(connection);
         self.guest_count += 1;
@@ -184,13 +165,7 @@ impl<D: Driver> Shard<D> {
         });
         connection.settled = true;
         self.guest_count -= 1;
-        self.push(
-            key,
-            Chunk::Owned {
-                bytes: response,
-                start: 0,
-            },
-        );
+        self.push(key, Chunk::Owned { bytes: response, start: 0 });
         let connection = self.table.id(key);
         self.consult(Input::Opened { connection, grant });
         if !early.is_empty() {
@@ -204,13 +179,7 @@ impl<D: Driver> Shard<D> {
         if let Some(connection) = self.table.get_mut(key) {
             connection.phase = Phase::Leaving(Leaving::default());
         }
-        self.push(
-            key,
-            Chunk::Owned {
-                bytes: answer,
-                start: 0,
-            },
-        );
+        self.push(key, Chunk::Owned { bytes: answer, start: 0 });
         self.leave(key);
     }
 }

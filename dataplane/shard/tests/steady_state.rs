@@ -46,39 +46,21 @@ impl Bench {
             hash_key: [3; 16],
             query_token_allowed: false,
             trusted_proxies: TrustedProxies::default(),
-            health: HealthFacts {
-                started: Tick::default(),
-                verbose: None,
-            },
+            health: HealthFacts { started: Tick::default(), verbose: None },
             unix_ms_at_origin: 0,
             receive_buffers: usize::from(config.buffer_count),
             tls: None,
         };
-        let ports = Ports {
-            commands: orders,
-            events: to_control,
-            arrivals,
-            homes: Vec::new(),
-        };
+        let ports = Ports { commands: orders, events: to_control, arrivals, homes: Vec::new() };
         let mut shard = Shard::new(shard_config, driver, ports);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
         let port = listener.local_addr().expect("it is bound").port();
-        shard
-            .driver_mut()
-            .listen(OwnedFd::from(listener))
-            .expect("a fresh driver");
-        Self {
-            shard,
-            commands,
-            events,
-            port,
-        }
+        shard.driver_mut().listen(OwnedFd::from(listener)).expect("a fresh driver");
+        Self { shard, commands, events, port }
     }
 
     fn turn(&mut self) {
-        self.shard
-            .turn(Some(Duration::from_millis(1)))
-            .expect("the kernel turns");
+        self.shard.turn(Some(Duration::from_millis(1))).expect("the kernel turns");
     }
 
     /// Opens a WebSocket; the control plane admits everybody.
@@ -87,7 +69,8 @@ impl Bench {
         let request = format!(
             "GET /ws?role={role}&workspaceId=w&runtimeTargetId=t HTTP/1.1\r\nHost: h\r\n\
              Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer 0123456789\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Authorization: Bearer 0123456789\r\n\r\n"
         );
         socket.write_all(request.as_bytes()).expect("it fits");
         socket.set_nonblocking(true).expect("a socket can");
@@ -103,11 +86,7 @@ impl Bench {
 
     fn admit(&mut self) {
         while let Some(event) = self.events.receive() {
-            let Event::AdmissionAsked {
-                connection,
-                request,
-            } = event
-            else {
+            let Event::AdmissionAsked { connection, request } = event else {
                 continue;
             };
             let Preflight::Ask { request: asked, .. } = request.preflight else {
@@ -127,11 +106,8 @@ impl Bench {
                 address: request.address,
             };
             let home = ShardId(0);
-            let sent = self.commands.send(Command::Admit {
-                connection,
-                grant: Box::new(grant),
-                home,
-            });
+            let sent =
+                self.commands.send(Command::Admit { connection, grant: Box::new(grant), home });
             assert!(sent.is_ok(), "the lane has room");
         }
     }
@@ -169,12 +145,7 @@ fn masked(payload: &[u8]) -> (Vec<u8>, usize) {
     let mut frame = vec![0x81, 0x80 | 126];
     frame.extend_from_slice(&len.to_be_bytes());
     frame.extend_from_slice(&[1, 2, 3, 4]);
-    frame.extend(
-        payload
-            .iter()
-            .enumerate()
-            .map(|(index, byte)| byte ^ [1, 2, 3, 4][index % 4]),
-    );
+    frame.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ [1, 2, 3, 4][index % 4]));
     let forwarded = frame.len() - 4;
     (frame, forwarded)
 }
@@ -206,11 +177,7 @@ fn a_forwarded_frame_costs_nothing(choice: Choice) {
     let counted = |counter| after.of(counter) - before.of(counter);
     assert_eq!(counted(Counter::FramesClientToDaemon), 3200);
     assert_eq!(counted(Counter::CopiedBytes), 0, "no byte was copied");
-    assert_eq!(
-        cost.count_total, 0,
-        "{} bytes were allocated",
-        cost.bytes_total
-    );
+    assert_eq!(cost.count_total, 0, "{} bytes were allocated", cost.bytes_total);
 }
 
 #[test]

@@ -29,12 +29,7 @@ impl Switchboard {
         grant: Grant,
         effects: &mut Effects,
     ) {
-        if let Some(seated) = self
-            .core
-            .connections
-            .at(connection.slot)
-            .map(|seat| seat.id)
-        {
+        if let Some(seated) = self.core.connections.at(connection.slot).map(|seat| seat.id) {
             // A slot is used again only after its socket is gone.
             self.on_closed(now, seated, effects);
         }
@@ -58,39 +53,21 @@ impl Switchboard {
             return Ok(target);
         }
         let directory = &self.core.directory;
-        let key = Directory::key(
-            &self.core.keyer,
-            &grant.request.workspace_id,
-            target.as_ref(),
-        );
-        let stale = match (
-            grant.claims.daemon_issue_generation,
-            directory.generation(key),
-        ) {
+        let key = Directory::key(&self.core.keyer, &grant.request.workspace_id, target.as_ref());
+        let stale = match (grant.claims.daemon_issue_generation, directory.generation(key)) {
             (Some(claimed), Some(seen)) => claimed < seen,
             _ => false,
         };
-        let occupied = directory
-            .find(key)
-            .is_some_and(|at| directory.scope(at).daemon.is_some());
+        let occupied = directory.find(key).is_some_and(|at| directory.scope(at).daemon.is_some());
         let (reason, name) = match (stale, occupied) {
-            (true, _) => (
-                CloseReason::StaleDaemonGeneration,
-                "stale_daemon_generation",
-            ),
-            (false, true) => (
-                CloseReason::DaemonAlreadyConnected,
-                "daemon_already_connected",
-            ),
+            (true, _) => (CloseReason::StaleDaemonGeneration, "stale_daemon_generation"),
+            (false, true) => (CloseReason::DaemonAlreadyConnected, "daemon_already_connected"),
             (false, false) => return Ok(target),
         };
         let entry = LogEntry::new(Level::Warn, "daemon_connection_rejected")
             .with("workspaceId", grant.request.workspace_id.to_string());
         let entry = with_some(entry, "runtimeTargetId", target.map(String::from));
-        Err(Box::new(Rejection {
-            reason,
-            entry: entry.with("reason", name),
-        }))
+        Err(Box::new(Rejection { reason, entry: entry.with("reason", name) }))
     }
 
     fn reject(
@@ -106,10 +83,7 @@ impl Switchboard {
         let is_client = grant.request.role == Role::Client;
         if is_client && rejection.reason == CloseReason::MissingTargetClaim {
             let text = emit::runtime_target_required(grant.request.workspace_id.as_str());
-            effects.push(Effect::Send {
-                to: connection,
-                text: text.into(),
-            });
+            effects.push(Effect::Send { to: connection, text: text.into() });
         }
         self.turn_away(now, connection, grant.admission, rejection.reason, effects);
     }
@@ -123,9 +97,8 @@ impl Switchboard {
         effects: &mut Effects,
     ) {
         self.counters.count(Counter::WsConnectionsOpened);
-        effects.push(Effect::Log(Box::new(
-            arrival_entry(&grant, target.as_ref()).about(connection),
-        )));
+        effects
+            .push(Effect::Log(Box::new(arrival_entry(&grant, target.as_ref()).about(connection))));
         let core = &mut self.core;
         let workspace = &grant.request.workspace_id;
         if grant.request.role == Role::Client {
@@ -133,9 +106,7 @@ impl Switchboard {
             let requested = grant.request.target_id.as_ref();
             core.directory.open(&core.keyer, workspace, requested, now);
         }
-        let at = core
-            .directory
-            .open(&core.keyer, workspace, target.as_ref(), now);
+        let at = core.directory.open(&core.keyer, workspace, target.as_ref(), now);
         core.directory.join(at);
         let scope = core.directory.scope_mut(at);
         let machine = grant.claims.machine_id.as_deref();
@@ -152,10 +123,7 @@ impl Switchboard {
             Role::Client => {
                 scope.client_count += 1;
                 core.peer_count += 1;
-                Part::Client(Client {
-                    machine_id,
-                    ..client(&core.keyer, &grant)
-                })
+                Part::Client(Client { machine_id, ..client(&core.keyer, &grant) })
             }
             Role::Worker => Part::Worker(Worker {
                 executor_id: grant.claims.managed_executor_id,
@@ -196,44 +164,25 @@ fn judge(grant: &Grant) -> Result<Option<TargetId>, Box<Rejection>> {
         LogEntry::new(Level::Warn, "connection_rejected").with("workspaceId", workspace.to_owned());
     let claimed = trimmed(claims.workspace_id.as_deref());
     if claimed.is_empty() {
-        return reject(
-            CloseReason::MissingWorkspaceClaim,
-            "missing_workspace_claim",
-            entry,
-        );
+        return reject(CloseReason::MissingWorkspaceClaim, "missing_workspace_claim", entry);
     }
     if claimed != workspace {
         let entry = entry.with("claimedWorkspaceId", claimed.to_owned());
-        return reject(
-            CloseReason::WorkspaceClaimMismatch,
-            "workspace_claim_mismatch",
-            entry,
-        );
+        return reject(CloseReason::WorkspaceClaimMismatch, "workspace_claim_mismatch", entry);
     }
     let target = trimmed(claims.runtime_target_id.as_deref());
-    if let Some(requested) = request
-        .target_id
-        .as_ref()
-        .filter(|asked| asked.as_str() != target)
-    {
+    if let Some(requested) = request.target_id.as_ref().filter(|asked| asked.as_str() != target) {
         let entry = entry
             .with("requestedRuntimeTargetId", requested.to_string())
             .with("claimedRuntimeTargetId", target.to_owned());
-        return reject(
-            CloseReason::TargetClaimMismatch,
-            "runtime_target_claim_mismatch",
-            entry,
-        );
+        return reject(CloseReason::TargetClaimMismatch, "runtime_target_claim_mismatch", entry);
     }
     if request.role == Role::Client && claims.scope.is_none() {
         let entry = LogEntry::new(Level::Warn, "client_connection_rejected")
             .with("workspaceId", workspace.to_owned())
             .with("clientId", client_name(claims).to_owned())
             .with("reason", "invalid_scope_claim");
-        return Err(Box::new(Rejection {
-            reason: CloseReason::InvalidScopeClaim,
-            entry,
-        }));
+        return Err(Box::new(Rejection { reason: CloseReason::InvalidScopeClaim, entry }));
     }
     let needs_target = match request.role {
         Role::Daemon => true,
@@ -241,11 +190,7 @@ fn judge(grant: &Grant) -> Result<Option<TargetId>, Box<Rejection>> {
         Role::Worker => false,
     };
     if target.is_empty() && needs_target {
-        return reject(
-            CloseReason::MissingTargetClaim,
-            "missing_runtime_target_claim",
-            entry,
-        );
+        return reject(CloseReason::MissingTargetClaim, "missing_runtime_target_claim", entry);
     }
     Ok((!target.is_empty()).then(|| TargetId::from(target)))
 }
@@ -260,10 +205,7 @@ fn client(keyer: &Keyer, grant: &Grant) -> Client {
     let channels = (scope == Scope::SessionEvents).then(|| {
         let channels = claims.session_channels.iter().flatten();
         channels
-            .map(|name| Channel {
-                key: keyer.text(name.as_bytes()),
-                subscribed: false,
-            })
+            .map(|name| Channel { key: keyer.text(name.as_bytes()), subscribed: false })
             .collect()
     });
     Client {
@@ -277,10 +219,7 @@ fn client(keyer: &Keyer, grant: &Grant) -> Client {
 }
 
 fn client_name(claims: &Claims) -> &str {
-    claims
-        .client_id
-        .as_deref()
-        .unwrap_or(crate::connection::CLIENT_UNKNOWN)
+    claims.client_id.as_deref().unwrap_or(crate::connection::CLIENT_UNKNOWN)
 }
 
 fn arrival_entry(grant: &Grant, target: Option<&TargetId>) -> LogEntry {
@@ -293,11 +232,7 @@ fn arrival_entry(grant: &Grant, target: Option<&TargetId>) -> LogEntry {
         Role::Daemon => {
             let target = target.map(ToString::to_string);
             let entry = with_some(entry("daemon_connected"), "runtimeTargetId", target);
-            with_some(
-                entry,
-                "machineId",
-                claims.machine_id.as_deref().map(str::to_owned),
-            )
+            with_some(entry, "machineId", claims.machine_id.as_deref().map(str::to_owned))
         }
         Role::Client => entry("client_connected").with("clientId", client_name(claims).to_owned()),
         Role::Worker => {

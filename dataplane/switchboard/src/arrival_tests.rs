@@ -16,10 +16,7 @@ fn an_accepted_connection_is_logged_with_its_address_and_counted() {
         ["log info daemon_connected workspaceId=ws1 runtimeTargetId=rt1 machineId=m1 ip=127.0.0.1"]
     );
     let (_, seen) = board.open(grant(Role::Client));
-    assert_eq!(
-        seen,
-        ["log info client_connected workspaceId=ws1 clientId=cl1 ip=127.0.0.1"]
-    );
+    assert_eq!(seen, ["log info client_connected workspaceId=ws1 clientId=cl1 ip=127.0.0.1"]);
     let (_, seen) = board.open(grant(Role::Worker));
     assert_eq!(
         seen,
@@ -123,10 +120,7 @@ fn a_daemon_needs_a_target_and_a_pairing_client_or_worker_does_not() {
     let mut without = grant(Role::Daemon);
     without.request.target_id = None;
     without.claims.runtime_target_id = None;
-    assert_eq!(
-        board.open(without.clone()).1[1],
-        "close 0 4008 missing runtime target claim"
-    );
+    assert_eq!(board.open(without.clone()).1[1], "close 0 4008 missing runtime target claim");
     without.request.role = Role::Client;
     without.claims.scope = Some(Scope::Pairing);
     board.open(without);
@@ -162,29 +156,21 @@ fn the_target_comes_from_the_claim_when_none_was_requested() {
     let mut grant = grant(Role::Client);
     grant.request.target_id = None;
     let (client, _) = board.open(grant);
-    assert_eq!(
-        board.say(client, &frame("s")),
-        [format!("forward {}", daemon.slot)]
-    );
+    assert_eq!(board.say(client, &frame("s")), [format!("forward {}", daemon.slot)]);
     assert_eq!(board.scopes(), ["ws1:rt1 daemon cl1", "ws1:- - "]);
 }
 
 #[test]
 fn a_second_daemon_is_turned_away_whatever_its_generation() {
     let mut board = board();
-    for (generation, reason) in [
-        (5, None),
-        (6, Some("daemon already connected")),
-        (4, Some("stale daemon generation")),
-    ] {
+    for (generation, reason) in
+        [(5, None), (6, Some("daemon already connected")), (4, Some("stale daemon generation"))]
+    {
         let mut grant = grant(Role::Daemon);
         grant.claims.daemon_issue_generation = Some(generation);
         let (_, seen) = board.open(grant);
         let closed = seen.iter().find(|seen| seen.starts_with("close"));
-        assert_eq!(
-            closed.map(|seen| seen.splitn(4, ' ').nth(3).unwrap()),
-            reason
-        );
+        assert_eq!(closed.map(|seen| seen.splitn(4, ' ').nth(3).unwrap()), reason);
     }
     assert_eq!(board.count(Counter::WsConnectionsRejected), 2);
 }
@@ -220,10 +206,7 @@ fn a_stale_daemon_stays_out_after_its_scope_was_forgotten() {
     assert_eq!(board.switchboard.report(false).scope_count, 0);
     let mut stale = grant(Role::Daemon);
     stale.claims.daemon_issue_generation = Some(4);
-    assert_eq!(
-        board.open(stale).1[1],
-        "close 1 4008 stale daemon generation"
-    );
+    assert_eq!(board.open(stale).1[1], "close 1 4008 stale daemon generation");
 }
 
 #[test]
@@ -263,20 +246,11 @@ fn after_stop_newcomers_are_sent_away() {
 fn a_slot_used_again_ends_who_sat_there() {
     let mut board = board();
     let client = board.client();
-    let again = relay_contract::ConnectionId {
-        generation: 1,
-        ..client
-    };
-    let seen = board.see(Input::Opened {
-        connection: again,
-        grant: grant(Role::Client).into(),
-    });
+    let again = relay_contract::ConnectionId { generation: 1, ..client };
+    let seen = board.see(Input::Opened { connection: again, grant: grant(Role::Client).into() });
     assert_eq!(
         seen[..2],
-        [
-            "log info client_disconnected workspaceId=ws1 clientId=cl1",
-            "release 0"
-        ]
+        ["log info client_disconnected workspaceId=ws1 clientId=cl1", "release 0"]
     );
     assert_eq!(board.see(Input::Closed { connection: client }), [""; 0]);
     assert_eq!(board.scopes(), ["ws1:rt1 - cl1"]);

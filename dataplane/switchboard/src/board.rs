@@ -28,12 +28,7 @@ pub(crate) fn board_with(change: impl FnOnce(&mut Limits)) -> Board {
     let mut limits = Limits::default();
     change(&mut limits);
     let switchboard = Switchboard::new(ShardId(0), [7; 16], Arc::new(limits.clone()));
-    Board {
-        switchboard,
-        now: Tick::from_millis(1000),
-        limits,
-        opened: 0,
-    }
+    Board { switchboard, now: Tick::from_millis(1000), limits, opened: 0 }
 }
 
 /// A grant for `ws1` and `rt1`, as the recorded scenarios have it.
@@ -59,11 +54,7 @@ pub(crate) fn grant(role: Role) -> Grant {
     let target_id = claims.runtime_target_id.as_deref().map(TargetId::from);
     Grant {
         admission: AdmissionId(0),
-        request: UpgradeRequest {
-            role,
-            workspace_id: "ws1".into(),
-            target_id,
-        },
+        request: UpgradeRequest { role, workspace_id: "ws1".into(), target_id },
         claims,
         address: [127, 0, 0, 1].into(),
     }
@@ -72,17 +63,10 @@ pub(crate) fn grant(role: Role) -> Grant {
 impl Board {
     /// Opens a connection in the next slot. Its admission has the slot's number.
     pub(crate) fn open(&mut self, mut grant: Grant) -> (ConnectionId, Vec<String>) {
-        let connection = ConnectionId {
-            shard: ShardId(0),
-            slot: self.opened,
-            generation: 0,
-        };
+        let connection = ConnectionId { shard: ShardId(0), slot: self.opened, generation: 0 };
         self.opened += 1;
         grant.admission = AdmissionId(connection.slot.into());
-        let seen = self.see(Input::Opened {
-            connection,
-            grant: Box::new(grant),
-        });
+        let seen = self.see(Input::Opened { connection, grant: Box::new(grant) });
         (connection, seen)
     }
 
@@ -115,11 +99,8 @@ impl Board {
         self.client_with(|claims| {
             claims.scope = Some(Scope::SessionEvents);
             claims.client_id = Some(name.into());
-            claims.session_channels = Some(
-                ["agent-session:s1", "agent-session:s2"]
-                    .map(Box::from)
-                    .into(),
-            );
+            claims.session_channels =
+                Some(["agent-session:s1", "agent-session:s2"].map(Box::from).into());
         })
     }
 
@@ -129,10 +110,7 @@ impl Board {
 
     /// What follows from a message, log entries left out. JSON may have single quotes.
     pub(crate) fn say(&mut self, from: ConnectionId, text: &str) -> Vec<String> {
-        self.say_logged(from, text)
-            .into_iter()
-            .filter(|seen| !seen.starts_with("log"))
-            .collect()
+        self.say_logged(from, text).into_iter().filter(|seen| !seen.starts_with("log")).collect()
     }
 
     pub(crate) fn say_logged(&mut self, from: ConnectionId, text: &str) -> Vec<String> {
@@ -159,11 +137,7 @@ impl Board {
         while let Some(at) = self.switchboard.next_deadline().filter(|&at| at <= end) {
             self.now = self.now.max(at);
             let at = self.now.as_millis();
-            all.extend(
-                self.see(Input::Elapsed)
-                    .iter()
-                    .map(|seen| format!("{at} {seen}")),
-            );
+            all.extend(self.see(Input::Elapsed).iter().map(|seen| format!("{at} {seen}")));
         }
         self.now = end;
         all
@@ -183,20 +157,9 @@ impl Board {
     pub(crate) fn scopes(&self) -> Vec<String> {
         let report = self.switchboard.report(true);
         let scopes = report.scopes.iter().map(|scope| {
-            let target = scope
-                .target_id
-                .as_ref()
-                .map_or("-", |target| target.as_str());
-            let daemon = if scope.daemon_connected {
-                "daemon"
-            } else {
-                "-"
-            };
-            format!(
-                "{}:{target} {daemon} {}",
-                scope.workspace_id,
-                scope.client_ids.join(",")
-            )
+            let target = scope.target_id.as_ref().map_or("-", |target| target.as_str());
+            let daemon = if scope.daemon_connected { "daemon" } else { "-" };
+            format!("{}:{target} {daemon} {}", scope.workspace_id, scope.client_ids.join(","))
         });
         scopes.collect()
     }
@@ -234,12 +197,7 @@ fn line(effect: &Effect) -> String {
         Effect::Send { to, text } => format!("send {} {}", to.slot, String::from_utf8_lossy(text)),
         Effect::Ping { to } => format!("ping {}", to.slot),
         Effect::Close { connection, reason } => {
-            format!(
-                "close {} {} {}",
-                connection.slot,
-                reason.code().0,
-                reason.text()
-            )
+            format!("close {} {} {}", connection.slot, reason.code().0, reason.text())
         }
         Effect::Terminate { connection } => format!("terminate {}", connection.slot),
         Effect::CallPlatform { from, request } => format!("call {} {request:?}", from.slot),

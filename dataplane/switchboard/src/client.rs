@@ -83,8 +83,7 @@ impl Switchboard {
             return self.on_events_message(now, from, frame, message, effects);
         }
         if claimed.is_some_and(|claimed| !message.profile_fits(|profile| profile == claimed)) {
-            self.counters
-                .count(Counter::FramesClientRejectedProfileMismatch);
+            self.counters.count(Counter::FramesClientRejectedProfileMismatch);
             self.log_client_frame(from, "client_frame_rejected", "profile_mismatch", effects);
             return self.close(now, from, CloseReason::ClientProfileMismatch, effects);
         }
@@ -106,12 +105,7 @@ impl Switchboard {
             return self.on_events_frame(now, from, frame, message, effects);
         }
         self.counters.count(Counter::FramesClientRejectedScope);
-        self.log_client_frame(
-            from,
-            "client_frame_rejected",
-            "session_events_scope_only",
-            effects,
-        );
+        self.log_client_frame(from, "client_frame_rejected", "session_events_scope_only", effects);
         let text = emit::session_events_scope_only(self.workspace_of(from));
         self.refuse(now, from, text, effects);
     }
@@ -137,24 +131,15 @@ impl Switchboard {
                     scope.exchanges.track(request, from, now, limits);
                     return Ok(());
                 }
-                (
-                    Counter::FramesClientKexRateLimited,
-                    CloseReason::KeyExchangeRateLimited,
-                )
+                (Counter::FramesClientKexRateLimited, CloseReason::KeyExchangeRateLimited)
             }
             ClientFrame::Encrypted { session_id } => {
-                let keys = RuntimeKeys {
-                    client: key,
-                    workspace: scope.workspace_key,
-                };
+                let keys = RuntimeKeys { client: key, workspace: scope.workspace_key };
                 if core.limiters.runtime(keys, now, limits) {
                     scope.refresh_session(core.keyer.text(session_id), from, now, limits);
                     return Ok(());
                 }
-                (
-                    Counter::FramesClientRuntimeRateLimited,
-                    CloseReason::RuntimeRateLimited,
-                )
+                (Counter::FramesClientRuntimeRateLimited, CloseReason::RuntimeRateLimited)
             }
             ClientFrame::Pairing { request_id } => {
                 if core.limiters.pairing(origin, now, limits) {
@@ -162,10 +147,7 @@ impl Switchboard {
                     scope.pairings.track(request, from, now, limits);
                     return Ok(());
                 }
-                (
-                    Counter::FramesClientPairingRateLimited,
-                    CloseReason::PairingRateLimited,
-                )
+                (Counter::FramesClientPairingRateLimited, CloseReason::PairingRateLimited)
             }
             ClientFrame::Events(_) => return Ok(()),
         };
@@ -190,8 +172,7 @@ impl Switchboard {
         let scope = self.core.directory.scope(member.scope);
         if let Some(daemon) = scope.daemon {
             self.counters.count(Counter::FramesClientToDaemon);
-            self.counters
-                .add(Counter::BytesClientToDaemon, message.bytes as u64);
+            self.counters.add(Counter::BytesClientToDaemon, message.bytes as u64);
             return self.forward(now, daemon, message.bytes, effects);
         }
         let workspace = scope.workspace_id.as_str();
@@ -205,9 +186,7 @@ impl Switchboard {
         let entry = with_some(entry, "runtimeTargetId", target.map(str::to_owned));
         let entry = with_some(entry, "machineId", machine.map(str::to_owned));
         self.counters.count(Counter::ClientMessagesDropped);
-        effects.push(Effect::Log(Box::new(
-            entry.with("reason", "daemon_unavailable"),
-        )));
+        effects.push(Effect::Log(Box::new(entry.with("reason", "daemon_unavailable"))));
         self.send(now, from, text.into(), effects);
     }
 
@@ -236,13 +215,10 @@ impl Switchboard {
 
     /// The workspace of an open connection.
     pub(crate) fn workspace_of(&self, id: ConnectionId) -> &str {
-        self.core.connections.member(id).map_or("", |member| {
-            self.core
-                .directory
-                .scope(member.scope)
-                .workspace_id
-                .as_str()
-        })
+        self.core
+            .connections
+            .member(id)
+            .map_or("", |member| self.core.directory.scope(member.scope).workspace_id.as_str())
     }
 
     fn log_client_frame(

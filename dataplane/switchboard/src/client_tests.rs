@@ -14,10 +14,7 @@ fn frames_go_to_the_daemon_whatever_their_session() {
     let daemon = board.daemon();
     let client = board.client();
     for text in [frame("never-seen"), init("r1")] {
-        assert_eq!(
-            board.say_logged(client, &text),
-            [format!("forward {}", daemon.slot)]
-        );
+        assert_eq!(board.say_logged(client, &text), [format!("forward {}", daemon.slot)]);
     }
     assert_eq!(board.count(Counter::FramesClientToDaemon), 2);
     let bytes = frame("never-seen").len() + init("r1").len();
@@ -47,10 +44,7 @@ fn a_client_is_not_told_when_the_daemon_goes_only_on_its_next_frame() {
     let daemon = board.daemon();
     let client = board.client();
     let seen = board.close(daemon);
-    assert!(
-        seen.iter().all(|seen| !seen.starts_with("send")),
-        "{seen:?}"
-    );
+    assert!(seen.iter().all(|seen| !seen.starts_with("send")), "{seen:?}");
     assert!(board.say(client, &frame("s"))[0].contains("DAEMON_UNAVAILABLE"));
 }
 
@@ -73,11 +67,7 @@ fn anything_but_a_client_s_frame_is_answered_and_the_connection_stays() {
     let texts = ["x", "[1]", "null", "{'type':'ping'}"];
     let foreign = [response("r", "s"), key_update("s")];
     for text in texts.into_iter().chain(foreign.iter().map(String::as_str)) {
-        assert_eq!(
-            board.say(client, text),
-            [format!("send 1 {INVALID}")],
-            "{text}"
-        );
+        assert_eq!(board.say(client, text), [format!("send 1 {INVALID}")], "{text}");
     }
     assert_eq!(board.count(Counter::FramesClientRejected), 6);
     assert_eq!(board.say(client, &frame("s")), ["forward 0"]);
@@ -87,19 +77,12 @@ fn anything_but_a_client_s_frame_is_answered_and_the_connection_stays() {
 fn twenty_invalid_frames_get_twenty_answers_and_a_flood_does_not() {
     let mut board = board();
     let client = board.client();
-    let answered = (0..20)
-        .filter(|_| !board.say(client, "x").is_empty())
-        .count();
+    let answered = (0..20).filter(|_| !board.say(client, "x").is_empty()).count();
     assert_eq!(answered, 20);
-    let answered = (0..1000)
-        .filter(|_| !board.say(client, "x").is_empty())
-        .count();
+    let answered = (0..1000).filter(|_| !board.say(client, "x").is_empty()).count();
     assert!(answered < 120, "{answered}");
     assert_eq!(board.count(Counter::FramesClientRejected), 1020);
-    board.see(crate::Input::Sent {
-        to: client,
-        bytes: usize::MAX,
-    });
+    board.see(crate::Input::Sent { to: client, bytes: usize::MAX });
     assert_eq!(board.say(client, "x").len(), 1);
 }
 
@@ -107,10 +90,7 @@ fn twenty_invalid_frames_get_twenty_answers_and_a_flood_does_not() {
 fn a_message_above_the_limit_is_closed_with_1009() {
     let mut board = board_with(|limits| limits.frame_bytes_max = 100);
     let client = board.client();
-    assert_eq!(
-        board.say(client, &"x".repeat(101)),
-        ["close 0 1009 frame too large"]
-    );
+    assert_eq!(board.say(client, &"x".repeat(101)), ["close 0 1009 frame too large"]);
     assert_eq!(board.count(Counter::WsFrameTooLarge), 1);
 }
 
@@ -120,16 +100,8 @@ fn frames_of_another_scope_close_the_connection() {
         (Scope::Pairing, frame("s"), "pairing scope only"),
         (Scope::Pairing, init("r"), "pairing scope only"),
         (Scope::Runtime, offer("p"), "runtime scope only"),
-        (
-            Scope::Runtime,
-            subscribe("agent-session:s1"),
-            "session-events scope required",
-        ),
-        (
-            Scope::Pairing,
-            subscribe("agent-session:s1"),
-            "session-events scope required",
-        ),
+        (Scope::Runtime, subscribe("agent-session:s1"), "session-events scope required"),
+        (Scope::Pairing, subscribe("agent-session:s1"), "session-events scope required"),
     ];
     for (scope, text, reason) in cases {
         let mut board = board();
@@ -152,10 +124,9 @@ fn a_viewer_s_other_frames_are_answered_and_it_stays() {
 
 #[test]
 fn a_client_s_profile_must_equal_its_claim() {
-    for (claimed, used) in [
-        (Profile::NoiseIkpsk2, Profile::NoiseIk),
-        (Profile::NoiseIk, Profile::NoiseIkpsk2),
-    ] {
+    for (claimed, used) in
+        [(Profile::NoiseIkpsk2, Profile::NoiseIk), (Profile::NoiseIk, Profile::NoiseIkpsk2)]
+    {
         let mut board = board();
         board.daemon();
         let client = board.client_with(|claims| claims.e2ee_profile = Some(claimed));
@@ -212,11 +183,9 @@ fn the_same_client_of_another_workspace_has_its_own_bucket() {
 fn the_clients_of_a_workspace_share_a_bucket_too() {
     let mut board = board_with(|limits| limits.runtime_per_minute_workspace = 2);
     board.daemon();
-    for (name, seen) in [
-        ("a", "forward 0"),
-        ("b", "forward 0"),
-        ("c", "close 3 4008 runtime rate limit exceeded"),
-    ] {
+    for (name, seen) in
+        [("a", "forward 0"), ("b", "forward 0"), ("c", "close 3 4008 runtime rate limit exceeded")]
+    {
         let client = board.client_with(|claims| claims.client_id = Some(name.into()));
         assert_eq!(board.say(client, &frame("s")), [seen]);
     }
@@ -232,10 +201,7 @@ fn tokens_come_back_over_time() {
     }
     board.pass(1000);
     assert_eq!(board.say(client, &frame("s")), ["forward 0"]);
-    assert_eq!(
-        board.say(client, &frame("s")),
-        ["close 1 4008 runtime rate limit exceeded"]
-    );
+    assert_eq!(board.say(client, &frame("s")), ["close 1 4008 runtime rate limit exceeded"]);
 }
 
 #[test]

@@ -140,9 +140,7 @@ impl Connections {
 
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
         self.get(id)?;
-        self.seats[id.slot as usize]
-            .take()
-            .map(|connection| *connection)
+        self.seats[id.slot as usize].take().map(|connection| *connection)
     }
 
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
@@ -150,8 +148,7 @@ impl Connections {
     }
 
     pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.at_mut(id.slot)
-            .filter(|connection| connection.id == id)
+        self.at_mut(id.slot).filter(|connection| connection.id == id)
     }
 
     /// The connection in a slot, whoever that is now.
@@ -180,9 +177,7 @@ impl Connections {
 
     /// All connections, by slot.
     pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> + '_ {
-        (0..)
-            .zip(&self.seats)
-            .filter_map(|(slot, seat)| Some((slot, seat.as_deref()?)))
+        (0..).zip(&self.seats).filter_map(|(slot, seat)| Some((slot, seat.as_deref()?)))
     }
 
     /// How many slots there ever were.

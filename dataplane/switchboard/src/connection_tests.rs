@@ -12,14 +12,7 @@ use crate::board::{Board, answer, board, call, frame, grant};
 use crate::wheel::Wheel;
 
 /// Everything a connection can be. Each is reached by a newcomer in slot 0.
-const STATES: [&str; 6] = [
-    "none",
-    "open daemon",
-    "open client",
-    "open worker",
-    "closing",
-    "cut",
-];
+const STATES: [&str; 6] = ["none", "open daemon", "open client", "open worker", "closing", "cut"];
 
 /// Everything that can happen to it, and a message.
 const INPUTS: [&str; 12] = [
@@ -38,13 +31,7 @@ const INPUTS: [&str; 12] = [
 ];
 
 fn state_of(board: &Board, id: ConnectionId) -> &'static str {
-    match board
-        .switchboard
-        .core
-        .connections
-        .get(id)
-        .map(|connection| &connection.state)
-    {
+    match board.switchboard.core.connections.get(id).map(|connection| &connection.state) {
         None => "none",
         Some(State::Open(member)) => match member.part {
             Part::Daemon { .. } => "open daemon",
@@ -99,14 +86,8 @@ fn tell(board: &mut Board, id: ConnectionId, input: &str) -> Vec<String> {
     let response = answer("w-1", true);
     let input = match input {
         "opened" => {
-            let connection = ConnectionId {
-                generation: 1,
-                ..id
-            };
-            Input::Opened {
-                connection,
-                grant: Box::new(grant(Role::Client)),
-            }
+            let connection = ConnectionId { generation: 1, ..id };
+            Input::Opened { connection, grant: Box::new(grant(Role::Client)) }
         }
         "message" => {
             let text = match state_of(board, id) {
@@ -119,20 +100,14 @@ fn tell(board: &mut Board, id: ConnectionId, input: &str) -> Vec<String> {
         "protocol error" => Input::ProtocolError { from: id },
         "pong" => Input::Pong { from: id },
         "sent" => Input::Sent { to: id, bytes: 1 },
-        "worker reply" => Input::WorkerReply {
-            to: id,
-            response: &response,
-        },
+        "worker reply" => Input::WorkerReply { to: id, response: &response },
         "closing" => Input::Closing { connection: id },
         "closed" => Input::Closed { connection: id },
         "elapsed" => {
             board.now = board.now.after(std::time::Duration::from_secs(31));
             Input::Elapsed
         }
-        "set limits" => Input::SetLimits(Arc::new(Limits {
-            version: 2,
-            ..Limits::default()
-        })),
+        "set limits" => Input::SetLimits(Arc::new(Limits { version: 2, ..Limits::default() })),
         _ => Input::Stop,
     };
     assert!(INPUTS.contains(&name_of(&input)));
@@ -158,10 +133,7 @@ fn each_input_in_each_state_does_what_was_reviewed() {
         std::fs::write(&path, &table).expect("the snapshot can be written");
     }
     let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        table == reviewed,
-        "review, then run with RELAY_BLESS=1:\n{table}"
-    );
+    assert!(table == reviewed, "review, then run with RELAY_BLESS=1:\n{table}");
 }
 
 #[test]
@@ -174,8 +146,5 @@ fn an_idle_client_weighs_less_than_its_budget() {
     let deadline = Wheel::<crate::switchboard::Timer>::ENTRY_BYTES * 4 / 3;
     let client_id = block(36);
     let sum = connection + seat + deadline + client_id;
-    assert!(
-        sum < 350,
-        "{connection} + {seat} + {deadline} + {client_id} = {sum}"
-    );
+    assert!(sum < 350, "{connection} + {seat} + {deadline} + {client_id} = {sum}");
 }

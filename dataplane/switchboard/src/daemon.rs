@@ -13,10 +13,7 @@ enum DaemonFrame<'m> {
     /// Belongs to a session: goes to its owner.
     Session { session_id: &'m [u8] },
     /// Goes to the client that asked, and makes it the session's owner.
-    KeyExchange {
-        request_id: &'m [u8],
-        session_id: &'m [u8],
-    },
+    KeyExchange { request_id: &'m [u8], session_id: &'m [u8] },
     /// Goes to the client that asked.
     Pairing { request_id: &'m [u8] },
     /// Goes to subscribers, but only the backplane brings it.
@@ -29,28 +26,22 @@ impl<'m> DaemonFrame<'m> {
             Envelope::E2ee { session_id, .. } | Envelope::KeyUpdate { session_id, .. } => {
                 Ok(Self::Session { session_id })
             }
-            Envelope::KeyExchangeResponse {
-                request_id,
-                session_id,
-                ..
-            } => Ok(Self::KeyExchange {
-                request_id,
-                session_id,
-            }),
+            Envelope::KeyExchangeResponse { request_id, session_id, .. } => {
+                Ok(Self::KeyExchange { request_id, session_id })
+            }
             Envelope::PairingOfferResponse { request_id, .. }
             | Envelope::PairingRedeemResponse { request_id, .. } => {
                 Ok(Self::Pairing { request_id })
             }
-            Envelope::Cold {
-                kind: ColdKind::SessionEvent,
-                ..
-            } => match cold::parse(ColdKind::SessionEvent, &(message.text)())? {
-                ColdFrame::SessionEvent { .. } => Ok(Self::Event),
-                ColdFrame::Worker(_)
-                | ColdFrame::Subscribe { .. }
-                | ColdFrame::Unsubscribe { .. }
-                | ColdFrame::Presence { .. } => Err(Invalid::Type),
-            },
+            Envelope::Cold { kind: ColdKind::SessionEvent, .. } => {
+                match cold::parse(ColdKind::SessionEvent, &(message.text)())? {
+                    ColdFrame::SessionEvent { .. } => Ok(Self::Event),
+                    ColdFrame::Worker(_)
+                    | ColdFrame::Subscribe { .. }
+                    | ColdFrame::Unsubscribe { .. }
+                    | ColdFrame::Presence { .. } => Err(Invalid::Type),
+                }
+            }
             Envelope::Cold { .. }
             | Envelope::KeyExchangeInit { .. }
             | Envelope::PairingOfferRequest { .. }
@@ -85,34 +76,23 @@ impl Switchboard {
             return self.log_daemon_frame(from, "daemon_frame_rejected", reason, effects);
         };
         if claimed.is_some_and(|floor| !message.profile_fits(|profile| profile >= floor)) {
-            self.counters
-                .count(Counter::FramesDaemonRejectedProfileMismatch);
+            self.counters.count(Counter::FramesDaemonRejectedProfileMismatch);
             let reason = Some("profile_mismatch");
             self.log_daemon_frame(from, "daemon_frame_rejected", reason, effects);
             return self.close(now, from, CloseReason::DaemonProfileMismatch, effects);
         }
         self.counters.count(Counter::FramesDaemonToClients);
-        self.counters
-            .add(Counter::BytesDaemonToClients, message.bytes as u64);
+        self.counters.add(Counter::BytesDaemonToClients, message.bytes as u64);
         match frame {
             DaemonFrame::Session { session_id } => {
                 self.route_to_owner(now, at, session_id, message.bytes, effects);
             }
-            DaemonFrame::KeyExchange {
-                request_id,
-                session_id,
-            } => {
-                let answer = Answer {
-                    request_id,
-                    bytes: message.bytes,
-                };
+            DaemonFrame::KeyExchange { request_id, session_id } => {
+                let answer = Answer { request_id, bytes: message.bytes };
                 self.route_key_exchange(now, from, answer, session_id, effects);
             }
             DaemonFrame::Pairing { request_id } => {
-                let answer = Answer {
-                    request_id,
-                    bytes: message.bytes,
-                };
+                let answer = Answer { request_id, bytes: message.bytes };
                 self.route_pairing(now, from, answer, effects);
             }
             DaemonFrame::Event => {
@@ -132,11 +112,7 @@ impl Switchboard {
         effects: &mut Effects,
     ) {
         let session = self.core.keyer.text(session_id);
-        let owner = self
-            .core
-            .directory
-            .scope_mut(at)
-            .session_owner(session, now, &self.limits);
+        let owner = self.core.directory.scope_mut(at).session_owner(session, now, &self.limits);
         match owner.filter(|&owner| self.core.connections.member(owner).is_some()) {
             Some(owner) => {
                 self.counters.count(Counter::SessionFrameRoutedLocal);
@@ -155,12 +131,7 @@ impl Switchboard {
         session_id: &[u8],
         effects: &mut Effects,
     ) {
-        let Some(at) = self
-            .core
-            .connections
-            .member(from)
-            .map(|member| member.scope)
-        else {
+        let Some(at) = self.core.connections.member(from).map(|member| member.scope) else {
             return;
         };
         let core = &mut self.core;
@@ -188,21 +159,12 @@ impl Switchboard {
         answer: Answer<'_>,
         effects: &mut Effects,
     ) {
-        let Some(at) = self
-            .core
-            .connections
-            .member(from)
-            .map(|member| member.scope)
-        else {
+        let Some(at) = self.core.connections.member(from).map(|member| member.scope) else {
             return;
         };
         let core = &mut self.core;
         let request = core.keyer.text(trim_js(answer.request_id));
-        let client = core
-            .directory
-            .scope_mut(at)
-            .pairings
-            .take(request, now, &self.limits);
+        let client = core.directory.scope_mut(at).pairings.take(request, now, &self.limits);
         if let Some(client) = client.filter(|&client| core.connections.member(client).is_some()) {
             self.counters.count(Counter::PairingResponseRoutedLocal);
             return self.forward(now, client, answer.bytes, effects);

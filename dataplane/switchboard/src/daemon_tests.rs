@@ -12,18 +12,12 @@ fn with_session(session: &str) -> Board {
     let daemon = board.daemon();
     let client = board.client();
     board.say(client, &init("req-1"));
-    assert_eq!(
-        board.say(daemon, &response("req-1", session)),
-        ["forward 1"]
-    );
+    assert_eq!(board.say(daemon, &response("req-1", session)), ["forward 1"]);
     board
 }
 
 fn id(slot: u32) -> relay_contract::ConnectionId {
-    relay_contract::ConnectionId {
-        slot,
-        ..Default::default()
-    }
+    relay_contract::ConnectionId { slot, ..Default::default() }
 }
 
 #[test]
@@ -146,10 +140,7 @@ fn request_ids_are_trimmed_on_both_sides() {
     let mut board = board();
     let (daemon, client, pairing) = (board.daemon(), board.client(), board.pairing());
     board.say(client, &init(" r9 "));
-    assert_eq!(
-        board.say(daemon, &response("r9\u{feff}", "s")),
-        ["forward 1"]
-    );
+    assert_eq!(board.say(daemon, &response("r9\u{feff}", "s")), ["forward 1"]);
     board.say(pairing, &offer(" p "));
     assert_eq!(board.say(daemon, &redeemed("p")), ["forward 2"]);
 }
@@ -268,10 +259,7 @@ fn session_events_on_a_socket_are_counted_and_not_delivered() {
         ["log warn daemon_frame_rejected workspaceId=ws1 reason=unroutable_daemon_frame"]
     );
     assert_eq!(board.count(Counter::FramesDaemonToClients), 1);
-    assert_eq!(
-        board.count(Counter::BytesDaemonToClients),
-        event.len() as u64
-    );
+    assert_eq!(board.count(Counter::BytesDaemonToClients), event.len() as u64);
 }
 
 #[test]
@@ -290,10 +278,7 @@ fn a_daemon_s_profile_must_be_as_strong_as_its_claim() {
     for (slot, text) in [(1, e2ee("s", Profile::NoiseIk)), (2, profiled.to_owned())] {
         let daemon = board.daemon_with(strict);
         let seen = board.say(daemon, &text);
-        assert_eq!(
-            seen,
-            [format!("close {slot} 4008 daemon frame profile mismatch")]
-        );
+        assert_eq!(seen, [format!("close {slot} 4008 daemon frame profile mismatch")]);
         board.close(daemon);
     }
     assert_eq!(board.count(Counter::FramesDaemonRejectedProfileMismatch), 2);

@@ -76,11 +76,7 @@ impl Scope {
         limits: &Limits,
     ) {
         self.sessions.prune(now, limits.session_owner_ttl);
-        if self
-            .sessions
-            .get(session)
-            .is_some_and(|(found, _)| found == owner)
-        {
+        if self.sessions.get(session).is_some_and(|(found, _)| found == owner) {
             self.sessions.touch(session, now);
         }
     }
@@ -265,9 +261,7 @@ impl Directory {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Scope)> + '_ {
-        (0..)
-            .zip(&self.scopes)
-            .filter_map(|(at, scope)| Some((at, scope.as_deref()?)))
+        (0..).zip(&self.scopes).filter_map(|(at, scope)| Some((at, scope.as_deref()?)))
     }
 
     /// How many scopes there ever were at once.
@@ -280,15 +274,11 @@ impl Directory {
     }
 
     pub(crate) fn scope(&self, at: u32) -> &Scope {
-        self.scopes[at as usize]
-            .as_deref()
-            .expect("members keep their scope alive")
+        self.scopes[at as usize].as_deref().expect("members keep their scope alive")
     }
 
     pub(crate) fn scope_mut(&mut self, at: u32) -> &mut Scope {
-        self.scopes[at as usize]
-            .as_deref_mut()
-            .expect("members keep their scope alive")
+        self.scopes[at as usize].as_deref_mut().expect("members keep their scope alive")
     }
 
     /// Builds the index anew, which is not written down. `false` when the parts contradict each
@@ -304,10 +294,7 @@ impl Directory {
         empty
             && scopes == self.by_key.len()
             && scopes + self.free.len() == self.scopes.len()
-            && self
-                .free
-                .iter()
-                .all(|&at| (at as usize) < self.scopes.len() && !self.contains(at))
+            && self.free.iter().all(|&at| (at as usize) < self.scopes.len() && !self.contains(at))
     }
 
     fn place(&mut self, scope: Scope) -> u32 {

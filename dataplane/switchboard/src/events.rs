@@ -25,10 +25,7 @@ impl Switchboard {
         effects: &mut Effects,
     ) {
         match frame {
-            ColdFrame::Subscribe {
-                channel,
-                after_sequence,
-            } => {
+            ColdFrame::Subscribe { channel, after_sequence } => {
                 if !self.subscribe(from, &channel, true) {
                     return self.deny_subscription(now, from, &channel, effects);
                 }
@@ -69,11 +66,7 @@ impl Switchboard {
         }
         if named {
             let sequence = member.sequence;
-            let subscription = Subscription {
-                channel,
-                sequence,
-                subscriber: from,
-            };
+            let subscription = Subscription { channel, sequence, subscriber: from };
             let subscriptions = &mut self.core.directory.scope_mut(member.scope).subscriptions;
             if subscribed {
                 subscriptions.insert(subscription);
@@ -122,8 +115,7 @@ impl Switchboard {
             return self.refuse(now, from, text, effects);
         }
         if !self.core.limiters.runtime(keys, now, &self.limits) {
-            self.counters
-                .count(Counter::SessionViewerPresenceRateLimited);
+            self.counters.count(Counter::SessionViewerPresenceRateLimited);
             return self.close(now, from, CloseReason::PresenceRateLimited, effects);
         }
         let mut fanned = false;
@@ -155,11 +147,7 @@ impl Switchboard {
         channel: Key,
         last: Option<Subscription>,
     ) -> Option<Subscription> {
-        let first = Subscription {
-            channel,
-            sequence: 0,
-            subscriber: ConnectionId::default(),
-        };
+        let first = Subscription { channel, sequence: 0, subscriber: ConnectionId::default() };
         let from = last.map_or(Bound::Included(first), Bound::Excluded);
         let subscriptions = &self.core.directory.scope(scope).subscriptions;
         let next = subscriptions.range((from, Bound::Unbounded)).next();

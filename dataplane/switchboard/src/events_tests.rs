@@ -40,27 +40,20 @@ fn an_unsubscription_is_acknowledged_with_or_without_subscription() {
 fn a_channel_outside_the_claims_is_denied() {
     let mut board = board();
     let viewer = board.viewer("ev1");
-    for text in [
-        subscribe("agent-session:other"),
-        unsubscribe("agent-session:other"),
-    ] {
+    for text in [subscribe("agent-session:other"), unsubscribe("agent-session:other")] {
         assert_eq!(
             board.say_logged(viewer, &text),
-            [
-                "send 0 {'type':'viewport.session_events.subscribe_denied/v1',\
+            ["send 0 {'type':'viewport.session_events.subscribe_denied/v1',\
                  'channel':'agent-session:other','reason':'CHANNEL_NOT_AUTHORIZED',\
-                 'workspaceId':'ws1'}"
-            ]
+                 'workspaceId':'ws1'}"]
         );
     }
     assert_eq!(board.count(Counter::SessionEventSubscribeRejected), 2);
     assert_eq!(
         board.say_logged(viewer, &presence("agent-session:zz")),
-        [
-            "send 0 {'type':'viewport.session_viewer_presence_denied/v1',\
+        ["send 0 {'type':'viewport.session_viewer_presence_denied/v1',\
                  'channel':'agent-session:zz','reason':'CHANNEL_NOT_AUTHORIZED',\
-                 'workspaceId':'ws1'}"
-        ]
+                 'workspaceId':'ws1'}"]
     );
     assert_eq!(board.count(Counter::SessionViewerPresenceRejected), 1);
 }
@@ -74,14 +67,8 @@ fn presence_goes_to_the_other_subscribers_in_order_of_connection() {
     }
     board.say(viewers[3], &subscribe("agent-session:s2"));
     let copy = |slot| format!("send {slot} {}", presence(S1).replace('"', "'"));
-    assert_eq!(
-        board.say_logged(viewers[1], &presence(S1)),
-        ["forward 0".to_owned(), copy(2)]
-    );
-    assert_eq!(
-        board.say(viewers[3], &presence(S1)),
-        ["forward 0".to_owned(), copy(1), copy(2)]
-    );
+    assert_eq!(board.say_logged(viewers[1], &presence(S1)), ["forward 0".to_owned(), copy(2)]);
+    assert_eq!(board.say(viewers[3], &presence(S1)), ["forward 0".to_owned(), copy(1), copy(2)]);
     assert_eq!(board.count(Counter::SessionViewerPresenceFanned), 2);
 }
 
@@ -141,10 +128,7 @@ fn invalid_frames_of_a_viewer_are_answered_as_such() {
         "{'type':'viewport.session_viewer_presence/v1','channel':'agent-session:s1',\
                  'action':'away','userId':'u1'}",
     ] {
-        assert!(
-            board.say(viewer, text)[0].contains("INVALID_FRAME"),
-            "{text}"
-        );
+        assert!(board.say(viewer, text)[0].contains("INVALID_FRAME"), "{text}");
     }
     assert_eq!(board.count(Counter::FramesClientRejected), 3);
 }

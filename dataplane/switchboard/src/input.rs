@@ -99,8 +99,6 @@ impl Message<'_> {
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither text nor members: they belong to the peers.
-        f.debug_struct("Message")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
+        f.debug_struct("Message").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }

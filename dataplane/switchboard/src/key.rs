@@ -87,9 +87,6 @@ mod tests {
 
     #[test]
     fn another_secret_gives_other_keys() {
-        assert_ne!(
-            Keyer::new([1; 16]).text(b"x"),
-            Keyer::new([2; 16]).text(b"x")
-        );
+        assert_ne!(Keyer::new([1; 16]).text(b"x"), Keyer::new([2; 16]).text(b"x"));
     }
 }

@@ -24,10 +24,7 @@ impl FixedWindow {
     /// Counts one use and says whether it is within the rate. At most `keys_max` keys are known;
     /// the least recently used goes.
     pub(crate) fn admit(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
-        let fresh = Window {
-            start: now,
-            count: 0,
-        };
+        let fresh = Window { start: now, count: 0 };
         let mut window = self.windows.get(key).map_or(fresh, |(window, _)| window);
         if now.since(window.start) >= MINUTE {
             window = fresh;
@@ -54,14 +51,10 @@ impl TokenBucket {
     /// goes.
     pub(crate) fn take(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
         let token = MINUTE / rate.per_minute.max(1);
-        let full_at = self
-            .full_at
-            .get(key)
-            .map_or(now, |(full_at, _)| full_at.max(now));
+        let full_at = self.full_at.get(key).map_or(now, |(full_at, _)| full_at.max(now));
         let after = full_at.after(token);
         let taken = after <= now.after(MINUTE);
-        self.full_at
-            .put(key, if taken { after } else { full_at }, now);
+        self.full_at.put(key, if taken { after } else { full_at }, now);
         self.full_at.shrink(rate.keys_max.max(1));
         taken
     }
@@ -88,36 +81,20 @@ impl Limiters {
     /// A client starts a key exchange.
     pub(crate) fn key_exchange(&mut self, origin: Key, now: Tick, limits: &Limits) -> bool {
         let (per_minute, keys_max) = (limits.key_exchange_per_minute, limits.key_exchange_keys_max);
-        self.key_exchange.admit(
-            origin,
-            now,
-            Rate {
-                per_minute,
-                keys_max,
-            },
-        )
+        self.key_exchange.admit(origin, now, Rate { per_minute, keys_max })
     }
 
     /// A client sends a pairing frame.
     pub(crate) fn pairing(&mut self, origin: Key, now: Tick, limits: &Limits) -> bool {
         let (per_minute, keys_max) = (limits.pairing_per_minute, limits.pairing_keys_max);
-        self.pairing.admit(
-            origin,
-            now,
-            Rate {
-                per_minute,
-                keys_max,
-            },
-        )
+        self.pairing.admit(origin, now, Rate { per_minute, keys_max })
     }
 
     /// A client sends an encrypted frame or its viewer's presence. The workspace's bucket is asked
     /// only when the client's own had a token.
     pub(crate) fn runtime(&mut self, keys: RuntimeKeys, now: Tick, limits: &Limits) -> bool {
-        let client = Rate {
-            per_minute: limits.runtime_per_minute,
-            keys_max: limits.runtime_keys_max,
-        };
+        let client =
+            Rate { per_minute: limits.runtime_per_minute, keys_max: limits.runtime_keys_max };
         let workspace = Rate {
             per_minute: limits.runtime_per_minute_workspace,
             keys_max: limits.runtime_workspace_keys_max,
@@ -129,14 +106,7 @@ impl Limiters {
     /// A daemon or worker sends anything.
     pub(crate) fn daemon(&mut self, workspace: Key, now: Tick, limits: &Limits) -> bool {
         let (per_minute, keys_max) = (limits.daemon_per_minute, limits.daemon_keys_max);
-        self.daemon.take(
-            workspace,
-            now,
-            Rate {
-                per_minute,
-                keys_max,
-            },
-        )
+        self.daemon.take(workspace, now, Rate { per_minute, keys_max })
     }
 
     /// Forgets what was not used for two windows: a window is over by then and a bucket full.
@@ -144,11 +114,7 @@ impl Limiters {
         for windows in [&mut self.key_exchange.windows, &mut self.pairing.windows] {
             windows.prune(now, 2 * MINUTE);
         }
-        for buckets in [
-            &mut self.runtime_client,
-            &mut self.runtime_workspace,
-            &mut self.daemon,
-        ] {
+        for buckets in [&mut self.runtime_client, &mut self.runtime_workspace, &mut self.daemon] {
             buckets.full_at.prune(now, 2 * MINUTE);
         }
     }
@@ -181,10 +147,7 @@ mod tests {
     }
 
     fn rate(per_minute: u32) -> Rate {
-        Rate {
-            per_minute,
-            keys_max: 2,
-        }
+        Rate { per_minute, keys_max: 2 }
     }
 
     #[test]
@@ -204,9 +167,8 @@ mod tests {
         for per_minute in [1, 2, 3, 7, 59, 60, 61, 240, 600, 1200, 2400, 99_991] {
             let mut buckets = TokenBucket::default();
             let now = Tick::from_millis(5);
-            let taken = (0..=per_minute)
-                .filter(|_| buckets.take(key("a"), now, rate(per_minute)))
-                .count();
+            let taken =
+                (0..=per_minute).filter(|_| buckets.take(key("a"), now, rate(per_minute))).count();
             assert_eq!(taken, per_minute as usize, "rate {per_minute}");
         }
     }
@@ -219,9 +181,7 @@ mod tests {
         assert!(buckets.take(key("a"), Tick::from_millis(100), rate(600)));
         assert!(!buckets.take(key("a"), Tick::from_millis(100), rate(600)));
         let later = Tick::from_millis(700);
-        let taken = (0..20)
-            .filter(|_| buckets.take(key("a"), later, rate(600)))
-            .count();
+        let taken = (0..20).filter(|_| buckets.take(key("a"), later, rate(600))).count();
         assert_eq!(taken, 6);
     }
 

@@ -31,11 +31,7 @@ pub(crate) enum Verdict {
 
 impl Liveness {
     pub(crate) fn new(now: Tick, heartbeat: &Heartbeat) -> Self {
-        Self {
-            next_ping: now.after(interval(heartbeat)),
-            unanswered: None,
-            heard: now,
-        }
+        Self { next_ping: now.after(interval(heartbeat)), unanswered: None, heard: now }
     }
 
     /// A message came. It says nothing about pings.
@@ -52,18 +48,13 @@ impl Liveness {
     /// When [`Liveness::on_timer`] is to be called next. What happens meanwhile only defers it.
     pub(crate) fn deadline(&self, heartbeat: &Heartbeat) -> Tick {
         let idle = self.heard.after(heartbeat.idle_timeout);
-        let stale = self
-            .unanswered
-            .map_or(idle, |sent| sent.after(heartbeat.pong_timeout));
+        let stale = self.unanswered.map_or(idle, |sent| sent.after(heartbeat.pong_timeout));
         self.next_ping.min(idle).min(stale)
     }
 
     /// Judges the peer at `now`. After [`Verdict::Ping`] the ping counts as sent.
     pub(crate) fn on_timer(&mut self, now: Tick, heartbeat: &Heartbeat) -> Verdict {
-        if self
-            .unanswered
-            .is_some_and(|sent| now >= sent.after(heartbeat.pong_timeout))
-        {
+        if self.unanswered.is_some_and(|sent| now >= sent.after(heartbeat.pong_timeout)) {
             return Verdict::Stale;
         }
         if now >= self.heard.after(heartbeat.idle_timeout) {
@@ -74,11 +65,7 @@ impl Liveness {
         }
         self.unanswered.get_or_insert(now);
         let next = self.next_ping.after(interval(heartbeat));
-        self.next_ping = if next > now {
-            next
-        } else {
-            now.after(interval(heartbeat))
-        };
+        self.next_ping = if next > now { next } else { now.after(interval(heartbeat)) };
         Verdict::Ping
     }
 }

@@ -62,13 +62,7 @@ impl<V: Copy> Recency<V> {
             *present = value;
             return;
         }
-        let node = Node {
-            key,
-            value,
-            used: now,
-            older: NONE,
-            newer: NONE,
-        };
+        let node = Node { key, value, used: now, older: NONE, newer: NONE };
         let at = if self.free == NONE {
             self.nodes.push(node);
             u32::try_from(self.nodes.len() - 1).expect("limits keep tables far below 2^32 entries")
@@ -177,13 +171,7 @@ impl<V: Copy> Recency<V> {
 
 impl<V> Default for Recency<V> {
     fn default() -> Self {
-        Self {
-            index: KeyMap::default(),
-            nodes: Vec::new(),
-            oldest: NONE,
-            newest: NONE,
-            free: NONE,
-        }
+        Self { index: KeyMap::default(), nodes: Vec::new(), oldest: NONE, newest: NONE, free: NONE }
     }
 }
 

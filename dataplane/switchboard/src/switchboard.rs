@@ -120,11 +120,7 @@ impl Switchboard {
             counters: self.counters.clone(),
             connection_count: core.peer_count,
             scope_count: core.directory.len() as u64,
-            scopes: if scopes {
-                self.scope_reports()
-            } else {
-                Vec::new()
-            },
+            scopes: if scopes { self.scope_reports() } else { Vec::new() },
             now: Tick::default(),
         }
     }
@@ -132,12 +128,8 @@ impl Switchboard {
     fn scope_reports(&self) -> Vec<ScopeReport> {
         let mut members: Vec<(u32, u64, &str)> = Vec::new();
         for (_, connection) in self.core.connections.slots() {
-            if let State::Open(Member {
-                scope,
-                sequence,
-                part: Part::Client(client),
-                ..
-            }) = &connection.state
+            if let State::Open(Member { scope, sequence, part: Part::Client(client), .. }) =
+                &connection.state
             {
                 members.push((*scope, *sequence, client.name()));
             }
@@ -246,9 +238,7 @@ impl Switchboard {
             if leaver.registered {
                 self.counters.count(Counter::WsConnectionsClosed);
             }
-            effects.push(Effect::Release {
-                admission: leaver.admission,
-            });
+            effects.push(Effect::Release { admission: leaver.admission });
         }
     }
 
@@ -301,9 +291,7 @@ impl Switchboard {
         effects.push(Effect::Log(Box::new(entry.with("reason", reason))));
         effects.push(Effect::Terminate { connection });
         if let Some(leaver) = self.leave(now, connection, effects) {
-            self.core
-                .connections
-                .seat(connection, State::Cut { leaver });
+            self.core.connections.seat(connection, State::Cut { leaver });
         }
     }
 
@@ -313,9 +301,7 @@ impl Switchboard {
         while let Some(scope) = self.core.directory.evict(now, &self.limits) {
             self.counters.count(Counter::WorkspaceEvictions);
             let entry = LogEntry::new(Level::Info, "workspace_evicted");
-            effects.push(Effect::Log(Box::new(
-                entry.with("workspaceId", scope.name()),
-            )));
+            effects.push(Effect::Log(Box::new(entry.with("workspaceId", scope.name()))));
         }
     }
 
@@ -338,12 +324,7 @@ impl Switchboard {
     fn on_stop(&mut self, now: Tick, effects: &mut Effects) {
         self.core.stopping = true;
         for slot in 0..self.core.connections.slot_count() {
-            if let Some(id) = self
-                .core
-                .connections
-                .at(slot)
-                .map(|connection| connection.id)
-            {
+            if let Some(id) = self.core.connections.at(slot).map(|connection| connection.id) {
                 self.close(now, id, CloseReason::ShuttingDown, effects);
             }
         }
@@ -374,9 +355,7 @@ impl Switchboard {
     pub(crate) fn seat_closing(&mut self, now: Tick, connection: ConnectionId, leaver: Leaver) {
         let timer = Timer::Connection(connection.slot);
         let timer = self.arm(now, now.after(self.limits.close_timeout), timer);
-        self.core
-            .connections
-            .seat(connection, State::Closing { leaver, timer });
+        self.core.connections.seat(connection, State::Closing { leaver, timer });
     }
 
     /// Takes an open connection out of its scope and says so in the log.
@@ -391,9 +370,7 @@ impl Switchboard {
         let scope = self.core.directory.scope_mut(member.scope);
         let workspace = scope.workspace_id.to_string();
         let entry = |event| {
-            LogEntry::new(Level::Info, event)
-                .about(connection)
-                .with("workspaceId", workspace)
+            LogEntry::new(Level::Info, event).about(connection).with("workspaceId", workspace)
         };
         let entry = match &member.part {
             Part::Daemon { machine_id } => {
@@ -407,12 +384,7 @@ impl Switchboard {
                 with_some(entry, "machineId", machine_id.as_deref().map(str::to_owned))
             }
             Part::Client(client) => {
-                for channel in client
-                    .channels
-                    .iter()
-                    .flatten()
-                    .filter(|each| each.subscribed)
-                {
+                for channel in client.channels.iter().flatten().filter(|each| each.subscribed) {
                     scope.subscriptions.remove(&Subscription {
                         channel: channel.key,
                         sequence: member.sequence,
@@ -430,10 +402,7 @@ impl Switchboard {
         };
         effects.push(Effect::Log(Box::new(entry)));
         self.core.directory.part(member.scope, now);
-        Some(Leaver {
-            admission: member.admission,
-            registered: true,
-        })
+        Some(Leaver { admission: member.admission, registered: true })
     }
 
     /// Sends a text of the relay's own.
@@ -501,14 +470,7 @@ impl Switchboard {
         effects: &mut Effects,
     ) {
         effects.push(Effect::Close { connection, reason });
-        self.seat_closing(
-            now,
-            connection,
-            Leaver {
-                admission,
-                registered: false,
-            },
-        );
+        self.seat_closing(now, connection, Leaver { admission, registered: false });
     }
 }
 

@@ -23,10 +23,7 @@ fn pings_are_counted_from_each_connection_s_own_start() {
     board.client();
     board.pass(100);
     board.daemon();
-    assert_eq!(
-        board.pass(600),
-        ["1300 ping 0", "1400 ping 1", "1600 ping 0", "1700 ping 1"]
-    );
+    assert_eq!(board.pass(600), ["1300 ping 0", "1400 ping 1", "1600 ping 0", "1700 ping 1"]);
 }
 
 #[test]
@@ -85,10 +82,7 @@ fn silence_ends_a_connection() {
     board.say(client, "x");
     assert_eq!(
         board.pass(1000)[..2],
-        [
-            "1900 log warn ws_terminated reason=idle timeout",
-            "1900 terminate 0"
-        ]
+        ["1900 log warn ws_terminated reason=idle timeout", "1900 terminate 0"]
     );
     assert_eq!(board.count(Counter::WsIdleTerminated), 1);
 }
@@ -101,10 +95,7 @@ fn empty_scopes_are_forgotten_and_the_log_says_which() {
     });
     let client = board.client();
     board.close(client);
-    assert_eq!(
-        board.pass(300),
-        ["1100 log info workspace_evicted workspaceId=ws1:rt1"]
-    );
+    assert_eq!(board.pass(300), ["1100 log info workspace_evicted workspaceId=ws1:rt1"]);
     assert_eq!(board.count(Counter::WorkspaceEvictions), 1);
     assert_eq!(board.scopes(), [""; 0]);
 }
@@ -172,18 +163,12 @@ fn a_message_larger_than_the_budget_passes_when_nothing_waits() {
     board.daemon();
     let client = board.client();
     assert_eq!(board.say(client, &frame("s")), ["forward 0"]);
-    assert_eq!(
-        board.say(client, &frame("s")),
-        ["close 0 4008 buffer overflow"]
-    );
+    assert_eq!(board.say(client, &frame("s")), ["close 0 4008 buffer overflow"]);
 }
 
 #[test]
 fn frames_take_their_header_s_bytes_too() {
-    assert_eq!(
-        [125, 126, 65_535, 65_536].map(crate::framed_bytes),
-        [127, 130, 65_539, 65_546]
-    );
+    assert_eq!([125, 126, 65_535, 65_536].map(crate::framed_bytes), [127, 130, 65_539, 65_546]);
 }
 
 #[test]
@@ -234,10 +219,7 @@ fn stop_sends_everybody_away() {
     board.client();
     board.worker();
     let seen = board.see(Input::Stop);
-    let closes: Vec<_> = seen
-        .iter()
-        .filter(|seen| seen.starts_with("close"))
-        .collect();
+    let closes: Vec<_> = seen.iter().filter(|seen| seen.starts_with("close")).collect();
     assert_eq!(
         closes,
         ["close 0", "close 1", "close 2"]
@@ -259,10 +241,7 @@ fn newer_limits_replace_older_ones_and_stale_ones_are_ignored() {
         limits.frame_bytes_max = 1000;
     });
     let client = board.client();
-    assert_eq!(
-        board.say(client, &frame("s")),
-        ["close 0 1009 frame too large"]
-    );
+    assert_eq!(board.say(client, &frame("s")), ["close 0 1009 frame too large"]);
 }
 
 #[test]
@@ -284,18 +263,12 @@ fn a_report_lists_scopes_by_creation_and_clients_by_connection() {
 #[test]
 fn an_input_about_nobody_changes_nothing() {
     let mut board = board();
-    let nobody = relay_contract::ConnectionId {
-        slot: 9,
-        ..Default::default()
-    };
+    let nobody = relay_contract::ConnectionId { slot: 9, ..Default::default() };
     for input in [
         Input::TooLarge { from: nobody },
         Input::ProtocolError { from: nobody },
         Input::Pong { from: nobody },
-        Input::Sent {
-            to: nobody,
-            bytes: 1,
-        },
+        Input::Sent { to: nobody, bytes: 1 },
         Input::Closing { connection: nobody },
         Input::Closed { connection: nobody },
         Input::Elapsed,

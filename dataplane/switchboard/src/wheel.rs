@@ -14,10 +14,7 @@ pub struct TimerId {
 impl Default for TimerId {
     /// Names nothing.
     fn default() -> Self {
-        Self {
-            index: NONE,
-            generation: 0,
-        }
+        Self { index: NONE, generation: 0 }
     }
 }
 
@@ -92,10 +89,7 @@ impl<K: Copy> Wheel<K> {
         let index = self.unused(due, key);
         self.link(index);
         self.len += 1;
-        TimerId {
-            index,
-            generation: self.entry(index).generation,
-        }
+        TimerId { index, generation: self.entry(index).generation }
     }
 
     /// Takes a deadline back and returns its key, unless it has fired or was cancelled before.
@@ -137,13 +131,10 @@ impl<K: Copy> Wheel<K> {
     /// The pending deadlines. Order: inserting them in this order into a wheel at the same
     /// position makes them fire in the same order.
     pub fn pending(&self) -> impl Iterator<Item = (Tick, K)> + '_ {
-        self.heads
-            .iter()
-            .flat_map(|&head| self.ring(head))
-            .map(|index| {
-                let entry = self.entry(index);
-                (Tick(entry.due.saturating_mul(Self::GRAIN_NS)), entry.key)
-            })
+        self.heads.iter().flat_map(|&head| self.ring(head)).map(|index| {
+            let entry = self.entry(index);
+            (Tick(entry.due.saturating_mul(Self::GRAIN_NS)), entry.key)
+        })
     }
 
     /// The present as the wheel knows it: a multiple of the grain.
@@ -214,13 +205,7 @@ impl<K: Copy> Wheel<K> {
 
     /// Takes an entry out of its slot and makes it unused.
     fn release(&mut self, index: u32) -> K {
-        let &Entry {
-            next,
-            previous,
-            slot,
-            key,
-            ..
-        } = self.entry(index);
+        let &Entry { next, previous, slot, key, .. } = self.entry(index);
         let slot = usize::from(slot);
         if next == index {
             self.heads[slot] = NONE;
@@ -253,14 +238,7 @@ impl<K: Copy> Wheel<K> {
         }
         let index = u32::try_from(self.entries.len()).expect("connections are numbered by u32");
         let (next, previous) = (index, index);
-        self.entries.push(Entry {
-            due,
-            next,
-            previous,
-            generation: 0,
-            slot: NO_SLOT,
-            key,
-        });
+        self.entries.push(Entry { due, next, previous, generation: 0, slot: NO_SLOT, key });
         index
     }
 

@@ -56,12 +56,7 @@ impl Switchboard {
         let Part::Worker(worker) = &mut member.part else {
             return;
         };
-        let workspace = self
-            .core
-            .directory
-            .scope(member.scope)
-            .workspace_id
-            .as_str();
+        let workspace = self.core.directory.scope(member.scope).workspace_id.as_str();
         let own = worker.executor_id.as_deref().is_some_and(|executor| {
             let root = format!("/api/runtime/workspaces/{workspace}/managed-executors/{executor}");
             is_inside(&request.path, &root)
@@ -80,19 +75,11 @@ impl Switchboard {
         if let Some(fragment) = request.path.find('#') {
             request.path.truncate(fragment);
         }
-        let typed = request
-            .headers
-            .iter()
-            .any(|(name, _)| &**name == "content-type");
+        let typed = request.headers.iter().any(|(name, _)| &**name == "content-type");
         if request.body.is_some() && !typed {
-            request
-                .headers
-                .push(("content-type".into(), TEXT_TYPE.to_owned()));
+            request.headers.push(("content-type".into(), TEXT_TYPE.to_owned()));
         }
-        effects.push(Effect::CallPlatform {
-            from,
-            request: Box::new(request),
-        });
+        effects.push(Effect::CallPlatform { from, request: Box::new(request) });
     }
 
     /// The platform answered a call, or could not be asked.
@@ -129,11 +116,7 @@ impl Switchboard {
 
 /// The call that a message is.
 fn call(message: Message<'_>) -> Result<WorkerRequest, Invalid> {
-    let Envelope::Cold {
-        kind: ColdKind::Worker,
-        ..
-    } = *message.envelope?
-    else {
+    let Envelope::Cold { kind: ColdKind::Worker, .. } = *message.envelope? else {
         return Err(Invalid::Type);
     };
     match cold::parse(ColdKind::Worker, &(message.text)())? {
@@ -167,9 +150,7 @@ fn has_dot_segment(path: &str) -> bool {
     for (code, text) in [("%2e", "."), ("%2f", "/"), ("%5c", "/")] {
         decoded = decoded.replace(code, text);
     }
-    decoded
-        .split('/')
-        .any(|segment| matches!(segment, "." | ".."))
+    decoded.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 /// What `fetch` says of a text body whose type is not given.
@@ -197,10 +178,8 @@ mod tests {
                   path: '{ROOT}/jobs?a=1&b=%20', headers: [], body: None }}"
             )]
         );
-        let seen = board.see(crate::Input::WorkerReply {
-            to: worker,
-            response: &answer("w-1", true),
-        });
+        let seen =
+            board.see(crate::Input::WorkerReply { to: worker, response: &answer("w-1", true) });
         assert!(seen[0].contains("'requestId':'w-1','status':200"));
         assert_eq!(board.count(Counter::WorkerTransportForwarded), 1);
     }
@@ -219,10 +198,9 @@ mod tests {
     fn a_type_that_is_given_stays() {
         let mut board = board();
         let worker = board.worker();
-        let text = call("w-1", ROOT).replace("GET", "PATCH").replace(
-            '}',
-            ",'headers':{'Content-Type':'a/b','cookie':'c'},'body':'x'}",
-        );
+        let text = call("w-1", ROOT)
+            .replace("GET", "PATCH")
+            .replace('}', ",'headers':{'Content-Type':'a/b','cookie':'c'},'body':'x'}");
         let sent = "headers: [('content-type', 'a/b')], body: Some('x') }";
         assert!(board.say(worker, &text)[0].ends_with(sent));
     }
@@ -232,10 +210,7 @@ mod tests {
         let mut board = board();
         let worker = board.worker();
         for tail in ["1", "/../../../../internal/relay/validate", "/%2e%2e/ex2"] {
-            assert_eq!(
-                board.say(worker, &call("w-1", &format!("{ROOT}{tail}"))),
-                [DENIED]
-            );
+            assert_eq!(board.say(worker, &call("w-1", &format!("{ROOT}{tail}"))), [DENIED]);
         }
         assert_eq!(board.count(Counter::WorkerTransportRejected), 3);
     }
@@ -253,12 +228,7 @@ mod tests {
     fn invalid_calls_are_dropped_and_logged() {
         let mut board = board();
         let worker = board.worker();
-        for text in [
-            call(" ", ROOT),
-            call("w", "/x"),
-            "x".to_owned(),
-            crate::board::frame("s"),
-        ] {
+        for text in [call(" ", ROOT), call("w", "/x"), "x".to_owned(), crate::board::frame("s")] {
             assert_eq!(
                 board.say_logged(worker, &text),
                 ["log warn worker_frame_rejected workspaceId=ws1 \
@@ -277,10 +247,7 @@ mod tests {
         }
         assert!(board.say(worker, &call("c", ROOT))[0].contains("'status':503"));
         assert_eq!(board.count(Counter::WorkerCallsLimited), 1);
-        board.see(crate::Input::WorkerReply {
-            to: worker,
-            response: &answer("a", true),
-        });
+        board.see(crate::Input::WorkerReply { to: worker, response: &answer("a", true) });
         assert!(board.say(worker, &call("c", ROOT))[0].starts_with("call"));
     }
 
@@ -288,14 +255,9 @@ mod tests {
     fn a_call_that_failed_is_counted_logged_and_answered() {
         let mut board = board();
         let worker = board.worker();
-        let seen = board.see(crate::Input::WorkerReply {
-            to: worker,
-            response: &answer("a", false),
-        });
-        assert_eq!(
-            seen[0],
-            "log warn worker_transport_forward_failed workspaceId=ws1"
-        );
+        let seen =
+            board.see(crate::Input::WorkerReply { to: worker, response: &answer("a", false) });
+        assert_eq!(seen[0], "log warn worker_transport_forward_failed workspaceId=ws1");
         assert!(seen[1].contains("'status':502"));
         assert_eq!(board.count(Counter::WorkerTransportForwardFailed), 1);
     }
@@ -320,16 +282,7 @@ mod tests {
 
     #[test]
     fn the_root_and_what_lies_below_it_are_inside() {
-        for tail in [
-            "",
-            "/",
-            "/jobs",
-            "/jobs?a=1&b=%20",
-            "?a=..%2f..",
-            "/a.b/..c",
-            "/é",
-            "/j#f",
-        ] {
+        for tail in ["", "/", "/jobs", "/jobs?a=1&b=%20", "?a=..%2f..", "/a.b/..c", "/é", "/j#f"] {
             assert!(is_inside(&format!("{ROOT}{tail}"), ROOT), "{tail}");
         }
     }
@@ -357,10 +310,7 @@ mod tests {
         ] {
             assert!(!is_inside(&format!("{ROOT}{tail}"), ROOT), "{tail:?}");
         }
-        assert!(!is_inside(
-            "/api/runtime/workspaces/ws1/managed-executors/ex2",
-            ROOT
-        ));
+        assert!(!is_inside("/api/runtime/workspaces/ws1/managed-executors/ex2", ROOT));
     }
 
     #[test]

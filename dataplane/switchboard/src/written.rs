@@ -52,10 +52,7 @@ impl Switchboard {
         let (found, rest): (u16, _) =
             postcard::take_from_bytes(state).map_err(|_| RestoreError::Damaged)?;
         if found != VERSION {
-            return Err(RestoreError::Version {
-                found,
-                expected: VERSION,
-            });
+            return Err(RestoreError::Version { found, expected: VERSION });
         }
         let (counted, position, deadlines, core): Written<String, Core> =
             postcard::from_bytes(rest).map_err(|_| RestoreError::Damaged)?;
@@ -65,12 +62,7 @@ impl Switchboard {
                 counters.add(counter, value);
             }
         }
-        let mut board = Self {
-            core,
-            counters,
-            limits,
-            wheel: Wheel::new(position),
-        };
+        let mut board = Self { core, counters, limits, wheel: Wheel::new(position) };
         board.rearm(deadlines).ok_or(RestoreError::Damaged)?;
         board.check().ok_or(RestoreError::Damaged)?;
         board.share_machine_ids();
@@ -114,15 +106,12 @@ impl Switchboard {
             let present = present[at as usize];
             scope.member_count() == present.members && scope.client_count == present.clients
         });
-        let armed = core
-            .connections
-            .slots()
-            .all(|(_, connection)| match &connection.state {
-                State::Open(Member { timer, .. }) | State::Closing { timer, .. } => {
-                    *timer != TimerId::default()
-                }
-                State::Cut { .. } => true,
-            });
+        let armed = core.connections.slots().all(|(_, connection)| match &connection.state {
+            State::Open(Member { timer, .. }) | State::Closing { timer, .. } => {
+                *timer != TimerId::default()
+            }
+            State::Cut { .. } => true,
+        });
         let agree =
             counted && armed && deadline_count == self.wheel.len() && peer_count == core.peer_count;
         agree.then_some(())
@@ -137,13 +126,8 @@ impl Switchboard {
                 continue;
             };
             let scope = self.core.directory.scope_mut(member.scope);
-            if let Part::Client(Client {
-                machine_id: Some(id),
-                ..
-            })
-            | Part::Daemon {
-                machine_id: Some(id),
-            } = &mut member.part
+            if let Part::Client(Client { machine_id: Some(id), .. })
+            | Part::Daemon { machine_id: Some(id) } = &mut member.part
             {
                 *id = scope.share_machine_id(id);
             }

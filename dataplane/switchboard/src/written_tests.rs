@@ -15,15 +15,8 @@ use crate::{Effects, Input, Switchboard};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Open {
-        who: usize,
-        generation: Option<u64>,
-    },
-    Say {
-        slot: u32,
-        what: usize,
-        about: usize,
-    },
+    Open { who: usize, generation: Option<u64> },
+    Say { slot: u32, what: usize, about: usize },
     Pong(u32),
     Sent(u32),
     Reply(u32),
@@ -88,11 +81,7 @@ struct Script {
 
 impl Script {
     fn id(&self, slot: u32) -> ConnectionId {
-        ConnectionId {
-            shard: ShardId(3),
-            slot,
-            generation: self.generations[slot as usize],
-        }
+        ConnectionId { shard: ShardId(3), slot, generation: self.generations[slot as usize] }
     }
 
     fn tell(&self, board: &mut Switchboard, step: &Step) -> Vec<String> {
@@ -102,38 +91,18 @@ impl Script {
             Step::Open { who, generation } => {
                 let slot = self.opened % SLOTS;
                 let grant = Box::new(newcomer(who, generation, self.opened));
-                Input::Opened {
-                    connection: self.id(slot),
-                    grant,
-                }
+                Input::Opened { connection: self.id(slot), grant }
             }
             Step::Say { slot, what, about } => {
                 let text = text(what, about).replace('\'', "\"");
-                return say(board, self.now, self.id(slot), &text)
-                    .iter()
-                    .map(seen)
-                    .collect();
+                return say(board, self.now, self.id(slot), &text).iter().map(seen).collect();
             }
-            Step::Pong(slot) => Input::Pong {
-                from: self.id(slot),
-            },
-            Step::Sent(slot) => Input::Sent {
-                to: self.id(slot),
-                bytes: 700,
-            },
-            Step::Reply(slot) => Input::WorkerReply {
-                to: self.id(slot),
-                response: &response,
-            },
-            Step::Fault(slot) => Input::ProtocolError {
-                from: self.id(slot),
-            },
-            Step::Closing(slot) => Input::Closing {
-                connection: self.id(slot),
-            },
-            Step::Closed(slot) => Input::Closed {
-                connection: self.id(slot),
-            },
+            Step::Pong(slot) => Input::Pong { from: self.id(slot) },
+            Step::Sent(slot) => Input::Sent { to: self.id(slot), bytes: 700 },
+            Step::Reply(slot) => Input::WorkerReply { to: self.id(slot), response: &response },
+            Step::Fault(slot) => Input::ProtocolError { from: self.id(slot) },
+            Step::Closing(slot) => Input::Closing { connection: self.id(slot) },
+            Step::Closed(slot) => Input::Closed { connection: self.id(slot) },
             Step::Pass(_) => Input::Elapsed,
             Step::Stop => Input::Stop,
         };
@@ -143,13 +112,7 @@ impl Script {
 }
 
 fn newcomer(who: usize, generation: Option<u64>, number: u32) -> relay_contract::Grant {
-    let role = [
-        Role::Daemon,
-        Role::Client,
-        Role::Client,
-        Role::Client,
-        Role::Worker,
-    ][who];
+    let role = [Role::Daemon, Role::Client, Role::Client, Role::Client, Role::Worker][who];
     let mut grant = grant(role);
     grant.admission = AdmissionId(number.into());
     grant.claims.daemon_issue_generation = generation;
@@ -239,13 +202,7 @@ fn state_of_another_version_is_refused_by_number() {
     let mut state = board().switchboard.write_down();
     state[0] = 99;
     let refused = Switchboard::restore(&state, Arc::new(Limits::default())).map(drop);
-    assert_eq!(
-        refused,
-        Err(RestoreError::Version {
-            found: 99,
-            expected: super::VERSION
-        })
-    );
+    assert_eq!(refused, Err(RestoreError::Version { found: 99, expected: super::VERSION }));
     let refused = Switchboard::restore(&[], Arc::new(Limits::default())).map(drop);
     assert_eq!(refused, Err(RestoreError::Damaged));
 }

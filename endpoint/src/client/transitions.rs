@@ -16,9 +16,7 @@ type Play = fn(&mut Stage);
 
 const INPUTS: [(&str, Play); 8] = [
     ("connected", |stage| stage.client(ClientInput::Connected)),
-    ("disconnected", |stage| {
-        stage.client(ClientInput::Disconnected)
-    }),
+    ("disconnected", |stage| stage.client(ClientInput::Disconnected)),
     ("answer", |stage| {
         let answer = stage.answer();
         stage.client(ClientInput::Frame(&answer));
@@ -81,14 +79,8 @@ impl Stage {
             peers: Box::new(HashMap::new()),
             limits: Limits::default(),
         });
-        let mut stage = Self {
-            client,
-            daemon,
-            rng,
-            now: Tick::from_millis(1),
-            last_init: None,
-            session: None,
-        };
+        let mut stage =
+            Self { client, daemon, rng, now: Tick::from_millis(1), last_init: None, session: None };
         let way: &[&str] = match state {
             "Offline" => &[],
             "Exchanging" => &["connected"],
@@ -110,8 +102,7 @@ impl Stage {
 
     fn client(&mut self, input: ClientInput<'_>) {
         let mut actions = Vec::new();
-        self.client
-            .handle(self.now, input, &mut self.rng, &mut actions);
+        self.client.handle(self.now, input, &mut self.rng, &mut actions);
         for action in actions {
             match action {
                 ClientAction::Transmit { frame, .. } if frame.contains("key_exchange_init") => {
@@ -127,10 +118,7 @@ impl Stage {
 
     /// The daemon's answer to the client's last message 1; to nobody's when there is none.
     fn answer(&mut self) -> String {
-        let now = Moment {
-            tick: self.now,
-            unix_ms: 0,
-        };
+        let now = Moment { tick: self.now, unix_ms: 0 };
         let mut actions = Vec::new();
         for frame in [self.notice(), self.last_init.clone().unwrap_or_default()] {
             let input = DaemonInput::Frame(&frame);

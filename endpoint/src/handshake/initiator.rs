@@ -119,22 +119,14 @@ impl Initiator {
         self.mix_answer(response)?;
         self.read_metadata(response)?;
         self.check_proof(response)?;
-        Ok(establish(
-            &self.state,
-            response.profile,
-            response.session_id.clone(),
-            response.epoch,
-        ))
+        Ok(establish(&self.state, response.profile, response.session_id.clone(), response.epoch))
     }
 
     fn mix_answer(&mut self, response: &KeyExchangeResponse<'_>) -> Result<(), HandshakeError> {
-        let ephemeral = public_key(
-            &response.daemon_ephemeral_public_key,
-            Member::DaemonEphemeralPublicKey,
-        )?;
+        let ephemeral =
+            public_key(&response.daemon_ephemeral_public_key, Member::DaemonEphemeralPublicKey)?;
         self.state.mix_hash(ephemeral.as_bytes());
-        self.state
-            .mix_key(self.ephemeral.agree(&ephemeral).as_ref());
+        self.state.mix_key(self.ephemeral.agree(&ephemeral).as_ref());
         self.state.mix_key(self.statics.agree(&ephemeral).as_ref());
         if let ClientProfile::NoiseIkpsk2 { secret, .. } = &self.profile {
             self.state.mix_key_and_hash(secret.expose());
@@ -161,10 +153,6 @@ impl Initiator {
     fn check_proof(&self, response: &KeyExchangeResponse<'_>) -> Result<(), HandshakeError> {
         let proof = base64url::decode_array::<HASH_BYTES>(&response.proof)
             .map_err(|_| HandshakeError::Encoding(Member::Proof))?;
-        if bool::from(proof.ct_eq(self.state.hash())) {
-            Ok(())
-        } else {
-            Err(HandshakeError::Proof)
-        }
+        if bool::from(proof.ct_eq(self.state.hash())) { Ok(()) } else { Err(HandshakeError::Proof) }
     }
 }

@@ -41,12 +41,7 @@ fn establish(
 ) -> Established {
     let info = format!("{SESSION_LABEL}|{}|{session_id}|{epoch}", profile.name());
     let key = aead::derive(state.hash(), state.split().as_ref(), info.as_bytes());
-    Established {
-        session_id,
-        epoch,
-        profile,
-        key: SessionKey::new(key),
-    }
+    Established { session_id, epoch, profile, key: SessionKey::new(key) }
 }
 
 /// A binary member of the handshake's frames.

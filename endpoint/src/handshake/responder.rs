@@ -44,10 +44,8 @@ impl Responder {
             (Profile::NoiseIkpsk2, Some(id)) if !id.trim().is_empty() => Some((**id).into()),
             (Profile::NoiseIkpsk2, _) => return Err(HandshakeError::PairingUnknown),
         };
-        let client_ephemeral = public_key(
-            &init.client_ephemeral_public_key,
-            Member::ClientEphemeralPublicKey,
-        )?;
+        let client_ephemeral =
+            public_key(&init.client_ephemeral_public_key, Member::ClientEphemeralPublicKey)?;
         let mut state = begin(init.profile, statics.public());
         state.mix_hash(client_ephemeral.as_bytes());
         state.mix_key(statics.agree(&client_ephemeral).as_ref());
@@ -90,17 +88,13 @@ impl Responder {
         epoch: u64,
     ) -> Result<(Established, KeyExchangeResponse<'static>), HandshakeError> {
         self.state.mix_hash(ephemeral.public().as_bytes());
-        self.state
-            .mix_key(ephemeral.agree(&self.client_ephemeral).as_ref());
+        self.state.mix_key(ephemeral.agree(&self.client_ephemeral).as_ref());
         self.state.mix_key(ephemeral.agree(&self.client).as_ref());
         if self.profile == Profile::NoiseIkpsk2 {
             let secret = secret.ok_or(HandshakeError::PairingUnknown)?;
             self.state.mix_key_and_hash(secret.expose());
         }
-        let metadata = Metadata {
-            session_id: session_id.clone(),
-            epoch,
-        };
+        let metadata = Metadata { session_id: session_id.clone(), epoch };
         let metadata = serde_json::to_vec(&metadata).expect("a name and a number always serialise");
         let encrypted_metadata = self.state.encrypt_and_hash(&metadata);
         let response = KeyExchangeResponse {
@@ -122,8 +116,7 @@ impl Responder {
 fn read_static(state: &mut Symmetric, text: &str) -> Result<PublicKey, HandshakeError> {
     let member = Member::EncryptedClientStatic;
     let sealed = base64url::decode(text).map_err(|_| HandshakeError::Encoding(member))?;
-    let bytes = state
-        .decrypt_and_hash(&sealed)
-        .map_err(|_| HandshakeError::NotAuthentic(member))?;
+    let bytes =
+        state.decrypt_and_hash(&sealed).map_err(|_| HandshakeError::NotAuthentic(member))?;
     PublicKey::from_bytes(&bytes).map_err(|_| HandshakeError::Key(member))
 }

@@ -26,12 +26,7 @@ impl Symmetric {
             Some(start) => start.copy_from_slice(protocol_name.as_bytes()),
             None => hash = Sha256::digest(protocol_name).into(),
         }
-        Self {
-            chaining_key: Zeroizing::new(hash),
-            hash,
-            cipher: None,
-            nonce: 0,
-        }
+        Self { chaining_key: Zeroizing::new(hash), hash, cipher: None, nonce: 0 }
     }
 
     pub(crate) fn hash(&self) -> &[u8; HASH_BYTES] {
@@ -98,9 +93,7 @@ impl Symmetric {
     }
 
     fn keyed(&self) -> &Cipher {
-        self.cipher
-            .as_ref()
-            .expect("both patterns mix a key before they encrypt")
+        self.cipher.as_ref().expect("both patterns mix a key before they encrypt")
     }
 
     fn next_nonce(&mut self) -> [u8; NONCE_BYTES] {

@@ -15,18 +15,12 @@ use crate::frame::{
 
 /// The answer to an offer request that failed.
 pub(crate) fn offer_failed(request_id: &str) -> String {
-    frame::write(
-        PAIRING_OFFER_RESPONSE,
-        &Failed::new(request_id, "PAIRING_OFFER_FAILED"),
-    )
+    frame::write(PAIRING_OFFER_RESPONSE, &Failed::new(request_id, "PAIRING_OFFER_FAILED"))
 }
 
 /// The answer to a redemption that failed.
 pub(crate) fn redeem_failed(request_id: &str) -> String {
-    frame::write(
-        PAIRING_REDEEM_RESPONSE,
-        &Failed::new(request_id, "PAIRING_REDEEM_FAILED"),
-    )
+    frame::write(PAIRING_REDEEM_RESPONSE, &Failed::new(request_id, "PAIRING_REDEEM_FAILED"))
 }
 
 pub(super) fn redeemed(
@@ -78,9 +72,7 @@ pub(super) fn open(
     let iv = base64url::decode_array(&sealed.enc_iv).map_err(malformed)?;
     let tag = base64url::decode_array(&sealed.enc_tag).map_err(malformed)?;
     let mut bytes = Zeroizing::new(base64url::decode(&sealed.enc_ciphertext).map_err(malformed)?);
-    cipher
-        .open(&iv, label.as_bytes(), &mut bytes, &tag)
-        .map_err(|_| PairingError::NotAuthentic)?;
+    cipher.open(&iv, label.as_bytes(), &mut bytes, &tag).map_err(|_| PairingError::NotAuthentic)?;
     Ok(bytes)
 }
 
@@ -168,10 +160,6 @@ struct Failed<'a> {
 
 impl<'a> Failed<'a> {
     fn new(request_id: &'a str, error_code: &'static str) -> Self {
-        Self {
-            request_id,
-            ok: false,
-            error_code,
-        }
+        Self { request_id, ok: false, error_code }
     }
 }

@@ -76,10 +76,7 @@ struct Channel {
 
 impl PairingDesk {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            channels: IndexMap::new(),
-            limits,
-        }
+        Self { channels: IndexMap::new(), limits }
     }
 
     /// Opens a channel and returns the answer's frame.
@@ -134,10 +131,7 @@ impl PairingDesk {
     ) -> Result<String, PairingError> {
         let offer_id: &str = &request.offer_id;
         let identity = peers.identity().cloned().ok_or(PairingError::Disabled)?;
-        let channel = self
-            .channels
-            .get_mut(offer_id)
-            .ok_or(PairingError::NoOffer)?;
+        let channel = self.channels.get_mut(offer_id).ok_or(PairingError::NoOffer)?;
         if channel.expires_at <= now.tick {
             self.channels.shift_remove(offer_id);
             return Err(PairingError::NoOffer);
@@ -145,10 +139,7 @@ impl PairingDesk {
         let result = channel.judge(request, &identity, peers);
         match result {
             Ok(paired) => {
-                let channel = self
-                    .channels
-                    .shift_remove(offer_id)
-                    .ok_or(PairingError::NoOffer)?;
+                let channel = self.channels.shift_remove(offer_id).ok_or(PairingError::NoOffer)?;
                 Ok(redeemed(request, &channel, &identity, paired))
             }
             Err(error) => {
@@ -239,13 +230,9 @@ mod tests {
                 return None;
             }
             let peer_id = redemption.peer_id();
-            self.kept
-                .push((peer_id.clone(), redemption.pairing_secret()));
+            self.kept.push((peer_id.clone(), redemption.pairing_secret()));
             let server_signature = String::new();
-            Some(Paired {
-                peer_id,
-                server_signature,
-            })
+            Some(Paired { peer_id, server_signature })
         }
     }
 
@@ -279,9 +266,7 @@ mod tests {
             client_channel_public_key: ours.public().to_text().into(),
             ttl_seconds: Some(600),
         };
-        let answer = desk
-            .offer(at(0), &request, Some(&identity), &mut rng)
-            .unwrap();
+        let answer = desk.offer(at(0), &request, Some(&identity), &mut rng).unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["type"], "relay_pairing_offer_response");
         assert_eq!(answer["ok"], true);
@@ -294,17 +279,8 @@ mod tests {
         let sealed: Sealed<'_> = serde_json::from_str(&text).unwrap();
         let offer = open(&cipher, "offer:p-1", &sealed).unwrap();
         let offer = serde_json::from_slice(&offer).unwrap();
-        let peers = Peers {
-            identity,
-            kept: Vec::new(),
-        };
-        Table {
-            desk,
-            peers,
-            rng,
-            cipher,
-            offer,
-        }
+        let peers = Peers { identity, kept: Vec::new() };
+        Table { desk, peers, rng, cipher, offer }
     }
 
     impl Table {
@@ -389,10 +365,7 @@ mod tests {
                 ttl_seconds: None,
             };
             let identity = Some(&table.peers.identity);
-            table
-                .desk
-                .offer(at(1), &request, identity, &mut table.rng)
-                .unwrap();
+            table.desk.offer(at(1), &request, identity, &mut table.rng).unwrap();
         }
         let content = table.content();
         assert_eq!(table.redeem(1, &content), Err(PairingError::NoOffer));

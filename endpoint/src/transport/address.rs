@@ -123,17 +123,11 @@ impl RelayAddress {
             ("wss", None) => Some(Trust::system().ok()?),
             (_, trust) => trust.clone(),
         };
-        Some(Self {
-            url,
-            trust,
-            ..self.clone()
-        })
+        Some(Self { url, trust, ..self.clone() })
     }
 
     pub(super) fn host(&self) -> &str {
-        self.url
-            .host_str()
-            .expect("parse() lets no URL without host pass")
+        self.url.host_str().expect("parse() lets no URL without host pass")
     }
 
     /// As a socket address wants it: IPv6 without brackets.
@@ -188,11 +182,7 @@ impl fmt::Debug for RelayAddress {
 fn parse(url: &str) -> Result<Url, AddressError> {
     let url = Url::parse(url).map_err(|_| AddressError::Url)?;
     let plain = url.username().is_empty() && url.password().is_none() && url.host().is_some();
-    if plain && matches!(url.scheme(), "ws" | "wss") {
-        Ok(url)
-    } else {
-        Err(AddressError::Url)
-    }
+    if plain && matches!(url.scheme(), "ws" | "wss") { Ok(url) } else { Err(AddressError::Url) }
 }
 
 /// Why an address is of no use. Says nothing of its content: a token may have slipped in.
@@ -242,22 +232,12 @@ mod tests {
         assert!(open.redirected("http://a.test/ws").is_none());
         let more = open.with_redirect_hosts(["b.test".to_owned()]);
         assert!(more.redirected("ws://b.test/ws").is_some());
-        assert!(
-            address("wss://a.test/ws")
-                .redirected("ws://a.test/ws")
-                .is_none()
-        );
+        assert!(address("wss://a.test/ws").redirected("ws://a.test/ws").is_none());
     }
 
     #[test]
     fn only_websocket_urls_are_addresses() {
-        for url in [
-            "",
-            "relay.test",
-            "http://relay.test/ws",
-            "ws://",
-            "ws://u:p@relay.test/ws",
-        ] {
+        for url in ["", "relay.test", "http://relay.test/ws", "ws://", "ws://u:p@relay.test/ws"] {
             let error = RelayAddress::new(url, "w", None, "t".into()).err();
             assert_eq!(error, Some(AddressError::Url), "{url}");
         }

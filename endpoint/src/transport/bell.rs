@@ -46,15 +46,9 @@ impl Bell {
         let (inside, outside) = UnixStream::pair()?;
         inside.set_nonblocking(true)?;
         outside.set_nonblocking(true)?;
-        let shared = Arc::new(Shared {
-            pressed: AtomicBool::new(false),
-            wire: outside,
-        });
+        let shared = Arc::new(Shared { pressed: AtomicBool::new(false), wire: outside });
         let wire = inside;
-        let bell = Self {
-            wire,
-            shared: shared.clone(),
-        };
+        let bell = Self { wire, shared: shared.clone() };
         Ok((bell, Button(shared)))
     }
 

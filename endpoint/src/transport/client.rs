@@ -98,11 +98,7 @@ impl Client {
     /// started.
     pub fn connect(config: ClientConfig, timeout: Duration) -> Result<Self, StartError> {
         let client = Self::start(config)?;
-        if client.inbox.wait_opened(timeout) {
-            Ok(client)
-        } else {
-            Err(StartError::Timeout)
-        }
+        if client.inbox.wait_opened(timeout) { Ok(client) } else { Err(StartError::Timeout) }
     }
 
     /// Starts a client that connects on its own time. Texts sent meanwhile wait.
@@ -122,22 +118,10 @@ impl Client {
             actions: Vec::new(),
         };
         let address = config.address;
-        let link = Link {
-            party,
-            address,
-            orders: lane,
-            limits,
-            rng,
-        };
+        let link = Link { party, address, orders: lane, limits, rng };
         let handle = link.start(bell, button.clone())?;
         let messages = AtomicU64::new(1);
-        Ok(Self {
-            orders,
-            button,
-            inbox,
-            messages,
-            _handle: handle,
-        })
+        Ok(Self { orders, button, inbox, messages, _handle: handle })
     }
 
     /// Hands a text over. What becomes of it otherwise comes back as [`Received::Undelivered`].
@@ -187,8 +171,7 @@ impl Party for ClientParty {
     ) {
         let input = match input {
             LinkInput::Connected => {
-                self.observer
-                    .observe(Instant::now(), &Observation::Connected);
+                self.observer.observe(Instant::now(), &Observation::Connected);
                 ClientInput::Connected
             }
             LinkInput::Disconnected(error) => {
@@ -203,10 +186,7 @@ impl Party for ClientParty {
                 ClientInput::Frame(frame)
             }
             LinkInput::Order(Order { message, text, at }) => {
-                let seen = Observation::TextQueued {
-                    message,
-                    text: &text,
-                };
+                let seen = Observation::TextQueued { message, text: &text };
                 self.observer.observe(at, &seen);
                 ClientInput::Send { message, text }
             }
@@ -236,56 +216,32 @@ impl ClientParty {
         let at = Instant::now();
         match action {
             ClientAction::Transmit { frame, message } => {
-                let seen = Observation::FrameSent {
-                    message,
-                    frame: &frame,
-                };
+                let seen = Observation::FrameSent { message, frame: &frame };
                 self.observer.observe(at, &seen);
                 outgoing.frames.push_back((frame, message));
             }
             ClientAction::Deliver { text } => {
-                let seen = Observation::TextReceived {
-                    from: None,
-                    text: &text,
-                };
+                let seen = Observation::TextReceived { from: None, text: &text };
                 self.observer.observe(at, &seen);
                 self.inbox.put(Received::Text(text));
             }
-            ClientAction::Opened {
-                session,
-                epoch,
-                rotated,
-            } => {
+            ClientAction::Opened { session, epoch, rotated } => {
                 let session = &session;
-                let seen = Observation::SessionOpened {
-                    session,
-                    epoch,
-                    rotated,
-                };
+                let seen = Observation::SessionOpened { session, epoch, rotated };
                 self.observer.observe(at, &seen);
                 self.inbox.open();
             }
             ClientAction::HandshakeFailed { error, .. } => {
-                self.observer
-                    .observe(at, &Observation::HandshakeFailed(error));
+                self.observer.observe(at, &Observation::HandshakeFailed(error));
             }
             ClientAction::Lost { .. } => self.observer.observe(at, &Observation::DaemonAway),
             ClientAction::Undelivered { message, reason } => self.lost(message, reason),
             ClientAction::Refused(refusal) => {
                 self.observer.observe(at, &Observation::Refused(refusal));
             }
-            ClientAction::Status {
-                code,
-                message,
-                retryable,
-            } => {
-                self.observer
-                    .observe(at, &Observation::Status { code: &code });
-                self.inbox.put(Received::Status {
-                    code,
-                    message,
-                    retryable,
-                });
+            ClientAction::Status { code, message, retryable } => {
+                self.observer.observe(at, &Observation::Status { code: &code });
+                self.inbox.put(Received::Status { code, message, retryable });
             }
             ClientAction::Redirect { url } => outgoing.redirect = Some(url),
         }

@@ -96,25 +96,12 @@ impl Daemon {
             end: DaemonEnd::new(config.settings),
             handler,
             observer: config.observer,
-            replies: Replies {
-                messages: messages.clone(),
-                waiting: Vec::new(),
-            },
+            replies: Replies { messages: messages.clone(), waiting: Vec::new() },
         };
         let address = config.address;
-        let link = Link {
-            party,
-            address,
-            orders: lane,
-            limits,
-            rng,
-        };
+        let link = Link { party, address, orders: lane, limits, rng };
         let handle = link.start(bell, button.clone())?;
-        let sender = DaemonSender {
-            orders,
-            button,
-            messages,
-        };
+        let sender = DaemonSender { orders, button, messages };
         Ok(Self { sender, handle })
     }
 
@@ -170,12 +157,7 @@ impl Order {
     fn new(messages: &AtomicU64, to: ConversationId, text: String) -> Self {
         let message = MessageId(messages.fetch_add(1, Ordering::Relaxed));
         let at = Instant::now();
-        Self {
-            to,
-            message,
-            text,
-            at,
-        }
+        Self { to, message, text, at }
     }
 }
 
@@ -199,8 +181,7 @@ impl<H: Handler> Party for DaemonParty<H> {
     ) {
         let input = match input {
             LinkInput::Connected => {
-                self.observer
-                    .observe(Instant::now(), &Observation::Connected);
+                self.observer.observe(Instant::now(), &Observation::Connected);
                 DaemonInput::Connected
             }
             LinkInput::Disconnected(error) => {
@@ -238,16 +219,8 @@ impl<H: Handler> Party for DaemonParty<H> {
 
 impl<H: Handler> DaemonParty<H> {
     fn queued(&mut self, order: Order) -> DaemonInput<'static> {
-        let Order {
-            to,
-            message,
-            text,
-            at,
-        } = order;
-        let seen = Observation::TextQueued {
-            message,
-            text: &text,
-        };
+        let Order { to, message, text, at } = order;
+        let seen = Observation::TextQueued { message, text: &text };
         self.observer.observe(at, &seen);
         DaemonInput::Send { to, message, text }
     }
@@ -270,31 +243,19 @@ impl<H: Handler> DaemonParty<H> {
         let at = Instant::now();
         match action {
             DaemonAction::Transmit { frame, message } => {
-                let seen = Observation::FrameSent {
-                    message,
-                    frame: &frame,
-                };
+                let seen = Observation::FrameSent { message, frame: &frame };
                 self.observer.observe(at, &seen);
                 outgoing.frames.push_back((frame, message));
             }
             DaemonAction::Deliver { from, text } => {
-                let seen = Observation::TextReceived {
-                    from: Some(from),
-                    text: &text,
-                };
+                let seen = Observation::TextReceived { from: Some(from), text: &text };
                 self.observer.observe(at, &seen);
                 self.handler.on_text(from, text, &mut self.replies);
             }
             DaemonAction::Opened(caller) => self.opened(&caller, false),
             DaemonAction::Rotated(caller) => self.opened(&caller, true),
-            DaemonAction::Ended {
-                conversation,
-                reason,
-            } => {
-                let seen = Observation::CallerEnded {
-                    conversation,
-                    reason,
-                };
+            DaemonAction::Ended { conversation, reason } => {
+                let seen = Observation::CallerEnded { conversation, reason };
                 self.observer.observe(at, &seen);
                 self.handler.on_ended(conversation, reason);
             }

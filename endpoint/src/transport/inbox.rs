@@ -73,11 +73,7 @@ impl Inbox {
         let mut waiting = waiting;
         let had_room = self.0.has_room(&waiting);
         let Some(item) = waiting.items.pop_front() else {
-            return if waiting.closed {
-                Err(Closed)
-            } else {
-                Ok(None)
-            };
+            return if waiting.closed { Err(Closed) } else { Ok(None) };
         };
         waiting.bytes -= item.bytes();
         let has_room = self.0.has_room(&waiting);
@@ -113,10 +109,7 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here can be half done: a panic elsewhere does not spoil it.
-        self.0
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

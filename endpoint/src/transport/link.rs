@@ -80,9 +80,7 @@ impl Handle {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|thread| !thread.is_finished())
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
@@ -118,14 +116,8 @@ impl<P: Party> Link<P> {
             stop: stop.clone(),
         };
         let name = format!("relay-{}", P::ROLE.name());
-        let thread = thread::Builder::new()
-            .name(name)
-            .spawn(move || running.run())?;
-        Ok(Handle {
-            stop,
-            button,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name(name).spawn(move || running.run())?;
+        Ok(Handle { stop, button, thread: Some(thread) })
     }
 }
 
@@ -151,8 +143,7 @@ impl<P: Party> Running<P> {
             let error = self.connect();
             self.feed(LinkInput::Disconnected(&error));
             let unsent = self.outgoing.frames.drain(..);
-            self.in_flight
-                .extend(unsent.filter_map(|(_, message)| message));
+            self.in_flight.extend(unsent.filter_map(|(_, message)| message));
             for message in std::mem::take(&mut self.in_flight) {
                 self.feed(LinkInput::Lost(message));
             }
@@ -207,10 +198,8 @@ impl<P: Party> Running<P> {
             match self.turn(socket) {
                 Ok(Turn::Again) => {}
                 Ok(Turn::Wait) => {
-                    let interest = Interest {
-                        read: self.link.party.reads(),
-                        write: !self.writable,
-                    };
+                    let interest =
+                        Interest { read: self.link.party.reads(), write: !self.writable };
                     let time = self.until_deadline();
                     let outcome = self.bell.wait(Some((socket.fd(), interest)), time);
                     if let Err(error) = outcome {
@@ -301,11 +290,7 @@ impl<P: Party> Running<P> {
         let now = self.clock.now().tick;
         // Rounded up: waking early would find nothing to do.
         let left = deadline.since(now);
-        Some(if left.is_zero() {
-            left
-        } else {
-            left + Duration::from_millis(1)
-        })
+        Some(if left.is_zero() { left } else { left + Duration::from_millis(1) })
     }
 
     fn stopped(&self) -> bool {

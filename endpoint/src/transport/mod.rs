@@ -29,9 +29,7 @@ struct Clock {
 
 impl Clock {
     fn start() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 
     fn now(self) -> Moment {

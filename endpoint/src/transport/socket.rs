@@ -92,10 +92,7 @@ impl From<Error> for LinkError {
 
 impl LinkError {
     fn dropped() -> Self {
-        Self::Closed {
-            code: 1006,
-            reason: String::new(),
-        }
+        Self::Closed { code: 1006, reason: String::new() }
     }
 }
 
@@ -285,10 +282,7 @@ fn wait(
         return Err(LinkError::Deadline);
     }
     // The request is small: what blocks is the answer, or a TLS flight.
-    let interest = Interest {
-        read: true,
-        write: false,
-    };
+    let interest = Interest { read: true, write: false };
     bell.wait(Some((tcp.as_fd(), interest)), Some(left))?;
     Ok(())
 }

@@ -164,10 +164,7 @@ impl Load {
 
     /// Where the two sides run.
     pub(crate) fn processors(&self) -> Processors {
-        Processors {
-            subject: self.relay_cpu,
-            load: self.load_cpu,
-        }
+        Processors { subject: self.relay_cpu, load: self.load_cpu }
     }
 
     /// The relay's program.
@@ -177,10 +174,7 @@ impl Load {
 
     /// How the relay under test is called in results.
     pub(crate) fn relay_name(&self) -> String {
-        format!(
-            "relay ({})",
-            self.driver.as_deref().unwrap_or("default driver")
-        )
+        format!("relay ({})", self.driver.as_deref().unwrap_or("default driver"))
     }
 }
 
@@ -192,10 +186,7 @@ impl Idle {
 
     /// Where the two sides run.
     pub(crate) fn processors(&self) -> Processors {
-        Processors {
-            subject: 0,
-            load: 1,
-        }
+        Processors { subject: 0, load: 1 }
     }
 }
 
@@ -205,10 +196,7 @@ fn find_relay(given: Option<&PathBuf>) -> Result<PathBuf> {
         None => std::env::current_exe()?.with_file_name("relay"),
     };
     let shown = path.display();
-    ensure!(
-        path.is_file(),
-        "{shown} is missing: cargo build --release -p relay, or give --relay"
-    );
+    ensure!(path.is_file(), "{shown} is missing: cargo build --release -p relay, or give --relay");
     path.canonicalize().context("the relay's path")
 }
 

@@ -49,18 +49,10 @@ pub(crate) fn run(arguments: &Compare) -> Result<()> {
             let (name, generator, windows) = if is_relay {
                 ("relay", &mut relay_load, &mut relay_windows)
             } else {
-                (
-                    "pass-through",
-                    &mut passthrough_load,
-                    &mut passthrough_windows,
-                )
+                ("pass-through", &mut passthrough_load, &mut passthrough_windows)
             };
             let measured = generator.measure(warm_up, window)?;
-            println!(
-                "{round}/{}  {name:<12} {}",
-                arguments.rounds,
-                measured.line()
-            );
+            println!("{round}/{}  {name:<12} {}", arguments.rounds, measured.line());
             windows.push(measured);
         }
     }
@@ -92,11 +84,7 @@ impl Report {
         println!();
         line("relay", self.relay_cpu_ns_per_frame);
         line("pass-through", self.passthrough_cpu_ns_per_frame);
-        let Spread {
-            median,
-            least,
-            most,
-        } = self.ratio;
+        let Spread { median, least, most } = self.ratio;
         println!("ratio        {median:>7.3}                ({least:.3} to {most:.3})");
     }
 }
@@ -107,11 +95,7 @@ fn cpu(windows: &[Window]) -> Spread {
 
 /// Each round's two windows of the one over the round's two of the other.
 fn ratios(relay: &[Window], passthrough: &[Window]) -> impl Iterator<Item = f64> {
-    let sum = |pair: &[Window]| {
-        pair.iter()
-            .map(|window| window.cpu_ns_per_frame)
-            .sum::<f64>()
-    };
+    let sum = |pair: &[Window]| pair.iter().map(|window| window.cpu_ns_per_frame).sum::<f64>();
     relay
         .chunks(2)
         .zip(passthrough.chunks(2))

@@ -100,11 +100,7 @@ mod tests {
         let spread = |values: &[f64]| Spread::of(values.iter().copied());
         assert_eq!(spread(&[3.0, 1.0, 2.0]).median, 2.0);
         assert_eq!(spread(&[4.0, 1.0, 2.0, 3.0]).median, 2.5);
-        let one = Spread {
-            median: 5.0,
-            least: 5.0,
-            most: 5.0,
-        };
+        let one = Spread { median: 5.0, least: 5.0, most: 5.0 };
         assert_eq!(spread(&[5.0]), one);
         assert_eq!(spread(&[]).median, 0.0);
     }

@@ -80,12 +80,7 @@ impl Flow {
                 released: 0,
                 written: 0,
             },
-            receiver: Receiver {
-                frame: expected,
-                layout: expected_layout,
-                at: 0,
-                count: 0,
-            },
+            receiver: Receiver { frame: expected, layout: expected_layout, at: 0, count: 0 },
             sent_at: vec![0; depth].into_boxed_slice(),
         }
     }
@@ -143,15 +138,10 @@ impl Flow {
             if receiver.at == receiver.frame.len() {
                 receiver.at = 0;
                 receiver.count += 1;
-                receiver
-                    .layout
-                    .stamp(&mut receiver.frame, SEQ_FIRST + receiver.count);
+                receiver.layout.stamp(&mut receiver.frame, SEQ_FIRST + receiver.count);
             }
         }
-        ensure!(
-            receiver.count <= self.sender.released,
-            "more frames arrived than were sent"
-        );
+        ensure!(receiver.count <= self.sender.released, "more frames arrived than were sent");
         Ok(before..receiver.count)
     }
 
@@ -188,11 +178,7 @@ fn frame(envelope: &Envelope, mask: Option<[u8; 4]>) -> (Vec<u8>, Layout) {
     let head_bytes = frame.len() - envelope.text.len();
     let mut key = mask.unwrap_or_default();
     key.rotate_left(envelope.seq_at % 4);
-    let layout = Layout {
-        frame_bytes: frame.len(),
-        seq_at: head_bytes + envelope.seq_at,
-        key,
-    };
+    let layout = Layout { frame_bytes: frame.len(), seq_at: head_bytes + envelope.seq_at, key };
     (frame, layout)
 }
 
@@ -213,12 +199,7 @@ pub(crate) fn text_frame(payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
     }
     frame.extend(mask.into_iter().flatten());
     let key = mask.unwrap_or_default();
-    frame.extend(
-        payload
-            .iter()
-            .zip(key.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     frame
 }
 
@@ -255,11 +236,8 @@ mod tests {
         let layout = flow.sender.layout;
         for (number, frame) in flow.sender.frames.chunks(layout.frame_bytes).enumerate() {
             let payload = &frame[8..];
-            let text: Vec<u8> = payload
-                .iter()
-                .zip(MASK.iter().cycle())
-                .map(|(a, b)| a ^ b)
-                .collect();
+            let text: Vec<u8> =
+                payload.iter().zip(MASK.iter().cycle()).map(|(a, b)| a ^ b).collect();
             let json: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
             assert_eq!(json["seq"], SEQ_FIRST + number as u64);
         }

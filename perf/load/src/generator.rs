@@ -102,10 +102,7 @@ impl Generator {
             if in_flight == 0 {
                 return Ok(());
             }
-            ensure!(
-                processor::now_ns() < deadline,
-                "{in_flight} frames never arrived"
-            );
+            ensure!(processor::now_ns() < deadline, "{in_flight} frames never arrived");
             self.turn()?;
         }
     }
@@ -125,8 +122,7 @@ impl Generator {
                 self.write(index, side)?;
             }
             if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP) {
-                self.read(index, side)
-                    .with_context(|| format!("pair {index}, {side:?}"))?;
+                self.read(index, side).with_context(|| format!("pair {index}, {side:?}"))?;
             }
         }
         self.events = events;
@@ -166,11 +162,7 @@ fn token(index: usize, side: Side) -> u64 {
 }
 
 fn pair_and_side(token: u64) -> (usize, Side) {
-    let side = if token & 1 == 1 {
-        Side::Daemon
-    } else {
-        Side::Client
-    };
+    let side = if token & 1 == 1 { Side::Daemon } else { Side::Client };
     ((token >> 1) as usize, side)
 }
 
@@ -183,7 +175,4 @@ const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Silence that means frames are lost.
 const STALL_NS: u64 = 5_000_000_000;
 /// How long a turn waits, so that ends of windows are noticed.
-const PATIENCE: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 20_000_000,
-};
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };

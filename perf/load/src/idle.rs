@@ -95,17 +95,10 @@ impl Drop for Holder {
 
 fn start_child(subject: &Subject, arguments: &Idle, number: usize, count: usize) -> Result<Holder> {
     let child = Command::new(std::env::current_exe()?)
-        .args([
-            "idle-child",
-            "--relay-address",
-            &subject.address.to_string(),
-        ])
+        .args(["idle-child", "--relay-address", &subject.address.to_string()])
         .args(["--number", &number.to_string()])
         .args(["--connections", &count.to_string()])
-        .args([
-            "--clients-per-workspace",
-            &arguments.clients_per_workspace.to_string(),
-        ])
+        .args(["--clients-per-workspace", &arguments.clients_per_workspace.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -119,10 +112,7 @@ fn wait_ready(holders: &mut [Holder]) -> Result<()> {
         let stdout = holder.child.stdout.take().context("its output is piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(
-            line.trim() == READY,
-            "a child failed; its own words stand above"
-        );
+        ensure!(line.trim() == READY, "a child failed; its own words stand above");
     }
     Ok(())
 }
@@ -132,21 +122,14 @@ pub(crate) fn run_child(arguments: &IdleChild) -> Result<()> {
     let mut held = Vec::with_capacity(arguments.connections);
     let source = Ipv4Addr::new(127, 0, 1, u8::try_from(arguments.number + 1)?);
     for index in 0..arguments.connections {
-        let workspace = format!(
-            "idle-{}-{}",
-            arguments.number,
-            index / arguments.clients_per_workspace
-        );
+        let workspace =
+            format!("idle-{}-{}", arguments.number, index / arguments.clients_per_workspace);
         let client = format!("client-{index}");
         let token = platform::token("client", &workspace, "target", &client);
         let mut socket = connect(source, arguments.relay_address)
             .with_context(|| format!("connection {index} from {source}"))?;
-        let upgrade = Upgrade {
-            role: "client",
-            workspace: &workspace,
-            target: "target",
-            token: &token,
-        };
+        let upgrade =
+            Upgrade { role: "client", workspace: &workspace, target: "target", token: &token };
         upgrade.perform(&mut socket)?;
         held.push(socket);
     }

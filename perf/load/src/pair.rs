@@ -67,10 +67,7 @@ impl Pair {
             socket.set_nonblocking(true)?;
         }
         let flow = || Flow::new(&envelope, shape.depth, subject.between);
-        let end = |socket| End {
-            socket,
-            is_full: false,
-        };
+        let end = |socket| End { socket, is_full: false };
         Ok(Self {
             client: end(client),
             daemon: end(daemon),
@@ -127,11 +124,7 @@ impl Pair {
         if writer == Some(Side::Client) {
             self.forward.release(count, now);
         }
-        Ok(Arrival {
-            count,
-            sent_at,
-            writer,
-        })
+        Ok(Arrival { count, sent_at, writer })
     }
 
     /// Lets the first frames go.
@@ -197,12 +190,7 @@ fn begin_session(
     let target = "target";
     let upgrade = |role: &str, socket: &mut TcpStream| {
         let token = platform::token(role, &workspace, target, &format!("client-{index:05}"));
-        let upgrade = Upgrade {
-            role,
-            workspace: &workspace,
-            target,
-            token: &token,
-        };
+        let upgrade = Upgrade { role, workspace: &workspace, target, token: &token };
         upgrade.perform(socket)
     };
     upgrade("workspace-daemon", daemon)?;

@@ -36,14 +36,9 @@ pub(crate) fn run(arguments: &Pairs) -> Result<()> {
     let shape = load.shape();
     println!("{name}: opening {} pairs", shape.pairs);
     let mut generator = Generator::open(&subject, shape)?;
-    println!(
-        "{name}: {} s of load after {} s of warm-up",
-        load.seconds, load.warm_up
-    );
-    let window = generator.measure(
-        Duration::from_secs_f64(load.warm_up),
-        Duration::from_secs_f64(load.seconds),
-    )?;
+    println!("{name}: {} s of load after {} s of warm-up", load.seconds, load.warm_up);
+    let window = generator
+        .measure(Duration::from_secs_f64(load.warm_up), Duration::from_secs_f64(load.seconds))?;
     let resident = processor::resident(subject.process())?;
     println!("{}", window.line());
     println!(
@@ -65,12 +60,7 @@ pub(crate) fn run(arguments: &Pairs) -> Result<()> {
 /// Starts the relay under test with a platform that admits everybody.
 pub(crate) fn start_relay(load: &Load) -> Result<Subject> {
     let platform = platform::start()?;
-    Subject::relay(
-        &load.relay()?,
-        load.driver.as_deref(),
-        platform,
-        load.processors(),
-    )
+    Subject::relay(&load.relay()?, load.driver.as_deref(), platform, load.processors())
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -85,9 +85,7 @@ impl Passthrough {
             .build(ENTRIES)
             .context("io_uring: Linux 6.1 and permission to use it")?;
         let descriptors: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
-        ring.submitter()
-            .register_files(&descriptors)
-            .context("registering sockets")?;
+        ring.submitter().register_files(&descriptors).context("registering sockets")?;
         let buffers = Buffers::register(&ring).context("registering buffers")?;
         let ends = sockets.iter().map(|_| End::new()).collect();
         Ok(Self {
@@ -144,11 +142,7 @@ impl Passthrough {
         let buffer =
             cqueue::buffer_select(completion.flags).expect("a receive with data names its buffer");
         let peer = end ^ 1;
-        self.ends[peer].waiting.push_back(Piece {
-            buffer,
-            start: 0,
-            len,
-        });
+        self.ends[peer].waiting.push_back(Piece { buffer, start: 0, len });
         self.mark(peer);
         if !cqueue::more(completion.flags) {
             self.receive(end)?;
@@ -231,10 +225,7 @@ impl Passthrough {
 
 impl End {
     fn new() -> Self {
-        let empty = libc::iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        };
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         // SAFETY: all-zero bytes are a valid msghdr: null pointers with zero lengths.
         let header = unsafe { std::mem::zeroed() };
         Self {

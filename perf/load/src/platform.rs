@@ -13,15 +13,13 @@ use serde_json::{Value, json};
 pub(crate) fn start() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the platform's port")?;
     let address = listener.local_addr()?;
-    thread::Builder::new()
-        .name("platform".into())
-        .spawn(move || {
-            for socket in listener.incoming().flatten() {
-                // A connection that fails is the relay's to open again.
-                let serve = move || drop(serve(&socket));
-                drop(thread::Builder::new().name("platform".into()).spawn(serve));
-            }
-        })?;
+    thread::Builder::new().name("platform".into()).spawn(move || {
+        for socket in listener.incoming().flatten() {
+            // A connection that fails is the relay's to open again.
+            let serve = move || drop(serve(&socket));
+            drop(thread::Builder::new().name("platform".into()).spawn(serve));
+        }
+    })?;
     Ok(address)
 }
 

@@ -70,19 +70,12 @@ pub(crate) struct Machine {
 pub(crate) fn machine() -> Machine {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = information
-        .lines()
-        .find(|line| line.starts_with("model name"));
-    let model = model
-        .and_then(|line| line.split_once(": "))
-        .map_or("unknown", |(_, name)| name);
+    let model = information.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, name)| name);
     Machine {
         kernel: kernel.trim().to_owned(),
         processor: model.to_owned(),
-        processor_count: information
-            .lines()
-            .filter(|line| line.starts_with("processor"))
-            .count(),
+        processor_count: information.lines().filter(|line| line.starts_with("processor")).count(),
     }
 }
 

@@ -76,11 +76,7 @@ impl Subject {
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child = spawned.with_context(|| format!("{program} does not start"))?;
         let stdout = child.stdout.take().context("its output is piped")?;
-        let subject = Self {
-            child,
-            address,
-            between,
-        };
+        let subject = Self { child, address, between };
         let mut lines = BufReader::new(stdout).lines();
         loop {
             match lines.next() {

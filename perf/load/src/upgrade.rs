@@ -21,12 +21,7 @@ pub(crate) struct Upgrade<'a> {
 impl Upgrade<'_> {
     /// Asks on a connected socket and insists on 101.
     pub(crate) fn perform(&self, socket: &mut TcpStream) -> Result<()> {
-        let Self {
-            role,
-            workspace,
-            target,
-            token,
-        } = self;
+        let Self { role, workspace, target, token } = self;
         let address = socket.peer_addr()?;
         let request = format!(
             "GET /ws?role={role}&workspaceId={workspace}&runtimeTargetId={target} HTTP/1.1\r\n\
@@ -41,18 +36,11 @@ impl Upgrade<'_> {
             let mut byte = [0];
             ensure!(head.len() < HEAD_BYTES_MAX, "the answer's head has no end");
             let is_end = socket.read(&mut byte)? == 0;
-            ensure!(
-                !is_end,
-                "closed instead of answering: {}",
-                String::from_utf8_lossy(&head)
-            );
+            ensure!(!is_end, "closed instead of answering: {}", String::from_utf8_lossy(&head));
             head.push(byte[0]);
         }
         if !head.starts_with(b"HTTP/1.1 101 ") {
-            bail!(
-                "the upgrade of a {role} was refused: {}",
-                String::from_utf8_lossy(&head).trim()
-            );
+            bail!("the upgrade of a {role} was refused: {}", String::from_utf8_lossy(&head).trim());
         }
         Ok(())
     }
@@ -60,27 +48,20 @@ impl Upgrade<'_> {
 
 /// Sends one text message as a client does.
 pub(crate) fn send_text(socket: &mut TcpStream, text: &str) -> Result<()> {
-    socket
-        .write_all(&client_frame(text))
-        .context("sending a message")
+    socket.write_all(&client_frame(text)).context("sending a message")
 }
 
 /// Receives one text message and insists that it is the expected one.
 pub(crate) fn expect_text(socket: &mut TcpStream, expected: &str) -> Result<()> {
     let mut head = [0; 2];
-    socket
-        .read_exact(&mut head)
-        .context("waiting for a message")?;
+    socket.read_exact(&mut head).context("waiting for a message")?;
     let mut len = u64::from(head[1] & 0x7f);
     if len == 126 {
         let mut extended = [0; 2];
         socket.read_exact(&mut extended)?;
         len = u64::from(u16::from_be_bytes(extended));
     }
-    ensure!(
-        head[0] == 0x81 && len <= 1 << 16,
-        "not a short text message: {head:02x?}"
-    );
+    ensure!(head[0] == 0x81 && len <= 1 << 16, "not a short text message: {head:02x?}");
     let mut payload = vec![0; len as usize];
     socket.read_exact(&mut payload)?;
     ensure!(

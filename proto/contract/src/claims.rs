@@ -46,7 +46,8 @@ impl Profile {
 
 /// The claims the relay acts on, as they stood in the token (untrimmed).
 ///
-/// Only a validated answer of the platform or a verified token becomes one. Source: relay specification, section 4.
+/// Only a validated answer of the platform or a verified token becomes one. Source: relay
+/// specification, section 4.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Claims {
     /// Names one client across its connections.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A WebSocket close code as it goes on the wire. Source: RFC 6455 §7.4; 4008 is the relay's policy code.
+/// A WebSocket close code as it goes on the wire. Source: RFC 6455 §7.4; 4008 is the relay's policy
+/// code.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub struct CloseCode(pub u16);
 

@@ -1,9 +1,10 @@
-//! What the relay counts. Shards count in plain integers, the control plane in atomics; `/metrics` adds them up.
+//! What the relay counts. Shards count in plain integers, the control plane in atomics; `/metrics`
+//! adds them up.
 
 macro_rules! counters {
     ($($variant:ident $name:literal $help:literal)*) => {
-        /// One counter. Names up to [`Counter::WsStaleTerminated`] are the reference relay's and never change;
-        /// later ones are ours.
+        /// One counter. Names up to [`Counter::WsStaleTerminated`] are the reference relay's and
+        /// never change; later ones are ours.
         #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         #[repr(u8)]
         pub enum Counter {
@@ -245,11 +246,7 @@ mod tests {
     fn names_are_unique_and_end_in_total() {
         let names: HashSet<_> = Counter::ALL.iter().map(|counter| counter.name()).collect();
         assert_eq!(names.len(), Counter::ALL.len());
-        assert!(
-            names
-                .iter()
-                .all(|name| name.starts_with("relay_") && name.ends_with("_total"))
-        );
+        assert!(names.iter().all(|name| name.starts_with("relay_") && name.ends_with("_total")));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct ShardId(pub u16);
 
-/// One connection for as long as it lives. The generation makes a reused slot a different connection.
+/// One connection for as long as it lives. The generation makes a reused slot a different
+/// connection.
 #[derive(
     Clone, Copy, Debug, Eq, Hash, PartialEq, Ord, PartialOrd, Serialize, Deserialize, Default,
 )]
@@ -30,8 +31,8 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// One admitted connection in the control plane's ledger, from `Admit` until `Released`. It stays the
-/// same when the socket moves to another shard.
+/// One admitted connection in the control plane's ledger, from `Admit` until `Released`. It stays
+/// the same when the socket moves to another shard.
 #[derive(
     Clone, Copy, Debug, Eq, Hash, PartialEq, Ord, PartialOrd, Serialize, Deserialize, Default,
 )]

@@ -1,8 +1,8 @@
 //! What the planes say to each other: plain types, no behaviour beyond their own invariants.
 //!
-//! Both planes import this crate and nothing of each other. It does no I/O, reads no clock and starts
-//! no thread. Start with [`Event`] (what a shard tells the control plane) and [`Command`] (what the
-//! control plane tells a shard).
+//! Both planes import this crate and nothing of each other. It does no I/O, reads no clock and
+//! starts no thread. Start with [`Event`] (what a shard tells the control plane) and [`Command`]
+//! (what the control plane tells a shard).
 #![forbid(unsafe_code)]
 
 mod claims;

@@ -1,4 +1,5 @@
-//! Every bound the data plane keeps, with its unit, what it protects and where the number comes from.
+//! Every bound the data plane keeps, with its unit, what it protects and where the number comes
+//! from.
 
 use std::time::Duration;
 
@@ -16,11 +17,13 @@ pub struct Limits {
     pub egress_bytes_max: usize,
     /// Key exchange starts per minute, client and address. `RELAY_KEX_INIT_RATE_PER_MINUTE`
     pub key_exchange_per_minute: u32,
-    /// Keys the key exchange limiter tracks; the least recently used goes. `RELAY_KEX_RATE_LIMITER_MAX_KEYS`
+    /// Keys the key exchange limiter tracks; the least recently used goes.
+    /// `RELAY_KEX_RATE_LIMITER_MAX_KEYS`
     pub key_exchange_keys_max: usize,
     /// Encrypted frames per minute and client. `RELAY_RUNTIME_RATE_PER_MINUTE`
     pub runtime_per_minute: u32,
-    /// Encrypted frames of clients per minute and workspace. `RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE`
+    /// Encrypted frames of clients per minute and workspace.
+    /// `RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE`
     pub runtime_per_minute_workspace: u32,
     /// `RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS`
     pub runtime_keys_max: usize,
@@ -37,7 +40,8 @@ pub struct Limits {
     /// Pending pairing requests, and pending key exchanges, per scope; the oldest goes.
     /// `RELAY_PAIRING_REQUEST_TRACK_MAX`
     pub pending_requests_max: usize,
-    /// Sessions whose owner is remembered, per scope; the oldest goes. `RELAY_SESSION_OWNER_TRACK_MAX`
+    /// Sessions whose owner is remembered, per scope; the oldest goes.
+    /// `RELAY_SESSION_OWNER_TRACK_MAX`
     pub session_owners_max: usize,
     /// How long a pairing or key exchange waits for its answer.
     pub pending_request_ttl: Duration,
@@ -59,7 +63,8 @@ pub struct Limits {
     pub keep_alive_timeout: Duration,
     /// How long an upgrade waits for its decision. Reached: 401, as for a failed validation.
     pub admission_timeout: Duration,
-    /// Connections of one shard that are not admitted yet. Reached: the newest is closed unanswered.
+    /// Connections of one shard that are not admitted yet. Reached: the newest is closed
+    /// unanswered.
     pub guests_max: usize,
     /// Worker calls in flight per connection. Reached: the call is answered 503.
     pub worker_calls_max: u32,

@@ -73,8 +73,8 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 
 /// One event for the operator. Details keep their order.
 ///
-/// Redaction is by construction: a value put under a sensitive key is never stored, and secrets live in
-/// [`crate::Secret`], which is no [`Value`].
+/// Redaction is by construction: a value put under a sensitive key is never stored, and secrets
+/// live in [`crate::Secret`], which is no [`Value`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogEntry {
     /// How much it matters.
@@ -83,7 +83,8 @@ pub struct LogEntry {
     pub event: &'static str,
     /// The connection it is about. On stdout only.
     pub connection: Option<ConnectionId>,
-    /// Ours alone: not part of the reference's log, so absent from `/logs` unless all are asked for.
+    /// Ours alone: not part of the reference's log, so absent from `/logs` unless all are asked
+    /// for.
     pub ours: bool,
     /// Facts, in order.
     pub details: Vec<(&'static str, Value)>,
@@ -92,13 +93,7 @@ pub struct LogEntry {
 impl LogEntry {
     /// An entry without details yet.
     pub fn new(level: Level, event: &'static str) -> Self {
-        Self {
-            level,
-            event,
-            connection: None,
-            ours: false,
-            details: Vec::new(),
-        }
+        Self { level, event, connection: None, ours: false, details: Vec::new() }
     }
 
     /// Names the connection it is about.
@@ -115,26 +110,21 @@ impl LogEntry {
         self
     }
 
-    /// Adds a fact. Under a sensitive key the value is dropped here and `[redacted]` stands in its place.
+    /// Adds a fact. Under a sensitive key the value is dropped here and `[redacted]` stands in its
+    /// place.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
-        let value = if is_sensitive(key) {
-            Value::Redacted
-        } else {
-            value.into()
-        };
+        let value = if is_sensitive(key) { Value::Redacted } else { value.into() };
         self.details.push((key, value));
         self
     }
 }
 
-/// Whether values under this key are kept out of logs. The reference's list, matched anywhere in the key.
+/// Whether values under this key are kept out of logs. The reference's list, matched anywhere in
+/// the key.
 fn is_sensitive(key: &str) -> bool {
-    let key: String = key
-        .chars()
-        .filter(|c| !matches!(c, '_' | '-'))
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
+    let key: String =
+        key.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect();
     SENSITIVE.iter().any(|word| key.contains(word))
 }
 
@@ -160,14 +150,9 @@ mod tests {
 
     #[test]
     fn a_value_under_a_sensitive_key_is_never_stored() {
-        for key in [
-            "relayToken",
-            "api_key",
-            "api-key",
-            "Private_Key",
-            "maxFrameBytes",
-            "errorMessage",
-        ] {
+        for key in
+            ["relayToken", "api_key", "api-key", "Private_Key", "maxFrameBytes", "errorMessage"]
+        {
             // Keys are static in production; the leak is bounded by the list above.
             let key: &'static str = Box::leak(key.to_owned().into_boxed_str());
             let entry = LogEntry::new(Level::Info, "x").with(key, "seen".to_owned());

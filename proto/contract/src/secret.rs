@@ -4,7 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A token, key or password. It has no `Display`, its `Debug` shows nothing, and its bytes are wiped when dropped.
+/// A token, key or password. It has no `Display`, its `Debug` shows nothing, and its bytes are
+/// wiped when dropped.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Nanoseconds on the process's monotonic clock. It never goes backwards and says nothing about the date.
+/// Nanoseconds on the process's monotonic clock. It never goes backwards and says nothing about the
+/// date.
 #[derive(
     Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize,
 )]

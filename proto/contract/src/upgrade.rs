@@ -51,10 +51,12 @@ pub struct UpgradeRequest {
     pub target_id: Option<TargetId>,
 }
 
-/// What the shard found in steps 5 to 8 of the upgrade order. The control plane judges 2 to 4 first and then acts on this.
+/// What the shard found in steps 5 to 8 of the upgrade order. The control plane judges 2 to 4 first
+/// and then acts on this.
 #[derive(Clone, Debug)]
 pub enum Preflight {
-    /// Target and Host do not make a URL: the socket is dropped without a byte and `upgrade_error` is logged.
+    /// Target and Host do not make a URL: the socket is dropped without a byte and `upgrade_error`
+    /// is logged.
     UnparsableUrl,
     /// Not `/ws`: the socket is dropped without a byte.
     OtherPath,

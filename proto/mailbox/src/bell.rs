@@ -34,10 +34,7 @@ pub struct Bell {
 impl Bell {
     /// A bell whose thread is awake.
     pub fn new(ring: impl Ring + 'static) -> Arc<Self> {
-        Arc::new(Self {
-            sleeping: AtomicBool::new(false),
-            ringer: Box::new(ring),
-        })
+        Arc::new(Self { sleeping: AtomicBool::new(false), ringer: Box::new(ring) })
     }
 
     /// Announces that the owner is about to sleep. It has to look at its lanes after this call and

@@ -22,12 +22,7 @@ pub fn lane<T>(capacity: usize, bell: Arc<Bell>) -> (Sender<T>, Receiver<T>) {
         received: AtomicBool::new(true),
         bell,
     });
-    (
-        Sender {
-            shared: Arc::clone(&shared),
-        },
-        Receiver { shared },
-    )
+    (Sender { shared: Arc::clone(&shared) }, Receiver { shared })
 }
 
 /// The lane was full, or nobody receives any more. The value comes back.
@@ -89,9 +84,7 @@ impl<T> Receiver<T> {
 impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         self.shared.senders.fetch_add(1, Ordering::Relaxed);
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -128,17 +121,13 @@ impl<T> std::error::Error for Full<T> {}
 
 impl<T> fmt::Debug for Sender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender")
-            .field("len", &self.shared.queue.len())
-            .finish()
+        f.debug_struct("Sender").field("len", &self.shared.queue.len()).finish()
     }
 }
 
 impl<T> fmt::Debug for Receiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver")
-            .field("len", &self.shared.queue.len())
-            .finish()
+        f.debug_struct("Receiver").field("len", &self.shared.queue.len()).finish()
     }
 }
 

@@ -92,11 +92,7 @@ impl Backplane {
         let presence = !alone && presence.unwrap_or(announced);
         let redirect = !alone && redirect.unwrap_or(announced);
         let reason = Source::Inferred("RELAY_BACKPLANE_MODE");
-        reader.conclude(
-            "RELAY_PRESENCE_SYNC_ENABLED",
-            digit(presence),
-            reason.clone(),
-        );
+        reader.conclude("RELAY_PRESENCE_SYNC_ENABLED", digit(presence), reason.clone());
         reader.conclude("RELAY_CLIENT_REDIRECT_ENABLED", digit(redirect), reason);
         Self {
             mode,
@@ -144,20 +140,13 @@ fn read_mode(
     } else {
         (BackplaneMode::Single, "no internal key, bus or presence")
     };
-    reader.conclude(
-        "RELAY_BACKPLANE_MODE",
-        mode.name(),
-        Source::Inferred(reason),
-    );
+    reader.conclude("RELAY_BACKPLANE_MODE", mode.name(), Source::Inferred(reason));
     mode
 }
 
 fn read_redis_url(reader: &mut Reader<'_>, named: &Named, mode: BackplaneMode) -> Option<Secret> {
     let alias = reader.url("RELAY_REDIS_URL").map(|(_, text)| text);
-    let documented = named
-        .backplane
-        .as_ref()
-        .filter(|_| named.backplane_is_redis());
+    let documented = named.backplane.as_ref().filter(|_| named.backplane_is_redis());
     let documented = documented.map(|(_, text)| text.clone());
     if mode != BackplaneMode::Redis {
         if documented.is_some() && mode == BackplaneMode::Server {

@@ -75,14 +75,7 @@ impl Listen {
             None => default_public_url(&tls, port),
         };
         reader.conclude("RELAY_PUBLIC_WS_BASE_URL", &public_ws_url, Source::Default);
-        Self {
-            host,
-            port,
-            mode,
-            public_ws_url,
-            public_ws_url_named,
-            tls,
-        }
+        Self { host, port, mode, public_ws_url, public_ws_url_named, tls }
     }
 }
 
@@ -99,32 +92,22 @@ impl Tls {
                 Source::Inferred("RELAY_VALIDATE_URL"),
             );
         }
-        let host = reader
-            .text("RELAY_TLS_HOST")
-            .unwrap_or_else(|| TLS_HOST.to_owned());
+        let host = reader.text("RELAY_TLS_HOST").unwrap_or_else(|| TLS_HOST.to_owned());
         let dir = reader.path("RELAY_TLS_CERT_DIR").unwrap_or_else(|| {
             let home = world.home().unwrap_or_default();
             home.join(".viewport/relay-certs")
         });
-        let certificate = reader
-            .path("RELAY_TLS_CERT_PATH")
-            .unwrap_or_else(|| dir.join(format!("{host}.crt")));
-        let key = reader
-            .path("RELAY_TLS_KEY_PATH")
-            .unwrap_or_else(|| dir.join(format!("{host}.key")));
+        let certificate =
+            reader.path("RELAY_TLS_CERT_PATH").unwrap_or_else(|| dir.join(format!("{host}.crt")));
+        let key =
+            reader.path("RELAY_TLS_KEY_PATH").unwrap_or_else(|| dir.join(format!("{host}.key")));
         let enabled = match reader.choice_any_case("RELAY_TLS") {
             Some("1") => true,
             Some("0") => false,
             // Whoever says that TLS ends in front does not want it twice because of a stray file.
             _ => !ends_in_front && world.exists(&certificate) && world.exists(&key),
         };
-        Self {
-            enabled,
-            ends_in_front,
-            host,
-            certificate,
-            key,
-        }
+        Self { enabled, ends_in_front, host, certificate, key }
     }
 }
 
@@ -147,10 +130,7 @@ fn read_host(reader: &mut Reader<'_>, world: &dyn Surroundings) -> String {
 fn read_port(reader: &mut Reader<'_>) -> u16 {
     let port = reader.count("RELAY_LISTEN_PORT");
     u16::try_from(port).unwrap_or_else(|_| {
-        reader.refuse(
-            "RELAY_LISTEN_PORT",
-            format!("{port} is not a port; ports end at 65535"),
-        );
+        reader.refuse("RELAY_LISTEN_PORT", format!("{port} is not a port; ports end at 65535"));
         0
     })
 }

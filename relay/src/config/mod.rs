@@ -129,11 +129,7 @@ impl Config {
         let mut warnings = reader.warnings;
         warnings.extend(rules::warnings(&config));
         let effective = in_table_order(reader.effective);
-        Ok(Parsed {
-            config,
-            effective,
-            warnings,
-        })
+        Ok(Parsed { config, effective, warnings })
     }
 }
 
@@ -179,10 +175,7 @@ impl Engine {
         let cores = world.core_count().clamp(1, usize::from(SHARD_COUNT_MAX));
         let shard_count = reader.count_or("RELAY_SHARDS", cores as u64);
         if shard_count > u64::from(SHARD_COUNT_MAX) {
-            reader.refuse(
-                "RELAY_SHARDS",
-                format!("{shard_count} is more than {SHARD_COUNT_MAX}"),
-            );
+            reader.refuse("RELAY_SHARDS", format!("{shard_count} is more than {SHARD_COUNT_MAX}"));
         }
         Self {
             driver,

@@ -28,16 +28,15 @@ fn radix_number(digits: &str, radix: u32) -> Option<f64> {
     if digits.is_empty() {
         return None;
     }
-    digits.chars().try_fold(0.0, |value, c| {
-        Some(value * f64::from(radix) + f64::from(c.to_digit(radix)?))
-    })
+    digits
+        .chars()
+        .try_fold(0.0, |value, c| Some(value * f64::from(radix) + f64::from(c.to_digit(radix)?)))
 }
 
 /// `f64::from_str` also takes words such as `nan` and `inf`; those are kept out first.
 fn decimal(text: &str) -> Option<f64> {
-    let is_decimal = text
-        .bytes()
-        .all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
+    let is_decimal =
+        text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
     if is_decimal { text.parse().ok() } else { None }
 }
 

@@ -82,11 +82,7 @@ impl Named {
         let server = reader.url("SERVER_URL");
         let validate = reader.url("RELAY_VALIDATE_URL").map(|(url, _)| url);
         let backplane = reader.url("RELAY_BACKPLANE_URL");
-        let mut named = Self {
-            server,
-            validate,
-            backplane,
-        };
+        let mut named = Self { server, validate, backplane };
         named.unite(reader);
         named
     }
@@ -279,16 +275,8 @@ impl Admission {
         Self {
             mode,
             jwks,
-            issuer: required(
-                reader,
-                "RELAY_JWT_ISSUER",
-                strict.then_some("viewport-server"),
-            ),
-            audience: required(
-                reader,
-                "RELAY_JWT_AUDIENCE",
-                strict.then_some("viewport-relay"),
-            ),
+            issuer: required(reader, "RELAY_JWT_ISSUER", strict.then_some("viewport-server")),
+            audience: required(reader, "RELAY_JWT_AUDIENCE", strict.then_some("viewport-relay")),
             leeway_secs: reader.count("RELAY_JWT_LEEWAY_SECS"),
         }
     }

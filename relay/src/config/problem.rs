@@ -27,21 +27,13 @@ impl Problem {
 
     /// A mistake that only values together make, with an example of its own.
     pub(crate) fn rule(variable: &'static str, what: impl Into<String>, example: &str) -> Self {
-        Self {
-            variable,
-            what: what.into(),
-            example: example.to_owned(),
-        }
+        Self { variable, what: what.into(), example: example.to_owned() }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {}; example: {}",
-            self.variable, self.what, self.example
-        )
+        write!(f, "{}: {}; example: {}", self.variable, self.what, self.example)
     }
 }
 

@@ -86,10 +86,7 @@ impl<'a> Reader<'a> {
     /// A number above zero; the table's default when there is none or it cannot be used.
     pub(super) fn count(&mut self, name: &'static str) -> u64 {
         let default = Variable::named(name).default;
-        self.count_or(
-            name,
-            default.parse().expect("a fixed default is a whole number"),
-        )
+        self.count_or(name, default.parse().expect("a fixed default is a whole number"))
     }
 
     /// A number of milliseconds above zero.
@@ -210,16 +207,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn refuse(&mut self, name: &'static str, what: String) {
-        self.problems
-            .push(Problem::new(Variable::named(name), what));
+        self.problems.push(Problem::new(Variable::named(name), what));
     }
 
     fn note(&mut self, name: &'static str, shown: String, source: Source) {
-        self.effective.push(Effective {
-            name,
-            shown,
-            source,
-        });
+        self.effective.push(Effective { name, shown, source });
     }
 
     /// The text of a variable in the highest layer that has it, under either of its names.
@@ -258,9 +250,5 @@ impl<'a> Reader<'a> {
 /// The text of a URL, or `[set]` when it carries a user, a password or a query.
 fn shown_url(url: &Url, text: &str) -> String {
     let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-    if bare {
-        text.to_owned()
-    } else {
-        "[set]".to_owned()
-    }
+    if bare { text.to_owned() } else { "[set]".to_owned() }
 }

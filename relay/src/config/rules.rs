@@ -208,10 +208,7 @@ fn ours(config: &Config, problems: &mut Vec<Problem>) {
     if config.admission.mode != AdmissionMode::Validate && config.admission.jwks.is_none() {
         problems.push(Problem::rule(
             "RELAY_JWKS_URL",
-            format!(
-                "required when RELAY_ADMISSION={}",
-                config.admission.mode.name()
-            ),
+            format!("required when RELAY_ADMISSION={}", config.admission.mode.name()),
             "RELAY_JWKS_URL=https://api.corp/.well-known/jwks.json",
         ));
     }
@@ -220,8 +217,6 @@ fn ours(config: &Config, problems: &mut Vec<Problem>) {
 /// Long enough, and not copied from an example.
 fn is_strong(key: &str) -> bool {
     let lower = key.to_lowercase();
-    let is_sample = ["change-me", "placeholder", "example"]
-        .iter()
-        .any(|word| lower.contains(word));
+    let is_sample = ["change-me", "placeholder", "example"].iter().any(|word| lower.contains(word));
     key.encode_utf16().count() >= 24 && !is_sample
 }

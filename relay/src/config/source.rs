@@ -78,9 +78,8 @@ impl Surroundings for Machine {
     }
 
     fn in_container(&self) -> bool {
-        let marked = ["/.dockerenv", "/run/.containerenv"]
-            .iter()
-            .any(|path| Path::new(path).exists());
+        let marked =
+            ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists());
         marked
             || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
             || std::fs::read_to_string("/proc/1/cgroup").is_ok_and(|text| names_a_container(&text))

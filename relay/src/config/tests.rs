@@ -45,10 +45,7 @@ fn world(pairs: &str) -> World {
         let (name, value) = pair.split_once('=').expect("NAME=VALUE");
         (name.to_owned(), value.replace('~', " "))
     });
-    World {
-        variables: pairs.collect(),
-        ..World::default()
-    }
+    World { variables: pairs.collect(), ..World::default() }
 }
 
 fn parse(pairs: &str) -> Result<Parsed, Refused> {
@@ -82,10 +79,7 @@ fn an_empty_environment_gives_the_reference_defaults() {
     assert_eq!(config.listen.port, 7781);
     assert_eq!(config.listen.mode, Mode::Dev);
     assert!(!config.listen.tls.enabled);
-    assert_eq!(
-        config.listen.public_ws_url,
-        "wss://relay.getviewport.com/ws"
-    );
+    assert_eq!(config.listen.public_ws_url, "wss://relay.getviewport.com/ws");
     assert_eq!(config.relay_id.as_str(), "127.0.0.1:7781:0123456789ab");
     assert_eq!(config.platform.server_url, "https://api.getviewport.com");
     assert_eq!(
@@ -158,10 +152,8 @@ fn an_alias_means_the_same_and_a_conflict_names_both() {
     assert_eq!(config("RELAY_LISTEN_PORT=7000 PORT=7000").listen.port, 7000);
     let found = problems("RELAY_LISTEN_PORT=7998 PORT=7999");
     assert!(found[0].contains("RELAY_LISTEN_PORT and PORT"), "{found:?}");
-    for (mode, other) in [
-        ("redis", "RELAY_REDIS_URL=redis://b"),
-        ("server", "SERVER_URL=http://b"),
-    ] {
+    for (mode, other) in [("redis", "RELAY_REDIS_URL=redis://b"), ("server", "SERVER_URL=http://b")]
+    {
         let scheme = if mode == "redis" { "redis" } else { "http" };
         let found = problems(&format!(
             "{KEY} RELAY_BACKPLANE_MODE={mode} RELAY_BACKPLANE_URL={scheme}://a {other}"
@@ -204,25 +196,14 @@ fn the_mode_follows_from_address_and_urls() {
         ("HOST=0.0.0.0", Mode::Dev),
         ("HOST=localhost SERVER_URL=https://a.corp", Mode::Dev),
         ("HOST=::1 SERVER_URL=https://a.corp", Mode::Dev),
-        (
-            "SERVER_URL=https://a.corp RELAY_PUBLIC_WS_BASE_URL=wss://r.corp/ws",
-            Mode::Dev,
-        ),
+        ("SERVER_URL=https://a.corp RELAY_PUBLIC_WS_BASE_URL=wss://r.corp/ws", Mode::Dev),
     ];
     for (pairs, expected) in table {
         assert_eq!(config(pairs).listen.mode, expected, "{pairs}");
     }
     let found = problems("HOST=10.0.0.1 SERVER_URL=https://a.corp");
-    assert!(
-        found.iter().any(|line| line.contains("RELAY_MODE=prod")),
-        "{found:?}"
-    );
-    for local in [
-        "http://127.0.0.1:1",
-        "http://localhost",
-        "http://a.test",
-        "http://[::1]",
-    ] {
+    assert!(found.iter().any(|line| line.contains("RELAY_MODE=prod")), "{found:?}");
+    for local in ["http://127.0.0.1:1", "http://localhost", "http://a.test", "http://[::1]"] {
         let found = problems(&format!("HOST=10.0.0.1 SERVER_URL={local}"));
         assert_eq!(found.len(), 1, "{local}: {found:?}");
         assert!(found[0].contains(
@@ -238,16 +219,8 @@ fn the_backplane_follows_from_key_and_switches() {
     let table = [
         (server.to_owned(), BackplaneMode::Single, false),
         (format!("{server} {KEY}"), BackplaneMode::Server, true),
-        (
-            format!("{server} {KEY} RELAY_BACKPLANE_MODE=single"),
-            BackplaneMode::Single,
-            false,
-        ),
-        (
-            format!("{server} {KEY} RELAY_CLIENT_REDIRECT_ENABLED=0"),
-            BackplaneMode::Server,
-            false,
-        ),
+        (format!("{server} {KEY} RELAY_BACKPLANE_MODE=single"), BackplaneMode::Single, false),
+        (format!("{server} {KEY} RELAY_CLIENT_REDIRECT_ENABLED=0"), BackplaneMode::Server, false),
         (
             format!("{server} {KEY} RELAY_BACKPLANE_URL=redis://r RELAY_BUS_HMAC_KEY=k"),
             BackplaneMode::Redis,
@@ -286,11 +259,9 @@ fn prod_insists_on_safe_settings_in_the_reference_order() {
     for (line, expected) in found.iter().zip(expected) {
         assert!(line.contains(expected), "{line}");
     }
-    for weak in [
-        "aaaaaaaaaaaaaaaaaaaaaaa",
-        "my-EXAMPLE-key-0123456789abcdef",
-        "change-me-change-me-1234",
-    ] {
+    for weak in
+        ["aaaaaaaaaaaaaaaaaaaaaaa", "my-EXAMPLE-key-0123456789abcdef", "change-me-change-me-1234"]
+    {
         let found = problems(&format!("{PROD} RELAY_INTERNAL_KEY={weak}"));
         assert!(found[0].contains("high-entropy"), "{weak}: {found:?}");
         assert!(!found[0].contains(weak), "the key itself is not shown");
@@ -322,15 +293,10 @@ fn the_documented_container_start_is_safe_as_it_stands() {
     assert_eq!(config.platform.server_url, "https://api.corp");
     assert_eq!(config.platform.auth, ServerAuth::SharedSecret);
     assert_eq!(config.admission.mode, AdmissionMode::Both);
-    assert!(
-        !config.backplane.redirect,
-        "nobody is sent to an address the operator did not name"
-    );
+    assert!(!config.backplane.redirect, "nobody is sent to an address the operator did not name");
     assert_eq!(shown(&parsed, "RELAY_INTERNAL_KEY").0, "[set]");
     assert_eq!(shown(&parsed, "HOST").1, "inferred: running in a container");
-    world
-        .variables
-        .insert("HOST".to_owned(), "127.0.0.1".to_owned());
+    world.variables.insert("HOST".to_owned(), "127.0.0.1".to_owned());
     let config = Config::parse(&[], &world).expect("usable").config;
     assert_eq!(config.listen.host, "127.0.0.1");
 }
@@ -352,10 +318,7 @@ fn our_key_goes_to_no_host_the_operator_did_not_name() {
     let named =
         format!("{KEY} RELAY_VALIDATE_URL=https://v.corp/check?x=1 SERVER_URL=https://a.corp");
     let config = config(&named);
-    assert_eq!(
-        config.platform.validate.as_str(),
-        "https://v.corp/check?x=1"
-    );
+    assert_eq!(config.platform.validate.as_str(), "https://v.corp/check?x=1");
     assert_eq!(config.platform.server_url, "https://a.corp");
 }
 
@@ -389,10 +352,7 @@ fn tls_switches_itself_on_when_its_files_exist() {
 
 #[test]
 fn the_public_url_is_made_from_host_and_port() {
-    assert_eq!(
-        config("PORT=1").listen.public_ws_url,
-        "ws://relay.getviewport.com:1/ws"
-    );
+    assert_eq!(config("PORT=1").listen.public_ws_url, "ws://relay.getviewport.com:1/ws");
     let pairs = "RELAY_TLS_HOST=r.corp";
     assert_eq!(config(pairs).listen.public_ws_url, "ws://r.corp:7781/ws");
 }
@@ -400,9 +360,7 @@ fn the_public_url_is_made_from_host_and_port() {
 #[test]
 fn secrets_come_from_files_too_and_are_never_shown() {
     let mut world = world("RELAY_ADMIN_TOKEN_FILE=/run/token RELAY_ENABLE_ADMIN_HTTP=1");
-    world
-        .files
-        .insert("/run/token".into(), " s3cret\n".to_owned());
+    world.files.insert("/run/token".into(), " s3cret\n".to_owned());
     let parsed = Config::parse(&[], &world).expect("usable");
     let token = parsed.config.admin.token.as_ref().expect("read");
     assert_eq!(token.expose(), "s3cret");

@@ -68,9 +68,7 @@ impl Variable {
 
     /// The variable that has this documented name or alias.
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
-        VARIABLES
-            .iter()
-            .find(|variable| variable.name == name || variable.alias == Some(name))
+        VARIABLES.iter().find(|variable| variable.name == name || variable.alias == Some(name))
     }
 
     const fn or(mut self, alias: &'static str) -> Self {
@@ -105,14 +103,7 @@ const fn any(
     example: &'static str,
     meaning: &'static str,
 ) -> Variable {
-    Variable {
-        name,
-        alias: None,
-        kind,
-        default,
-        example,
-        meaning,
-    }
+    Variable { name, alias: None, kind, default, example, meaning }
 }
 
 const fn count(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
@@ -263,7 +254,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_BUS_FRESHNESS_TRACK_MAX", "20000", "Sources whose last frame is remembered."),
 
     any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll", "monoio"]), "auto", "epoll",
-        "What moves bytes: io_uring, the epoll fallback (monoio is its other name), or io_uring where the kernel has it."),
+        "What moves bytes: io_uring, epoll (also called monoio), or io_uring where it can be had."),
     any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),
     count("RELAY_DRAIN_MS", "10000", "How long a stopping relay waits for its peers."),
 ];
@@ -274,9 +265,7 @@ pub(crate) fn table_of_variables() -> String {
         "| variable | also | value | default | example | meaning |\n|---|---|---|---|---|---|\n",
     );
     for variable in VARIABLES {
-        let alias = variable
-            .alias
-            .map_or(String::new(), |alias| format!("`{alias}`"));
+        let alias = variable.alias.map_or(String::new(), |alias| format!("`{alias}`"));
         let default = match variable.default.starts_with('(') {
             true => variable.default.to_owned(),
             false => format!("`{}`", variable.default),

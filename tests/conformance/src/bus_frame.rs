@@ -41,9 +41,7 @@ impl FrameRecipe<'_> {
 
 /// The JSON text of a frame, members in their order.
 pub(crate) fn text(frame: &Members<Value>) -> String {
-    let members = frame
-        .iter()
-        .map(|(name, value)| format!("{}:{}", json!(name), written(value)));
+    let members = frame.iter().map(|(name, value)| format!("{}:{}", json!(name), written(value)));
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
@@ -91,9 +89,7 @@ fn javascript_number(number: &Number) -> String {
 }
 
 fn now_ms() -> i64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is past 1970");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     i64::try_from(now.as_millis()).expect("milliseconds fit for the next ages")
 }
 
@@ -145,10 +141,7 @@ mod tests {
         let frame = text(&recipe(0, Some("key")).make());
         assert_eq!(check(&frame, "key"), Some("valid"));
         assert_eq!(check(&frame, "other"), Some("invalid"));
-        assert_eq!(
-            check(&text(&recipe(-11_000, Some("key")).make()), "key"),
-            Some("invalid")
-        );
+        assert_eq!(check(&text(&recipe(-11_000, Some("key")).make()), "key"), Some("invalid"));
         assert_eq!(check(&text(&recipe(0, None).make()), "key"), None);
     }
 
@@ -158,16 +151,7 @@ mod tests {
         recipe.overrides.set("payload", json!("other"));
         let frame = recipe.make();
         let names: Vec<_> = frame.iter().map(|(name, _)| name).collect();
-        assert_eq!(
-            names,
-            [
-                "workspaceId",
-                "direction",
-                "payload",
-                "issuedAtMs",
-                "signature"
-            ]
-        );
+        assert_eq!(names, ["workspaceId", "direction", "payload", "issuedAtMs", "signature"]);
         assert_eq!(check(&text(&frame), "key"), Some("invalid"));
     }
 

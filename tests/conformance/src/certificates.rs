@@ -27,9 +27,7 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// Makes new keys and writes the files.
     pub(crate) fn make() -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("relay-certificates-")
-            .tempdir()?;
+        let dir = tempfile::Builder::new().prefix("relay-certificates-").tempdir()?;
         let ca_key = KeyPair::generate()?;
         let ca_params = authority_params()?;
         let ca = ca_params.self_signed(&ca_key)?;
@@ -105,9 +103,7 @@ fn authority_params() -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(Vec::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Relay conformance authority");
+    params.distinguished_name.push(DnType::CommonName, "Relay conformance authority");
     Ok(params)
 }
 
@@ -116,13 +112,9 @@ fn leaf_params() -> anyhow::Result<CertificateParams> {
     let mut params = CertificateParams::new(names)?;
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "localhost");
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.distinguished_name.push(DnType::CommonName, "localhost");
     Ok(params)
 }
 

@@ -44,10 +44,7 @@ pub(crate) struct Habits {
 
 impl Default for Habits {
     fn default() -> Self {
-        Self {
-            answers_pings: true,
-            echoes_close: true,
-        }
+        Self { answers_pings: true, echoes_close: true }
     }
 }
 
@@ -94,10 +91,7 @@ impl Close {
 
 impl Conversation {
     pub(crate) fn new(habits: Habits) -> Self {
-        Self {
-            habits,
-            ..Self::default()
-        }
+        Self { habits, ..Self::default() }
     }
 
     /// Takes in what arrived and gives back what the client's habits answer.
@@ -169,9 +163,7 @@ impl Conversation {
         if !frame.fin {
             self.fragments = Some((opcode, payload));
         } else if opcode == OPCODE_TEXT {
-            self.keep(Message::Text(
-                String::from_utf8_lossy(&payload).into_owned(),
-            ));
+            self.keep(Message::Text(String::from_utf8_lossy(&payload).into_owned()));
         } else {
             self.keep(Message::Binary(payload));
         }
@@ -183,10 +175,7 @@ impl Conversation {
             None => (None, &[][..]),
         };
         let reason = String::from_utf8_lossy(reason).into_owned();
-        self.close.get_or_insert(Close {
-            code: code.unwrap_or(EMPTY_CLOSE_CODE),
-            reason,
-        });
+        self.close.get_or_insert(Close { code: code.unwrap_or(EMPTY_CLOSE_CODE), reason });
         if self.close_sent || !self.habits.echoes_close {
             return None;
         }
@@ -211,14 +200,7 @@ mod tests {
     const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
 
     fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
-        Frame {
-            fin,
-            rsv: 0,
-            opcode,
-            masked: false,
-            payload: payload.into(),
-        }
-        .encode()
+        Frame { fin, rsv: 0, opcode, masked: false, payload: payload.into() }.encode()
     }
 
     fn accepted(habits: Habits) -> Conversation {
@@ -262,18 +244,9 @@ mod tests {
     fn a_close_frame_is_echoed_once_with_its_code_and_without_its_reason() {
         let mut conversation = accepted(Habits::default());
         let close = frame(true, OPCODE_CLOSE, b"\x0f\xa8why");
-        assert_eq!(
-            conversation.receive(&close),
-            Frame::close(Some(4008), "").encode()
-        );
+        assert_eq!(conversation.receive(&close), Frame::close(Some(4008), "").encode());
         assert!(conversation.receive(&close).is_empty());
-        assert_eq!(
-            conversation.close,
-            Some(Close {
-                code: 4008,
-                reason: "why".to_owned()
-            })
-        );
+        assert_eq!(conversation.close, Some(Close { code: 4008, reason: "why".to_owned() }));
     }
 
     #[test]
@@ -286,10 +259,7 @@ mod tests {
 
     #[test]
     fn habits_can_be_switched_off() {
-        let mut silent = accepted(Habits {
-            answers_pings: false,
-            echoes_close: false,
-        });
+        let mut silent = accepted(Habits { answers_pings: false, echoes_close: false });
         assert!(silent.receive(&frame(true, OPCODE_PING, b"")).is_empty());
         assert!(silent.receive(&frame(true, OPCODE_CLOSE, b"")).is_empty());
         assert_eq!(silent.pings, 1);
@@ -298,23 +268,12 @@ mod tests {
     #[test]
     fn frames_no_server_may_send_are_reported() {
         let mut conversation = accepted(Habits::default());
-        let rsv = Frame {
-            fin: true,
-            rsv: 4,
-            opcode: 1,
-            masked: false,
-            payload: Vec::new(),
-        };
+        let rsv = Frame { fin: true, rsv: 4, opcode: 1, masked: false, payload: Vec::new() };
         conversation.receive(&Frame::from_client(OPCODE_TEXT, "a").encode());
         conversation.receive(&rsv.encode());
         conversation.receive(&frame(true, OPCODE_CONTINUATION, b""));
         conversation.receive(&frame(true, 11, b""));
         let violations = conversation.messages.iter();
-        assert_eq!(
-            violations
-                .filter(|m| matches!(m, Message::ProtocolViolation(_)))
-                .count(),
-            4
-        );
+        assert_eq!(violations.filter(|m| matches!(m, Message::ProtocolViolation(_))).count(), 4);
     }
 }

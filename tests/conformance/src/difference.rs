@@ -61,11 +61,7 @@ fn first_below(path: &str, expected: &Value, got: &Value) -> Option<Difference> 
 }
 
 fn difference(path: &str, expected: Option<&Value>, got: Option<&Value>) -> Difference {
-    Difference {
-        path: path.to_owned(),
-        expected: expected.cloned(),
-        got: got.cloned(),
-    }
+    Difference { path: path.to_owned(), expected: expected.cloned(), got: got.cloned() }
 }
 
 fn equal_numbers(a: &Number, b: &Number) -> bool {
@@ -89,10 +85,7 @@ mod tests {
         parts: (Option<Value>, Option<Value>),
     ) {
         let found = Difference::first(expected, got).expect("they differ");
-        assert_eq!(
-            (found.path.as_str(), (found.expected, found.got)),
-            (path, parts)
-        );
+        assert_eq!((found.path.as_str(), (found.expected, found.got)), (path, parts));
     }
 
     #[test]
@@ -106,40 +99,20 @@ mod tests {
     fn the_path_leads_to_the_first_difference() {
         let expected = json!({"a": [{"b": "x"}, 2], "z": 1});
         let got = json!({"a": [{"b": "y"}, 3], "z": 2});
-        assert_differs(
-            &expected,
-            &got,
-            "$.a[0].b",
-            (Some(json!("x")), Some(json!("y"))),
-        );
+        assert_differs(&expected, &got, "$.a[0].b", (Some(json!("x")), Some(json!("y"))));
     }
 
     #[test]
     fn missing_and_additional_parts_are_differences() {
         assert_differs(&json!({"a": 1}), &json!({}), "$.a", (Some(json!(1)), None));
-        assert_differs(
-            &json!({}),
-            &json!({"a": null}),
-            "$.a",
-            (None, Some(json!(null))),
-        );
+        assert_differs(&json!({}), &json!({"a": null}), "$.a", (None, Some(json!(null))));
         assert_differs(&json!([1]), &json!([1, 2]), "$[1]", (None, Some(json!(2))));
         assert_differs(&json!([1]), &json!([]), "$[0]", (Some(json!(1)), None));
     }
 
     #[test]
     fn different_kinds_differ() {
-        assert_differs(
-            &json!("1"),
-            &json!(1),
-            "$",
-            (Some(json!("1")), Some(json!(1))),
-        );
-        assert_differs(
-            &json!(null),
-            &json!(false),
-            "$",
-            (Some(json!(null)), Some(json!(false))),
-        );
+        assert_differs(&json!("1"), &json!(1), "$", (Some(json!("1")), Some(json!(1))));
+        assert_differs(&json!(null), &json!(false), "$", (Some(json!(null)), Some(json!(false))));
     }
 }

@@ -16,13 +16,7 @@ pub(crate) struct Frame {
 impl Frame {
     /// A whole masked frame, as a well-behaved client sends it.
     pub(crate) fn from_client(opcode: u8, payload: impl Into<Vec<u8>>) -> Self {
-        Self {
-            fin: true,
-            rsv: 0,
-            opcode,
-            masked: true,
-            payload: payload.into(),
-        }
+        Self { fin: true, rsv: 0, opcode, masked: true, payload: payload.into() }
     }
 
     /// A masked close frame; without a code its payload is empty.
@@ -56,12 +50,8 @@ impl Frame {
         }
         if self.masked {
             bytes.extend(MASK);
-            bytes.extend(
-                self.payload
-                    .iter()
-                    .zip(MASK.iter().cycle())
-                    .map(|(byte, key)| byte ^ key),
-            );
+            bytes
+                .extend(self.payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
         } else {
             bytes.extend(&self.payload);
         }
@@ -95,11 +85,7 @@ impl FrameDecoder {
             length => (u64::from(length), rest),
         };
         let masked = second & 0x80 != 0;
-        let (mask, rest) = if masked {
-            rest.split_first_chunk()?
-        } else {
-            (&[0; 4], rest)
-        };
+        let (mask, rest) = if masked { rest.split_first_chunk()? } else { (&[0; 4], rest) };
         let payload = rest.get(..usize::try_from(length).ok()?)?;
         let header_bytes = self.buffer.len() - rest.len();
         let frame = Frame {
@@ -137,24 +123,14 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_rfc_are_encoded_and_decoded() {
-        let masked = [
-            0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58,
-        ];
+        let masked = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
         assert_eq!(Frame::from_client(OPCODE_TEXT, "Hello").encode(), masked);
         let mut decoder = FrameDecoder::default();
         decoder.push(&masked);
         decoder.push(&[0x01, 0x03, 0x48, 0x65, 0x6c]);
-        assert_eq!(
-            decoder.next(),
-            Some(Frame::from_client(OPCODE_TEXT, "Hello"))
-        );
-        let unmasked = Frame {
-            fin: false,
-            rsv: 0,
-            opcode: 1,
-            masked: false,
-            payload: b"Hel".into(),
-        };
+        assert_eq!(decoder.next(), Some(Frame::from_client(OPCODE_TEXT, "Hello")));
+        let unmasked =
+            Frame { fin: false, rsv: 0, opcode: 1, masked: false, payload: b"Hel".into() };
         assert_eq!(decoder.next(), Some(unmasked));
         assert_eq!(decoder.next(), None);
     }
@@ -163,13 +139,8 @@ mod tests {
     fn every_length_form_survives_every_split() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536] {
             for masked in [true, false] {
-                let frame = Frame {
-                    fin: true,
-                    rsv: 5,
-                    opcode: 2,
-                    masked,
-                    payload: vec![7; length],
-                };
+                let frame =
+                    Frame { fin: true, rsv: 5, opcode: 2, masked, payload: vec![7; length] };
                 let bytes = frame.encode();
                 for split in (0..bytes.len()).take(16).chain([bytes.len() - 1]) {
                     let mut decoder = FrameDecoder::default();
@@ -184,13 +155,7 @@ mod tests {
 
     #[test]
     fn a_declared_length_changes_the_header_only() {
-        let frame = Frame {
-            fin: true,
-            rsv: 0,
-            opcode: 1,
-            masked: false,
-            payload: b"ab".into(),
-        };
+        let frame = Frame { fin: true, rsv: 0, opcode: 1, masked: false, payload: b"ab".into() };
         let declared = [0x81, 127, 0, 0, 0, 1, 0, 0, 0, 0, b'a', b'b'];
         assert_eq!(frame.encode_declaring(1 << 32), declared);
     }

@@ -15,10 +15,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 
 /// The bytes of an even number of digits.
 pub(crate) fn decode(digits: &str) -> anyhow::Result<Vec<u8>> {
-    ensure!(
-        digits.is_ascii() && digits.len().is_multiple_of(2),
-        "not hexadecimal: {digits}"
-    );
+    ensure!(digits.is_ascii() && digits.len().is_multiple_of(2), "not hexadecimal: {digits}");
     (0..digits.len())
         .step_by(2)
         .map(|start| u8::from_str_radix(&digits[start..start + 2], 16))

@@ -12,9 +12,7 @@ impl Head {
     /// Takes the head off the front of `bytes`: the head and how many bytes it was, once the
     /// empty line has arrived.
     pub(crate) fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
-        let end = bytes
-            .windows(HEAD_END.len())
-            .position(|window| window == HEAD_END)?;
+        let end = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END)?;
         let text = latin1(&bytes[..end]);
         let mut lines = text.split("\r\n");
         let first_line = lines.next().unwrap_or_default().to_owned();
@@ -22,21 +20,13 @@ impl Head {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        Some((
-            Self {
-                first_line,
-                headers,
-            },
-            end + HEAD_END.len(),
-        ))
+        Some((Self { first_line, headers }, end + HEAD_END.len()))
     }
 
     /// The first header of that name.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
-        headers
-            .find(|(found, _)| found.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        headers.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The number in a status line; `None` when it is not one.
@@ -59,16 +49,11 @@ impl Head {
     }
 
     fn declared_body(&self) -> Option<BodyLength> {
-        let coding = self
-            .header("transfer-encoding")
-            .map(str::to_ascii_lowercase);
+        let coding = self.header("transfer-encoding").map(str::to_ascii_lowercase);
         if coding.is_some_and(|coding| coding.contains("chunked")) {
             return Some(BodyLength::Chunked);
         }
-        self.header("content-length")?
-            .parse()
-            .ok()
-            .map(BodyLength::Exactly)
+        self.header("content-length")?.parse().ok().map(BodyLength::Exactly)
     }
 }
 
@@ -97,17 +82,11 @@ impl Body {
             BodyLength::Exactly(length) => {
                 let taken = length.min(wire.len());
                 let bytes = wire[..taken].to_vec();
-                Self {
-                    bytes,
-                    wire_bytes: taken,
-                    complete: taken == length,
-                }
+                Self { bytes, wire_bytes: taken, complete: taken == length }
             }
-            BodyLength::UntilEnd => Self {
-                bytes: wire.to_vec(),
-                wire_bytes: wire.len(),
-                complete: ended,
-            },
+            BodyLength::UntilEnd => {
+                Self { bytes: wire.to_vec(), wire_bytes: wire.len(), complete: ended }
+            }
             BodyLength::Chunked => Self::read_chunks(wire),
         }
     }
@@ -127,11 +106,7 @@ impl Body {
                     None => (from.len(), false),
                 };
                 let wire_bytes = wire.len() - from.len() + trailer_bytes;
-                return Self {
-                    bytes,
-                    wire_bytes,
-                    complete,
-                };
+                return Self { bytes, wire_bytes, complete };
             }
             let Some(after) = from.get(size.saturating_add(2)..) else {
                 bytes.extend(&from[..size.min(from.len())]);
@@ -140,11 +115,7 @@ impl Body {
             bytes.extend(&from[..size]);
             rest = after;
         }
-        Self {
-            bytes,
-            wire_bytes: wire.len(),
-            complete: false,
-        }
+        Self { bytes, wire_bytes: wire.len(), complete: false }
     }
 }
 
@@ -187,9 +158,7 @@ fn chunk_size(wire: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes
-        .windows(wanted.len())
-        .position(|window| window == wanted)
+    bytes.windows(wanted.len()).position(|window| window == wanted)
 }
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
@@ -206,37 +175,18 @@ mod tests {
         let responses = Response::parse_all(wire, true);
         let seen: Vec<_> = responses
             .iter()
-            .map(|r| {
-                (
-                    r.head.status().unwrap(),
-                    r.body.bytes.as_slice(),
-                    r.body.complete,
-                )
-            })
+            .map(|r| (r.head.status().unwrap(), r.body.bytes.as_slice(), r.body.complete))
             .collect();
-        let expected: [(u16, &[u8], bool); 4] = [
-            (200, b"ab", true),
-            (404, b"cdef", true),
-            (204, b"", true),
-            (500, b"rest", true),
-        ];
+        let expected: [(u16, &[u8], bool); 4] =
+            [(200, b"ab", true), (404, b"cdef", true), (204, b"", true), (500, b"rest", true)];
         assert_eq!(seen, expected);
     }
 
     #[test]
     fn an_unfinished_body_is_known_as_such() {
-        for wire in [
-            "5\r\nab",
-            "2\r\nab\r\n",
-            "2\r\nab\r\n0\r\n",
-            "2\r\nab\r\n0\r\nA: b\r\n",
-        ] {
+        for wire in ["5\r\nab", "2\r\nab\r\n", "2\r\nab\r\n0\r\n", "2\r\nab\r\n0\r\nA: b\r\n"] {
             let body = Body::read(wire.as_bytes(), BodyLength::Chunked, true);
-            assert_eq!(
-                (body.bytes.as_slice(), body.complete),
-                (&b"ab"[..], false),
-                "{wire:?}"
-            );
+            assert_eq!((body.bytes.as_slice(), body.complete), (&b"ab"[..], false), "{wire:?}");
         }
         assert!(!Body::read(b"abc", BodyLength::Exactly(4), true).complete);
         assert!(!Body::read(b"abc", BodyLength::UntilEnd, false).complete);
@@ -252,14 +202,8 @@ mod tests {
     #[test]
     fn a_status_needs_a_status_line() {
         let (head, bytes) = Head::parse(b"HTTP/1.0 431\r\nA:  b \r\n\r\nx").unwrap();
-        assert_eq!(
-            (head.status(), head.header("a"), bytes),
-            (Some(431), Some("b"), 24)
-        );
-        assert_eq!(
-            Head::parse(b"GET / HTTP/1.1\r\n\r\n").unwrap().0.status(),
-            None
-        );
+        assert_eq!((head.status(), head.header("a"), bytes), (Some(431), Some("b"), 24));
+        assert_eq!(Head::parse(b"GET / HTTP/1.1\r\n\r\n").unwrap().0.status(), None);
         assert_eq!(Head::parse(b"HTTP/1.1 200 OK\r\n"), None);
     }
 }

@@ -67,24 +67,12 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let relay = match arguments.relay {
         Some(relay) => relay,
-        None => std::env::current_exe()
-            .context("finding this program")?
-            .with_file_name("relay"),
+        None => std::env::current_exe().context("finding this program")?.with_file_name("relay"),
     };
     let report_only = arguments.report_only;
-    let options = Options {
-        relay,
-        env,
-        selection,
-        report_only,
-        jobs: arguments.jobs,
-    };
+    let options = Options { relay, env, selection, report_only, jobs: arguments.jobs };
     let summary = relay_conformance::run(&options, stdout())?;
-    Ok(if summary.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn selection(arguments: &Arguments) -> Selection {
@@ -93,11 +81,7 @@ fn selection(arguments: &Arguments) -> Selection {
         groups.extend(arguments.report_only.iter().cloned());
     }
     let scenarios = arguments.scenarios.clone();
-    Selection {
-        dir: arguments.dir.clone(),
-        groups,
-        scenarios,
-    }
+    Selection { dir: arguments.dir.clone(), groups, scenarios }
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

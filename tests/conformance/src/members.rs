@@ -14,9 +14,7 @@ pub(crate) struct Members<T>(pub(crate) Vec<(String, T)>);
 
 impl<T> Members<T> {
     pub(crate) fn get(&self, name: &str) -> Option<&T> {
-        self.iter()
-            .find(|(member, _)| *member == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(member, _)| *member == name).map(|(_, value)| value)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {

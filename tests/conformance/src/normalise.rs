@@ -16,18 +16,15 @@ pub(crate) struct Normaliser {
 impl Normaliser {
     pub(crate) fn add_token(&mut self, name: &str, text: &str) {
         if !text.is_empty() {
-            self.tokens
-                .push((text.to_owned(), format!("{{{{token:{name}}}}}")));
+            self.tokens.push((text.to_owned(), format!("{{{{token:{name}}}}}")));
             // A token that contains another one must be recognised whole.
-            self.tokens
-                .sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+            self.tokens.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         }
     }
 
     /// `name` is a relay's, `platform` or `redis`.
     pub(crate) fn add_port(&mut self, name: &str, port: u16) {
-        self.ports
-            .push((port.to_string(), format!("{{{{port:{name}}}}}")));
+        self.ports.push((port.to_string(), format!("{{{{port:{name}}}}}")));
     }
 
     pub(crate) fn set_certificates_dir(&mut self, dir: &str) {
@@ -65,9 +62,8 @@ impl Normaliser {
             Value::Array(items) => items.iter().map(|item| self.json(item)).collect(),
             Value::Object(members) => {
                 let members = members.iter();
-                let rewritten: Map<_, _> = members
-                    .map(|(name, value)| (name.clone(), self.member(name, value)))
-                    .collect();
+                let rewritten: Map<_, _> =
+                    members.map(|(name, value)| (name.clone(), self.member(name, value))).collect();
                 Value::Object(rewritten)
             }
             Value::Null | Value::Bool(_) => value.clone(),
@@ -94,10 +90,7 @@ impl Normaliser {
         let mut rewritten = String::with_capacity(text.len());
         let mut rest = text;
         loop {
-            let found = self
-                .tokens
-                .iter()
-                .filter_map(|token| Some((rest.find(&token.0)?, token)));
+            let found = self.tokens.iter().filter_map(|token| Some((rest.find(&token.0)?, token)));
             // The first of several minima is taken, which is the longest token.
             let Some((start, (token, placeholder))) = found.min_by_key(|(start, _)| *start) else {
                 rewritten.push_str(rest);
@@ -114,9 +107,7 @@ impl Normaliser {
         let mut rest = text;
         while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
             let (before, from) = rest.split_at(start);
-            let end = from
-                .find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(from.len());
+            let end = from.find(|c: char| !c.is_ascii_digit()).unwrap_or(from.len());
             let (digits, after) = from.split_at(end);
             rewritten.push_str(before);
             rewritten.push_str(self.port_placeholder(digits).unwrap_or(digits));
@@ -161,12 +152,10 @@ fn rewrite_timestamps(text: &str) -> String {
 }
 
 fn is_timestamp(text: &str) -> bool {
-    text.bytes()
-        .zip(TIMESTAMP_SHAPE.bytes())
-        .all(|(byte, shape)| match shape {
-            b'0' => byte.is_ascii_digit(),
-            _ => byte == shape,
-        })
+    text.bytes().zip(TIMESTAMP_SHAPE.bytes()).all(|(byte, shape)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        _ => byte == shape,
+    })
 }
 
 /// `"name":123` becomes `"name":"{{ms}}"`.
@@ -189,9 +178,7 @@ fn rewrite_signatures(text: &str) -> String {
 
 /// The text between `open` and `close` becomes `{{date}}`.
 fn rewrite_quoted(text: &str, open: &str, close: &str) -> String {
-    replace_after(text, open, |from| {
-        from.find(close).map(|end| (end, "{{date}}"))
-    })
+    replace_after(text, open, |from| from.find(close).map(|end| (end, "{{date}}")))
 }
 
 /// Replaces what follows each `prefix`: `rule` says how many bytes go, and what comes.
@@ -219,9 +206,7 @@ fn replace_after(
 
 fn is_signature(text: &str) -> bool {
     text.len() == SIGNATURE_CHARS
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 /// UTF-16 units of a text that is compared as it is.
@@ -252,10 +237,7 @@ mod tests {
 
     #[test]
     fn a_token_inside_another_is_not_taken_for_it() {
-        assert_eq!(
-            normaliser().text("tok tok-and-more"),
-            "{{token:short}} {{token:long}}"
-        );
+        assert_eq!(normaliser().text("tok tok-and-more"), "{{token:short}} {{token:long}}");
     }
 
     #[test]
@@ -268,10 +250,7 @@ mod tests {
     #[test]
     fn paths_and_timestamps_are_replaced() {
         let text = "/tmp/certificates/ca.pem -2026-01-31T10:00:00.000Z- 2026-01-31T10:00Z é-";
-        assert_eq!(
-            normaliser().text(text),
-            "{{dir}}/ca.pem -{{iso}}- 2026-01-31T10:00Z é-"
-        );
+        assert_eq!(normaliser().text(text), "{{dir}}/ca.pem -{{iso}}- 2026-01-31T10:00Z é-");
     }
 
     #[test]

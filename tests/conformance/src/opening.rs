@@ -40,10 +40,7 @@ impl Opening {
 
     /// The `Sec-WebSocket-Accept` that answers this request.
     pub(crate) fn accept(&self) -> String {
-        let key = self
-            .all_headers()
-            .into_iter()
-            .find(|(name, _)| same_name(name, KEY_HEADER));
+        let key = self.all_headers().into_iter().find(|(name, _)| same_name(name, KEY_HEADER));
         accept_for(&key.map(|(_, key)| key).unwrap_or_default())
     }
 
@@ -75,9 +72,7 @@ impl Opening {
             headers.push(("Sec-WebSocket-Protocol".to_owned(), protocols.join(", ")));
         }
         for (name, value) in &self.headers {
-            let place = headers
-                .iter()
-                .position(|(present, _)| same_name(present, name));
+            let place = headers.iter().position(|(present, _)| same_name(present, name));
             match (place, value) {
                 (Some(place), Some(value)) => headers[place] = (name.clone(), value.clone()),
                 (Some(place), None) => {
@@ -107,9 +102,7 @@ pub(crate) fn observe_accepted(head: &Head, accept: &str, normaliser: &Normalise
 /// What is observed of any other answer, or of none.
 pub(crate) fn observe_refused(raw: &[u8], ended: bool, normaliser: &Normaliser) -> Value {
     let responses = Response::parse_all(raw, ended);
-    let status = responses
-        .first()
-        .and_then(|response| response.head.status());
+    let status = responses.first().and_then(|response| response.head.status());
     match observe_dated(&responses, normaliser) {
         Some(responses) => json!({"status": status, "responses": responses}),
         None => json!({"status": status, "raw": normaliser.observe(&latin1(raw)), "eof": ended}),
@@ -133,10 +126,7 @@ pub(crate) fn observe_dated(responses: &[Response], normaliser: &Normaliser) -> 
 
 /// RFC 6455 section 4.2.2, step 5.4.
 fn accept_for(key: &str) -> String {
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update(ACCEPT_SUFFIX)
-        .finalize();
+    let digest = Sha1::new().chain_update(key).chain_update(ACCEPT_SUFFIX).finalize();
     STANDARD.encode(digest)
 }
 
@@ -193,14 +183,7 @@ mod tests {
     fn the_token_goes_where_the_scenario_wants_it() {
         let token = |auth| {
             let token = Some((auth, "a/b".to_owned()));
-            latin1(
-                &Opening {
-                    token,
-                    protocols: vec!["x".to_owned()],
-                    ..opening()
-                }
-                .encode(),
-            )
+            latin1(&Opening { token, protocols: vec!["x".to_owned()], ..opening() }.encode())
         };
         assert!(token(Auth::Header).contains("\r\nAuthorization: Bearer a/b\r\n"));
         assert!(token(Auth::Protocol).contains("\r\nSec-WebSocket-Protocol: x, auth.a/b\r\n"));
@@ -215,27 +198,14 @@ mod tests {
             ("Upgrade".to_owned(), None),
             ("X-New".to_owned(), Some("1".to_owned())),
         ];
-        let text = latin1(
-            &Opening {
-                headers,
-                ..opening()
-            }
-            .encode(),
-        );
-        assert!(
-            text.contains("\r\nhost: x\r\nConnection: Upgrade\r\n"),
-            "{text}"
-        );
+        let text = latin1(&Opening { headers, ..opening() }.encode());
+        assert!(text.contains("\r\nhost: x\r\nConnection: Upgrade\r\n"), "{text}");
         assert!(text.ends_with("\r\nX-New: 1\r\n\r\n"), "{text}");
     }
 
     #[test]
     fn early_frames_follow_the_request_at_once() {
-        let bytes = Opening {
-            early: vec!["Hello".to_owned()],
-            ..opening()
-        }
-        .encode();
+        let bytes = Opening { early: vec!["Hello".to_owned()], ..opening() }.encode();
         assert!(bytes.ends_with(&Frame::from_client(OPCODE_TEXT, "Hello").encode()));
     }
 
@@ -244,10 +214,7 @@ mod tests {
         let normaliser = Normaliser::default();
         let plain = b"HTTP/1.1 401 Unauthorized\r\n\r\n";
         let seen = observe_refused(plain, true, &normaliser);
-        assert_eq!(
-            seen,
-            json!({"status": 401, "raw": latin1(plain), "eof": true})
-        );
+        assert_eq!(seen, json!({"status": 401, "raw": latin1(plain), "eof": true}));
         assert_eq!(
             observe_refused(b"", false, &normaliser),
             json!({"status": null, "raw": "", "eof": false})

@@ -23,9 +23,7 @@ impl Placeholders {
         let mut expanded = String::with_capacity(text.len());
         let mut rest = text;
         while let Some((before, from)) = rest.split_once("{{") {
-            let (name, after) = from
-                .split_once("}}")
-                .context("placeholder without an end")?;
+            let (name, after) = from.split_once("}}").context("placeholder without an end")?;
             expanded.push_str(before);
             self.expand_one(name, &mut expanded)?;
             rest = after;
@@ -89,10 +87,7 @@ mod tests {
 
     #[test]
     fn repeat_takes_its_count_from_the_end() {
-        assert_eq!(
-            placeholders().expand("<{{repeat:a:b:3}}>").unwrap(),
-            "<a:ba:ba:b>"
-        );
+        assert_eq!(placeholders().expand("<{{repeat:a:b:3}}>").unwrap(), "<a:ba:ba:b>");
     }
 
     #[test]

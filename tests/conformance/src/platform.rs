@@ -45,11 +45,7 @@ impl Platform {
         let state = Arc::new(Watched::new(State::new(settings)));
         let accepting = Arc::clone(&state);
         let acceptor = thread::spawn(move || accept(&listener, &accepting, tls.as_ref()));
-        Ok(Self {
-            port,
-            state,
-            acceptor: Some(acceptor),
-        })
+        Ok(Self { port, state, acceptor: Some(acceptor) })
     }
 
     /// Replaces the rules.
@@ -65,9 +61,7 @@ impl Platform {
         count: usize,
         deadline: Deadline,
     ) -> Vec<LoggedRequest> {
-        self.state.wait(deadline, |state| {
-            (state.untaken(path) >= count).then_some(())
-        });
+        self.state.wait(deadline, |state| (state.untaken(path) >= count).then_some(()));
         self.state.update(|state| state.take(path, count))
     }
 
@@ -83,8 +77,7 @@ impl Platform {
 
     /// Puts a frame on the bus.
     pub(crate) fn inject(&self, deliver_to: Option<String>, frame: Members<Value>) {
-        self.state
-            .update(|state| state.bus.append(deliver_to, frame));
+        self.state.update(|state| state.bus.append(deliver_to, frame));
     }
 
     /// Puts the last frame on the bus once more.

@@ -24,10 +24,7 @@ pub(crate) fn free() -> io::Result<u16> {
 
 /// Whether a process said that its port was taken.
 pub(crate) fn is_taken_message(output: &str) -> bool {
-    output.contains("EADDRINUSE")
-        || output
-            .to_ascii_lowercase()
-            .contains("address already in use")
+    output.contains("EADDRINUSE") || output.to_ascii_lowercase().contains("address already in use")
 }
 
 static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);

@@ -32,11 +32,7 @@ impl RawSocket {
             let (transport, received) = (Arc::clone(&transport), Arc::clone(&received));
             thread::spawn(move || read(&transport, &received))
         };
-        Ok(Self {
-            transport,
-            received,
-            reader: Some(reader),
-        })
+        Ok(Self { transport, received, reader: Some(reader) })
     }
 
     /// Writes bytes; what the relay makes of them, even closing, is for a later step.

@@ -31,12 +31,7 @@ impl RedisServer {
             let mut process = spawn(port, &dir)?;
             match wait_listening(&mut process, port) {
                 Ok(()) => {
-                    return Ok(Self {
-                        port,
-                        process,
-                        connection: None,
-                        dir,
-                    });
+                    return Ok(Self { port, process, connection: None, dir });
                 }
                 Err(error) => failure = Some(error),
             }
@@ -67,9 +62,7 @@ impl RedisServer {
         for arg in args {
             command.arg(arg);
         }
-        command
-            .query(connection)
-            .with_context(|| format!("redis command {args:?}"))
+        command.query(connection).with_context(|| format!("redis command {args:?}"))
     }
 
     fn kill(&mut self) {

@@ -72,28 +72,17 @@ fn play(mut socket: TcpStream, platform: u16) {
     };
     match head.first_line.split(' ').nth(1).unwrap() {
         "/ws" => converse(&mut socket, &head, &received[head_bytes..]),
-        "/refused" => socket
-            .write_all(b"HTTP/1.1 401 Unauthorized\r\n\r\n")
-            .unwrap(),
+        "/refused" => socket.write_all(b"HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap(),
         "/validate" => {
-            let token = head
-                .header("authorization")
-                .unwrap()
-                .trim_start_matches("Bearer ");
+            let token = head.header("authorization").unwrap().trim_start_matches("Bearer ");
             let answer = ask(platform, &json!({"relayToken": token}).to_string());
             answer_json(&mut socket, &answer);
         }
-        "/metrics" => answer_json(
-            &mut socket,
-            "# TYPE a_total counter\na_total 2\nb_total 1\n",
-        ),
+        "/metrics" => answer_json(&mut socket, "# TYPE a_total counter\na_total 2\nb_total 1\n"),
         "/logs" => {
             let started = r#"{"ts":"x","level":"info","event":"relay_started","details":{}}"#;
             let other = r#"{"level":"warn","event":"e","details":{"error":"words","x":1}}"#;
-            answer_json(
-                &mut socket,
-                &format!(r#"{{"ok":true,"logs":[{started},{other}]}}"#),
-            );
+            answer_json(&mut socket, &format!(r#"{{"ok":true,"logs":[{started},{other}]}}"#));
         }
         _ => {}
     }
@@ -103,10 +92,7 @@ fn play(mut socket: TcpStream, platform: u16) {
 /// Accepts, greets, pings, echoes text, and answers a ping and a close.
 fn converse(socket: &mut TcpStream, head: &Head, rest: &[u8]) {
     let protocol = head.header("sec-websocket-protocol").map(|offered| {
-        format!(
-            "Sec-WebSocket-Protocol: {}\r\n",
-            offered.split(", ").next().unwrap()
-        )
+        format!("Sec-WebSocket-Protocol: {}\r\n", offered.split(", ").next().unwrap())
     });
     let mut greeting = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -141,13 +127,7 @@ fn converse(socket: &mut TcpStream, head: &Head, rest: &[u8]) {
 }
 
 fn unmasked(opcode: u8, payload: &[u8]) -> Frame {
-    Frame {
-        fin: true,
-        rsv: 0,
-        opcode,
-        masked: false,
-        payload: payload.into(),
-    }
+    Frame { fin: true, rsv: 0, opcode, masked: false, payload: payload.into() }
 }
 
 fn answer_json(socket: &mut TcpStream, body: &str) {
@@ -165,13 +145,9 @@ fn validate(socket: &RawSocket, body: &str) -> String {
     let head = "POST /api/runtime/internal/relay/validate HTTP/1.1\r\nX-Relay-Internal-Key: k\r\n\
         Content-Type: application/json\r\nConnection: close\r\n";
     socket.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
-    let answer = socket
-        .received()
-        .wait(Deadline::after_ms(10_000), |received| {
-            received
-                .ended
-                .then(|| Response::parse_all(&received.bytes, true))
-        });
+    let answer = socket.received().wait(Deadline::after_ms(10_000), |received| {
+        received.ended.then(|| Response::parse_all(&received.bytes, true))
+    });
     let answer = answer.expect("the platform ends the connection");
     answer
         .first()
@@ -268,10 +244,7 @@ fn the_platform_logs_answers_and_obeys_its_rules() {
             "body": "{\"relayToken\":\"{{token:odd}}\"}"}]}},
     ]);
     let tokens = json!({"t": {"claims": {"role": "client"}}, "odd": {"literal": "literally"}});
-    rehearse(
-        json!({"tokens": tokens, "internalKey": "k", "responses": [rule]}),
-        steps,
-    );
+    rehearse(json!({"tokens": tokens, "internalKey": "k", "responses": [rule]}), steps);
 }
 
 #[test]
@@ -281,18 +254,12 @@ fn answers_that_never_come_whole_end_as_their_rules_say() {
         let platform = json!({"responses": [{"path": path, "response": response}]});
         let (setup, scenario) = (setup(), scenario(platform, json!([])));
         let world = World::prepare(&setup, &scenario).unwrap();
-        ask(
-            world.expand("{{platform.port}}").unwrap().parse().unwrap(),
-            "{}",
-        )
+        ask(world.expand("{{platform.port}}").unwrap().parse().unwrap(), "{}")
     };
     assert_eq!(ask_with(json!({"cutBody": true})), "{\"ok\":true");
     assert_eq!(ask_with(json!({"drop": true})), "");
     assert_eq!(ask_with(json!({"dripMs": 1, "text": "drip"})), "drip");
-    assert_eq!(
-        ask_with(json!({"delayMs": 1, "status": 500, "text": "late"})),
-        "late"
-    );
+    assert_eq!(ask_with(json!({"delayMs": 1, "status": 500, "text": "late"})), "late");
 }
 
 #[test]
@@ -323,26 +290,19 @@ fn a_platform_with_tls_tells_whether_a_client_certificate_came() {
     let refused = json!({"ok": false, "reason": "INVALID_RELAY_TOKEN"}).to_string();
     assert_eq!(validate(&socket, "{}"), refused);
     let path = "/api/runtime/internal/relay/validate";
-    let requests = world
-        .platform
-        .take_requests(path, 1, Deadline::after_ms(10_000));
+    let requests = world.platform.take_requests(path, 1, Deadline::after_ms(10_000));
     assert_eq!(requests[0].head.header("client-certificate"), Some("none"));
 }
 
 #[test]
 fn a_platform_that_demands_a_certificate_serves_nobody_without_one() {
-    let (setup, scenario) = (
-        setup(),
-        scenario(json!({"tls": "client-certificate"}), json!([])),
-    );
+    let (setup, scenario) = (setup(), scenario(json!({"tls": "client-certificate"}), json!([])));
     let world = World::prepare(&setup, &scenario).unwrap();
     let port = world.expand("{{platform.port}}").unwrap().parse().unwrap();
     let config = setup.certificates.client_config().unwrap();
     let socket = RawSocket::connect(port, Some(config)).unwrap();
     assert_eq!(validate(&socket, "{}"), "");
-    let requests = world
-        .platform
-        .take_all_requests("/api/runtime/internal/relay/validate");
+    let requests = world.platform.take_all_requests("/api/runtime/internal/relay/validate");
     assert!(requests.is_empty());
 }
 

@@ -45,12 +45,7 @@ impl RelayProcess {
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         let exit = reap(child);
-        Ok(Self {
-            pid,
-            exit,
-            stdout,
-            stderr,
-        })
+        Ok(Self { pid, exit, stdout, stderr })
     }
 
     /// Waits until `port` takes connections. Errors: the process ends, or takes too long.
@@ -103,9 +98,7 @@ impl RelayProcess {
         let streams = [&self.stdout, &self.stderr];
         let texts = streams.map(|stream| {
             if !self.is_alive() {
-                stream.wait(Deadline::after_ms(OUTPUT_END_MS), |output| {
-                    output.ended.then_some(())
-                });
+                stream.wait(Deadline::after_ms(OUTPUT_END_MS), |output| output.ended.then_some(()));
             }
             stream.with(|output| output.lines.join("\n"))
         });
@@ -119,9 +112,7 @@ impl RelayProcess {
             stream.with(|output| {
                 let skipped = output.lines.len().saturating_sub(count);
                 let lines = output.lines.iter().skip(skipped);
-                lines
-                    .map(|line| format!("{name}: {line}"))
-                    .collect::<Vec<_>>()
+                lines.map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
             })
         });
         lines.concat()
@@ -154,13 +145,8 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> Arc<Watched<Output>> {
         if let Some(stream) = stream {
             let mut stream = BufReader::new(stream);
             let mut line = Vec::new();
-            while stream
-                .read_until(b'\n', &mut line)
-                .is_ok_and(|length| length > 0)
-            {
-                let text = String::from_utf8_lossy(&line)
-                    .trim_end_matches('\n')
-                    .to_owned();
+            while stream.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
                 collected.update(|output| output.lines.push(text));
                 line.clear();
             }
@@ -172,10 +158,7 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> Arc<Watched<Output>> {
 
 fn signal_name(number: i32) -> String {
     let known = SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number);
-    known.map_or_else(
-        || format!("signal {number}"),
-        |(name, _)| (*name).to_owned(),
-    )
+    known.map_or_else(|| format!("signal {number}"), |(name, _)| (*name).to_owned())
 }
 
 const SIGNALS: [(&str, Signal); 12] = [

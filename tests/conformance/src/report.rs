@@ -41,11 +41,7 @@ impl<'a, W: Write> Report<'a, W> {
             });
             group.missing += 1;
         }
-        Self {
-            out,
-            groups,
-            summary: Summary::default(),
-        }
+        Self { out, groups, summary: Summary::default() }
     }
 
     /// Takes the verdict on a scenario.
@@ -71,11 +67,7 @@ impl<'a, W: Write> Report<'a, W> {
 
     /// Prints the last line.
     pub(crate) fn finish(mut self) -> io::Result<Summary> {
-        writeln!(
-            self.out,
-            "{} passed, {} failed",
-            self.summary.passed, self.summary.failed
-        )?;
+        writeln!(self.out, "{} passed, {} failed", self.summary.passed, self.summary.failed)?;
         Ok(self.summary)
     }
 }
@@ -83,19 +75,13 @@ impl<'a, W: Write> Report<'a, W> {
 impl Group<'_> {
     fn passed(&self) -> usize {
         let verdicts = self.verdicts.iter();
-        verdicts
-            .filter(|(_, verdict)| matches!(verdict, Verdict::Passed))
-            .count()
+        verdicts.filter(|(_, verdict)| matches!(verdict, Verdict::Passed)).count()
     }
 
     fn print(&self, out: &mut impl Write, name: &str) -> io::Result<()> {
         let passed = self.passed();
         let failed = self.verdicts.len() - passed;
-        let remark = if self.report_only {
-            " (report only)"
-        } else {
-            ""
-        };
+        let remark = if self.report_only { " (report only)" } else { "" };
         writeln!(out, "{name}: {passed} passed, {failed} failed{remark}")?;
         for (scenario, verdict) in &self.verdicts {
             match verdict {
@@ -118,11 +104,7 @@ fn print_failure(out: &mut impl Write, scenario: &Scenario, failure: &Failure) -
         }
         None => writeln!(out, "    before the first step")?,
     }
-    for line in failure
-        .reason
-        .lines()
-        .chain(failure.relay_lines.iter().map(String::as_str))
-    {
+    for line in failure.reason.lines().chain(failure.relay_lines.iter().map(String::as_str)) {
         writeln!(out, "    {}", cut(line))?;
     }
     Ok(())
@@ -165,13 +147,7 @@ mod tests {
         let mut report = Report::new(&mut out, &[&one, &two], &[]);
         report.add(&two, failed()).unwrap();
         report.add(&one, Verdict::Passed).unwrap();
-        assert_eq!(
-            report.finish().unwrap(),
-            Summary {
-                passed: 1,
-                failed: 1
-            }
-        );
+        assert_eq!(report.finish().unwrap(), Summary { passed: 1, failed: 1 });
         let expected = "g: 1 passed, 1 failed\n  FAILED g/two (T)\n    step 1 of 1: {...}\n    \
             at $.a\n      expected 1\n      got      2\n    relay A stderr: oops\n\
             1 passed, 1 failed\n";

@@ -149,15 +149,9 @@ impl Scenario {
 /// Reads all scenarios below `dir`, sorted by group and name.
 pub(crate) fn read_all(dir: &Path) -> anyhow::Result<Vec<Scenario>> {
     let mut scenarios = Vec::new();
-    for group in sorted_entries(dir)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-    {
+    for group in sorted_entries(dir)?.into_iter().filter(|path| path.is_dir()) {
         for path in sorted_entries(&group)? {
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "json")
-            {
+            if path.extension().is_some_and(|extension| extension == "json") {
                 let text = fs::read_to_string(&path)
                     .with_context(|| format!("reading {}", path.display()))?;
                 let scenario =
@@ -166,11 +160,7 @@ pub(crate) fn read_all(dir: &Path) -> anyhow::Result<Vec<Scenario>> {
             }
         }
     }
-    ensure!(
-        !scenarios.is_empty(),
-        "no scenarios below {}",
-        dir.display()
-    );
+    ensure!(!scenarios.is_empty(), "no scenarios below {}", dir.display());
     Ok(scenarios)
 }
 
@@ -178,11 +168,7 @@ fn sorted_entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
     let mut paths = Vec::new();
     for entry in entries {
-        paths.push(
-            entry
-                .with_context(|| format!("listing {}", dir.display()))?
-                .path(),
-        );
+        paths.push(entry.with_context(|| format!("listing {}", dir.display()))?.path());
     }
     paths.sort();
     Ok(paths)
@@ -191,9 +177,8 @@ fn sorted_entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// The step without its expectation, shortened for a report.
 fn step_text(step: &Members<Value>) -> String {
     let members = step.iter().filter(|(name, _)| *name != "expect");
-    let text: Vec<_> = members
-        .map(|(name, value)| format!("{}:{value}", Value::from(name)))
-        .collect();
+    let text: Vec<_> =
+        members.map(|(name, value)| format!("{}:{value}", Value::from(name))).collect();
     let text = format!("{{{}}}", text.join(","));
     match text.char_indices().nth(STEP_TEXT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -55,11 +55,7 @@ pub(crate) struct Setup {
 /// Errors: a file that is not a scenario, or a selection that names what there is not.
 pub fn list(selection: &Selection) -> anyhow::Result<Vec<String>> {
     let scenarios = scenario::read_all(&selection.dir)?;
-    Ok(selection
-        .select(&scenarios)?
-        .iter()
-        .map(|scenario| scenario.id())
-        .collect())
+    Ok(selection.select(&scenarios)?.iter().map(|scenario| scenario.id()).collect())
 }
 
 /// Runs the selected scenarios and prints a report to `out`.
@@ -82,10 +78,7 @@ pub fn run(options: &Options, out: impl Write) -> anyhow::Result<Summary> {
 impl Selection {
     fn select<'a>(&self, scenarios: &'a [Scenario]) -> anyhow::Result<Vec<&'a Scenario>> {
         for group in &self.groups {
-            ensure!(
-                scenarios.iter().any(|s| s.group == *group),
-                "no group {group}"
-            );
+            ensure!(scenarios.iter().any(|s| s.group == *group), "no group {group}");
         }
         for id in &self.scenarios {
             ensure!(scenarios.iter().any(|s| s.id() == *id), "no scenario {id}");
@@ -141,11 +134,7 @@ mod tests {
     fn selection(groups: &[&str], scenarios: &[&str]) -> Selection {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        Selection {
-            dir,
-            groups: owned(groups),
-            scenarios: owned(scenarios),
-        }
+        Selection { dir, groups: owned(groups), scenarios: owned(scenarios) }
     }
 
     #[test]

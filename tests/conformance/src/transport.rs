@@ -34,11 +34,7 @@ impl Transport {
             connection.set_buffer_limit(None);
             Ok::<_, io::Error>(Mutex::new(connection))
         });
-        let transport = Self {
-            socket,
-            tls: tls.transpose()?,
-            write_order: Mutex::new(()),
-        };
+        let transport = Self { socket, tls: tls.transpose()?, write_order: Mutex::new(()) };
         transport.flush_tls()?;
         Ok(transport)
     }
@@ -51,10 +47,7 @@ impl Transport {
                 (&self.socket).write_all(bytes)
             }
             Some(tls) => {
-                tls.lock()
-                    .expect("no TLS user panics")
-                    .writer()
-                    .write_all(bytes)?;
+                tls.lock().expect("no TLS user panics").writer().write_all(bytes)?;
                 self.flush_tls()
             }
         }

@@ -49,22 +49,14 @@ fn attempt(setup: &Setup, scenario: &Scenario) -> Attempt {
         Ok(world) => world,
         Err(error) => {
             let reason = format!("{error:#}");
-            let failure = Failure {
-                step: None,
-                reason,
-                relay_lines: Vec::new(),
-            };
+            let failure = Failure { step: None, reason, relay_lines: Vec::new() };
             return Attempt::Settled(Verdict::Failed(failure));
         }
     };
     let Err((step, reason)) = run_in(&mut world, scenario) else {
         return Attempt::Settled(Verdict::Passed);
     };
-    let failure = Failure {
-        step,
-        reason,
-        relay_lines: relay_lines(&world),
-    };
+    let failure = Failure { step, reason, relay_lines: relay_lines(&world) };
     if port_taken(&world) {
         Attempt::PortTaken(failure)
     } else {
@@ -78,9 +70,7 @@ pub(crate) fn run_in(
     scenario: &Scenario,
 ) -> Result<(), (Option<(usize, String)>, String)> {
     for (name, _) in scenario.relays.iter().filter(|(_, relay)| !relay.manual) {
-        world
-            .start_relay(name)
-            .map_err(|error| (None, format!("{error:#}")))?;
+        world.start_relay(name).map_err(|error| (None, format!("{error:#}")))?;
     }
     for (index, step) in scenario.steps.iter().enumerate() {
         let failed = |reason| {
@@ -102,20 +92,14 @@ fn relay_lines(world: &World<'_>) -> Vec<String> {
     for relay in &world.relays {
         if let Some(process) = &relay.process {
             let last = process.last_lines(RELAY_LINES);
-            lines.extend(
-                last.into_iter()
-                    .map(|line| format!("relay {} {line}", relay.name)),
-            );
+            lines.extend(last.into_iter().map(|line| format!("relay {} {line}", relay.name)));
         }
     }
     lines
 }
 
 fn port_taken(world: &World<'_>) -> bool {
-    let mut processes = world
-        .relays
-        .iter()
-        .filter_map(|relay| relay.process.as_ref());
+    let mut processes = world.relays.iter().filter_map(|relay| relay.process.as_ref());
     processes.any(|process| port::is_taken_message(&process.output()))
 }
 

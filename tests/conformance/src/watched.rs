@@ -12,10 +12,7 @@ pub(crate) struct Watched<T> {
 
 impl<T> Watched<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self {
-            value: Mutex::new(value),
-            changed: Condvar::new(),
-        }
+        Self { value: Mutex::new(value), changed: Condvar::new() }
     }
 
     /// Looks at the value, or changes it in a way nobody waits for.
@@ -55,9 +52,7 @@ impl<T> Watched<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, T> {
-        self.value
-            .lock()
-            .expect("no thread panics while it holds a watched value")
+        self.value.lock().expect("no thread panics while it holds a watched value")
     }
 }
 
@@ -81,10 +76,7 @@ impl Deadline {
 }
 
 /// Lets time pass: for waits a scenario asks for, and between two polls of another process.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "scenarios prescribe waits; polls need a pause"
-)]
+#[expect(clippy::disallowed_methods, reason = "scenarios prescribe waits; polls need a pause")]
 pub(crate) fn pause_ms(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }

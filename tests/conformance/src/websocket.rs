@@ -40,12 +40,7 @@ impl WebSocket {
             thread::spawn(move || read(&transport, &conversation))
         };
         let accept = opening.accept();
-        Ok(Self {
-            transport: Some(transport),
-            conversation,
-            reader: Some(reader),
-            accept,
-        })
+        Ok(Self { transport: Some(transport), conversation, reader: Some(reader), accept })
     }
 
     /// Waits for the answer to the upgrade request.
@@ -55,15 +50,12 @@ impl WebSocket {
             (answered || conversation.ended).then_some(answered)
         });
         if answered == Some(true) {
-            let accepted = self
-                .conversation
-                .with(|conversation| conversation.accepted.clone());
+            let accepted = self.conversation.with(|conversation| conversation.accepted.clone());
             if let Some(head) = accepted {
                 return opening::observe_accepted(&head, &self.accept, normaliser);
             }
             let rest = Deadline::after_ms(REFUSAL_MS);
-            self.conversation
-                .wait(rest, |conversation| conversation.ended.then_some(()));
+            self.conversation.wait(rest, |conversation| conversation.ended.then_some(()));
         }
         self.conversation.with(|conversation| {
             opening::observe_refused(&conversation.raw, conversation.ended, normaliser)
@@ -84,17 +76,13 @@ impl WebSocket {
 
     /// Waits for the end of the connection.
     pub(crate) fn wait_ended(&self, deadline: Deadline) {
-        self.conversation
-            .wait(deadline, |conversation| conversation.ended.then_some(()));
+        self.conversation.wait(deadline, |conversation| conversation.ended.then_some(()));
     }
 
     /// The close frame and whether the connection has ended.
     pub(crate) fn observe_end(&self, normaliser: &Normaliser) -> Value {
         self.conversation.with(|conversation| {
-            let close = conversation
-                .close
-                .as_ref()
-                .map(|close| close.observe(normaliser));
+            let close = conversation.close.as_ref().map(|close| close.observe(normaliser));
             json!({"close": close, "eof": conversation.ended})
         })
     }
@@ -104,8 +92,7 @@ impl WebSocket {
         let Some(transport) = self.transport.take() else {
             return;
         };
-        self.conversation
-            .update(|conversation| conversation.aborted = true);
+        self.conversation.update(|conversation| conversation.aborted = true);
         transport.abort(how);
         drop(transport);
         if let Some(reader) = self.reader.take() {

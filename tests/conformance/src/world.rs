@@ -51,8 +51,7 @@ impl Relay {
     /// The value of a variable the relay is started with.
     pub(crate) fn variable(&self, name: &str) -> Option<&str> {
         let mut env = self.env.iter();
-        env.find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        env.find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -60,10 +59,7 @@ impl<'a> World<'a> {
     /// Makes everything but the relay processes.
     pub(crate) fn prepare(setup: &'a Setup, scenario: &Scenario) -> anyhow::Result<Self> {
         let (listener, platform_port) = Platform::bind()?;
-        let redis = scenario
-            .needs(Need::Redis)
-            .then(RedisServer::start)
-            .transpose()?;
+        let redis = scenario.needs(Need::Redis).then(RedisServer::start).transpose()?;
         let mut names = Names::default();
         names.add_platform(platform_port);
         if let Some(redis) = &redis {
@@ -78,10 +74,7 @@ impl<'a> World<'a> {
         }
         let tokens = names.add_tokens(&scenario.platform.tokens)?;
         let platform = start_platform(setup, scenario, &names, listener, tokens)?;
-        let Names {
-            placeholders,
-            normaliser,
-        } = names;
+        let Names { placeholders, normaliser } = names;
         let relays = scenario
             .relays
             .iter()
@@ -104,13 +97,8 @@ impl<'a> World<'a> {
     pub(crate) fn start_relay(&mut self, name: &str) -> anyhow::Result<()> {
         self.spawn_relay(name)?;
         let relay = self.relay(Some(name))?;
-        let process = relay
-            .process
-            .as_ref()
-            .context("the relay was just started")?;
-        process
-            .wait_listening(relay.port)
-            .with_context(|| format!("starting relay {name}"))
+        let process = relay.process.as_ref().context("the relay was just started")?;
+        process.wait_listening(relay.port).with_context(|| format!("starting relay {name}"))
     }
 
     /// Starts a relay that may end by itself.
@@ -141,29 +129,21 @@ impl<'a> World<'a> {
     /// TLS settings for connections to a relay that speaks TLS.
     pub(crate) fn tls_to(&self, relay: &Relay) -> anyhow::Result<Option<Arc<ClientConfig>>> {
         let speaks_tls = relay.variable("RELAY_TLS") == Some("1");
-        speaks_tls
-            .then(|| self.setup.certificates.client_config())
-            .transpose()
+        speaks_tls.then(|| self.setup.certificates.client_config()).transpose()
     }
 
     pub(crate) fn websocket(&self, conn: &str) -> anyhow::Result<&WebSocket> {
         let opened = self.websockets.get(conn);
         let opened = opened.with_context(|| format!("no WebSocket connection {conn}"))?;
-        opened
-            .as_ref()
-            .map_err(|error| anyhow!("connection {conn} was not made: {error}"))
+        opened.as_ref().map_err(|error| anyhow!("connection {conn} was not made: {error}"))
     }
 
     pub(crate) fn raw_socket(&self, conn: &str) -> anyhow::Result<&RawSocket> {
-        self.raw_sockets
-            .get(conn)
-            .with_context(|| format!("no TCP connection {conn}"))
+        self.raw_sockets.get(conn).with_context(|| format!("no TCP connection {conn}"))
     }
 
     pub(crate) fn redis(&mut self) -> anyhow::Result<&mut RedisServer> {
-        self.redis
-            .as_mut()
-            .context("the scenario does not say that it needs Redis")
+        self.redis.as_mut().context("the scenario does not say that it needs Redis")
     }
 
     /// Whether a metric is one of those that are compared.
@@ -189,21 +169,18 @@ struct Names {
 
 impl Names {
     fn add_platform(&mut self, port: u16) {
-        self.placeholders
-            .set("platform", format!("http://127.0.0.1:{port}"));
+        self.placeholders.set("platform", format!("http://127.0.0.1:{port}"));
         self.placeholders.set("platform.port", port.to_string());
         self.normaliser.add_port("platform", port);
     }
 
     fn add_redis(&mut self, port: u16) {
-        self.placeholders
-            .set("redis", format!("redis://127.0.0.1:{port}"));
+        self.placeholders.set("redis", format!("redis://127.0.0.1:{port}"));
         self.normaliser.add_port("redis", port);
     }
 
     fn add_relay(&mut self, name: &str, port: u16) {
-        self.placeholders
-            .set(format!("port:{name}"), port.to_string());
+        self.placeholders.set(format!("port:{name}"), port.to_string());
         self.normaliser.add_port(name, port);
     }
 
@@ -215,13 +192,10 @@ impl Names {
             ("tls.key", certificates.key_file()),
         ];
         for (name, file) in files {
-            let file = file
-                .to_str()
-                .context("the temporary directory has an odd name")?;
+            let file = file.to_str().context("the temporary directory has an odd name")?;
             self.placeholders.set(name, file);
         }
-        self.normaliser
-            .set_certificates_dir(&certificates.dir().to_string_lossy());
+        self.normaliser.set_certificates_dir(&certificates.dir().to_string_lossy());
         Ok(())
     }
 
@@ -230,19 +204,13 @@ impl Names {
         for (name, spec) in specs.iter() {
             let (text, claims) = match spec {
                 TokenSpec::Literal(text) => (self.placeholders.expand(text)?, None),
-                TokenSpec::Claims(claims) => (
-                    unique_token()?,
-                    Some(self.placeholders.expand_json(claims)?),
-                ),
+                TokenSpec::Claims(claims) => {
+                    (unique_token()?, Some(self.placeholders.expand_json(claims)?))
+                }
             };
-            self.placeholders
-                .set(format!("token:{name}"), text.as_str());
+            self.placeholders.set(format!("token:{name}"), text.as_str());
             self.normaliser.add_token(name, &text);
-            tokens.push(Token {
-                name: name.to_owned(),
-                text,
-                claims,
-            });
+            tokens.push(Token { name: name.to_owned(), text, claims });
         }
         Ok(tokens)
     }
@@ -255,31 +223,13 @@ pub(crate) fn expand_rules(
 ) -> anyhow::Result<Vec<Rule>> {
     let expand_one = |rule: &Rule| {
         let response = &rule.response;
-        let text = response
-            .text
-            .as_ref()
-            .map(|text| placeholders.expand(text))
-            .transpose()?;
-        let json = response
-            .json
-            .as_ref()
-            .map(|json| placeholders.expand_json(json))
-            .transpose()?;
+        let text = response.text.as_ref().map(|text| placeholders.expand(text)).transpose()?;
+        let json = response.json.as_ref().map(|json| placeholders.expand_json(json)).transpose()?;
         let headers = response.headers.iter();
-        let headers: anyhow::Result<_> = headers
-            .map(|(name, value)| Ok((name.clone(), placeholders.expand(value)?)))
-            .collect();
-        let response = ResponseSpec {
-            text,
-            json,
-            headers: headers?,
-            ..response.clone()
-        };
-        Ok(Rule {
-            path: placeholders.expand(&rule.path)?,
-            response,
-            ..rule.clone()
-        })
+        let headers: anyhow::Result<_> =
+            headers.map(|(name, value)| Ok((name.clone(), placeholders.expand(value)?))).collect();
+        let response = ResponseSpec { text, json, headers: headers?, ..response.clone() };
+        Ok(Rule { path: placeholders.expand(&rule.path)?, response, ..rule.clone() })
     };
     rules.iter().map(expand_one).collect()
 }
@@ -297,11 +247,8 @@ fn start_platform(
         internal_key: spec.internal_key.clone(),
         rules: expand_rules(&spec.responses, &names.placeholders)?,
     };
-    let tls = spec.tls.map(|tls| {
-        setup
-            .certificates
-            .server_config(tls == PlatformTls::ClientCertificate)
-    });
+    let tls =
+        spec.tls.map(|tls| setup.certificates.server_config(tls == PlatformTls::ClientCertificate));
     Platform::serve(listener, settings, tls.transpose()?)
 }
 
@@ -327,13 +274,7 @@ fn prepare_relay(
             None => env.0.retain(|(present, _)| present != name),
         }
     }
-    Ok(Relay {
-        name: name.to_owned(),
-        port,
-        env: env.0,
-        process: None,
-        _home: home,
-    })
+    Ok(Relay { name: name.to_owned(), port, env: env.0, process: None, _home: home })
 }
 
 /// A token that looks like nothing and occurs nowhere else.

@@ -21,35 +21,23 @@ impl Platform {
     /// Starts one with a key of its own.
     pub fn start() -> Result<Self> {
         let issuer = Issuer::new(SigningKey::generate()?);
-        let service = Arc::new(Service {
-            issuer,
-            internal_key: None,
-        });
+        let service = Arc::new(Service { issuer, internal_key: None });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&service);
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a runtime needs a few descriptors");
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener);
                 let listener = listener.expect("the listener does not block");
                 let stopped = async { drop(stopped.await) };
-                serve(served, listener, stopped)
-                    .await
-                    .expect("loopback serves");
+                serve(served, listener, stopped).await.expect("loopback serves");
             });
         });
-        Ok(Self {
-            service,
-            port,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { service, port, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Its origin.
@@ -60,10 +48,7 @@ impl Platform {
     /// Signs a token that is good for ten minutes.
     pub fn token(&self, claims: TokenClaims) -> Result<Secret> {
         let lifetime = Duration::from_secs(600);
-        self.service
-            .issuer
-            .issue(claims, SystemTime::now(), lifetime)
-            .context("signing")
+        self.service.issuer.issue(claims, SystemTime::now(), lifetime).context("signing")
     }
 }
 

@@ -22,7 +22,8 @@ pub struct Relay {
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Relay {
-    /// Starts `relay serve` on a free port of loopback with these variables, and waits until it listens.
+    /// Starts `relay serve` on a free port of loopback with these variables, and waits until it
+    /// listens.
     pub fn serve(variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
         let mut child = command(&["serve"])?
@@ -37,11 +38,7 @@ impl Relay {
             .spawn()
             .context("the relay does not start")?;
         let stdout = child.stdout.take().context("a piped child has an output")?;
-        let mut relay = Self {
-            child,
-            port,
-            lines: lines_of(stdout),
-        };
+        let mut relay = Self { child, port, lines: lines_of(stdout) };
         relay.wait_for("[relay] listening")?;
         Ok(relay)
     }
@@ -93,14 +90,14 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
     output.context("the relay does not start")
 }
 
-/// The program with an environment of its own: a path, a home, and what the caller's says of the relay.
+/// The program with an environment of its own: a path, a home, and what the caller's says of the
+/// relay.
 fn command(arguments: &[&str]) -> Result<Command> {
     let Some(program) = std::env::var_os("RELAY_BIN") else {
         bail!("RELAY_BIN does not name the relay program, for example target/release/relay");
     };
     let own = |name: &OsString| {
-        name.to_str()
-            .is_some_and(|name| name.starts_with("RELAY_") && name != "RELAY_BIN")
+        name.to_str().is_some_and(|name| name.starts_with("RELAY_") && name != "RELAY_BIN")
     };
     let mut command = Command::new(program);
     command

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rand::SeedableRng;
-use rand::rngs::ChaCha12Rng;
+use rand::rngs::StdRng;
 use relay_e2e::{Platform, Relay};
 use relay_endpoint::{
     Client, ClientConfig, ClientProfile, ClientSettings, ConversationId, Daemon, DaemonConfig,
@@ -25,21 +25,15 @@ impl Stage {
     fn set(variables: &[(&str, &str)]) -> Result<Self> {
         let platform = Platform::start()?;
         let url = platform.url();
-        let all: Vec<_> = [("SERVER_URL", url.as_str())]
-            .into_iter()
-            .chain(variables.iter().copied());
+        let all: Vec<_> =
+            [("SERVER_URL", url.as_str())].into_iter().chain(variables.iter().copied()).collect();
         let relay = Relay::serve(&all)?;
         Ok(Self { platform, relay })
     }
 
     fn address(&self, workspace: &str, token: Secret) -> Result<RelayAddress> {
         let target = Some(TargetId::from("rt1"));
-        Ok(RelayAddress::new(
-            &self.relay.url(),
-            workspace,
-            target,
-            token,
-        )?)
+        Ok(RelayAddress::new(&self.relay.url(), workspace, target, token)?)
     }
 
     /// A daemon that answers every text with the text in upper case.
@@ -67,14 +61,12 @@ impl Stage {
         daemon: &KeyPair,
         profile: ClientProfile,
     ) -> Result<Client> {
-        let token = self
-            .platform
-            .token(TokenClaims::client(workspace, "rt1", id))?;
+        let token = self.platform.token(TokenClaims::client(workspace, "rt1", id))?;
         let config = ClientConfig {
             address: self.address(workspace, token)?,
             settings: ClientSettings {
                 keys: keys(id.bytes().map(u64::from).sum()),
-                daemon: daemon.public().clone(),
+                daemon: *daemon.public(),
                 profile,
                 limits: Limits::default(),
             },
@@ -91,7 +83,7 @@ fn secret() -> PairingSecret {
 }
 
 fn keys(seed: u64) -> KeyPair {
-    KeyPair::generate(&mut ChaCha12Rng::seed_from_u64(seed))
+    KeyPair::generate(&mut StdRng::seed_from_u64(seed))
 }
 
 fn answer(client: &Client) -> Result<String> {
@@ -121,10 +113,7 @@ fn the_paired_profile_talks_too() -> Result<()> {
     let stage = Stage::set(&[])?;
     let pair = keys(2);
     let _daemon = stage.daemon("ws1", keys(2), Limits::default())?;
-    let profile = ClientProfile::NoiseIkpsk2 {
-        peer_id: PEER.into(),
-        secret: secret(),
-    };
+    let profile = ClientProfile::NoiseIkpsk2 { peer_id: PEER.into(), secret: secret() };
     let client = stage.client("ws1", "cl1", &pair, profile)?;
     client.send("paired")?;
     assert_eq!(answer(&client)?, "PAIRED");
@@ -138,10 +127,7 @@ fn keys_rotate_under_traffic_and_nothing_is_lost() -> Result<()> {
         ("RELAY_KEX_INIT_RATE_PER_MINUTE", "1000"),
     ])?;
     let pair = keys(3);
-    let limits = Limits {
-        rotate_after: 5,
-        ..Limits::default()
-    };
+    let limits = Limits { rotate_after: 5, ..Limits::default() };
     let _daemon = stage.daemon("ws1", keys(3), limits)?;
     let client = stage.client("ws1", "cl1", &pair, ClientProfile::NoiseIk)?;
     for number in 0..60 {

@@ -64,9 +64,7 @@ fn a_frame_arrives_byte_for_byte() -> Result<()> {
     let stage = Stage::set()?;
     let (mut daemon, mut client) = stage.pair()?;
     // Spaces, escapes and member order are the client's own.
-    let odd = frame(1, "AAAA")
-        .replace(":", " : ")
-        .replace("\"type\"", "\"\\u0074ype\"");
+    let odd = frame(1, "AAAA").replace(":", " : ").replace("\"type\"", "\"\\u0074ype\"");
     client.send(Message::text(&odd))?;
     assert_eq!(text(&mut daemon)?, odd);
     Ok(())
@@ -81,10 +79,7 @@ fn a_burst_of_frames_keeps_its_order() -> Result<()> {
     }
     client.flush()?;
     for seq in 1..=200 {
-        assert_eq!(
-            text(&mut daemon)?,
-            frame(seq, &"x".repeat(seq as usize * 37))
-        );
+        assert_eq!(text(&mut daemon)?, frame(seq, &"x".repeat(seq as usize * 37)));
     }
     Ok(())
 }
@@ -102,10 +97,7 @@ fn a_ping_is_answered_with_its_payload() -> Result<()> {
 fn a_close_is_answered_with_its_code_and_reason() -> Result<()> {
     let stage = Stage::set()?;
     let mut client = stage.open("client", TokenClaims::client("ws1", "rt1", "cl1"))?;
-    let goodbye = CloseFrame {
-        code: CloseCode::Library(4321),
-        reason: "enough".into(),
-    };
+    let goodbye = CloseFrame { code: CloseCode::Library(4321), reason: "enough".into() };
     client.close(Some(goodbye.clone()))?;
     assert_eq!(client.read()?, Message::Close(Some(goodbye)));
     Ok(())
@@ -116,9 +108,7 @@ fn a_second_daemon_is_told_that_there_is_one() -> Result<()> {
     let stage = Stage::set()?;
     let _first = stage.open("workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?;
     let mut second = stage.open("workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?;
-    let Message::Close(Some(close)) = second.read()? else {
-        bail!("it was not closed")
-    };
+    let Message::Close(Some(close)) = second.read()? else { bail!("it was not closed") };
     assert_eq!(u16::from(close.code), 4008);
     assert_eq!(close.reason.as_str(), "daemon already connected");
     Ok(())

@@ -35,11 +35,7 @@ fn config_check_masks_secrets() -> Result<()> {
 fn the_demo_delivers_every_message() -> Result<()> {
     let output = run(&["demo", "--once"], &[])?;
     let text = String::from_utf8(output.stdout)?;
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("e2ee"), "what the relay saw is shown: {text}");
     Ok(())
 }
@@ -69,11 +65,7 @@ fn health_and_readiness_need_no_token_and_the_rest_does() -> Result<()> {
         ("/metrics", Some(Relay::ADMIN_TOKEN), 200),
         ("/nothing", None, 404),
     ] {
-        assert_eq!(
-            get(relay.port(), target, bearer)?.status,
-            status,
-            "{target}"
-        );
+        assert_eq!(get(relay.port(), target, bearer)?.status, status, "{target}");
     }
     Ok(())
 }

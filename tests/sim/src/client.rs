@@ -17,7 +17,8 @@ pub(crate) struct Client {
     pub(crate) life: u64,
     session: Session,
     handshakes: u64,
-    /// The daemon's life in which all of this connection's messages fell; `None` when they fell in several.
+    /// The daemon's life in which all of this connection's messages fell; `None` when they fell in
+    /// several.
     pub(crate) daemon_life: Option<u64>,
     sent_any: bool,
 }
@@ -49,9 +50,7 @@ impl Client {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.wire
-            .as_ref()
-            .is_some_and(|wire| wire.stage == Stage::Open)
+        self.wire.as_ref().is_some_and(|wire| wire.stage == Stage::Open)
     }
 
     /// Connects if it is not connected.
@@ -59,10 +58,7 @@ impl Client {
         if self.wire.is_some() {
             return false;
         }
-        let target = format!(
-            "/ws?role=client&workspaceId=w{}&runtimeTargetId=t",
-            self.workspace
-        );
+        let target = format!("/ws?role=client&workspaceId=w{}&runtimeTargetId=t", self.workspace);
         self.wire = Wire::connect(world, listener, &target, 1 + (self.index % 100) as u8);
         self.life = life;
         self.session = Session::None;
@@ -71,7 +67,8 @@ impl Client {
         self.wire.is_some()
     }
 
-    /// Reads and, when it may, says something new. `daemon_life` is the daemon's connection if it is open.
+    /// Reads and, when it may, says something new. `daemon_life` is the daemon's connection if it
+    /// is open.
     pub(crate) fn turn(
         &mut self,
         oracle: &mut Oracle,
@@ -146,19 +143,12 @@ impl Client {
             Some("relay_key_exchange_response") => {
                 let request_id = frame["requestId"].as_str().unwrap_or_default();
                 let own = request_id.starts_with(&format!("r{}-", self.life));
-                ensure!(
-                    own,
-                    "client {} received the answer to {request_id}",
-                    self.index
-                );
+                ensure!(own, "client {} received the answer to {request_id}", self.index);
                 let session_id = frame["sessionId"].as_str().unwrap_or_default();
                 self.session = Session::Made(session_id.to_owned());
             }
             Some("e2ee") => {
-                oracle.receive(
-                    self.actor(),
-                    frame["ciphertext"].as_str().unwrap_or_default(),
-                )?;
+                oracle.receive(self.actor(), frame["ciphertext"].as_str().unwrap_or_default())?;
             }
             // The daemon is away; the session is as good as gone.
             Some("relay_status") => self.session = Session::None,

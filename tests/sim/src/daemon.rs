@@ -21,13 +21,7 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn new(workspace: usize) -> Self {
-        Self {
-            workspace,
-            wire: None,
-            life: 0,
-            sessions: Vec::new(),
-            outbox: Vec::new(),
-        }
+        Self { workspace, wire: None, life: 0, sessions: Vec::new(), outbox: Vec::new() }
     }
 
     pub(crate) fn wire(&mut self) -> Option<&mut Wire> {
@@ -36,9 +30,7 @@ impl Daemon {
 
     /// Whether it is connected and has nothing left to send.
     pub(crate) fn is_open(&self) -> bool {
-        self.wire
-            .as_ref()
-            .is_some_and(|wire| wire.stage == Stage::Open)
+        self.wire.as_ref().is_some_and(|wire| wire.stage == Stage::Open)
     }
 
     /// Connects if it is not connected.
@@ -99,9 +91,7 @@ impl Daemon {
         match frame["type"].as_str() {
             Some("relay_key_exchange_init") => {
                 let request_id = frame["requestId"].as_str().unwrap_or_default();
-                let client = frame["clientEphemeralPublicKey"]
-                    .as_str()
-                    .unwrap_or_default();
+                let client = frame["clientEphemeralPublicKey"].as_str().unwrap_or_default();
                 let session_id = format!("s{}-{}", self.life, self.sessions.len());
                 self.sessions.push((session_id.clone(), client.parse()?));
                 self.outbox.push(
@@ -122,8 +112,7 @@ impl Daemon {
                 let session = self.sessions.iter().find(|(id, _)| id == session_id);
                 if let (Some((_, client)), true) = (session, seed.below(2) == 0) {
                     let head = oracle.send(self.life, Actor::Client(*client));
-                    self.outbox
-                        .push(e2ee(session_id, &head, seed, ciphertext_bytes_max));
+                    self.outbox.push(e2ee(session_id, &head, seed, ciphertext_bytes_max));
                 }
             }
             other => ensure!(false, "a daemon received {other:?}"),
@@ -134,10 +123,7 @@ impl Daemon {
 
 /// An encrypted frame as the relay sees it: the ciphertext begins with what identifies the message.
 pub(crate) fn e2ee(session_id: &str, head: &str, seed: &mut Seed, bytes_max: usize) -> Vec<u8> {
-    let ciphertext = format!(
-        "{head}{}",
-        "x".repeat(seed.below(bytes_max as u64) as usize)
-    );
+    let ciphertext = format!("{head}{}", "x".repeat(seed.below(bytes_max as u64) as usize));
     format!(
         concat!(
             r#"{{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"{}","epoch":1,"#,

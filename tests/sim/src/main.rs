@@ -1,7 +1,8 @@
-//! The simulator: production shards and switchboards on a simulated kernel and network, under one seed.
+//! The simulator: production shards and switchboards on a simulated kernel and network, under one
+//! seed.
 //!
-//! Each seed is run twice: once as it is, and once with the whole state written down and restored at
-//! random moments. Both have to satisfy the oracles, and peers have to see the same in both.
+//! Each seed is run twice: once as it is, and once with the whole state written down and restored
+//! at random moments. Both have to satisfy the oracles, and peers have to see the same in both.
 //!
 //! `cargo run --release -p relay-sim -- --seeds 300` runs 300 seeds from a start that is printed;
 //! `--seed N` runs one again. A failure prints its seed.
@@ -42,10 +43,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let (from, count) = match arguments.seed {
         Some(seed) => (seed, 1),
-        None => (
-            arguments.from.unwrap_or_else(seed_of_the_clock),
-            arguments.seeds,
-        ),
+        None => (arguments.from.unwrap_or_else(seed_of_the_clock), arguments.seeds),
     };
     println!("simulator: seeds {from} to {}", from + count - 1);
     let mut total = Outcome::default();
@@ -87,8 +85,6 @@ fn both_ways(seed: u64) -> Result<Outcome> {
 }
 
 fn seed_of_the_clock() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_secs() % 1_000_000 * 1000
 }

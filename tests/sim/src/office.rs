@@ -66,19 +66,13 @@ impl Office {
         }
         for (shard, event) in events {
             match event {
-                Event::AdmissionAsked {
-                    connection,
-                    request,
-                } => {
+                Event::AdmissionAsked { connection, request } => {
                     let command = self.decide(connection, &request.preflight, seed);
                     let due = self.round + seed.below(6);
                     self.pending.entry(due).or_default().push((shard, command));
                 }
                 Event::Released { admission } => {
-                    ensure!(
-                        self.open.remove(&admission),
-                        "{admission:?} was released twice"
-                    );
+                    ensure!(self.open.remove(&admission), "{admission:?} was released twice");
                 }
                 Event::Stopped { shard } => {
                     self.stopped.insert(shard);
@@ -91,9 +85,7 @@ impl Office {
             }
         }
         let later = self.pending.split_off(&(self.round + 1));
-        for (shard, command) in std::mem::replace(&mut self.pending, later)
-            .into_values()
-            .flatten()
+        for (shard, command) in std::mem::replace(&mut self.pending, later).into_values().flatten()
         {
             let sent = self.commands[usize::from(shard.0)].send(command);
             ensure!(sent.is_ok(), "the simulation's lanes are wide enough");
@@ -104,9 +96,7 @@ impl Office {
     /// Tells every shard to stop.
     pub(crate) fn stop(&self) -> Result<()> {
         for lane in &self.commands {
-            let sent = lane.send(Command::Stop {
-                deadline_ms: 60_000,
-            });
+            let sent = lane.send(Command::Stop { deadline_ms: 60_000 });
             ensure!(sent.is_ok(), "the simulation's lanes are wide enough");
         }
         Ok(())
@@ -119,16 +109,10 @@ impl Office {
         seed: &mut Seed,
     ) -> Command {
         let Preflight::Ask { request, .. } = preflight else {
-            return Command::Refuse {
-                connection,
-                refusal: Refusal::BadRequest,
-            };
+            return Command::Refuse { connection, refusal: Refusal::BadRequest };
         };
         if seed.happens(self.refusal) {
-            return Command::Refuse {
-                connection,
-                refusal: Refusal::Unauthorized,
-            };
+            return Command::Refuse { connection, refusal: Refusal::Unauthorized };
         }
         self.admissions += 1;
         let admission = AdmissionId(self.admissions);
@@ -139,25 +123,13 @@ impl Office {
             client_id: (request.role == Role::Client)
                 .then(|| format!("client-{admission:?}").into()),
             workspace_id: Some(workspace.into()),
-            runtime_target_id: request
-                .target_id
-                .as_ref()
-                .map(|target| target.as_str().into()),
+            runtime_target_id: request.target_id.as_ref().map(|target| target.as_str().into()),
             scope: Some(Scope::Runtime),
             e2ee_profile: Some(Profile::NoiseIk),
             ..Claims::default()
         };
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let grant = Box::new(Grant {
-            admission,
-            request: request.clone(),
-            claims,
-            address,
-        });
-        Command::Admit {
-            connection,
-            grant,
-            home: ShardId(home as u16),
-        }
+        let grant = Box::new(Grant { admission, request: request.clone(), claims, address });
+        Command::Admit { connection, grant, home: ShardId(home as u16) }
     }
 }

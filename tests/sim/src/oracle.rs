@@ -15,7 +15,8 @@ pub(crate) enum Actor {
 /// Keeps account of every message and hashes what peers see, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
-    /// Messages sent from one connection to an actor. The connection is a number that is never used again.
+    /// Messages sent from one connection to an actor. The connection is a number that is never used
+    /// again.
     sent: HashMap<(u64, Actor), u64>,
     /// The last message that arrived of those.
     arrived: HashMap<(u64, Actor), u64>,
@@ -49,11 +50,7 @@ impl Oracle {
         let from: u64 = from.parse()?;
         let index: usize = index.parse()?;
         let number: u64 = number.parse()?;
-        let to = if kind == "c" {
-            Actor::Client(index)
-        } else {
-            Actor::Daemon(index)
-        };
+        let to = if kind == "c" { Actor::Client(index) } else { Actor::Daemon(index) };
         ensure!(to == by, "a message for {to:?} reached {by:?}");
         let sent = self.sent.get(&(from, to)).copied().unwrap_or_default();
         ensure!(number <= sent, "{by:?} received a message that nobody sent");
@@ -61,10 +58,7 @@ impl Oracle {
         if number == last {
             bail!("{by:?} received message {number} of connection {from} twice");
         }
-        ensure!(
-            number > last,
-            "{by:?} received {number} after {last} of connection {from}"
-        );
+        ensure!(number > last, "{by:?} received {number} after {last} of connection {from}");
         *self.count.entry((from, to)).or_default() += 1;
         self.delivered += 1;
         (by, from, number).hash(&mut self.transcript);
@@ -81,10 +75,7 @@ impl Oracle {
     pub(crate) fn expect_all(&self, from: u64, to: Actor) -> Result<()> {
         let sent = self.sent.get(&(from, to)).copied().unwrap_or_default();
         let count = self.count.get(&(from, to)).copied().unwrap_or_default();
-        ensure!(
-            sent == count,
-            "{count} of {sent} messages from connection {from} reached {to:?}"
-        );
+        ensure!(sent == count, "{count} of {sent} messages from connection {from} reached {to:?}");
         Ok(())
     }
 

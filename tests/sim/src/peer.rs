@@ -67,18 +67,11 @@ impl Wire {
 
     /// Queues a text message as one frame or several.
     pub(crate) fn send_text(&mut self, text: &[u8], seed: &mut Seed) {
-        let cuts = if seed.below(4) == 0 {
-            seed.below(3) as usize
-        } else {
-            0
-        };
+        let cuts = if seed.below(4) == 0 { seed.below(3) as usize } else { 0 };
         let mut rest = text;
         for index in 0..=cuts {
-            let len = if index == cuts {
-                rest.len()
-            } else {
-                seed.below(rest.len() as u64) as usize
-            };
+            let len =
+                if index == cuts { rest.len() } else { seed.below(rest.len() as u64) as usize };
             let (part, tail) = rest.split_at(len);
             let opcode = if index == 0 { 0x1 } else { 0x0 };
             self.send_frame(opcode, index == cuts, part, seed);
@@ -112,10 +105,7 @@ impl Wire {
             }
         }
         self.outgoing.extend_from_slice(&mask);
-        let masked = payload
-            .iter()
-            .enumerate()
-            .map(|(index, byte)| byte ^ mask[index % 4]);
+        let masked = payload.iter().enumerate().map(|(index, byte)| byte ^ mask[index % 4]);
         self.outgoing.extend(masked);
     }
 
@@ -151,9 +141,7 @@ impl Wire {
                 return;
             };
             let head: Vec<u8> = self.received.drain(..end + 4).collect();
-            let status = std::str::from_utf8(&head[9..12])
-                .ok()
-                .and_then(|code| code.parse().ok());
+            let status = std::str::from_utf8(&head[9..12]).ok().and_then(|code| code.parse().ok());
             let status: u16 = status.expect("the relay answers with a status line");
             if status != 101 {
                 return arrivals.push(Arrival::Refused(status));
@@ -179,11 +167,7 @@ impl Wire {
     /// Takes one whole frame off what was received.
     fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
         let (&first, rest) = self.received.split_first()?;
-        assert_eq!(
-            first & 0xf0,
-            0x80,
-            "the relay sends whole messages without extensions"
-        );
+        assert_eq!(first & 0xf0, 0x80, "the relay sends whole messages without extensions");
         let (&second, rest) = rest.split_first()?;
         assert_eq!(second & 0x80, 0, "a server does not mask");
         let (len, head) = match second {
@@ -201,9 +185,7 @@ impl Wire {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 /// Long enough to be one; the simulated control plane looks at the query instead.

@@ -23,7 +23,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
     /// Longest ciphertext.
     pub(crate) ciphertext_bytes_max: usize,
-    /// How likely peers misbehave, in millionths per round: close, cut, stop reading, speak nonsense.
+    /// How likely peers misbehave, in millionths per round: close, cut, stop reading, speak
+    /// nonsense.
     pub(crate) mischief: u32,
     /// How likely the control plane refuses an upgrade, in millionths.
     pub(crate) refusal: u32,
@@ -35,11 +36,7 @@ impl Plan {
         let mut seed = Seed::new(seed);
         let frame_bytes_max = 4096usize << seed.below(6);
         let gentle = seed.below(3) == 0;
-        let faults = if gentle {
-            Faults::none()
-        } else {
-            Faults::drawn(&mut seed)
-        };
+        let faults = if gentle { Faults::none() } else { Faults::drawn(&mut seed) };
         let limits = Limits {
             frame_bytes_max,
             egress_bytes_max: 2048 << seed.below(10),

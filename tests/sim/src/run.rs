@@ -121,13 +121,8 @@ impl Run {
             self.turn_shard(index)?;
         }
         self.office.turn(&mut self.seed)?;
-        let pause = if self.seed.below(50) == 0 {
-            50_000_000
-        } else {
-            500_000
-        };
-        self.world
-            .advance(Duration::from_nanos(1 + self.seed.below(pause)));
+        let pause = if self.seed.below(50) == 0 { 50_000_000 } else { 500_000 };
+        self.world.advance(Duration::from_nanos(1 + self.seed.below(pause)));
         Ok(())
     }
 
@@ -138,39 +133,23 @@ impl Run {
         if let Some(seed) = &mut self.rewrites
             && seed.below(20) == 0
         {
-            shard
-                .rewrite()
-                .context("written-down state could not be read back")?;
+            shard.rewrite().context("written-down state could not be read back")?;
             self.outcome.rewrites += 1;
         }
         let turn = shard.turn(Some(Duration::ZERO))?;
         let audit = shard.audit();
-        // A queue may pass its budget by the message that was let in, and by what the shard adds itself.
+        // A queue may pass its budget by the message that was let in, and by what the shard adds
+        // itself.
         let limits = &self.plan.limits;
         let bound = limits.egress_bytes_max + limits.frame_bytes_max + OWN_BYTES_MAX;
-        ensure!(
-            audit.egress_bytes_max <= bound,
-            "{} bytes queued",
-            audit.egress_bytes_max
-        );
+        ensure!(audit.egress_bytes_max <= bound, "{} bytes queued", audit.egress_bytes_max);
         let pins_max = usize::from(self.plan.driver.buffer_count) / 4;
-        ensure!(
-            audit.pinned_leases <= pins_max,
-            "{} buffers held",
-            audit.pinned_leases
-        );
+        ensure!(audit.pinned_leases <= pins_max, "{} buffers held", audit.pinned_leases);
         if turn == Turn::Done {
             let shard = self.shards[index].take().context("it just turned")?;
-            ensure!(
-                audit.connections == 0,
-                "{} connections left at the end",
-                audit.connections
-            );
+            ensure!(audit.connections == 0, "{} connections left at the end", audit.connections);
             let in_use = shard.driver().stats().connections;
-            ensure!(
-                in_use == 0,
-                "the driver holds {in_use} connections at the end"
-            );
+            ensure!(in_use == 0, "the driver holds {in_use} connections at the end");
             check_buffers(&shard)?;
         }
         Ok(())
@@ -208,7 +187,8 @@ impl Run {
         }
     }
 
-    /// Everybody reads and nobody says anything new: what was sent between ends that live has to arrive.
+    /// Everybody reads and nobody says anything new: what was sent between ends that live has to
+    /// arrive.
     fn settle(&mut self) -> Result<()> {
         for _ in 0..SETTLE_ROUNDS {
             let clients = self.clients.iter_mut().filter_map(Client::wire);
@@ -221,8 +201,7 @@ impl Run {
             let daemon = &self.daemons[client.workspace];
             let lived = client.is_open() && daemon.is_open();
             if lived && client.daemon_life == Some(daemon.life) {
-                self.oracle
-                    .expect_all(client.life, Actor::Daemon(client.workspace))?;
+                self.oracle.expect_all(client.life, Actor::Daemon(client.workspace))?;
             }
             if lived && client.daemon_life == Some(daemon.life) && self.is_first_life(index) {
                 self.oracle.expect_all(daemon.life, Actor::Client(index))?;
@@ -231,8 +210,8 @@ impl Run {
         Ok(())
     }
 
-    /// Whether this client has had one connection since its daemon connected, so that every answer of
-    /// the daemon was meant for it.
+    /// Whether this client has had one connection since its daemon connected, so that every answer
+    /// of the daemon was meant for it.
     fn is_first_life(&self, index: usize) -> bool {
         let client = &self.clients[index];
         client.life < self.daemons[client.workspace].life
@@ -249,20 +228,11 @@ impl Run {
         for _ in 0..16 {
             self.office.turn(&mut self.seed)?;
         }
-        ensure!(
-            self.shards.iter().all(Option::is_none),
-            "a shard did not stop"
-        );
-        ensure!(
-            self.office.stopped.len() == usize::from(self.plan.shards),
-            "a shard said nothing"
-        );
+        ensure!(self.shards.iter().all(Option::is_none), "a shard did not stop");
+        ensure!(self.office.stopped.len() == usize::from(self.plan.shards), "a shard said nothing");
         let unreleased = self.office.unreleased();
         let admissions = self.office.admissions();
-        ensure!(
-            unreleased == 0,
-            "{unreleased} of {admissions} admissions were never released"
-        );
+        ensure!(unreleased == 0, "{unreleased} of {admissions} admissions were never released");
         Ok(())
     }
 }
@@ -274,10 +244,7 @@ fn check_buffers(shard: &Shard<SimDriver>) -> Result<()> {
     let counters = shard.counters();
     let opened = counters.of(Counter::WsConnectionsOpened);
     let closed = counters.of(Counter::WsConnectionsClosed);
-    ensure!(
-        opened == closed,
-        "{opened} connections opened and {closed} closed"
-    );
+    ensure!(opened == closed, "{opened} connections opened and {closed} closed");
     Ok(())
 }
 
@@ -300,20 +267,12 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
             hash_key: [7; 16],
             query_token_allowed: false,
             trusted_proxies: TrustedProxies::default(),
-            health: HealthFacts {
-                started: Tick::default(),
-                verbose: None,
-            },
+            health: HealthFacts { started: Tick::default(), verbose: None },
             unix_ms_at_origin: 1_700_000_000_000,
             receive_buffers: usize::from(plan.driver.buffer_count),
             tls: None,
         };
-        let ports = Ports {
-            commands: orders,
-            events: to_office,
-            arrivals,
-            homes: homes.clone(),
-        };
+        let ports = Ports { commands: orders, events: to_office, arrivals, homes: homes.clone() };
         let mut shard = Shard::new(config, world.driver(&plan.driver), ports);
         let listening = shard.driver_mut().listen(world.listener());
         listening.expect("a fresh driver has no listener");

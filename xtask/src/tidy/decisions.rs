@@ -37,9 +37,7 @@ fn number(name: &str) -> Option<&str> {
     let (number, title) = name.strip_suffix(".md")?.split_once('-')?;
     let is_number = number.len() == 4 && number.bytes().all(|b| b.is_ascii_digit());
     let is_title = !title.is_empty()
-        && title
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && title.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     (is_number && is_title).then_some(number)
 }
 
@@ -64,10 +62,8 @@ mod tests {
 
     #[test]
     fn names_and_titles_carry_the_number() {
-        let tree = sample(&[
-            ("docs/adr/notes.md", "# Notes\n"),
-            ("docs/adr/0001-a.md", "# 0002. A\n"),
-        ]);
+        let tree =
+            sample(&[("docs/adr/notes.md", "# Notes\n"), ("docs/adr/0001-a.md", "# 0002. A\n")]);
         assert_eq!(check(&tree).len(), 2);
     }
 }

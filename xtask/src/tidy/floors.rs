@@ -44,16 +44,11 @@ pub(super) fn check(workspace: &Workspace) -> Vec<Finding> {
     for package in workspace.members() {
         let manifest = workspace.manifest(package);
         if floor(&package.name).is_none() {
-            let text = format!(
-                "{} has no floor yet: name it in xtask's floors",
-                package.name
-            );
+            let text = format!("{} has no floor yet: name it in xtask's floors", package.name);
             findings.push(Finding::file(&manifest, RULE, text));
         }
         for dependency in &package.dependencies {
-            let plane = workspace
-                .members()
-                .find(|other| other.name == dependency.name);
+            let plane = workspace.members().find(|other| other.name == dependency.name);
             let Some(other) = plane.map(|other| workspace.manifest(other)) else {
                 continue;
             };
@@ -125,13 +120,7 @@ mod tests {
         assert!(
             judge_planes("controlplane/link/Cargo.toml", "dataplane/wire/Cargo.toml").is_some()
         );
-        assert_eq!(
-            judge_planes("relay/Cargo.toml", "dataplane/wire/Cargo.toml"),
-            None
-        );
-        assert_eq!(
-            judge_planes("dataplane/shard/Cargo.toml", "proto/mailbox/Cargo.toml"),
-            None
-        );
+        assert_eq!(judge_planes("relay/Cargo.toml", "dataplane/wire/Cargo.toml"), None);
+        assert_eq!(judge_planes("dataplane/shard/Cargo.toml", "proto/mailbox/Cargo.toml"), None);
     }
 }

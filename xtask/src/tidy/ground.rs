@@ -70,10 +70,7 @@ mod tests {
 
     fn lines(text: &str) -> Vec<usize> {
         let tree = sample(&[("dataplane/wire/src/lib.rs", text)]);
-        check(&tree)
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        check(&tree).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -86,18 +83,12 @@ mod tests {
 
     #[test]
     fn plain_values_of_the_same_modules_are_fine() {
-        assert_eq!(
-            lines("use std::net::{IpAddr, Ipv4Addr};\nuse std::time::Duration;"),
-            NONE
-        );
+        assert_eq!(lines("use std::net::{IpAddr, Ipv4Addr};\nuse std::time::Duration;"), NONE);
     }
 
     #[test]
     fn tests_may_read_their_vectors() {
-        assert_eq!(
-            lines("#[cfg(test)]\nmod tests {\n    use std::fs;\n}"),
-            NONE
-        );
+        assert_eq!(lines("#[cfg(test)]\nmod tests {\n    use std::fs;\n}"), NONE);
     }
 
     #[test]

@@ -52,10 +52,7 @@ fn rust(file: &File, source: &Source) -> Vec<Finding> {
 
 /// Whether a line holds a note to come back later.
 fn is_plan(line: &str) -> bool {
-    ["TO", "FIX"]
-        .iter()
-        .zip(["DO", "ME"])
-        .any(|(a, b)| has_word(line, &format!("{a}{b}")))
+    ["TO", "FIX"].iter().zip(["DO", "ME"]).any(|(a, b)| has_word(line, &format!("{a}{b}")))
 }
 
 /// Places that exist on one machine only.
@@ -69,10 +66,7 @@ fn machine_paths(file: &File) -> Vec<Finding> {
             !line[at..].starts_with("/home/relay")
                 && !before.is_some_and(|c| c.is_alphanumeric() || ".-_/}$*".contains(c))
         };
-        if places
-            .iter()
-            .any(|place| line.match_indices(place.as_str()).any(is_absolute))
-        {
+        if places.iter().any(|place| line.match_indices(place.as_str()).any(is_absolute)) {
             let text = "an absolute path of one machine: it exists nowhere else";
             findings.push(Finding::at(&file.path, index, "paths", text));
         }
@@ -92,19 +86,13 @@ mod tests {
 
     fn lines(path: &str, text: &str) -> Vec<usize> {
         let tree = sample(&[(path, text)]);
-        check(&tree)
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        check(&tree).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
     fn notes_to_come_back_are_found_in_comments() {
         let note = ["TO", "DO"].concat();
-        assert_eq!(
-            lines("a/src/x.rs", &format!("let a = \"{note}\";\n// {note}: x")),
-            [2]
-        );
+        assert_eq!(lines("a/src/x.rs", &format!("let a = \"{note}\";\n// {note}: x")), [2]);
         assert_eq!(lines("a.md", &format!("Fine.\n{note}\n")), [2]);
     }
 
@@ -117,10 +105,7 @@ mod tests {
     #[test]
     fn a_test_is_ignored_with_a_reason_or_not_at_all() {
         assert_eq!(lines("a/src/x.rs", "#[ignore]\nfn f() {}"), [1]);
-        assert_eq!(
-            lines("a/src/x.rs", "#[ignore = \"needs a NIC\"]\nfn f() {}"),
-            NONE
-        );
+        assert_eq!(lines("a/src/x.rs", "#[ignore = \"needs a NIC\"]\nfn f() {}"), NONE);
     }
 
     #[test]
@@ -128,13 +113,7 @@ mod tests {
         let call = "fn f() {\n    std::thread::sleep(d);\n}";
         assert_eq!(lines("a/tests/x.rs", call), [2]);
         assert_eq!(lines("a/src/x.rs", call), NONE);
-        assert_eq!(
-            lines(
-                "a/src/x.rs",
-                &format!("#[cfg(test)]\nmod tests {{\n{call}\n}}")
-            ),
-            [4]
-        );
+        assert_eq!(lines("a/src/x.rs", &format!("#[cfg(test)]\nmod tests {{\n{call}\n}}")), [4]);
     }
 
     #[test]
@@ -142,9 +121,6 @@ mod tests {
         let place = |name: &str| format!("see /{name}/x/y");
         assert_eq!(lines("a.md", &place("root")), [1]);
         assert_eq!(lines("a.toml", &place("home")), [1]);
-        assert_eq!(
-            lines("a.md", "see https://example.org/work/x and ./work/x"),
-            NONE
-        );
+        assert_eq!(lines("a.md", "see https://example.org/work/x and ./work/x"), NONE);
     }
 }

@@ -3,15 +3,9 @@
 /// Judges an SPDX expression: `OR`, `AND`, `WITH`, parentheses, and `/` for `OR` as older manifests
 /// write it. What is no expression is not permitted.
 pub(super) fn is_permitted(expression: &str, permitted: &[String]) -> bool {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let tokens: Vec<&str> = spaced.split_whitespace().collect();
-    let mut parser = Parser {
-        tokens: &tokens,
-        permitted,
-    };
+    let mut parser = Parser { tokens: &tokens, permitted };
     parser.any() == Some(true) && parser.tokens.is_empty()
 }
 

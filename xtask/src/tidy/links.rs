@@ -49,9 +49,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
                 links.push((index, target.trim_matches(['<', '>'])));
             }
         }
-        let definition = line
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once("]: "));
+        let definition = line.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
         if let Some((_, target)) = definition {
             links.push((index, target.split(' ').next().unwrap_or_default()));
         }
@@ -62,9 +60,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
 /// The path below the root that a link in `from` means; nothing for links out of the repository.
 fn resolve(from: &str, target: &str) -> Option<String> {
     let path = target.split(['#', '?']).next().unwrap_or_default();
-    let is_url = target
-        .split_once(':')
-        .is_some_and(|(scheme, _)| !scheme.contains('/'));
+    let is_url = target.split_once(':').is_some_and(|(scheme, _)| !scheme.contains('/'));
     if path.is_empty() || is_url {
         return None;
     }
@@ -98,18 +94,12 @@ mod tests {
             ("docs/adr/0001-a.md", "# 0001"),
             ("README.md", "# Relay"),
         ]);
-        check(&tree)
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        check(&tree).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
     fn links_to_files_and_folders_resolve_from_the_document() {
-        assert_eq!(
-            lines("[a](../README.md) [b](adr/) [c](adr/0001-a.md#x) [d](/README.md)"),
-            NONE
-        );
+        assert_eq!(lines("[a](../README.md) [b](adr/) [c](adr/0001-a.md#x) [d](/README.md)"), NONE);
         assert_eq!(lines("[`code`](../README.md)\n[x]: adr/0001-a.md"), NONE);
     }
 
@@ -123,9 +113,6 @@ mod tests {
     #[test]
     fn code_and_links_out_of_the_repository_are_left_alone() {
         assert_eq!(lines("`[a](gone.md)`\n```text\n[a](gone.md)\n```"), NONE);
-        assert_eq!(
-            lines("[a](https://example.org/x) [b](#part) [c](mailto:a@b)"),
-            NONE
-        );
+        assert_eq!(lines("[a](https://example.org/x) [b](#part) [c](mailto:a@b)"), NONE);
     }
 }

@@ -31,9 +31,7 @@ fn judge_root(file: &File) -> Vec<Finding> {
             continue;
         };
         let is_ours = value.contains("path = ");
-        let says_why = value
-            .rsplit_once("# ")
-            .is_some_and(|(_, why)| !why.trim().is_empty());
+        let says_why = value.rsplit_once("# ").is_some_and(|(_, why)| !why.trim().is_empty());
         if in_dependencies && !line.starts_with('#') && !is_ours && !says_why {
             let text = format!("{name} lacks a comment on its line that says what it saves us");
             findings.push(Finding::at(&file.path, index, RULE, text));
@@ -56,17 +54,11 @@ fn judge_member(file: &File) -> Vec<Finding> {
     let package = manifest.get("package").and_then(toml::Value::as_table);
     for key in ["version", "edition", "rust-version", "license", "publish"] {
         if !package.is_some_and(|package| inherits(package.get(key))) {
-            report(
-                key,
-                format!("write `{key}.workspace = true`: one place decides it for all"),
-            );
+            report(key, format!("write `{key}.workspace = true`: one place decides it for all"));
         }
     }
     if !inherits(manifest.get("lints")) {
-        report(
-            "[lints]",
-            "write `workspace = true` under [lints]".to_owned(),
-        );
+        report("[lints]", "write `workspace = true` under [lints]".to_owned());
     }
     for (name, value) in dependencies(&manifest) {
         if !inherits(Some(value)) {
@@ -105,10 +97,7 @@ mod tests {
 
     fn lines(judge: fn(&File) -> Vec<Finding>, text: &str) -> Vec<usize> {
         let tree = sample(&[("x/Cargo.toml", text)]);
-        judge(&tree.files[0])
-            .into_iter()
-            .map(|finding| finding.line)
-            .collect()
+        judge(&tree.files[0]).into_iter().map(|finding| finding.line).collect()
     }
 
     #[test]
@@ -130,11 +119,7 @@ mod tests {
 
     #[test]
     fn a_version_of_its_own_is_found_in_every_table() {
-        for table in [
-            "dependencies",
-            "dev-dependencies",
-            "target.'cfg(loom)'.dependencies",
-        ] {
+        for table in ["dependencies", "dev-dependencies", "target.'cfg(loom)'.dependencies"] {
             let text = format!("{MEMBER}[{table}]\nloom = \"0.7\"\n");
             assert_eq!(lines(judge_member, &text), [11], "{table}");
         }

@@ -57,18 +57,12 @@ impl Finding {
 
     /// A finding about a file as a whole.
     fn file(path: &str, rule: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            line: 0,
-            ..Self::at(path, 0, rule, text)
-        }
+        Self { line: 0, ..Self::at(path, 0, rule, text) }
     }
 
     /// The same, without failing the build.
     fn warning(self) -> Self {
-        Self {
-            weight: Weight::Warning,
-            ..self
-        }
+        Self { weight: Weight::Warning, ..self }
     }
 }
 
@@ -100,15 +94,9 @@ pub(crate) fn run() -> Result<()> {
     for finding in &findings {
         println!("{finding}");
     }
-    let errors = findings
-        .iter()
-        .filter(|finding| finding.weight == Weight::Error)
-        .count();
+    let errors = findings.iter().filter(|finding| finding.weight == Weight::Error).count();
     let warnings = findings.len() - errors;
-    println!(
-        "tidy: {} files, {errors} errors, {warnings} warnings",
-        tree.files.len()
-    );
+    println!("tidy: {} files, {errors} errors, {warnings} warnings", tree.files.len());
     if errors > 0 {
         bail!("tidy found {errors} errors");
     }

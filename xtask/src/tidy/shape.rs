@@ -44,9 +44,7 @@ fn judge_length(path: &str, lines: usize) -> Option<Finding> {
 fn judge_name(path: &str) -> Option<Finding> {
     let stem = path.trim_end_matches(".rs");
     let is_vague = |part: &str| {
-        let words = [
-            "common", "helper", "helpers", "manager", "managers", "util", "utils",
-        ];
+        let words = ["common", "helper", "helpers", "manager", "managers", "util", "utils"];
         part.starts_with("new_") || part.split(['_', '-']).any(|word| words.contains(&word))
     };
     let part = stem.split('/').find(|part| is_vague(part))?;
@@ -79,12 +77,9 @@ mod tests {
 
     #[test]
     fn vague_names_are_found() {
-        for path in [
-            "a/src/utils.rs",
-            "a/src/common/x.rs",
-            "a/src/new_ring.rs",
-            "b/test_helpers.rs",
-        ] {
+        for path in
+            ["a/src/utils.rs", "a/src/common/x.rs", "a/src/new_ring.rs", "b/test_helpers.rs"]
+        {
             assert!(judge_name(path).is_some(), "{path}");
         }
         for path in ["a/src/egress.rs", "a/src/renew.rs", "a/src/utility_bill.rs"] {

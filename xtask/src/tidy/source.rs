@@ -259,11 +259,7 @@ struct UseTree<'a> {
 
 impl<'a> UseTree<'a> {
     fn new(code: &'a str) -> Self {
-        Self {
-            code,
-            at: 0,
-            line: 0,
-        }
+        Self { code, at: 0, line: 0 }
     }
 
     fn collect(&mut self, paths: &mut Vec<(usize, String)>) {
@@ -385,16 +381,10 @@ mod tests {
         let source =
             Source::parse("use std::{\n  env as e,\n  time::{self, Instant},\n  io::*,\n};");
         let paths = source.paths();
-        for path in [
-            (1, "std::env"),
-            (2, "std::time"),
-            (2, "std::time::Instant"),
-            (3, "std::io::*"),
-        ] {
-            assert!(
-                paths.contains(&(path.0, path.1.to_owned())),
-                "{path:?} in {paths:?}"
-            );
+        for path in
+            [(1, "std::env"), (2, "std::time"), (2, "std::time::Instant"), (3, "std::io::*")]
+        {
+            assert!(paths.contains(&(path.0, path.1.to_owned())), "{path:?} in {paths:?}");
         }
     }
 

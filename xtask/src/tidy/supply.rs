@@ -66,20 +66,11 @@ pub(super) fn check(tree: &Tree, workspace: &Workspace) -> Result<Vec<Finding>> 
 impl Policy {
     fn judge(&self, packages: &[&Package]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for Package {
-            name,
-            version,
-            license,
-            source,
-            ..
-        } in packages
-        {
+        for Package { name, version, license, source, .. } in packages {
             let mut report = |text: String| findings.push(Finding::file(LOCK, RULE, text));
             let licence = license.as_deref().unwrap_or("none stated");
             if !is_permitted(licence, &self.licenses.allow) {
-                report(format!(
-                    "{name} {version} has licence {licence}, not allowed by {FILE}"
-                ));
+                report(format!("{name} {version} has licence {licence}, not allowed by {FILE}"));
             }
             if let Some(ban) = self.bans.deny.iter().find(|ban| ban.name == *name) {
                 report(format!("{name} {version} is banned: {}", ban.reason));
@@ -87,9 +78,7 @@ impl Policy {
             let source = source.as_deref().unwrap_or_default();
             let is_known = |registry: &String| source == format!("registry+{registry}");
             if !self.sources.allow_registry.iter().any(is_known) {
-                report(format!(
-                    "{name} {version} comes from {source}, not allowed by {FILE}"
-                ));
+                report(format!("{name} {version} comes from {source}, not allowed by {FILE}"));
             }
         }
         findings
@@ -98,22 +87,13 @@ impl Policy {
     fn judge_duplicates(&self, packages: &[&Package]) -> Vec<Finding> {
         let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for package in packages {
-            versions
-                .entry(&package.name)
-                .or_default()
-                .insert(&package.version);
+            versions.entry(&package.name).or_default().insert(&package.version);
         }
         let mut findings = Vec::new();
-        for (name, versions) in versions
-            .into_iter()
-            .filter(|(_, versions)| versions.len() > 1)
-        {
+        for (name, versions) in versions.into_iter().filter(|(_, versions)| versions.len() > 1) {
             let skipped = |version: &str| {
                 let exact = format!("{name}@{version}");
-                self.bans
-                    .skip
-                    .iter()
-                    .any(|skip| skip.name == name || skip.name == exact)
+                self.bans.skip.iter().any(|skip| skip.name == name || skip.name == exact)
             };
             let left: Vec<&str> = versions.iter().copied().filter(|v| !skipped(v)).collect();
             if left.len() > 1 {
@@ -167,19 +147,10 @@ mod tests {
     #[test]
     fn licences_bans_and_sources_are_judged() {
         let cases = [
-            (
-                package("a", "1.0.0", Some("MIT OR GPL-3.0"), "registry+https://r"),
-                0,
-            ),
-            (
-                package("b", "1.0.0", Some("GPL-3.0"), "registry+https://r"),
-                1,
-            ),
+            (package("a", "1.0.0", Some("MIT OR GPL-3.0"), "registry+https://r"), 0),
+            (package("b", "1.0.0", Some("GPL-3.0"), "registry+https://r"), 1),
             (package("c", "1.0.0", None, "registry+https://r"), 1),
-            (
-                package("openssl", "1.0.0", Some("MIT"), "registry+https://r"),
-                1,
-            ),
+            (package("openssl", "1.0.0", Some("MIT"), "registry+https://r"), 1),
             (package("d", "1.0.0", Some("MIT"), "git+https://g"), 1),
         ];
         for (package, count) in &cases {

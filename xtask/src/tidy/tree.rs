@@ -28,13 +28,7 @@ impl Tree {
     pub(super) fn load(workspace: &Workspace) -> Result<Self> {
         let root = &workspace.workspace_root;
         let output = Command::new("git")
-            .args([
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-            ])
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(root)
             .output()
             .context("git does not start; tidy needs it to know which files are ours")?;
@@ -76,9 +70,7 @@ impl Tree {
 
     /// The Rust files with their masked text.
     pub(super) fn rust(&self) -> impl Iterator<Item = (&File, &Source)> {
-        self.files
-            .iter()
-            .filter_map(|file| Some((file, file.source.as_ref()?)))
+        self.files.iter().filter_map(|file| Some((file, file.source.as_ref()?)))
     }
 
     /// The file at that path.
@@ -108,19 +100,12 @@ fn test_modules(path: &str, text: &str) -> Vec<String> {
         Some((folder, "lib.rs" | "main.rs" | "mod.rs")) => folder.to_owned(),
         _ => path.trim_end_matches(".rs").to_owned(),
     };
-    let declared = source
-        .code
-        .iter()
-        .zip(&source.is_test)
-        .filter(|(_, is_test)| **is_test);
+    let declared = source.code.iter().zip(&source.is_test).filter(|(_, is_test)| **is_test);
     declared
         .filter_map(|(line, _)| {
             let line = line.trim().trim_start_matches("#[cfg(test)]").trim();
             let name = line.strip_prefix("mod ")?.strip_suffix(';')?;
-            Some([
-                format!("{folder}/{name}.rs"),
-                format!("{folder}/{name}/mod.rs"),
-            ])
+            Some([format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")])
         })
         .flatten()
         .collect()

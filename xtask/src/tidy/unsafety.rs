@@ -9,12 +9,7 @@ const ALLOWED: &[&str] = &["proto/mailbox/", "dataplane/driver/", "perf/"];
 pub(super) fn check(tree: &Tree, workspace: &Workspace) -> Vec<Finding> {
     let targets = workspace.members().flat_map(|package| &package.targets);
     let roots: Vec<String> = targets
-        .filter(|target| {
-            target
-                .kind
-                .iter()
-                .any(|kind| matches!(kind.as_str(), "lib" | "bin"))
-        })
+        .filter(|target| target.kind.iter().any(|kind| matches!(kind.as_str(), "lib" | "bin")))
         .map(|target| workspace.relative(&target.src_path))
         .collect();
     judge(tree, &roots)
@@ -31,10 +26,7 @@ fn judge(tree: &Tree, roots: &[String]) -> Vec<Finding> {
                         what a reviewer can hold in mind";
             Finding::at(&file.path, line, RULE, text)
         }));
-        let forbids = source
-            .code
-            .iter()
-            .any(|line| line.trim() == "#![forbid(unsafe_code)]");
+        let forbids = source.code.iter().any(|line| line.trim() == "#![forbid(unsafe_code)]");
         if roots.contains(&file.path) && !forbids {
             let text = "the crate root lacks #![forbid(unsafe_code)]";
             findings.push(Finding::at(&file.path, 0, RULE, text));
@@ -53,15 +45,9 @@ mod tests {
     #[test]
     fn unsafe_code_is_found_outside_its_rooms_only() {
         let tree = sample(&[
-            (
-                "dataplane/wire/src/mask.rs",
-                "fn f() {\n    unsafe { g() }\n}",
-            ),
+            ("dataplane/wire/src/mask.rs", "fn f() {\n    unsafe { g() }\n}"),
             ("dataplane/driver/src/ring.rs", "unsafe fn f() {}"),
-            (
-                "endpoint/src/lib.rs",
-                "#![forbid(unsafe_code)]\n// unsafe\n",
-            ),
+            ("endpoint/src/lib.rs", "#![forbid(unsafe_code)]\n// unsafe\n"),
         ]);
         let findings = judge(&tree, &[]);
         assert_eq!(findings.len(), 1);
@@ -73,10 +59,7 @@ mod tests {
 
     #[test]
     fn a_crate_root_that_does_not_forbid_unsafe_is_found() {
-        let tree = sample(&[(
-            "endpoint/src/lib.rs",
-            "//! Ends.\n// #![forbid(unsafe_code)]\n",
-        )]);
+        let tree = sample(&[("endpoint/src/lib.rs", "//! Ends.\n// #![forbid(unsafe_code)]\n")]);
         let findings = judge(&tree, &["endpoint/src/lib.rs".to_owned()]);
         assert_eq!(findings.len(), 1);
     }

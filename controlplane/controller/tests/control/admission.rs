@@ -35,16 +35,9 @@ async fn the_platform_is_asked_once_and_its_claims_become_the_grant() {
     let [asked] = &platform.requests()[..] else {
         panic!("asked more than once");
     };
-    assert!(
-        asked
-            .head
-            .starts_with(&format!("POST {VALIDATE} HTTP/1.1\r\n"))
-    );
+    assert!(asked.head.starts_with(&format!("POST {VALIDATE} HTTP/1.1\r\n")));
     assert_eq!(asked.header("content-type"), Some("application/json"));
-    assert_eq!(
-        asked.header("x-relay-internal-key"),
-        Some("conformance-internal-key")
-    );
+    assert_eq!(asked.header("x-relay-internal-key"), Some("conformance-internal-key"));
     assert_eq!(
         asked.body,
         concat!(
@@ -59,10 +52,7 @@ async fn a_target_that_was_not_asked_for_and_a_key_that_is_not_set_are_not_sent(
     let platform = Platform::start(None).await;
     platform.on(VALIDATE, admits());
     let (_relay, mut shard) = Relay::one(settings(&platform.url()));
-    let request = UpgradeRequest {
-        target_id: None,
-        ..request(Role::Worker)
-    };
+    let request = UpgradeRequest { target_id: None, ..request(Role::Worker) };
     shard.upgrade(request, TOKEN);
     shard.admitted().await;
     let asked = &platform.requests()[0];
@@ -139,11 +129,7 @@ async fn an_answer_above_the_limit_is_not_read() {
 
 #[tokio::test]
 async fn a_cut_answer_is_a_denial() {
-    for behaviour in [
-        Behaviour::Cut,
-        Behaviour::Drop,
-        Behaviour::Raw("nonsense\r\n\r\n".into()),
-    ] {
+    for behaviour in [Behaviour::Cut, Behaviour::Drop, Behaviour::Raw("nonsense\r\n\r\n".into())] {
         let (reason, status) = reason_of(behaviour, PATIENT).await;
         assert!(reason.starts_with("ADMISSION_UNREACHABLE"), "{reason}");
         assert_eq!(status, 504);
@@ -176,10 +162,7 @@ async fn a_cap_holds_for_upgrades_on_different_shards_at_once() {
     let platform = Platform::start(None).await;
     platform.on(VALIDATE, admits());
     let (_relay, [mut a, mut b]) = Relay::start(Settings {
-        caps: Caps {
-            connections_per_address_max: 1,
-            ..Caps::default()
-        },
+        caps: Caps { connections_per_address_max: 1, ..Caps::default() },
         ..settings(&platform.url())
     });
     a.client(TOKEN);
@@ -195,18 +178,13 @@ async fn upgrades_beyond_those_that_may_wait_get_503_and_gone_ones_make_room() {
     let platform = Platform::start(None).await;
     platform.on(VALIDATE, Behaviour::Hang);
     let (_relay, mut shard) = Relay::one(Settings {
-        caps: Caps {
-            pending_admissions_max: 1,
-            ..Caps::default()
-        },
+        caps: Caps { pending_admissions_max: 1, ..Caps::default() },
         ..settings(&platform.url())
     });
     let waiting = shard.client(TOKEN);
     shard.client(TOKEN);
     assert!(matches!(shard.refused().await, Refusal::Unavailable { .. }));
-    shard.tell(Event::Abandoned {
-        connection: waiting,
-    });
+    shard.tell(Event::Abandoned { connection: waiting });
     platform.on(VALIDATE, admits());
     shard.client(TOKEN);
     shard.admitted().await;
@@ -217,10 +195,7 @@ async fn a_released_connection_makes_room_for_another() {
     let platform = Platform::start(None).await;
     platform.on(VALIDATE, admits());
     let (_relay, mut shard) = Relay::one(Settings {
-        caps: Caps {
-            connections_max: 1,
-            ..Caps::default()
-        },
+        caps: Caps { connections_max: 1, ..Caps::default() },
         ..settings(&platform.url())
     });
     shard.client(TOKEN);

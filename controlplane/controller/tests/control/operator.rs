@@ -71,9 +71,7 @@ async fn a_quiet_state_shows_neither_addresses_nor_names() {
         ..settings(NOWHERE)
     });
     shard.ask("/state");
-    shard
-        .report(report(vec![scope("ws1", Some("rt1"), &["cl1"])]))
-        .await;
+    shard.report(report(vec![scope("ws1", Some("rt1"), &["cl1"])])).await;
     let (_, _, body) = shard.response().await;
     assert_eq!(
         body,
@@ -97,10 +95,7 @@ async fn metrics_add_up_the_shards_and_the_control_plane() {
     let counted = |n| {
         let mut counters = Counters::default();
         counters.add(Counter::WsConnectionsOpened, n);
-        ShardReport {
-            counters,
-            ..report(vec![])
-        }
+        ShardReport { counters, ..report(vec![]) }
     };
     a.ask("/metrics");
     let body = answer(&mut a, &mut b, counted(2), counted(3)).await;
@@ -123,10 +118,7 @@ async fn a_silent_shard_does_not_keep_the_operator_waiting() {
     b.asked_for_report().await;
     relay.clock.advance(Duration::from_secs(2));
     let (status, _, body) = a.response().await;
-    assert_eq!(
-        (status, &*body),
-        (503, r#"{"ok":false,"reason":"UNAVAILABLE"}"#)
-    );
+    assert_eq!((status, &*body), (503, r#"{"ok":false,"reason":"UNAVAILABLE"}"#));
 }
 
 fn logs(body: &str) -> Vec<Value> {
@@ -142,10 +134,7 @@ async fn logs_show_what_shards_and_control_plane_said() {
     let entry = LogEntry::new(Level::Info, "client_connected")
         .with("workspaceId", "ws1")
         .about(ConnectionId::default());
-    shard.tell(Event::Logged {
-        at: Tick::from_millis(9_500),
-        entry: Box::new(entry),
-    });
+    shard.tell(Event::Logged { at: Tick::from_millis(9_500), entry: Box::new(entry) });
     shard.ask("/logs");
     let (status, content_type, body) = shard.response().await;
     assert_eq!((status, content_type), (200, "application/json"));
@@ -174,18 +163,12 @@ async fn logs_show_what_shards_and_control_plane_said() {
             entry["event"].as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(
-        events,
-        ["relay_started", "node_started", "client_connected"]
-    );
+    assert_eq!(events, ["relay_started", "node_started", "client_connected"]);
 }
 
 #[tokio::test]
 async fn a_quiet_relay_logs_no_details_to_readers() {
-    let (_relay, mut shard) = Relay::one(Settings {
-        health_verbose: false,
-        ..settings(NOWHERE)
-    });
+    let (_relay, mut shard) = Relay::one(Settings { health_verbose: false, ..settings(NOWHERE) });
     shard.ask("/logs");
     let (_, _, body) = shard.response().await;
     assert!(!body.contains("details"));
@@ -194,10 +177,7 @@ async fn a_quiet_relay_logs_no_details_to_readers() {
 #[tokio::test]
 async fn without_admin_its_paths_are_like_any_other() {
     let (_relay, mut shard) = Relay::one(Settings {
-        admin: AdminAccess {
-            enabled: false,
-            ..settings(NOWHERE).admin
-        },
+        admin: AdminAccess { enabled: false, ..settings(NOWHERE).admin },
         ..settings(NOWHERE)
     });
     for path in ["/state", "/logs", "/metrics", "/node"] {

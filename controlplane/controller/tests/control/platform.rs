@@ -62,10 +62,7 @@ impl Platform {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let platform = Self {
             port: listener.local_addr().unwrap().port(),
-            state: Arc::new(Mutex::new(State {
-                behaviours: Vec::new(),
-                requests: Vec::new(),
-            })),
+            state: Arc::new(Mutex::new(State { behaviours: Vec::new(), requests: Vec::new() })),
         };
         let serving = platform.clone();
         tokio::spawn(async move {
@@ -131,10 +128,7 @@ async fn read_request(socket: &mut (impl AsyncRead + Unpin)) -> Option<Request> 
         }
     };
     let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
-    let request = Request {
-        head,
-        body: String::new(),
-    };
+    let request = Request { head, body: String::new() };
     let length = request.header("content-length").unwrap_or("0");
     let total = head_len + length.parse::<usize>().unwrap();
     while bytes.len() < total {
@@ -152,10 +146,8 @@ async fn behave(socket: &mut (impl AsyncWrite + Unpin), behaviour: Behaviour) ->
     const JSON: &str = "content-type: application/json";
     match behaviour {
         Behaviour::Answer(status, body) => {
-            let head = format!(
-                "HTTP/1.1 {status} X\r\n{JSON}\r\ncontent-length: {}\r\n\r\n",
-                body.len()
-            );
+            let head =
+                format!("HTTP/1.1 {status} X\r\n{JSON}\r\ncontent-length: {}\r\n\r\n", body.len());
             socket.write_all(head.as_bytes()).await.ok()?;
             socket.write_all(body.as_bytes()).await.ok()?;
             socket.flush().await.ok()

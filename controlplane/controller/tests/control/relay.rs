@@ -45,17 +45,11 @@ pub(crate) fn settings(base: &str) -> Settings {
         internal_timeout: Duration::from_secs(20),
         internal_response_bytes_max: 16_384,
         platform_tls: PlatformTls::default(),
-        admin: AdminAccess {
-            enabled: true,
-            token: Some(Secret::from(ADMIN)),
-        },
+        admin: AdminAccess { enabled: true, token: Some(Secret::from(ADMIN)) },
         health_verbose: true,
         state_includes_client_ids: true,
         log_entries_max: 400,
-        tls: TlsFacts {
-            host: "relay.getviewport.com".into(),
-            ..TlsFacts::default()
-        },
+        tls: TlsFacts { host: "relay.getviewport.com".into(), ..TlsFacts::default() },
         backplane: BackplaneFacts {
             mode: "single",
             bus_enabled: false,
@@ -114,9 +108,7 @@ impl Page {
     pub(crate) fn lines(&self) -> Vec<serde_json::Value> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         let lines = text.lines();
-        lines
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -144,11 +136,7 @@ impl Shard {
 
     pub(crate) fn connection(&mut self) -> ConnectionId {
         self.slots += 1;
-        ConnectionId {
-            shard: self.side.shard,
-            slot: self.slots,
-            generation: 0,
-        }
+        ConnectionId { shard: self.side.shard, slot: self.slots, generation: 0 }
     }
 
     /// The next command; fails the test when none comes.
@@ -169,9 +157,7 @@ impl Shard {
             }
         };
         let patience = Duration::from_secs(30);
-        tokio::time::timeout(patience, next)
-            .await
-            .expect("a command")
+        tokio::time::timeout(patience, next).await.expect("a command")
     }
 
     /// Asks for an upgrade and returns who waits.
@@ -181,10 +167,7 @@ impl Shard {
             connection,
             request: Box::new(AdmissionRequest {
                 address: ADDRESS,
-                preflight: Preflight::Ask {
-                    request,
-                    token: Secret::from(token),
-                },
+                preflight: Preflight::Ask { request, token: Secret::from(token) },
             }),
         });
         connection
@@ -196,13 +179,8 @@ impl Shard {
 
     pub(crate) async fn ruling(&mut self) -> (ConnectionId, Result<Box<Grant>, Refusal>) {
         match self.command().await {
-            Command::Admit {
-                connection, grant, ..
-            } => (connection, Ok(grant)),
-            Command::Refuse {
-                connection,
-                refusal,
-            } => (connection, Err(refusal)),
+            Command::Admit { connection, grant, .. } => (connection, Ok(grant)),
+            Command::Refuse { connection, refusal } => (connection, Err(refusal)),
             other => panic!("no ruling: {other:?}"),
         }
     }
@@ -245,12 +223,7 @@ impl Shard {
 
     pub(crate) async fn response(&mut self) -> (u16, &'static str, String) {
         match self.command().await {
-            Command::Respond {
-                status,
-                content_type,
-                body,
-                ..
-            } => {
+            Command::Respond { status, content_type, body, .. } => {
                 let body = String::from_utf8(body.into_vec()).unwrap();
                 (status, content_type, body)
             }
@@ -268,21 +241,14 @@ impl Shard {
     pub(crate) async fn report(&mut self, report: ShardReport) {
         let (query, _) = self.asked_for_report().await;
         let shard = self.side.shard;
-        self.tell(Event::Reported {
-            query,
-            report: Box::new(ShardReport { shard, ..report }),
-        });
+        self.tell(Event::Reported { query, report: Box::new(ShardReport { shard, ..report }) });
     }
 }
 
 pub(crate) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 pub(crate) fn request(role: Role) -> UpgradeRequest {
-    UpgradeRequest {
-        role,
-        workspace_id: "ws1".into(),
-        target_id: Some("rt1".into()),
-    }
+    UpgradeRequest { role, workspace_id: "ws1".into(), target_id: Some("rt1".into()) }
 }
 
 /// A controller that runs.
@@ -297,10 +263,7 @@ impl Relay {
     /// Starts a controller of `N` shards.
     pub(crate) fn start<const N: usize>(settings: Settings) -> (Self, [Shard; N]) {
         let wakes: Vec<_> = (0..N).map(|_| Arc::new(Notify::new())).collect();
-        let bells: Vec<_> = wakes
-            .iter()
-            .map(|wake| Bell::new(Wake(Arc::clone(wake))))
-            .collect();
+        let bells: Vec<_> = wakes.iter().map(|wake| Bell::new(Wake(Arc::clone(wake)))).collect();
         let (link, sides) = local(bells.clone());
         let clock = Arc::new(TestClock::default());
         let page = Page::default();
@@ -314,20 +277,9 @@ impl Relay {
             .into_iter()
             .zip(bells)
             .zip(wakes)
-            .map(|((side, bell), wake)| Shard {
-                side,
-                bell,
-                wake,
-                slots: 0,
-                seen: VecDeque::new(),
-            })
+            .map(|((side, bell), wake)| Shard { side, bell, wake, slots: 0, seen: VecDeque::new() })
             .collect();
-        let relay = Self {
-            clock,
-            page,
-            stop,
-            running,
-        };
+        let relay = Self { clock, page, stop, running };
         let shards = shards.try_into().unwrap_or_else(|_| panic!("{N} shards"));
         (relay, shards)
     }

@@ -35,10 +35,8 @@ async fn every_shard_is_stopped_and_what_it_says_last_is_written() {
 
 #[tokio::test]
 async fn a_shard_that_never_ends_does_not_keep_the_relay() {
-    let (relay, mut shard) = Relay::one(Settings {
-        drain: Duration::from_millis(1),
-        ..settings(NOWHERE)
-    });
+    let (relay, mut shard) =
+        Relay::one(Settings { drain: Duration::from_millis(1), ..settings(NOWHERE) });
     let ended = relay.shut_down();
     assert!(matches!(shard.command().await, Command::Stop { .. }));
     assert_eq!(ended.await.unwrap(), Ended::DeadlinePassed);

@@ -43,10 +43,8 @@ impl Authority {
     fn issue(&self) -> (rcgen::Certificate, KeyPair) {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate, key)
@@ -69,9 +67,7 @@ impl Authority {
             false => builder.with_no_client_auth(),
         };
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        let config = builder
-            .with_single_cert(vec![certificate.der().clone()], key.into())
-            .unwrap();
+        let config = builder.with_single_cert(vec![certificate.der().clone()], key.into()).unwrap();
         TlsAcceptor::from(Arc::new(config))
     }
 
@@ -82,11 +78,7 @@ impl Authority {
         fs::write(&paths[0], certificate.pem()).unwrap();
         fs::write(&paths[1], key.serialize_pem()).unwrap();
         let [cert_path, key_path] = paths;
-        ClientCertificate {
-            cert_path,
-            key_path,
-            passphrase: None,
-        }
+        ClientCertificate { cert_path, key_path, passphrase: None }
     }
 }
 
@@ -98,10 +90,7 @@ async fn platform(authority: &Authority, demands_certificate: bool) -> Platform 
 }
 
 fn over_tls(platform: &Platform, host: &str, platform_tls: PlatformTls) -> Settings {
-    Settings {
-        platform_tls,
-        ..settings(&format!("https://{host}:{}", platform.port()))
-    }
+    Settings { platform_tls, ..settings(&format!("https://{host}:{}", platform.port())) }
 }
 
 /// Whether an upgrade is admitted over TLS.
@@ -113,11 +102,7 @@ async fn admits(platform: &Platform, host: &str, tls: PlatformTls) -> bool {
 }
 
 fn tls(verify: Verify, ca_path: Option<PathBuf>) -> PlatformTls {
-    PlatformTls {
-        verify,
-        ca_path,
-        client: None,
-    }
+    PlatformTls { verify, ca_path, client: None }
 }
 
 #[tokio::test]
@@ -148,10 +133,7 @@ async fn a_client_certificate_is_shown_to_who_demands_it() {
     let platform = platform(&authority, true).await;
     let without = tls(Verify::Always, Some(authority.ca_path()));
     assert!(!admits(&platform, "localhost", without.clone()).await);
-    let with = PlatformTls {
-        client: Some(authority.client()),
-        ..without
-    };
+    let with = PlatformTls { client: Some(authority.client()), ..without };
     assert!(admits(&platform, "localhost", with).await);
 }
 
@@ -159,10 +141,7 @@ async fn a_client_certificate_is_shown_to_who_demands_it() {
 async fn worker_calls_trust_and_show_the_same() {
     let authority = Authority::new();
     let platform = platform(&authority, true).await;
-    platform.on(
-        "/api/runtime/workspaces/",
-        Behaviour::Answer(200, "ok".into()),
-    );
+    platform.on("/api/runtime/workspaces/", Behaviour::Answer(200, "ok".into()));
     let tls = PlatformTls {
         client: Some(authority.client()),
         ..tls(Verify::Always, Some(authority.ca_path()))

@@ -66,10 +66,7 @@ fn checked(platform: &Platform, admission: Admission) -> Settings {
 
 fn asked(platform: &Platform, path: &str) -> usize {
     let requests = platform.requests();
-    requests
-        .iter()
-        .filter(|request| request.path() == path)
-        .count()
+    requests.iter().filter(|request| request.path() == path).count()
 }
 
 fn validates(platform: &Platform) {
@@ -158,9 +155,5 @@ async fn invented_key_ids_do_not_become_requests() {
         shard.client(&Signer::new(id).client(60));
         assert_eq!(shard.refused().await, Refusal::Unauthorized);
     }
-    assert_eq!(
-        asked(&platform, JWKS),
-        1,
-        "the first fetch was a moment ago"
-    );
+    assert_eq!(asked(&platform, JWKS), 1, "the first fetch was a moment ago");
 }

@@ -28,10 +28,7 @@ pub(crate) async fn call(shard: &mut Shard, request: WorkerRequest) -> WorkerRes
 
 fn ask(shard: &mut Shard, request: WorkerRequest) {
     let connection = shard.connection();
-    shard.tell(Event::WorkerAsked {
-        connection,
-        request: Box::new(request),
-    });
+    shard.tell(Event::WorkerAsked { connection, request: Box::new(request) });
 }
 
 async fn reply(shard: &mut Shard) -> WorkerResponse {
@@ -74,10 +71,7 @@ async fn a_get_has_no_body() {
     let platform = Platform::start(None).await;
     platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
     let (_relay, mut shard) = Relay::one(settings(&platform.url()));
-    let request = WorkerRequest {
-        body: Some("zzz".into()),
-        ..get()
-    };
+    let request = WorkerRequest { body: Some("zzz".into()), ..get() };
     call(&mut shard, request).await;
     assert_eq!(platform.requests()[0].body, "");
 }
@@ -86,12 +80,9 @@ async fn a_get_has_no_body() {
 async fn a_call_that_fails_is_answered_502() {
     let platform = Platform::start(None).await;
     let long = "x".repeat(200);
-    for behaviour in [
-        Behaviour::Drop,
-        Behaviour::Cut,
-        Behaviour::Stall,
-        Behaviour::Answer(200, long),
-    ] {
+    for behaviour in
+        [Behaviour::Drop, Behaviour::Cut, Behaviour::Stall, Behaviour::Answer(200, long)]
+    {
         platform.on(JOBS, behaviour.clone());
         let (_relay, mut shard) = Relay::one(Settings {
             caps: Caps {
@@ -102,17 +93,10 @@ async fn a_call_that_fails_is_answered_502() {
             ..settings(&platform.url())
         });
         let response = call(&mut shard, get()).await;
-        assert_eq!(
-            (response.status, response.forwarded),
-            (502, false),
-            "{behaviour:?}"
-        );
+        assert_eq!((response.status, response.forwarded), (502, false), "{behaviour:?}");
         assert_eq!(response.body, FAILED);
         let headers: Vec<_> = response.headers.into_iter().collect();
-        assert_eq!(
-            headers,
-            [("content-type".into(), "application/json".into())]
-        );
+        assert_eq!(headers, [("content-type".into(), "application/json".into())]);
     }
 }
 
@@ -131,10 +115,7 @@ async fn a_header_that_cannot_be_sent_fails_the_call_alone() {
     let platform = Platform::start(None).await;
     platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
     let (_relay, mut shard) = Relay::one(settings(&platform.url()));
-    let bad = WorkerRequest {
-        headers: vec![("accept".into(), "a\nb".into())],
-        ..get()
-    };
+    let bad = WorkerRequest { headers: vec![("accept".into(), "a\nb".into())], ..get() };
     assert_eq!(call(&mut shard, bad).await.body, FAILED);
     assert_eq!(call(&mut shard, get()).await.status, 200);
     assert_eq!(platform.requests().len(), 1);
@@ -145,10 +126,7 @@ async fn calls_beyond_those_in_flight_are_answered_503() {
     let platform = Platform::start(None).await;
     platform.on(JOBS, Behaviour::Hang);
     let (_relay, mut shard) = Relay::one(Settings {
-        caps: Caps {
-            worker_calls_max: 1,
-            ..Caps::default()
-        },
+        caps: Caps { worker_calls_max: 1, ..Caps::default() },
         ..settings(&platform.url())
     });
     ask(&mut shard, get());

@@ -84,9 +84,7 @@ impl Connection {
     /// A send that only tries has its answer even from a full socket.
     fn may_send(&self) -> bool {
         let tries = |sending: &Sending| sending.mode == SendMode::Try;
-        self.sending
-            .as_ref()
-            .is_some_and(|sending| self.writable || tries(sending))
+        self.sending.as_ref().is_some_and(|sending| self.writable || tries(sending))
     }
 
     /// Receives once into `lease`.
@@ -172,11 +170,7 @@ impl Connection {
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
             stats.system_calls += 1;
         }
-        Some(Completion::Sent {
-            key,
-            batch,
-            outcome,
-        })
+        Some(Completion::Sent { key, batch, outcome })
     }
 }
 

@@ -111,10 +111,7 @@ impl SimDriver {
         let Some(connection) = self.connections.get_mut(&slot) else {
             return;
         };
-        let key = Key {
-            slot,
-            generation: connection.generation,
-        };
+        let key = Key { slot, generation: connection.generation };
         let index = connection.socket.index;
         if net.seed.happens(net.faults.reset) {
             net.streams[index].reset = true;
@@ -123,34 +120,17 @@ impl SimDriver {
             return;
         }
         if connection.receive != Receive::Idle {
-            receive(
-                connection,
-                key,
-                net,
-                &self.pool,
-                &mut self.stats,
-                completions,
-            );
+            receive(connection, key, net, &self.pool, &mut self.stats, completions);
         }
         if let Some(send) = &mut connection.send
             && let Some(outcome) = step(send, index, net, &mut self.stats)
         {
             let batch = connection.send.take().map(|send| send.batch);
-            completions.extend(batch.map(|batch| Completion::Sent {
-                key,
-                batch,
-                outcome,
-            }));
+            completions.extend(batch.map(|batch| Completion::Sent { key, batch, outcome }));
         }
         if connection.finishing && connection.send.is_none() {
             connection.finishing = false;
-            let Net {
-                streams,
-                seed,
-                faults,
-                now,
-                ..
-            } = net;
+            let Net { streams, seed, faults, now, .. } = net;
             streams[index].to_peer.finish(*now, seed, faults);
         }
     }
@@ -199,13 +179,7 @@ fn step(
     net: &mut Net,
     stats: &mut DriverStats,
 ) -> Option<Result<usize, SendError>> {
-    let Net {
-        streams,
-        seed,
-        faults,
-        now,
-        ..
-    } = net;
+    let Net { streams, seed, faults, now, .. } = net;
     let stream = &mut streams[index];
     if stream.reset {
         return Some(Err(SendError::Reset));
@@ -258,11 +232,7 @@ impl Driver for SimDriver {
             finishing: false,
         };
         let before = self.connections.insert(key.slot, connection);
-        assert!(
-            before.is_none(),
-            "slot {} is reused only after it was closed",
-            key.slot
-        );
+        assert!(before.is_none(), "slot {} is reused only after it was closed", key.slot);
         self.stats.connections += 1;
     }
 
@@ -288,9 +258,7 @@ impl Driver for SimDriver {
             return None;
         }
         self.stats.connections -= 1;
-        self.connections
-            .remove(&key.slot)
-            .map(|connection| connection.socket)
+        self.connections.remove(&key.slot).map(|connection| connection.socket)
     }
 
     fn receive_once(&mut self, key: Key) {
@@ -319,19 +287,11 @@ impl Driver for SimDriver {
         }
         match self.connection(key) {
             Some(connection) if connection.send.is_none() => {
-                connection.send = Some(Send {
-                    batch,
-                    mode,
-                    sent: 0,
-                });
+                connection.send = Some(Send { batch, mode, sent: 0 });
             }
             Some(_) => {
                 let outcome = Err(SendError::Busy);
-                self.ready.push(Completion::Sent {
-                    key,
-                    batch,
-                    outcome,
-                });
+                self.ready.push(Completion::Sent { key, batch, outcome });
             }
             None => self.shelf.put(batch),
         }
@@ -360,16 +320,11 @@ impl Driver for SimDriver {
         let index = connection.socket.index;
         // A real kernel meets the queued send before the close: what the socket takes at once goes
         // out.
-        let outcome = connection
-            .send
-            .as_mut()
-            .and_then(|send| step(send, index, &mut net, &mut self.stats));
+        let outcome =
+            connection.send.as_mut().and_then(|send| step(send, index, &mut net, &mut self.stats));
         net.close_shard_side(index);
         if connection.receive != Receive::Idle {
-            self.ready.push(Completion::ReceiveEnded {
-                key,
-                end: End::Cancelled,
-            });
+            self.ready.push(Completion::ReceiveEnded { key, end: End::Cancelled });
         }
         if let Some(Send { batch, sent, .. }) = connection.send {
             let cancelled = match sent {
@@ -377,11 +332,7 @@ impl Driver for SimDriver {
                 sent => Ok(sent),
             };
             let outcome = outcome.unwrap_or(cancelled);
-            self.ready.push(Completion::Sent {
-                key,
-                batch,
-                outcome,
-            });
+            self.ready.push(Completion::Sent { key, batch, outcome });
         }
         self.ready.push(Completion::Closed { key });
     }

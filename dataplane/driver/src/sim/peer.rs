@@ -34,9 +34,7 @@ impl Peer {
             return bytes.len();
         }
         let taken = bytes.len().min(stream.to_shard.room(&net.faults));
-        stream
-            .to_shard
-            .put(&bytes[..taken], net.now, &mut net.seed, &net.faults);
+        stream.to_shard.put(&bytes[..taken], net.now, &mut net.seed, &net.faults);
         taken
     }
 
@@ -58,9 +56,7 @@ impl Peer {
     pub fn shutdown(&self) {
         let mut net = self.world.net.borrow_mut();
         let net = &mut *net;
-        net.streams[self.index]
-            .to_shard
-            .finish(net.now, &mut net.seed, &net.faults);
+        net.streams[self.index].to_shard.finish(net.now, &mut net.seed, &net.faults);
     }
 
     /// Cuts the connection.

@@ -26,11 +26,7 @@ impl Seed {
 
     /// A length from 1 to `most`; zero when `most` is.
     pub fn length(&mut self, most: usize) -> usize {
-        if most == 0 {
-            0
-        } else {
-            1 + self.below(most as u64) as usize
-        }
+        if most == 0 { 0 } else { 1 + self.below(most as u64) as usize }
     }
 
     /// Whether something of this probability, in millionths, happens now.

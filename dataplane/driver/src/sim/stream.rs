@@ -48,9 +48,7 @@ impl Direction {
 
     /// Whether there is something to read.
     pub(crate) fn is_readable(&self, now: u64) -> bool {
-        self.segments
-            .front()
-            .is_some_and(|(arrival, _)| *arrival <= now)
+        self.segments.front().is_some_and(|(arrival, _)| *arrival <= now)
     }
 
     /// Whether everything was read and the sender has finished.

@@ -54,11 +54,7 @@ impl Faults {
     /// A network drawn from the seed: anything from friendly to hostile.
     pub fn drawn(seed: &mut Seed) -> Self {
         let mut often = |most: u64| {
-            if seed.below(3) == 0 {
-                0
-            } else {
-                seed.below(most) as u32
-            }
+            if seed.below(3) == 0 { 0 } else { seed.below(most) as u32 }
         };
         let (short_receive, short_send) = (often(700_000), often(500_000));
         let (starved_receive, passed_over) = (often(300_000), often(500_000));
@@ -102,16 +98,8 @@ pub struct Socket {
 impl World {
     /// An empty network at time zero.
     pub fn new(seed: Seed, faults: Faults) -> Self {
-        let net = Net {
-            now: 0,
-            seed,
-            faults,
-            streams: Vec::new(),
-            backlogs: Vec::new(),
-        };
-        Self {
-            net: Rc::new(RefCell::new(net)),
-        }
+        let net = Net { now: 0, seed, faults, streams: Vec::new(), backlogs: Vec::new() };
+        Self { net: Rc::new(RefCell::new(net)) }
     }
 
     /// The kernel's side for one shard.
@@ -123,10 +111,7 @@ impl World {
     pub fn listener(&self) -> Socket {
         let mut net = self.net.borrow_mut();
         net.backlogs.push(Some(VecDeque::new()));
-        Socket {
-            index: net.backlogs.len() - 1,
-            _alive: None,
-        }
+        Socket { index: net.backlogs.len() - 1, _alive: None }
     }
 
     /// Connects to a listener; `None` when it has stopped listening.
@@ -135,10 +120,7 @@ impl World {
         let index = net.streams.len();
         let backlog = net.backlogs.get_mut(listener)?.as_mut()?;
         let (stream, alive) = Stream::new(from);
-        backlog.push_back(Socket {
-            index,
-            _alive: Some(alive),
-        });
+        backlog.push_back(Socket { index, _alive: Some(alive) });
         net.streams.push(stream);
         Some(Peer::new(self.clone(), index))
     }
@@ -164,26 +146,14 @@ impl World {
 impl Net {
     /// Closes sockets that were dropped.
     fn close_orphans(&mut self) {
-        let Self {
-            now,
-            seed,
-            faults,
-            streams,
-            ..
-        } = self;
+        let Self { now, seed, faults, streams, .. } = self;
         for stream in streams.iter_mut().filter(|stream| stream.is_orphaned()) {
             stream.close_shard_side(*now, seed, faults);
         }
     }
 
     pub(crate) fn close_shard_side(&mut self, index: usize) {
-        let Self {
-            now,
-            seed,
-            faults,
-            streams,
-            ..
-        } = self;
+        let Self { now, seed, faults, streams, .. } = self;
         streams[index].close_shard_side(*now, seed, faults);
     }
 }

@@ -36,17 +36,8 @@ impl BufferRing {
         let layout = Layout::from_size_align(bytes, PAGE_BYTES).expect("2^15 entries are 512 KiB");
         // SAFETY: the layout's size is not zero, as a pool has at least one buffer.
         let memory = unsafe { alloc_zeroed(layout) };
-        let entries = NonNull::new(memory)
-            .unwrap_or_else(|| handle_alloc_error(layout))
-            .cast();
-        Self {
-            entries,
-            layout,
-            entry_count,
-            tail: 0,
-            available: 0,
-            pool,
-        }
+        let entries = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout)).cast();
+        Self { entries, layout, entry_count, tail: 0, available: 0, pool }
     }
 
     /// Where the ring is, for its registration.

@@ -19,8 +19,7 @@ impl Uring {
         match kind {
             Kind::Accept => self.on_accept(key.generation, entry, out),
             Kind::Bell if !cqueue::more(entry.flags()) => {
-                self.ring
-                    .watch(self.doorbell.as_fd(), Token::of_driver(Kind::Bell));
+                self.ring.watch(self.doorbell.as_fd(), Token::of_driver(Kind::Bell));
             }
             Kind::Bell | Kind::Cancel => {}
             Kind::Receive => self.on_receive(key, entry, out),
@@ -66,9 +65,7 @@ impl Uring {
         } else {
             self.stats.accept_failed += 1;
             listener.paused_until = Some(monotonic().after(accept::PAUSE));
-            out.push(Completion::AcceptFailed(io::Error::from_raw_os_error(
-                errno,
-            )));
+            out.push(Completion::AcceptFailed(io::Error::from_raw_os_error(errno)));
         }
     }
 
@@ -87,10 +84,7 @@ impl Uring {
         if !connection.is_open() {
             if last {
                 connection.receiving = Receiving::No;
-                out.push(Completion::ReceiveEnded {
-                    key,
-                    end: End::Cancelled,
-                });
+                out.push(Completion::ReceiveEnded { key, end: End::Cancelled });
                 self.finish_closing(key);
             }
             return;
@@ -111,21 +105,14 @@ impl Uring {
             }
             _ => {
                 connection.receiving = Receiving::No;
-                let end = if result == 0 {
-                    End::Eof
-                } else {
-                    End::from_errno(-result)
-                };
+                let end = if result == 0 { End::Eof } else { End::from_errno(-result) };
                 out.push(Completion::ReceiveEnded { key, end });
             }
         }
     }
 
     fn on_send(&mut self, key: Key, result: i32, out: &mut Vec<Completion<OwnedFd>>) {
-        let Some(batch) = self
-            .table
-            .find(key)
-            .and_then(|connection| connection.sending.take())
+        let Some(batch) = self.table.find(key).and_then(|connection| connection.sending.take())
         else {
             return;
         };
@@ -135,21 +122,13 @@ impl Uring {
             Err(_) => Err(SendError::from_errno(-result)),
         };
         self.stats.sent_bytes += outcome.unwrap_or(0) as u64;
-        out.push(Completion::Sent {
-            key,
-            batch,
-            outcome,
-        });
+        out.push(Completion::Sent { key, batch, outcome });
         self.finish_sending(key);
         self.finish_closing(key);
     }
 
     fn on_close(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
-        if let Some(Connection {
-            place: Place::Resident(index),
-            ..
-        }) = self.table.remove(key)
-        {
+        if let Some(Connection { place: Place::Resident(index), .. }) = self.table.remove(key) {
             self.vacant.push(index);
             self.stats.residents -= 1;
         }

@@ -84,9 +84,7 @@ impl Ring {
         }
         .map_err(DriverError::setup("register the buffer ring"))?;
         let registered = register_ring(io.as_raw_fd());
-        io.submitter()
-            .register_enable_rings()
-            .map_err(DriverError::setup("enable the ring"))?;
+        io.submitter().register_enable_rings().map_err(DriverError::setup("enable the ring"))?;
         Ok(Self {
             io,
             registered,
@@ -117,10 +115,7 @@ impl Ring {
             Target::Plain(fd) => opcode::Recv::new(Fd(fd), nowhere, 0),
             Target::Direct(index) => opcode::Recv::new(Fixed(index), nowhere, 0),
         };
-        let entry = entry
-            .buf_group(BUFFER_GROUP)
-            .build()
-            .flags(Flags::BUFFER_SELECT);
+        let entry = entry.buf_group(BUFFER_GROUP).build().flags(Flags::BUFFER_SELECT);
         self.queue(entry, token);
     }
 
@@ -188,10 +183,7 @@ impl Ring {
     /// Puts a socket into the table of direct descriptors; the plain one is needed no longer.
     pub(super) fn install(&mut self, index: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.system_calls += 1;
-        self.io
-            .submitter()
-            .register_files_update(index, &[socket.as_raw_fd()])
-            .map(drop)
+        self.io.submitter().register_files_update(index, &[socket.as_raw_fd()]).map(drop)
     }
 
     /// Submits everything queued, and waits for `wanted` completions, or for `timeout`.
@@ -212,10 +204,7 @@ impl Ring {
     pub(super) fn drain(&mut self, max: usize, into: &mut Vec<cqueue::Entry>) {
         let before = into.len();
         into.extend(self.io.completion().take(max));
-        let last = into[before..]
-            .iter()
-            .filter(|entry| !cqueue::more(entry.flags()))
-            .count();
+        let last = into[before..].iter().filter(|entry| !cqueue::more(entry.flags())).count();
         self.in_flight -= last;
     }
 
@@ -298,9 +287,7 @@ impl Ring {
             signal_mask: 0,
             signal_mask_bytes: 0,
             min_wait_us: 0,
-            time: time
-                .as_ref()
-                .map_or(0, |time| (&raw const *time).expose_provenance() as u64),
+            time: time.as_ref().map_or(0, |time| (&raw const *time).expose_provenance() as u64),
         };
         // SAFETY: io_uring_enter(2) with an extended argument, which outlives the call together
         // with the time it points to. What was queued is valid by the contract of `push`.
@@ -315,22 +302,14 @@ impl Ring {
                 size_of::<EnterArgument>(),
             )
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
 impl Drop for Ring {
     fn drop(&mut self) {
         if let Some(index) = self.registered {
-            let mut update = RingUpdate {
-                index,
-                reserved: 0,
-                data: 0,
-            };
+            let mut update = RingUpdate { index, reserved: 0, data: 0 };
             call_register(self.io.as_raw_fd(), UNREGISTER_RING_FDS, &mut update);
         }
     }
@@ -338,11 +317,7 @@ impl Drop for Ring {
 
 /// Registers the ring with its thread; without room there (16 rings) the plain descriptor does.
 fn register_ring(descriptor: RawFd) -> Option<u32> {
-    let mut update = RingUpdate {
-        index: u32::MAX,
-        reserved: 0,
-        data: descriptor as u64,
-    };
+    let mut update = RingUpdate { index: u32::MAX, reserved: 0, data: descriptor as u64 };
     call_register(descriptor, REGISTER_RING_FDS, &mut update).then_some(update.index)
 }
 

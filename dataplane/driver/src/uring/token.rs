@@ -43,13 +43,7 @@ impl Token {
 
     /// The token of an operation that belongs to no connection.
     pub(super) fn of_driver(kind: Kind) -> Self {
-        Self {
-            kind,
-            key: Key {
-                slot: 0,
-                generation: 0,
-            },
-        }
+        Self { kind, key: Key { slot: 0, generation: 0 } }
     }
 
     pub(super) fn encode(self) -> u64 {
@@ -64,13 +58,7 @@ impl Token {
         let [kind, high, middle, low, ..] = value.to_be_bytes();
         let slot = u32::from_be_bytes([0, high, middle, low]);
         let kind = Kind::ALL[usize::from(kind)];
-        Self {
-            kind,
-            key: Key {
-                slot,
-                generation: value as u32,
-            },
-        }
+        Self { kind, key: Key { slot, generation: value as u32 } }
     }
 }
 
@@ -81,18 +69,9 @@ mod tests {
     #[test]
     fn every_kind_comes_back_with_its_key() {
         let keys = [
-            Key {
-                slot: 0,
-                generation: 0,
-            },
-            Key {
-                slot: Key::SLOT_MAX - 1,
-                generation: u32::MAX,
-            },
-            Key {
-                slot: 1,
-                generation: 2,
-            },
+            Key { slot: 0, generation: 0 },
+            Key { slot: Key::SLOT_MAX - 1, generation: u32::MAX },
+            Key { slot: 1, generation: 2 },
         ];
         for kind in Kind::ALL {
             for key in keys {

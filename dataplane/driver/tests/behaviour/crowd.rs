@@ -9,11 +9,7 @@ use relay_driver::{Choice, Completion, Config, Driver, End, Lease, SendMode};
 use crate::harness::{Harness, key};
 
 pub(crate) fn stalled_leases_starve_receives_but_lose_nothing(choice: Choice) {
-    let config = Config {
-        buffer_count: 2,
-        buffer_bytes: 4096,
-        ..Config::default()
-    };
+    let config = Config { buffer_count: 2, buffer_bytes: 4096, ..Config::default() };
     let mut harness = Harness::with(choice, config);
     let mut peers: Vec<_> = (0..3).map(|slot| harness.resident(key(slot))).collect();
     for slot in 0..3 {
@@ -33,15 +29,9 @@ pub(crate) fn stalled_leases_starve_receives_but_lose_nothing(choice: Choice) {
 pub(crate) fn more_starved_connections_than_buffers_all_make_progress(choice: Choice) {
     const CONNECTIONS: u32 = 40;
     const WORDS: usize = 20;
-    let config = Config {
-        buffer_count: 3,
-        buffer_bytes: 1024,
-        ..Config::default()
-    };
+    let config = Config { buffer_count: 3, buffer_bytes: 1024, ..Config::default() };
     let mut harness = Harness::with(choice, config);
-    let peers: Vec<_> = (0..CONNECTIONS)
-        .map(|slot| harness.resident(key(slot)))
-        .collect();
+    let peers: Vec<_> = (0..CONNECTIONS).map(|slot| harness.resident(key(slot))).collect();
     for slot in 0..CONNECTIONS {
         harness.driver.receive(key(slot));
     }
@@ -74,11 +64,7 @@ pub(crate) fn more_starved_connections_than_buffers_all_make_progress(choice: Ch
 }
 
 pub(crate) fn starved_receives_can_be_closed(choice: Choice) {
-    let config = Config {
-        buffer_count: 1,
-        buffer_bytes: 1024,
-        ..Config::default()
-    };
+    let config = Config { buffer_count: 1, buffer_bytes: 1024, ..Config::default() };
     let mut harness = Harness::with(choice, config);
     let mut first = harness.resident(key(0));
     let mut second = harness.resident(key(1));
@@ -90,13 +76,7 @@ pub(crate) fn starved_receives_can_be_closed(choice: Choice) {
     harness.settle_down();
     harness.driver.close(key(1));
     let completions = harness.until_closed(key(1));
-    assert!(matches!(
-        completions[..],
-        [Completion::ReceiveEnded {
-            end: End::Cancelled,
-            ..
-        }]
-    ));
+    assert!(matches!(completions[..], [Completion::ReceiveEnded { end: End::Cancelled, .. }]));
     drop(held);
     first.write_all(b"next").unwrap();
     assert_eq!(&*harness.received(key(0)), b"next");
@@ -123,21 +103,14 @@ pub(crate) fn a_turn_ends_when_its_time_is_up(choice: Choice) {
     harness.settle_down();
     let before = harness.driver.now();
     let mut completions = Vec::new();
-    harness
-        .driver
-        .turn(Some(Duration::from_millis(20)), &mut completions)
-        .unwrap();
+    harness.driver.turn(Some(Duration::from_millis(20)), &mut completions).unwrap();
     let waited = harness.driver.now().since(before);
     assert!(completions.is_empty());
     assert!(waited >= Duration::from_millis(19), "{waited:?}");
 }
 
 pub(crate) fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) {
-    let config = Config {
-        operations_max: 4,
-        completions_max: 7,
-        ..Config::default()
-    };
+    let config = Config { operations_max: 4, completions_max: 7, ..Config::default() };
     let mut harness = Harness::with(choice, config);
     let mut peers: Vec<_> = (0..100).map(|slot| harness.resident(key(slot))).collect();
     for slot in 0..100 {
@@ -160,13 +133,7 @@ pub(crate) fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) 
 }
 
 pub(crate) fn a_turn_hands_out_a_bounded_number_of_completions(choice: Choice) {
-    let mut harness = Harness::with(
-        choice,
-        Config {
-            completions_max: 4,
-            ..Config::default()
-        },
-    );
+    let mut harness = Harness::with(choice, Config { completions_max: 4, ..Config::default() });
     let mut peers: Vec<_> = (0..50).map(|slot| harness.resident(key(slot))).collect();
     for (slot, peer) in peers.iter_mut().enumerate() {
         harness.driver.receive(key(slot as u32));
@@ -189,9 +156,7 @@ pub(crate) fn thousands_of_connections_come_and_go(choice: Choice) {
     let mut peers = Vec::new();
     for slot in 0..CONNECTIONS {
         peers.push(TcpStream::connect(address).unwrap());
-        let Completion::Accepted { socket, .. } = harness.next() else {
-            panic!("accepts")
-        };
+        let Completion::Accepted { socket, .. } = harness.next() else { panic!("accepts") };
         harness.driver.adopt(key(slot), socket);
         harness.driver.settle(key(slot)).unwrap();
         harness.driver.receive(key(slot));

@@ -22,13 +22,7 @@ pub(crate) fn closing_gives_back_everything_before_closed(choice: Choice) {
         harness.driver.close(key(0));
         let completions = harness.until_closed(key(0));
         let ended = completions.iter().any(|completion| {
-            matches!(
-                completion,
-                Completion::ReceiveEnded {
-                    end: End::Cancelled,
-                    ..
-                }
-            )
+            matches!(completion, Completion::ReceiveEnded { end: End::Cancelled, .. })
         });
         // The socket may have room for a little again, and then that much was sent.
         let sent = completions.iter().any(|completion| match completion {
@@ -63,10 +57,7 @@ pub(crate) fn nothing_is_received_after_closing(choice: Choice) {
     let completions = harness.until_closed(key(0));
     assert!(completions.iter().all(|completion| matches!(
         completion,
-        Completion::ReceiveEnded {
-            end: End::Cancelled,
-            ..
-        }
+        Completion::ReceiveEnded { end: End::Cancelled, .. }
     )));
     assert_eq!(harness.driver.stats().buffers_in_use, 0);
 }
@@ -74,10 +65,7 @@ pub(crate) fn nothing_is_received_after_closing(choice: Choice) {
 pub(crate) fn a_closed_slot_serves_a_new_generation(choice: Choice) {
     let mut harness = Harness::open(choice);
     for generation in 0..50 {
-        let key = Key {
-            slot: 0,
-            generation,
-        };
+        let key = Key { slot: 0, generation };
         let mut peer = harness.resident(key);
         harness.driver.receive(key);
         peer.write_all(&generation.to_be_bytes()).unwrap();
@@ -92,13 +80,7 @@ pub(crate) fn a_closed_slot_serves_a_new_generation(choice: Choice) {
 pub(crate) fn operations_on_unknown_keys_are_ignored(choice: Choice) {
     let mut harness = Harness::open(choice);
     let _peer = harness.resident(key(3));
-    for stale in [
-        key(7),
-        Key {
-            slot: 3,
-            generation: 9,
-        },
-    ] {
+    for stale in [key(7), Key { slot: 3, generation: 9 }] {
         harness.driver.receive_once(stale);
         harness.driver.receive(stale);
         harness.send(stale, b"lost".to_vec(), SendMode::All);
@@ -111,13 +93,7 @@ pub(crate) fn operations_on_unknown_keys_are_ignored(choice: Choice) {
 }
 
 pub(crate) fn a_full_table_leaves_the_guest_a_guest(choice: Choice) {
-    let mut harness = Harness::with(
-        choice,
-        Config {
-            residents_max: 2,
-            ..Config::default()
-        },
-    );
+    let mut harness = Harness::with(choice, Config { residents_max: 2, ..Config::default() });
     let _peers = [harness.resident(key(0)), harness.resident(key(1))];
     let mut guest = harness.guest(key(2));
     assert_eq!(harness.driver.settle(key(2)), Err(TableFull));
@@ -129,18 +105,9 @@ pub(crate) fn a_full_table_leaves_the_guest_a_guest(choice: Choice) {
 }
 
 pub(crate) fn a_table_place_is_free_again_after_closing(choice: Choice) {
-    let mut harness = Harness::with(
-        choice,
-        Config {
-            residents_max: 1,
-            ..Config::default()
-        },
-    );
+    let mut harness = Harness::with(choice, Config { residents_max: 1, ..Config::default() });
     for generation in 0..3 {
-        let key = Key {
-            slot: generation,
-            generation,
-        };
+        let key = Key { slot: generation, generation };
         let _peer = harness.resident(key);
         harness.driver.close(key);
         harness.until_closed(key);

@@ -20,10 +20,7 @@ pub(crate) struct Harness {
 
 /// A key of the first generation.
 pub(crate) fn key(slot: u32) -> Key {
-    Key {
-        slot,
-        generation: 1,
-    }
+    Key { slot, generation: 1 }
 }
 
 /// Closes a connection so that the other end sees a reset.
@@ -39,10 +36,7 @@ impl Harness {
 
     pub(crate) fn with(choice: Choice, config: Config) -> Self {
         let driver = open(choice, &config).unwrap().driver;
-        Self {
-            driver,
-            waiting: VecDeque::new(),
-        }
+        Self { driver, waiting: VecDeque::new() }
     }
 
     pub(crate) fn listen(&mut self) -> SocketAddr {
@@ -97,11 +91,7 @@ impl Harness {
                 }
                 looked_at += 1;
             }
-            assert!(
-                Instant::now() < deadline,
-                "never came; waiting: {:?}",
-                self.waiting
-            );
+            assert!(Instant::now() < deadline, "never came; waiting: {:?}", self.waiting);
             self.turn(Duration::from_millis(100));
         }
     }
@@ -144,9 +134,7 @@ impl Harness {
 
     pub(crate) fn any_sent(&mut self) {
         let sent = self.find(|event| matches!(event, Event::Sent { .. }));
-        let Completion::Sent { batch, .. } = sent else {
-            panic!("{sent:?}")
-        };
+        let Completion::Sent { batch, .. } = sent else { panic!("{sent:?}") };
         self.driver.recycle(batch);
     }
 
@@ -157,12 +145,7 @@ impl Harness {
             let event = self.find(|event| key_of(event) == Some(closed));
             if matches!(event, Completion::Closed { .. }) {
                 self.turn(Duration::ZERO);
-                assert!(
-                    !self
-                        .waiting
-                        .iter()
-                        .any(|event| key_of(event) == Some(closed))
-                );
+                assert!(!self.waiting.iter().any(|event| key_of(event) == Some(closed)));
                 return before;
             }
             before.push(event);

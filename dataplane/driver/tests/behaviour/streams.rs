@@ -11,9 +11,7 @@ pub(crate) fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choic
     let mut harness = Harness::open(choice);
     let address = harness.listen();
     let client = TcpStream::connect(address).unwrap();
-    let Completion::Accepted { socket, peer } = harness.next() else {
-        panic!("accepts first")
-    };
+    let Completion::Accepted { socket, peer } = harness.next() else { panic!("accepts first") };
     assert_eq!(peer, client.local_addr().unwrap());
     assert!(TcpStream::from(socket).nodelay().unwrap());
 }
@@ -151,20 +149,14 @@ pub(crate) fn insisting_on_a_full_socket_waits_for_the_reader(choice: Choice) {
         batch.push(piece.to_vec()).unwrap();
     }
     harness.driver.send(key(0), batch, SendMode::All);
-    assert!(
-        harness.settle_down().is_empty(),
-        "the socket cannot hold that much"
-    );
+    assert!(harness.settle_down().is_empty(), "the socket cannot hold that much");
     let reader = std::thread::spawn(move || {
         let mut read = vec![0; BYTES];
         peer.read_exact(&mut read).unwrap();
         read
     });
     assert_eq!(harness.sent(key(0)).1, Ok(BYTES));
-    assert!(
-        reader.join().unwrap() == pattern,
-        "the bytes arrive in order"
-    );
+    assert!(reader.join().unwrap() == pattern, "the bytes arrive in order");
 }
 
 pub(crate) fn a_second_send_in_flight_is_refused(choice: Choice) {

@@ -58,9 +58,7 @@ fn worker(text: &[u8]) -> Option<WorkerRequest> {
     let request_id = request_id?.string().filter(|id| !is_blank(id))?;
     let method = method?.string()?;
     let method = METHODS.into_iter().find(|name| name.as_bytes() == method)?;
-    let path = path?
-        .string()
-        .filter(|path| path.starts_with(WORKER_PATH_PREFIX))?;
+    let path = path?.string().filter(|path| path.starts_with(WORKER_PATH_PREFIX))?;
     let headers = match headers {
         Some(headers) => allowed_headers(headers.members()?),
         None => Vec::new(),
@@ -84,9 +82,7 @@ fn allowed_headers(members: Members<'_>) -> Vec<(Box<str>, String)> {
     let mut headers: Vec<(Box<str>, String)> = Vec::new();
     for (name, value) in members {
         let name = name.to_ascii_lowercase();
-        let allowed = WORKER_HEADERS
-            .into_iter()
-            .find(|allowed| allowed.as_bytes() == name);
+        let allowed = WORKER_HEADERS.into_iter().find(|allowed| allowed.as_bytes() == name);
         let (Some(name), Some(value)) = (allowed, value.string()) else {
             continue;
         };
@@ -105,10 +101,7 @@ fn subscribe(text: &[u8]) -> Option<ColdFrame> {
         Some(value) => value.number().filter(|&n| is_integer(n) && n >= 0.0)?,
         None => 0.0,
     };
-    Some(ColdFrame::Subscribe {
-        channel: channel(text)?,
-        after_sequence,
-    })
+    Some(ColdFrame::Subscribe { channel: channel(text)?, after_sequence })
 }
 
 fn presence(text: &[u8]) -> Option<ColdFrame> {
@@ -123,9 +116,7 @@ fn presence(text: &[u8]) -> Option<ColdFrame> {
     if !complete {
         return None;
     }
-    Some(ColdFrame::Presence {
-        channel: channel(text)?,
-    })
+    Some(ColdFrame::Presence { channel: channel(text)? })
 }
 
 fn session_event(text: &[u8]) -> Option<ColdFrame> {
@@ -134,26 +125,18 @@ fn session_event(text: &[u8]) -> Option<ColdFrame> {
     if !event.is_null() {
         event.members()?;
     }
-    Some(ColdFrame::SessionEvent {
-        channel: channel(text)?,
-    })
+    Some(ColdFrame::SessionEvent { channel: channel(text)? })
 }
 
 /// The `channel` member: it starts with the prefix as it stands, and is trimmed after that.
 fn channel(text: &[u8]) -> Option<Box<[u8]>> {
     let [channel] = members(text, ["channel"])?;
-    let channel = channel?
-        .string()
-        .filter(|channel| channel.starts_with(CHANNEL_PREFIX))?;
+    let channel = channel?.string().filter(|channel| channel.starts_with(CHANNEL_PREFIX))?;
     Some(trim_js(&channel).into())
 }
 
 fn is_absent_or_string(value: Option<Value<'_>>, units_max: usize) -> bool {
-    value.is_none_or(|value| {
-        value
-            .string()
-            .is_some_and(|text| utf16_len(&text) <= units_max)
-    })
+    value.is_none_or(|value| value.string().is_some_and(|text| utf16_len(&text) <= units_max))
 }
 
 /// The named members of the object that `text` is; of several equal names the last.

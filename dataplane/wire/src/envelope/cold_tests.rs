@@ -21,11 +21,8 @@ fn a_worker_call_is_read_whole() {
     assert_eq!(request.request_id, "w");
     assert_eq!(&*request.method, "POST");
     assert_eq!(request.path, "/api/runtime/workspaces/x?a=1");
-    let headers: Vec<_> = request
-        .headers
-        .iter()
-        .map(|(name, value)| (&**name, value.as_str()))
-        .collect();
+    let headers: Vec<_> =
+        request.headers.iter().map(|(name, value)| (&**name, value.as_str())).collect();
     assert_eq!(headers, [("x-viewport-run-lease", "a\n"), ("accept", "2")]);
     assert_eq!(request.body.as_deref(), Some("b\u{fffd}"));
 }
@@ -57,12 +54,7 @@ fn malformed_worker_calls_are_refused() {
         assert!(worker_of(&format!("{CALL}{change}")).is_none(), "{change}");
     }
     assert!(worker_of("").is_none());
-    assert!(
-        worker_of(&format!(
-            r#"{CALL},"path":5,"path":"/api/runtime/workspaces/""#
-        ))
-        .is_some()
-    );
+    assert!(worker_of(&format!(r#"{CALL},"path":5,"path":"/api/runtime/workspaces/""#)).is_some());
 }
 
 fn valid(kind: ColdKind, text: &str) -> bool {
@@ -84,13 +76,7 @@ fn a_subscription_tells_channel_and_sequence() {
     ] {
         let text = format!("{{\"channel\":\"agent-session:s1 \u{feff}\"{members}}}");
         match (parse(ColdKind::Subscribe, text.as_bytes()), expected) {
-            (
-                Ok(ColdFrame::Subscribe {
-                    channel,
-                    after_sequence,
-                }),
-                Some(expected),
-            ) => {
+            (Ok(ColdFrame::Subscribe { channel, after_sequence }), Some(expected)) => {
                 assert_eq!(&*channel, b"agent-session:s1");
                 assert_eq!(after_sequence, expected, "{members}");
             }
@@ -111,11 +97,7 @@ fn a_channel_starts_with_its_prefix_before_it_is_trimmed() {
         ("5", false),
         ("null", false),
     ] {
-        for kind in [
-            ColdKind::Subscribe,
-            ColdKind::Unsubscribe,
-            ColdKind::SessionEvent,
-        ] {
+        for kind in [ColdKind::Subscribe, ColdKind::Unsubscribe, ColdKind::SessionEvent] {
             let text = format!(r#"{{"channel":{channel},"event":null}}"#);
             assert_eq!(valid(kind, &text), fits, "{kind:?} {channel}");
         }
@@ -130,40 +112,19 @@ fn presence_names_action_and_viewer_within_limits() {
     let name = "d".repeat(256);
     for (members, fits) in [
         (r#""action":"joined","userId":"u1""#.to_owned(), true),
-        (
-            r#""action":"left","userId":"u1","displayName":"A","sentAt":"now""#.to_owned(),
-            true,
-        ),
+        (r#""action":"left","userId":"u1","displayName":"A","sentAt":"now""#.to_owned(), true),
         (r#""action":"heartbeat","userId":"u1""#.to_owned(), true),
-        (
-            format!(r#""action":"joined","userId":"{}""#, &long[1..]),
-            true,
-        ),
-        (
-            format!(
-                r#""action":"joined","userId":"u","displayName":"{}""#,
-                &name[1..]
-            ),
-            true,
-        ),
+        (format!(r#""action":"joined","userId":"{}""#, &long[1..]), true),
+        (format!(r#""action":"joined","userId":"u","displayName":"{}""#, &name[1..]), true),
         (r#""action":"away","userId":"u1""#.to_owned(), false),
         (r#""action":"joined","userId":"""#.to_owned(), false),
         (r#""action":"joined""#.to_owned(), false),
         (r#""userId":"u1""#.to_owned(), false),
         (format!(r#""action":"joined","userId":"{long}""#), false),
         (format!(r#""action":"joined","userId":"{faces}""#), false),
-        (
-            format!(r#""action":"joined","userId":"u","displayName":"{name}""#),
-            false,
-        ),
-        (
-            r#""action":"joined","userId":"u","displayName":null"#.to_owned(),
-            false,
-        ),
-        (
-            r#""action":"joined","userId":"u","sentAt":5"#.to_owned(),
-            false,
-        ),
+        (format!(r#""action":"joined","userId":"u","displayName":"{name}""#), false),
+        (r#""action":"joined","userId":"u","displayName":null"#.to_owned(), false),
+        (r#""action":"joined","userId":"u","sentAt":5"#.to_owned(), false),
     ] {
         let text = format!(r#"{{"channel":"agent-session:s",{members}}}"#);
         assert_eq!(valid(ColdKind::Presence, &text), fits, "{members}");
@@ -184,22 +145,13 @@ fn an_event_is_an_object_or_null() {
         let text = format!(r#"{{"channel":"agent-session:s","event":{event}}}"#);
         assert_eq!(valid(ColdKind::SessionEvent, &text), fits, "{event}");
     }
-    assert!(!valid(
-        ColdKind::SessionEvent,
-        r#"{"channel":"agent-session:s"}"#
-    ));
+    assert!(!valid(ColdKind::SessionEvent, r#"{"channel":"agent-session:s"}"#));
 }
 
 #[test]
 fn a_channel_may_hold_a_lone_surrogate() {
-    let frame = parse(
-        ColdKind::Unsubscribe,
-        br#"{"channel":"agent-session:\ud800"}"#,
-    )
-    .unwrap();
-    let ColdFrame::Unsubscribe { channel } = frame else {
-        panic!("{frame:?}")
-    };
+    let frame = parse(ColdKind::Unsubscribe, br#"{"channel":"agent-session:\ud800"}"#).unwrap();
+    let ColdFrame::Unsubscribe { channel } = frame else { panic!("{frame:?}") };
     assert_eq!(&*channel, b"agent-session:\xed\xa0\x80");
 }
 

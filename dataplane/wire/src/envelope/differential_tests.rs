@@ -49,11 +49,7 @@ fn assert_sees_what_serde_sees(scanner: &Scanner, object: &serde_json::Map<Strin
             assert_eq!(scanner.text(member), text, "{name}");
         }
         if member.number_slot().is_some() {
-            assert_eq!(
-                scanner.number(member),
-                object.get(name).and_then(Value::as_f64),
-                "{name}"
-            );
+            assert_eq!(scanner.number(member), object.get(name).and_then(Value::as_f64), "{name}");
         }
     }
 }
@@ -98,14 +94,9 @@ fn any_value() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
-            (
-                proptest::collection::vec(inner.clone(), 0..4),
-                "[ \n\t\r]{0,2}"
-            )
-                .prop_map(|(items, space)| format!(
-                    "[{space}{}{space}]",
-                    items.join(&format!("{space},"))
-                )),
+            (proptest::collection::vec(inner.clone(), 0..4), "[ \n\t\r]{0,2}").prop_map(
+                |(items, space)| format!("[{space}{}{space}]", items.join(&format!("{space},")))
+            ),
             any_object(inner),
         ]
     })

@@ -30,9 +30,7 @@ pub fn daemon_unavailable(
 /// `RUNTIME_TARGET_REQUIRED`: sent before the close of a client that names no target.
 pub fn runtime_target_required(workspace_id: &str) -> Vec<u8> {
     let message = "Runtime client must specify a runtime target";
-    status("RUNTIME_TARGET_REQUIRED", message, workspace_id)
-        .literal("retryable", "false")
-        .end()
+    status("RUNTIME_TARGET_REQUIRED", message, workspace_id).literal("retryable", "false").end()
 }
 
 /// `RELAY_REDIRECT`: another relay holds the daemon. Names the target on a send, not on a connect.
@@ -46,9 +44,7 @@ pub fn relay_redirect(
     if let Some(target_id) = target_id {
         object = object.text("runtimeTargetId", target_id.as_bytes());
     }
-    object
-        .text("relayWsBaseUrl", relay_ws_base_url.as_bytes())
-        .end()
+    object.text("relayWsBaseUrl", relay_ws_base_url.as_bytes()).end()
 }
 
 /// `INVALID_FRAME`: a client's message was none of its frames.
@@ -77,27 +73,17 @@ pub fn subscribed(channel: &[u8], after_sequence: f64) -> Vec<u8> {
 
 /// Acknowledges the end of a subscription, whether there was one or not.
 pub fn unsubscribed(channel: &[u8]) -> Vec<u8> {
-    Object::new("viewport.session_events.unsubscribed/v1")
-        .text("channel", channel)
-        .end()
+    Object::new("viewport.session_events.unsubscribed/v1").text("channel", channel).end()
 }
 
 /// Refuses a subscription, or the end of one, to a channel the claims do not name.
 pub fn subscribe_denied(channel: &[u8], workspace_id: &str) -> Vec<u8> {
-    denied(
-        "viewport.session_events.subscribe_denied/v1",
-        channel,
-        workspace_id,
-    )
+    denied("viewport.session_events.subscribe_denied/v1", channel, workspace_id)
 }
 
 /// Refuses viewer presence on a channel the claims do not name.
 pub fn presence_denied(channel: &[u8], workspace_id: &str) -> Vec<u8> {
-    denied(
-        "viewport.session_viewer_presence_denied/v1",
-        channel,
-        workspace_id,
-    )
+    denied("viewport.session_viewer_presence_denied/v1", channel, workspace_id)
 }
 
 /// The platform's answer to a worker's call.
@@ -105,16 +91,9 @@ pub fn worker_response(response: &WorkerResponse) -> Vec<u8> {
     let headers = response
         .headers
         .iter()
-        .fold(Object::bare(), |object, (name, value)| {
-            object.text(name, value.as_bytes())
-        })
+        .fold(Object::bare(), |object, (name, value)| object.text(name, value.as_bytes()))
         .end();
-    worker(
-        &response.request_id,
-        response.status,
-        &headers,
-        response.body.as_bytes(),
-    )
+    worker(&response.request_id, response.status, &headers, response.body.as_bytes())
 }
 
 /// Refuses a worker's call outside its executor's subtree: 403.
@@ -203,13 +182,8 @@ fn denied(kind: &str, channel: &[u8], workspace_id: &str) -> Vec<u8> {
 }
 
 fn worker_refusal(request_id: &str, status: u16, reason: &str) -> Vec<u8> {
-    let headers = Object::bare()
-        .text("content-type", b"application/json")
-        .end();
-    let body = Object::bare()
-        .literal("ok", "false")
-        .text("reason", reason.as_bytes())
-        .end();
+    let headers = Object::bare().text("content-type", b"application/json").end();
+    let body = Object::bare().literal("ok", "false").text("reason", reason.as_bytes()).end();
     worker(request_id, status, &headers, &body)
 }
 
@@ -293,10 +267,7 @@ mod tests {
             text(daemon_unavailable("ws1", Some("rt1"), Some("m1"))),
             recorded("daemon unavailable")
         );
-        assert_eq!(
-            text(runtime_target_required("ws1")),
-            recorded("target required")
-        );
+        assert_eq!(text(runtime_target_required("ws1")), recorded("target required"));
         assert_eq!(
             text(relay_redirect("ws1", None, "wss://z.example.net/ws")),
             recorded("redirect on connect")
@@ -310,46 +281,28 @@ mod tests {
 
     #[test]
     fn event_channel_answers_have_the_recorded_texts() {
-        assert_eq!(
-            text(subscribed(b"agent-session:s1", 7.0)),
-            recorded("subscribed")
-        );
-        assert_eq!(
-            text(unsubscribed(b"agent-session:s1")),
-            recorded("unsubscribed")
-        );
+        assert_eq!(text(subscribed(b"agent-session:s1", 7.0)), recorded("subscribed"));
+        assert_eq!(text(unsubscribed(b"agent-session:s1")), recorded("unsubscribed"));
         assert_eq!(
             text(subscribe_denied(b"agent-session:other", "ws1")),
             recorded("subscribe denied")
         );
-        assert_eq!(
-            text(presence_denied(b"agent-session:zz", "ws1")),
-            recorded("presence denied")
-        );
+        assert_eq!(text(presence_denied(b"agent-session:zz", "ws1")), recorded("presence denied"));
     }
 
     #[test]
     fn worker_answers_have_the_recorded_texts() {
-        assert_eq!(
-            text(worker_path_denied("w-1")),
-            recorded("worker path denied")
-        );
+        assert_eq!(text(worker_path_denied("w-1")), recorded("worker path denied"));
         assert!(text(worker_forward_failed("w")).contains(r#""status":502,"#));
         assert!(text(worker_busy("w")).contains(r#""status":503,"#));
         let response = WorkerResponse {
             request_id: "a\"b".to_owned(),
             status: 200,
-            headers: vec![
-                ("a".to_owned(), "1".to_owned()),
-                ("b".to_owned(), String::new()),
-            ],
+            headers: vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())],
             body: "é\n".to_owned(),
             forwarded: true,
         };
-        assert_eq!(
-            text(worker_response(&response)),
-            recorded("worker response")
-        );
+        assert_eq!(text(worker_response(&response)), recorded("worker response"));
     }
 
     #[test]

@@ -22,10 +22,7 @@ pub(super) fn judge(frame: &Scanner) -> Result<Envelope<'_>, Invalid> {
         FrameType::PairingRedeemRequest => pairing_redeem_request(frame),
         FrameType::PairingOfferResponse => pairing_offer_response(frame),
         FrameType::PairingRedeemResponse => pairing_redeem_response(frame),
-        FrameType::Cold(kind) => Some(Envelope::Cold {
-            kind,
-            profile: profile_member(frame),
-        }),
+        FrameType::Cold(kind) => Some(Envelope::Cold { kind, profile: profile_member(frame) }),
     };
     envelope.ok_or(Invalid::Member)
 }
@@ -35,10 +32,7 @@ fn session_event(frame: &Scanner) -> Result<Envelope<'_>, Invalid> {
     if frame.text(Member::Schema) != Some(SESSION_EVENT_SCHEMA) {
         return Err(Invalid::Type);
     }
-    Ok(Envelope::Cold {
-        kind: ColdKind::SessionEvent,
-        profile: profile_member(frame),
-    })
+    Ok(Envelope::Cold { kind: ColdKind::SessionEvent, profile: profile_member(frame) })
 }
 
 fn e2ee(frame: &Scanner) -> Option<Envelope<'_>> {
@@ -58,15 +52,8 @@ fn e2ee(frame: &Scanner) -> Option<Envelope<'_>> {
 
 fn key_exchange_init(frame: &Scanner) -> Option<Envelope<'_>> {
     let members: &[Member] = match version(frame)? {
-        Version::Two => &[
-            Member::ClientPublicKey,
-            Member::ClientNonce,
-            Member::ClientProof,
-        ],
-        Version::Three => &[
-            Member::ClientEphemeralPublicKey,
-            Member::EncryptedClientStatic,
-        ],
+        Version::Two => &[Member::ClientPublicKey, Member::ClientNonce, Member::ClientProof],
+        Version::Three => &[Member::ClientEphemeralPublicKey, Member::EncryptedClientStatic],
     };
     let profile = profile(frame)?;
     let pairing_peer_id = frame.text(Member::PairingPeerId);
@@ -75,11 +62,7 @@ fn key_exchange_init(frame: &Scanner) -> Option<Envelope<'_>> {
         return None;
     }
     let request_id = frame.text(Member::RequestId)?;
-    Some(Envelope::KeyExchangeInit {
-        profile,
-        request_id,
-        pairing_peer_id,
-    })
+    Some(Envelope::KeyExchangeInit { profile, request_id, pairing_peer_id })
 }
 
 fn key_exchange_response(frame: &Scanner) -> Option<Envelope<'_>> {
@@ -138,12 +121,7 @@ fn pairing_offer_request(frame: &Scanner) -> Option<Envelope<'_>> {
 }
 
 fn pairing_redeem_request(frame: &Scanner) -> Option<Envelope<'_>> {
-    let members = [
-        Member::OfferId,
-        Member::EncIv,
-        Member::EncTag,
-        Member::EncCiphertext,
-    ];
+    let members = [Member::OfferId, Member::EncIv, Member::EncTag, Member::EncCiphertext];
     if !strings(frame, &members) {
         return None;
     }
@@ -155,12 +133,9 @@ fn pairing_redeem_request(frame: &Scanner) -> Option<Envelope<'_>> {
 
 fn pairing_offer_response(frame: &Scanner) -> Option<Envelope<'_>> {
     let members: &[Member] = match frame.kind(Member::Ok) {
-        Kind::True => &[
-            Member::DaemonChannelPublicKey,
-            Member::EncIv,
-            Member::EncTag,
-            Member::EncCiphertext,
-        ],
+        Kind::True => {
+            &[Member::DaemonChannelPublicKey, Member::EncIv, Member::EncTag, Member::EncCiphertext]
+        }
         Kind::False => &[Member::ErrorCode],
         _ => return None,
     };
@@ -204,16 +179,12 @@ fn version(frame: &Scanner) -> Option<Version> {
 
 /// Whether all of these are strings, and those that must not be blank are not.
 fn strings(frame: &Scanner, members: &[Member]) -> bool {
-    members
-        .iter()
-        .all(|&member| frame.kind(member) == Kind::Text)
+    members.iter().all(|&member| frame.kind(member) == Kind::Text)
 }
 
 /// An integer of at least one.
 fn counting_number(frame: &Scanner, member: Member) -> Option<f64> {
-    frame
-        .number(member)
-        .filter(|&number| is_integer(number) && number >= 1.0)
+    frame.number(member).filter(|&number| is_integer(number) && number >= 1.0)
 }
 
 /// The profile of a frame that must have one.

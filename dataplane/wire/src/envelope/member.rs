@@ -193,11 +193,7 @@ mod tests {
     fn every_listed_type_is_known_and_no_other() {
         for name in FRAME_TYPES {
             assert!(FrameType::of(name.as_bytes()).is_some(), "{name}");
-            assert_eq!(
-                FrameType::of(name.to_uppercase().as_bytes()),
-                None,
-                "{name}"
-            );
+            assert_eq!(FrameType::of(name.to_uppercase().as_bytes()), None, "{name}");
         }
         assert_eq!(FrameType::of(SESSION_EVENT_SCHEMA), None);
     }

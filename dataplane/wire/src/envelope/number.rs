@@ -42,10 +42,7 @@ impl NumberState {
 
     /// Whether the number may end here.
     pub(super) const fn is_complete(self) -> bool {
-        matches!(
-            self,
-            Self::Zero | Self::Integer | Self::Fraction | Self::ExponentDigits
-        )
+        matches!(self, Self::Zero | Self::Integer | Self::Fraction | Self::ExponentDigits)
     }
 }
 
@@ -118,9 +115,7 @@ mod tests {
 
     #[test]
     fn the_grammar_is_that_of_json() {
-        for good in [
-            "0", "-0", "1", "10", "-12.5", "0.0", "1e5", "1E+5", "1.5e-05", "0e0",
-        ] {
+        for good in ["0", "-0", "1", "10", "-12.5", "0.0", "1e5", "1E+5", "1.5e-05", "0e0"] {
             assert!(accepts(good), "{good}");
         }
         for bad in [
@@ -142,11 +137,7 @@ mod tests {
             ("-0", 0.0, true),
             ("1e400", f64::INFINITY, false),
             ("1e308", 1e308, true),
-            (
-                "123456789012345678901234567890",
-                123_456_789_012_345_680_000_000_000_000.0,
-                true,
-            ),
+            ("123456789012345678901234567890", 123_456_789_012_345_680_000_000_000_000.0, true),
             ("9007199254740993", 9_007_199_254_740_992.0, true),
             ("1e-400", 0.0, true),
         ] {

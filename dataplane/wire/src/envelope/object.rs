@@ -39,10 +39,7 @@ pub(super) struct Value<'t>(&'t [u8]);
 impl<'t> Value<'t> {
     /// The decoded string, if it is one.
     pub(super) fn string(self) -> Option<Vec<u8>> {
-        self.0
-            .strip_prefix(b"\"")
-            .and_then(read_string)
-            .map(|(text, _)| text)
+        self.0.strip_prefix(b"\"").and_then(read_string).map(|(text, _)| text)
     }
 
     /// The number, if it is one.
@@ -97,14 +94,8 @@ fn value_len(text: &[u8]) -> usize {
 /// Removes JSON's white space at both ends.
 fn trim_json(text: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
-    let start = text
-        .iter()
-        .position(|byte| !is_space(byte))
-        .unwrap_or(text.len());
-    let end = text
-        .iter()
-        .rposition(|byte| !is_space(byte))
-        .map_or(start, |last| last + 1);
+    let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
     &text[start..end]
 }
 

@@ -73,9 +73,7 @@ impl Default for Scanner {
 
 impl fmt::Debug for Scanner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scanner")
-            .field("state", &self.state)
-            .finish_non_exhaustive()
+        f.debug_struct("Scanner").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -189,11 +187,7 @@ impl Scanner {
 
     fn open(&mut self, is_object: bool) {
         self.nesting.push(is_object);
-        self.state = if is_object {
-            State::FirstName
-        } else {
-            State::FirstValue
-        };
+        self.state = if is_object { State::FirstName } else { State::FirstValue };
     }
 
     fn close(&mut self, is_object: bool) {
@@ -334,10 +328,7 @@ impl Scanner {
 
     fn end_string(&mut self) {
         if let Some(slot) = self.member.text_slot() {
-            self.spans[slot] = Span {
-                start: self.value_start,
-                end: self.text.len(),
-            };
+            self.spans[slot] = Span { start: self.value_start, end: self.text.len() };
         }
         let blank = self.member.must_not_be_blank() && self.string.is_blank();
         self.note(if blank { Kind::Blank } else { Kind::Text });
@@ -359,17 +350,12 @@ impl Scanner {
     #[inline]
     fn begin_number(&mut self, bytes: &[u8], at: usize) -> usize {
         let rest = &bytes[at..];
-        let digits = rest
-            .iter()
-            .take(SHORT_DIGITS_MAX + 1)
-            .take_while(|b| b.is_ascii_digit());
+        let digits = rest.iter().take(SHORT_DIGITS_MAX + 1).take_while(|b| b.is_ascii_digit());
         let len = digits.count();
         let plain = (1..=SHORT_DIGITS_MAX).contains(&len) && (rest[0] != b'0' || len == 1);
         if plain && matches!(rest.get(len), Some(b',' | b'}' | b']' | b' ')) {
             if let Some(slot) = self.member.number_slot() {
-                let value = rest[..len]
-                    .iter()
-                    .fold(0, |sum, b| sum * 10 + u64::from(b - b'0'));
+                let value = rest[..len].iter().fold(0, |sum, b| sum * 10 + u64::from(b - b'0'));
                 // Fifteen digits are exact in a double.
                 self.numbers[slot] = value as f64;
             }

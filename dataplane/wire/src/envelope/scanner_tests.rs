@@ -46,82 +46,28 @@ fn each_type_of_frame_gives_its_envelope() {
     let (ik, absent) = (Profile::NoiseIk, ProfileMember::Absent);
     let peerless = None;
     for (text, expected) in [
-        (
-            E2EE,
-            Envelope::E2ee {
-                profile: ik,
-                session_id: b" s1 ",
-                epoch: 3.0,
-                seq: 7.0,
-            },
-        ),
+        (E2EE, Envelope::E2ee { profile: ik, session_id: b" s1 ", epoch: 3.0, seq: 7.0 }),
         (
             INIT3,
-            Envelope::KeyExchangeInit {
-                profile: ik,
-                request_id: b"r",
-                pairing_peer_id: peerless,
-            },
+            Envelope::KeyExchangeInit { profile: ik, request_id: b"r", pairing_peer_id: peerless },
         ),
         (
             INIT2,
-            Envelope::KeyExchangeInit {
-                profile: ik,
-                request_id: b"r",
-                pairing_peer_id: peerless,
-            },
+            Envelope::KeyExchangeInit { profile: ik, request_id: b"r", pairing_peer_id: peerless },
         ),
         (
             RESPONSE3,
-            Envelope::KeyExchangeResponse {
-                profile: ik,
-                request_id: b"r",
-                session_id: b"s",
-            },
+            Envelope::KeyExchangeResponse { profile: ik, request_id: b"r", session_id: b"s" },
         ),
         (
             RESPONSE2,
-            Envelope::KeyExchangeResponse {
-                profile: ik,
-                request_id: b"r",
-                session_id: b"",
-            },
+            Envelope::KeyExchangeResponse { profile: ik, request_id: b"r", session_id: b"" },
         ),
-        (
-            UPDATE,
-            Envelope::KeyUpdate {
-                profile: absent,
-                session_id: b"",
-            },
-        ),
-        (
-            OFFER,
-            Envelope::PairingOfferRequest {
-                profile: absent,
-                request_id: b"p",
-            },
-        ),
-        (
-            REDEEM,
-            Envelope::PairingRedeemRequest {
-                profile: absent,
-                request_id: b"p",
-            },
-        ),
-        (
-            OFFERED,
-            Envelope::PairingOfferResponse {
-                profile: absent,
-                request_id: b"p",
-            },
-        ),
-        (
-            REDEEMED,
-            Envelope::PairingRedeemResponse {
-                profile: absent,
-                request_id: b"p",
-            },
-        ),
+        (UPDATE, Envelope::KeyUpdate { profile: absent, session_id: b"" }),
+        (OFFER, Envelope::PairingOfferRequest { profile: absent, request_id: b"p" }),
+        (REDEEM, Envelope::PairingRedeemRequest { profile: absent, request_id: b"p" }),
+        (OFFERED, Envelope::PairingOfferResponse { profile: absent, request_id: b"p" }),
+        (REDEEMED, Envelope::PairingRedeemResponse { profile: absent, request_id: b"p" }),
     ] {
         assert_eq!(scan(text.as_bytes()).finish(), Ok(expected), "{text}");
     }
@@ -129,31 +75,13 @@ fn each_type_of_frame_gives_its_envelope() {
 
 #[test]
 fn every_member_a_frame_needs_is_needed() {
-    for frame in [
-        E2EE, INIT3, INIT2, RESPONSE3, RESPONSE2, UPDATE, REDEEM, OFFERED, REDEEMED,
-    ] {
+    for frame in [E2EE, INIT3, INIT2, RESPONSE3, RESPONSE2, UPDATE, REDEEM, OFFERED, REDEEMED] {
         let object: serde_json::Map<String, Value> = serde_json::from_str(frame).unwrap();
         for name in object.keys() {
-            let expected = if name == "type" {
-                Invalid::Type
-            } else {
-                Invalid::Member
-            };
-            assert_eq!(
-                invalid(&with(frame, name, "")),
-                Some(expected),
-                "{name} {frame}"
-            );
-            let expected = if name == "type" {
-                Invalid::Type
-            } else {
-                Invalid::Member
-            };
-            assert_eq!(
-                invalid(&with(frame, name, "[]")),
-                Some(expected),
-                "{name} {frame}"
-            );
+            let expected = if name == "type" { Invalid::Type } else { Invalid::Member };
+            assert_eq!(invalid(&with(frame, name, "")), Some(expected), "{name} {frame}");
+            let expected = if name == "type" { Invalid::Type } else { Invalid::Member };
+            assert_eq!(invalid(&with(frame, name, "[]")), Some(expected), "{name} {frame}");
         }
     }
 }
@@ -235,52 +163,27 @@ fn a_failed_pairing_names_its_error_and_nothing_else() {
 fn the_profile_of_any_frame_is_seen() {
     for (value, expected) in [
         ("\"noise-ik\"", ProfileMember::Known(Profile::NoiseIk)),
-        (
-            r#""noise-ik\u0070sk2""#,
-            ProfileMember::Known(Profile::NoiseIkpsk2),
-        ),
+        (r#""noise-ik\u0070sk2""#, ProfileMember::Known(Profile::NoiseIkpsk2)),
         ("\"other\"", ProfileMember::Unknown),
         ("5", ProfileMember::Unknown),
         ("null", ProfileMember::Absent),
         ("", ProfileMember::Absent),
     ] {
         let text = with(REDEEMED, "profile", value);
-        assert_eq!(
-            scan(text.as_bytes()).finish().unwrap().profile(),
-            expected,
-            "{text}"
-        );
+        assert_eq!(scan(text.as_bytes()).finish().unwrap().profile(), expected, "{text}");
     }
 }
 
 #[test]
 fn rare_frames_are_told_apart_and_not_judged() {
     for (text, expected) in [
-        (
-            r#"{"type":"viewport.worker_transport.request/v1"}"#,
-            ColdKind::Worker,
-        ),
-        (
-            r#"{"type":"viewport.session_events.subscribe/v1"}"#,
-            ColdKind::Subscribe,
-        ),
-        (
-            r#"{"type":"viewport.session_events.unsubscribe/v1"}"#,
-            ColdKind::Unsubscribe,
-        ),
-        (
-            r#"{"type":"viewport.session_viewer_presence/v1"}"#,
-            ColdKind::Presence,
-        ),
-        (
-            r#"{"schema":"viewport.session_event_relay_frame/v1"}"#,
-            ColdKind::SessionEvent,
-        ),
+        (r#"{"type":"viewport.worker_transport.request/v1"}"#, ColdKind::Worker),
+        (r#"{"type":"viewport.session_events.subscribe/v1"}"#, ColdKind::Subscribe),
+        (r#"{"type":"viewport.session_events.unsubscribe/v1"}"#, ColdKind::Unsubscribe),
+        (r#"{"type":"viewport.session_viewer_presence/v1"}"#, ColdKind::Presence),
+        (r#"{"schema":"viewport.session_event_relay_frame/v1"}"#, ColdKind::SessionEvent),
     ] {
-        let frame = Envelope::Cold {
-            kind: expected,
-            profile: ProfileMember::Absent,
-        };
+        let frame = Envelope::Cold { kind: expected, profile: ProfileMember::Absent };
         assert_eq!(scan(text.as_bytes()).finish(), Ok(frame), "{text}");
     }
     assert_eq!(invalid(r#"{"schema":"x"}"#), Some(Invalid::Type));
@@ -291,10 +194,7 @@ fn rare_frames_are_told_apart_and_not_judged() {
 fn the_last_of_equal_names_counts() {
     let text = r#"{"type":"x","type":"relay_key_update_required",
         "sessionId":"a","nextEpoch":1,"sessionId":"b"}"#;
-    let expected = Envelope::KeyUpdate {
-        profile: ProfileMember::Absent,
-        session_id: b"b",
-    };
+    let expected = Envelope::KeyUpdate { profile: ProfileMember::Absent, session_id: b"b" };
     assert_eq!(scan(text.as_bytes()).finish(), Ok(expected));
     let text = with(E2EE, "x", r#"1,"type":"x""#);
     assert_eq!(invalid(&text), Some(Invalid::Type));
@@ -427,9 +327,7 @@ fn long_members_are_given_back_after_the_frame() {
     let long = "s".repeat(1 << 20);
     let text = with(E2EE, "sessionId", &format!("\"{long}\""));
     let mut scanner = scan(text.as_bytes());
-    let Ok(Envelope::E2ee { session_id, .. }) = scanner.finish() else {
-        panic!("valid")
-    };
+    let Ok(Envelope::E2ee { session_id, .. }) = scanner.finish() else { panic!("valid") };
     assert_eq!(session_id, long.as_bytes());
     scanner.reset();
     assert!(scanner.text.capacity() <= RETAINED_BYTES_MAX);
@@ -450,10 +348,7 @@ fn a_scanner_forgets_the_frame_before() {
 
 #[test]
 fn debug_output_shows_no_text() {
-    assert_eq!(
-        format!("{:?}", scan(E2EE.as_bytes())),
-        "Scanner { state: Ended, .. }"
-    );
+    assert_eq!(format!("{:?}", scan(E2EE.as_bytes())), "Scanner { state: Ended, .. }");
 }
 
 #[test]
@@ -470,10 +365,7 @@ fn every_single_cut_of_every_frame_gives_the_same_answer() {
             assert_eq!(scanner.finish(), whole.finish(), "{frame} cut at {cut}");
         }
         let mut bytewise = Scanner::new();
-        frame
-            .as_bytes()
-            .chunks(1)
-            .for_each(|byte| bytewise.feed(byte));
+        frame.as_bytes().chunks(1).for_each(|byte| bytewise.feed(byte));
         assert_eq!(bytewise.finish(), whole.finish(), "{frame}");
     }
 }

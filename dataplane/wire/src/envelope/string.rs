@@ -81,9 +81,7 @@ impl StringReader {
     /// The name read last, if it fits the buffer.
     #[inline]
     pub(super) fn name(&self) -> &[u8] {
-        self.name
-            .get(..usize::from(self.name_len))
-            .unwrap_or_default()
+        self.name.get(..usize::from(self.name_len)).unwrap_or_default()
     }
 
     /// Whether the string read last into [`Target::Blankness`] is blank.
@@ -287,9 +285,7 @@ fn content_end_far(bytes: &[u8], at: usize, marks: Marks) -> usize {
 
 fn content_end_bytewise(bytes: &[u8], at: usize, stop: usize) -> usize {
     let rest = bytes.get(at..stop).unwrap_or_default();
-    let found = rest
-        .iter()
-        .position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+    let found = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
     found.map_or(stop, |found| at + found)
 }
 
@@ -354,21 +350,9 @@ mod tests {
 
     #[test]
     fn bad_strings_are_refused_wherever_the_input_is_cut() {
-        for source in [
-            "\\x\"",
-            "\\u12g4\"",
-            "a\nb\"",
-            "\x00\"",
-            "\\u\"",
-            "\\'\"",
-            "\x1f\"",
-        ] {
+        for source in ["\\x\"", "\\u12g4\"", "a\nb\"", "\x00\"", "\\u\"", "\\'\"", "\x1f\""] {
             for cut in 0..source.len() {
-                assert_eq!(
-                    decode(source.as_bytes(), cut),
-                    None,
-                    "{source:?} cut at {cut}"
-                );
+                assert_eq!(decode(source.as_bytes(), cut), None, "{source:?} cut at {cut}");
             }
         }
     }
@@ -378,14 +362,8 @@ mod tests {
         let mut reader = StringReader::new();
         reader.begin(Target::Name);
         let long = [b'n'; 300];
-        assert_eq!(
-            reader.read(&long, 0, Marks::NONE, &mut Vec::new()),
-            Read::More
-        );
-        assert_eq!(
-            reader.read(b"x\"", 0, Marks::NONE, &mut Vec::new()),
-            Read::Ended(2)
-        );
+        assert_eq!(reader.read(&long, 0, Marks::NONE, &mut Vec::new()), Read::More);
+        assert_eq!(reader.read(b"x\"", 0, Marks::NONE, &mut Vec::new()), Read::Ended(2));
         assert_eq!(reader.name(), b"");
     }
 

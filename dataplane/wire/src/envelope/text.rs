@@ -64,12 +64,9 @@ pub fn lossy(text: &[u8]) -> String {
 /// The surrogate that `text` begins with, if it does.
 pub(super) fn surrogate(text: &[u8]) -> Option<u16> {
     match *text {
-        [
-            SURROGATE_LEAD,
-            second @ 0xa0..=0xbf,
-            third @ 0x80..=0xbf,
-            ..,
-        ] => Some(0xd000 | u16::from(second & 0x3f) << 6 | u16::from(third & 0x3f)),
+        [SURROGATE_LEAD, second @ 0xa0..=0xbf, third @ 0x80..=0xbf, ..] => {
+            Some(0xd000 | u16::from(second & 0x3f) << 6 | u16::from(third & 0x3f))
+        }
         _ => None,
     }
 }
@@ -114,11 +111,7 @@ pub(super) struct Blankness {
 }
 
 impl Blankness {
-    pub(super) const EMPTY: Self = Self {
-        blank: true,
-        open: [0; 2],
-        open_len: 0,
-    };
+    pub(super) const EMPTY: Self = Self { blank: true, open: [0; 2], open_len: 0 };
 
     /// Whether everything so far was white space.
     pub(super) const fn is_blank(self) -> bool {
@@ -182,11 +175,7 @@ mod tests {
             let text = format!("{character}x{character}");
             let trimmed = trim_js(text.as_bytes()) == b"x";
             assert_eq!(trimmed, SPACES.contains(character), "U+{code:04X}");
-            assert_eq!(
-                is_blank(character.to_string().as_bytes()),
-                trimmed,
-                "U+{code:04X}"
-            );
+            assert_eq!(is_blank(character.to_string().as_bytes()), trimmed, "U+{code:04X}");
         }
     }
 
@@ -198,16 +187,8 @@ mod tests {
 
     #[test]
     fn blankness_is_the_same_however_the_text_is_cut() {
-        for text in [
-            SPACES,
-            "",
-            " \u{85}",
-            "\u{180e}",
-            "\u{2000}x",
-            "\u{c2}",
-            "\u{e2}",
-            "\u{200b}",
-        ] {
+        for text in [SPACES, "", " \u{85}", "\u{180e}", "\u{2000}x", "\u{c2}", "\u{e2}", "\u{200b}"]
+        {
             let bytes = text.as_bytes();
             for cut in 0..=bytes.len() {
                 let mut blankness = Blankness::EMPTY;

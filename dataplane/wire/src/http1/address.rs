@@ -26,15 +26,10 @@ impl TrustedProxies {
     ///
     /// Errors: names the first entry that is neither.
     pub fn parse(csv: &str) -> Result<Self, InvalidProxy> {
-        let entries = csv
-            .split(',')
-            .map(str::trim)
-            .filter(|entry| !entry.is_empty());
+        let entries = csv.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         entries
             .map(|entry| {
-                Network::parse(entry).ok_or_else(|| InvalidProxy {
-                    entry: entry.to_owned(),
-                })
+                Network::parse(entry).ok_or_else(|| InvalidProxy { entry: entry.to_owned() })
             })
             .collect::<Result<_, _>>()
             .map(Self)
@@ -65,14 +60,10 @@ impl Network {
         }
         // A network of mapped addresses is a network of IPv4 addresses.
         match (address.to_canonical(), prefix_bits.checked_sub(96)) {
-            (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => Some(Self {
-                address: mapped,
-                prefix_bits: bits,
-            }),
-            _ => Some(Self {
-                address,
-                prefix_bits,
-            }),
+            (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => {
+                Some(Self { address: mapped, prefix_bits: bits })
+            }
+            _ => Some(Self { address, prefix_bits }),
         }
     }
 
@@ -107,10 +98,7 @@ pub fn client_address<'h>(
         return client;
     }
     let lines: Vec<&[u8]> = forwarded_for.collect();
-    let hops = lines
-        .iter()
-        .rev()
-        .flat_map(|line| line.rsplit(|&byte| byte == b','));
+    let hops = lines.iter().rev().flat_map(|line| line.rsplit(|&byte| byte == b','));
     for hop in hops {
         let Some(address) = parse_hop(hop) else {
             return client;
@@ -125,12 +113,7 @@ pub fn client_address<'h>(
 
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop.trim_ascii()).ok()?;
-    let bracketed = || {
-        text.strip_prefix('[')?
-            .strip_suffix(']')?
-            .parse::<Ipv6Addr>()
-            .ok()
-    };
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
     let address = text
         .parse::<IpAddr>()
         .ok()
@@ -158,86 +141,44 @@ mod tests {
     #[test]
     fn the_right_most_untrusted_hop_is_the_client() {
         let trusted = "10.0.0.0/8,2001:db8::/32";
-        assert_eq!(
-            client("10.0.0.1", &["6.6.6.6, 1.2.3.4"], trusted),
-            "1.2.3.4"
-        );
-        assert_eq!(
-            client("10.0.0.1", &["6.6.6.6", "1.2.3.4,10.9.9.9"], trusted),
-            "1.2.3.4"
-        );
-        assert_eq!(
-            client("2001:db8::1", &["2001:db9::7, 2001:db8::2"], trusted),
-            "2001:db9::7"
-        );
+        assert_eq!(client("10.0.0.1", &["6.6.6.6, 1.2.3.4"], trusted), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "1.2.3.4,10.9.9.9"], trusted), "1.2.3.4");
+        assert_eq!(client("2001:db8::1", &["2001:db9::7, 2001:db8::2"], trusted), "2001:db9::7");
     }
 
     #[test]
     fn when_every_hop_is_trusted_the_left_most_counts() {
-        assert_eq!(
-            client("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.0/8"),
-            "10.0.0.3"
-        );
+        assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.0/8"), "10.0.0.3");
         assert_eq!(client("10.0.0.1", &[], "10.0.0.0/8"), "10.0.0.1");
     }
 
     #[test]
     fn a_hop_that_is_no_address_hides_what_is_left_of_it() {
-        assert_eq!(
-            client("10.0.0.1", &["1.2.3.4, unknown, 10.0.0.2"], "10.0.0.0/8"),
-            "10.0.0.2"
-        );
+        assert_eq!(client("10.0.0.1", &["1.2.3.4, unknown, 10.0.0.2"], "10.0.0.0/8"), "10.0.0.2");
         assert_eq!(client("10.0.0.1", &["1.2.3.4,"], "10.0.0.0/8"), "10.0.0.1");
-        assert_eq!(
-            client("10.0.0.1", &["1.2.3.4\u{e9}"], "10.0.0.0/8"),
-            "10.0.0.1"
-        );
+        assert_eq!(client("10.0.0.1", &["1.2.3.4\u{e9}"], "10.0.0.0/8"), "10.0.0.1");
     }
 
     #[test]
     fn mapped_addresses_are_unmapped() {
         assert_eq!(client("::ffff:9.9.9.9", &[], ""), "9.9.9.9");
-        assert_eq!(
-            client("::ffff:10.0.0.1", &["::ffff:1.2.3.4"], "10.0.0.1"),
-            "1.2.3.4"
-        );
-        assert_eq!(
-            client("10.0.0.1", &["1.2.3.4"], "::ffff:10.0.0.0/104"),
-            "1.2.3.4"
-        );
+        assert_eq!(client("::ffff:10.0.0.1", &["::ffff:1.2.3.4"], "10.0.0.1"), "1.2.3.4");
+        assert_eq!(client("10.0.0.1", &["1.2.3.4"], "::ffff:10.0.0.0/104"), "1.2.3.4");
     }
 
     #[test]
     fn hops_may_carry_ports() {
         assert_eq!(client("10.0.0.1", &["1.2.3.4:80"], "10.0.0.1"), "1.2.3.4");
-        assert_eq!(
-            client("10.0.0.1", &["[2001:db8::1]:443"], "10.0.0.1"),
-            "2001:db8::1"
-        );
-        assert_eq!(
-            client("10.0.0.1", &["[2001:db8::1]"], "10.0.0.1"),
-            "2001:db8::1"
-        );
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:443"], "10.0.0.1"), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]"], "10.0.0.1"), "2001:db8::1");
     }
 
     #[test]
     fn a_bad_entry_is_named() {
-        for entry in [
-            "10.0.0.0/33",
-            "x",
-            "1.2.3",
-            "::/129",
-            "1.2.3.4/",
-            "1.2.3.4/-1",
-            "1.2.3.4/+8",
-        ] {
+        for entry in ["10.0.0.0/33", "x", "1.2.3", "::/129", "1.2.3.4/", "1.2.3.4/-1", "1.2.3.4/+8"]
+        {
             let error = TrustedProxies::parse(&format!(" 127.0.0.1 , {entry}")).unwrap_err();
-            assert_eq!(
-                error,
-                InvalidProxy {
-                    entry: entry.to_owned()
-                }
-            );
+            assert_eq!(error, InvalidProxy { entry: entry.to_owned() });
         }
     }
 

@@ -17,24 +17,16 @@ impl Body {
     /// The delimiting the headers announce; `None` when they leave room for two readings.
     pub(super) fn of(headers: &[(&str, &[u8])], minor: u8) -> Option<Self> {
         let all = |name: &'static str| {
-            headers
-                .iter()
-                .filter(move |(known, _)| known.eq_ignore_ascii_case(name))
-                .map(|h| h.1)
+            headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name)).map(|h| h.1)
         };
         let mut lengths = all("content-length");
         let mut encodings = all("transfer-encoding");
-        match (
-            lengths.next(),
-            lengths.next(),
-            encodings.next(),
-            encodings.next(),
-        ) {
+        match (lengths.next(), lengths.next(), encodings.next(), encodings.next()) {
             (None, None, None, None) => Some(Self::None),
             (Some(length), None, None, None) => content_length(length).map(Self::Length),
-            (None, None, Some(encoding), None) if minor == 1 => encoding
-                .eq_ignore_ascii_case(b"chunked")
-                .then_some(Self::Chunked),
+            (None, None, Some(encoding), None) if minor == 1 => {
+                encoding.eq_ignore_ascii_case(b"chunked").then_some(Self::Chunked)
+            }
             _ => None,
         }
     }
@@ -43,9 +35,7 @@ impl Body {
 fn content_length(value: &[u8]) -> Option<u64> {
     // The standard parser would take a sign.
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    digits
-        .then(|| std::str::from_utf8(value).ok()?.parse().ok())
-        .flatten()
+    digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
 
 /// What a [`BodySkipper`] made of some bytes.
@@ -110,10 +100,7 @@ impl BodySkipper {
             Body::Length(length) => State::Length(length),
             Body::Chunked => State::Size { size: 0, digits: 0 },
         };
-        Self {
-            state,
-            framing_left: FRAMING_BYTES_MAX,
-        }
+        Self { state, framing_left: FRAMING_BYTES_MAX }
     }
 
     /// Takes the next bytes. Errors: chunks are malformed, or framing exceeds its bound; the
@@ -138,10 +125,8 @@ impl BodySkipper {
                         return Ok(Skipped { used, done: false });
                     };
                     *state = framing(*state, byte).ok_or(HeadError::BadRequest)?;
-                    self.framing_left = self
-                        .framing_left
-                        .checked_sub(1)
-                        .ok_or(HeadError::TooLarge)?;
+                    self.framing_left =
+                        self.framing_left.checked_sub(1).ok_or(HeadError::TooLarge)?;
                     used += 1;
                 }
             }
@@ -156,10 +141,7 @@ fn framing(state: State, byte: u8) -> Option<State> {
         (State::Size { digits: 1.., size }, b';') => State::Extension { size },
         (State::Size { size, digits }, _) if digits < 16 => {
             let digit = char::from(byte).to_digit(16)?;
-            State::Size {
-                size: size << 4 | u64::from(digit),
-                digits: digits + 1,
-            }
+            State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
         }
         (State::Extension { size }, b'\r') => State::SizeEnd { size },
         (State::Extension { .. }, b'\t' | b' '..=b'~') => state,
@@ -205,18 +187,10 @@ mod tests {
             (Body::Length(3), b"abcNEXT", 3),
             (Body::Chunked, b"0\r\n\r\nNEXT", 5),
             (Body::Chunked, b"3\r\nabc\r\n0\r\n\r\nNEXT", 13),
-            (
-                Body::Chunked,
-                b"A;x=y\r\n0123456789\r\n00\r\nT: v\r\nU:\r\n\r\nNEXT",
-                35,
-            ),
+            (Body::Chunked, b"A;x=y\r\n0123456789\r\n00\r\nT: v\r\nU:\r\n\r\nNEXT", 35),
         ] {
             for cut in 0..=bytes.len() {
-                assert_eq!(
-                    skip_all(body, bytes, cut),
-                    Ok((len, true)),
-                    "{body:?} cut at {cut}"
-                );
+                assert_eq!(skip_all(body, bytes, cut), Ok((len, true)), "{body:?} cut at {cut}");
             }
         }
     }
@@ -257,12 +231,6 @@ mod tests {
     #[test]
     fn a_huge_length_is_not_a_huge_step() {
         let mut skipper = BodySkipper::new(Body::Length(u64::MAX));
-        assert_eq!(
-            skipper.skip(b"abc"),
-            Ok(Skipped {
-                used: 3,
-                done: false
-            })
-        );
+        assert_eq!(skipper.skip(b"abc"), Ok(Skipped { used: 3, done: false }));
     }
 }

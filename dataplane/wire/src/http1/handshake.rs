@@ -18,29 +18,17 @@ pub fn handshake(head: &Head<'_>) -> Result<Vec<u8>, Vec<u8>> {
     if head.method() != "GET" {
         return Err(refuse(405, "Invalid HTTP method", ""));
     }
-    let is_websocket = head
-        .joined("upgrade")
-        .is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
+    let is_websocket =
+        head.joined("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
     if !is_websocket {
         return Err(refuse(400, "Invalid Upgrade header", ""));
     }
     let Some(key) = head.joined("sec-websocket-key").filter(|key| is_key(key)) else {
-        return Err(refuse(
-            400,
-            "Missing or invalid Sec-WebSocket-Key header",
-            "",
-        ));
+        return Err(refuse(400, "Missing or invalid Sec-WebSocket-Key header", ""));
     };
-    if !head
-        .joined("sec-websocket-version")
-        .is_some_and(|version| is_version(&version))
-    {
+    if !head.joined("sec-websocket-version").is_some_and(|version| is_version(&version)) {
         let supported = "Sec-WebSocket-Version: 13, 8\r\n";
-        return Err(refuse(
-            400,
-            "Missing or invalid Sec-WebSocket-Version header",
-            supported,
-        ));
+        return Err(refuse(400, "Missing or invalid Sec-WebSocket-Version header", supported));
     }
     let offered = head.joined("sec-websocket-protocol");
     let protocol = match offered.as_deref().map(first_protocol) {
@@ -87,8 +75,7 @@ fn refuse(status: u16, message: &str, extra: &str) -> Vec<u8> {
 /// Sixteen bytes in base64, by form: `^[+/0-9A-Za-z]{22}==$`
 fn is_key(key: &str) -> bool {
     let of_alphabet = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
-    key.strip_suffix("==")
-        .is_some_and(|body| body.len() == 22 && body.bytes().all(of_alphabet))
+    key.strip_suffix("==").is_some_and(|body| body.len() == 22 && body.bytes().all(of_alphabet))
 }
 
 /// Whether JavaScript's `Number(text)` is 13 or 8: the reference compares numbers, not texts.
@@ -104,10 +91,7 @@ fn is_version(text: &str) -> bool {
 }
 
 fn whole(digits: &str, radix: u32) -> Option<f64> {
-    u8::from_str_radix(digits, radix)
-        .ok()
-        .filter(|_| !digits.starts_with('+'))
-        .map(f64::from)
+    u8::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+')).map(f64::from)
 }
 
 /// The first subprotocol of a well-formed list without repetitions.
@@ -118,11 +102,7 @@ fn first_protocol(offered: &str) -> Option<&str> {
         let is_space = |c| c == ' ' || c == '\t';
         let name = part.trim_start_matches(is_space);
         // White space may follow a name only where a comma follows too.
-        let name = if parts.peek().is_some() {
-            name.trim_end_matches(is_space)
-        } else {
-            name
-        };
+        let name = if parts.peek().is_some() { name.trim_end_matches(is_space) } else { name };
         if name.is_empty() || !name.bytes().all(is_token_byte) || seen.contains(&name) {
             return None;
         }
@@ -188,9 +168,7 @@ mod tests {
         let expected = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
             Content-Type: text/html\r\nContent-Length: 37\r\n\r\n\
             Invalid Sec-WebSocket-Protocol header";
-        for offer in [
-            "a,,b", "a,", ",a", "", "a b", "a,a", "a, b, a", "(a)", "a\u{e9}",
-        ] {
+        for offer in ["a,,b", "a,", ",a", "", "a b", "a,a", "a, b, a", "(a)", "a\u{e9}"] {
             let request = format!("{GOOD}Sec-WebSocket-Protocol: {offer}\r\n");
             assert_eq!(answer(&request).unwrap_err(), expected, "{offer}");
         }
@@ -220,10 +198,7 @@ mod tests {
     fn other_failures_have_their_texts_in_order() {
         let version = "Sec-WebSocket-Version: 13\r\n";
         for (headers, message) in [
-            (
-                format!("Upgrade: h2c\r\n{KEY}{version}"),
-                "Invalid Upgrade header",
-            ),
+            (format!("Upgrade: h2c\r\n{KEY}{version}"), "Invalid Upgrade header"),
             (
                 format!("Upgrade: websocket\r\nUpgrade: websocket\r\n{KEY}{version}"),
                 "Invalid Upgrade header",
@@ -247,13 +222,7 @@ mod tests {
             );
         }
         let refusal = answer_to("POST", GOOD).unwrap_err();
-        assert!(
-            refusal.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
-            "{refusal}"
-        );
-        assert!(
-            refusal.ends_with("\r\n\r\nInvalid HTTP method"),
-            "{refusal}"
-        );
+        assert!(refusal.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"), "{refusal}");
+        assert!(refusal.ends_with("\r\n\r\nInvalid HTTP method"), "{refusal}");
     }
 }

@@ -73,10 +73,7 @@ impl RequestTarget {
 
     /// The first query parameter of that name, decoded: `+` is a space, bad UTF-8 becomes U+FFFD.
     pub fn parameter(&self, name: &str) -> Option<String> {
-        self.0
-            .query_pairs()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        self.0.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 }
 
@@ -130,20 +127,10 @@ fn parse(bytes: &[u8], header_count_max: usize) -> Result<Option<Head<'_>>, Fail
     else {
         return Err(Failure::BadRequest);
     };
-    let headers: Vec<_> = request
-        .headers
-        .iter()
-        .map(|header| (header.name, header.value))
-        .collect();
+    let headers: Vec<_> =
+        request.headers.iter().map(|header| (header.name, header.value)).collect();
     let body = Body::of(&headers, minor).ok_or(Failure::BadRequest)?;
-    Ok(Some(Head {
-        method,
-        target: target.as_bytes(),
-        minor,
-        headers,
-        len,
-        body,
-    }))
+    Ok(Some(Head { method, target: target.as_bytes(), minor, headers, len, body }))
 }
 
 /// What the parser lets through and we do not.
@@ -152,10 +139,8 @@ fn judge(head: &Head<'_>, bytes: &[u8]) -> Result<(), HeadError> {
         .iter()
         .enumerate()
         .any(|(i, &byte)| byte == b'\n' && (i == 0 || bytes[i - 1] != b'\r'));
-    let target_starts = matches!(
-        head.target.first(),
-        Some(b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z')
-    );
+    let target_starts =
+        matches!(head.target.first(), Some(b'/' | b'*' | b'a'..=b'z' | b'A'..=b'Z'));
     let host_count = head.all("host").count();
     let host_fits = match host_count {
         0 => head.minor == 0 || head.is_upgrade(),
@@ -241,14 +226,9 @@ impl<'b> Head<'b> {
     /// The target as a URL, read like `new URL(target, "http://" + host)`. A request without Host
     /// is read as if it were for `localhost`. `None` when target and Host make no URL.
     pub fn request_target(&self) -> Option<RequestTarget> {
-        let host = self
-            .header("host")
-            .map_or_else(|| "localhost".to_owned(), latin1);
+        let host = self.header("host").map_or_else(|| "localhost".to_owned(), latin1);
         let base = Url::parse(&format!("http://{host}")).ok()?;
-        let url = Url::options()
-            .base_url(Some(&base))
-            .parse(&latin1(self.target))
-            .ok()?;
+        let url = Url::options().base_url(Some(&base)).parse(&latin1(self.target)).ok()?;
         Some(RequestTarget(url))
     }
 

@@ -16,10 +16,7 @@ fn head(text: &str) -> Head<'_> {
 fn a_head_tells_method_target_headers_and_where_it_ends() {
     let text = "GET /ws?a=1 HTTP/1.1\r\nHost: x\r\nA: 1\r\na:  2 \r\n\r\nrest";
     let head = head(text);
-    assert_eq!(
-        (head.method(), head.target(), head.minor_version()),
-        ("GET", &b"/ws?a=1"[..], 1)
-    );
+    assert_eq!((head.method(), head.target(), head.minor_version()), ("GET", &b"/ws?a=1"[..], 1));
     assert_eq!(head.header("A"), Some(&b"1"[..]));
     assert_eq!(head.all("a").collect::<Vec<_>>(), [b"1", b"2"]);
     assert_eq!(head.joined("A").as_deref(), Some("1, 2"));
@@ -56,11 +53,7 @@ fn what_two_servers_could_read_differently_is_refused() {
          Transfer-Encoding: chunked\r\n\r\n",
         "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
     ] {
-        assert_eq!(
-            parse(text).map(|_| ()),
-            Err(HeadError::BadRequest),
-            "{text:?}"
-        );
+        assert_eq!(parse(text).map(|_| ()), Err(HeadError::BadRequest), "{text:?}");
     }
 }
 
@@ -75,11 +68,7 @@ fn what_the_reference_refuses_is_refused() {
         "GET / HTTP/1.1\r\n\r\n",
         "\x16\x03\x01\x02\x00\x01\x00\x01",
     ] {
-        assert_eq!(
-            parse(text).map(|_| ()),
-            Err(HeadError::BadRequest),
-            "{text:?}"
-        );
+        assert_eq!(parse(text).map(|_| ()), Err(HeadError::BadRequest), "{text:?}");
     }
 }
 
@@ -92,17 +81,11 @@ fn only_old_versions_and_upgrades_may_omit_the_host() {
 
 #[test]
 fn a_head_above_the_limit_is_too_large() {
-    let text = format!(
-        "GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
-        "y".repeat(17_000)
-    );
+    let text = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(17_000));
     assert_eq!(parse(&text).map(|_| ()), Err(HeadError::TooLarge));
     let fits = "GET / HTTP/1.0\r\n\r\n";
     assert!(parse_head(fits.as_bytes(), fits.len()).unwrap().is_some());
-    assert_eq!(
-        parse_head(fits.as_bytes(), fits.len() - 1).map(|_| ()),
-        Err(HeadError::TooLarge)
-    );
+    assert_eq!(parse_head(fits.as_bytes(), fits.len() - 1).map(|_| ()), Err(HeadError::TooLarge));
 }
 
 #[test]
@@ -151,14 +134,8 @@ fn connections_are_kept_as_the_version_says_unless_told_otherwise() {
 #[test]
 fn an_upgrade_needs_both_headers() {
     for (headers, upgrade) in [
-        (
-            "Upgrade: websocket\r\nConnection: keep-alive, UPGRADE\r\n",
-            true,
-        ),
-        (
-            "Upgrade: h2c\r\nConnection: x\r\nConnection: upgrade\r\n",
-            true,
-        ),
+        ("Upgrade: websocket\r\nConnection: keep-alive, UPGRADE\r\n", true),
+        ("Upgrade: h2c\r\nConnection: x\r\nConnection: upgrade\r\n", true),
         ("Upgrade: websocket\r\n", false),
         ("Connection: upgrade\r\n", false),
         ("Upgrade: websocket\r\nConnection: upgraded\r\n", false),
@@ -186,11 +163,7 @@ fn targets_resolve_as_urls_do() {
     ] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let resolved = head(&text).request_target();
-        assert_eq!(
-            resolved.as_ref().map(RequestTarget::path),
-            expected,
-            "{target} {host}"
-        );
+        assert_eq!(resolved.as_ref().map(RequestTarget::path), expected, "{target} {host}");
     }
 }
 

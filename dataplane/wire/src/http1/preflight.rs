@@ -22,18 +22,9 @@ pub fn preflight(head: &Head<'_>, query_token_allowed: bool) -> Preflight {
     };
     let token = header_token(head)
         .or_else(|| protocol_token(head))
-        .or_else(|| {
-            if query_token_allowed {
-                query_token(&target)
-            } else {
-                None
-            }
-        });
+        .or_else(|| if query_token_allowed { query_token(&target) } else { None });
     match token {
-        Some(token) => Preflight::Ask {
-            request,
-            token: Secret::new(token),
-        },
+        Some(token) => Preflight::Ask { request, token: Secret::new(token) },
         None => Preflight::MissingToken,
     }
 }

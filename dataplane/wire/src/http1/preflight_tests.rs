@@ -33,20 +33,11 @@ fn a_good_upgrade_asks_with_query_and_token() {
 
 #[test]
 fn url_and_path_are_judged_before_the_query() {
-    assert!(matches!(
-        judge("//?role=x", "", false),
-        Preflight::UnparsableUrl
-    ));
+    assert!(matches!(judge("//?role=x", "", false), Preflight::UnparsableUrl));
     for target in ["/ws/", "/WS", "/%77s", "//ws", "/", "/wss?role=client"] {
-        assert!(
-            matches!(judge(target, "", false), Preflight::OtherPath),
-            "{target}"
-        );
+        assert!(matches!(judge(target, "", false), Preflight::OtherPath), "{target}");
     }
-    assert!(matches!(
-        judge("/x/../ws", "", false),
-        Preflight::InvalidQuery
-    ));
+    assert!(matches!(judge("/x/../ws", "", false), Preflight::InvalidQuery));
 }
 
 #[test]
@@ -130,8 +121,5 @@ fn a_query_token_counts_only_where_it_is_allowed() {
         Preflight::Ask { token, .. } => assert_eq!(token.expose(), "query-token"),
         other => panic!("{other:?}"),
     }
-    assert!(matches!(
-        judge(&format!("{TARGET}&token=short"), "", true),
-        Preflight::MissingToken
-    ));
+    assert!(matches!(judge(&format!("{TARGET}&token=short"), "", true), Preflight::MissingToken));
 }

@@ -32,25 +32,13 @@ impl Response<'_> {
             }
             out.extend_from_slice(b"\r\n");
         };
-        line(&[
-            "HTTP/1.1 ",
-            &self.status.to_string(),
-            " ",
-            reason(self.status),
-        ]);
+        line(&["HTTP/1.1 ", &self.status.to_string(), " ", reason(self.status)]);
         line(&["Content-Type: ", self.content_type]);
         for (name, value) in self.headers {
             line(&[name, ": ", value]);
         }
         line(&["Date: ", date.as_str()]);
-        line(&[
-            "Connection: ",
-            if self.keep_alive {
-                "keep-alive"
-            } else {
-                "close"
-            },
-        ]);
+        line(&["Connection: ", if self.keep_alive { "keep-alive" } else { "close" }]);
         line(&["Content-Length: ", &self.body.len().to_string()]);
         line(&[]);
         if !self.head_only {
@@ -137,12 +125,8 @@ mod tests {
     #[test]
     fn a_head_request_gets_the_length_without_the_body() {
         let headers = [("Retry-After", "1")];
-        let response = Response {
-            keep_alive: false,
-            head_only: true,
-            headers: &headers,
-            ..not_found()
-        };
+        let response =
+            Response { keep_alive: false, head_only: true, headers: &headers, ..not_found() };
         let text = text(response);
         assert!(text.contains("\r\nRetry-After: 1\r\n"));
         assert!(text.ends_with("Connection: close\r\nContent-Length: 12\r\n\r\n"));
@@ -154,10 +138,7 @@ mod tests {
             (Refusal::Drop, ""),
             (Refusal::BadRequest, "HTTP/1.1 400 Bad Request\r\n\r\n"),
             (Refusal::Unauthorized, "HTTP/1.1 401 Unauthorized\r\n\r\n"),
-            (
-                Refusal::TooManyRequests,
-                "HTTP/1.1 429 Too Many Requests\r\n\r\n",
-            ),
+            (Refusal::TooManyRequests, "HTTP/1.1 429 Too Many Requests\r\n\r\n"),
             (Refusal::Full, "HTTP/1.1 503 Service Unavailable\r\n\r\n"),
         ] {
             assert_eq!(&*refusal_bytes(refusal), expected.as_bytes());
@@ -166,9 +147,7 @@ mod tests {
 
     #[test]
     fn only_could_not_ask_says_when_to_come_back() {
-        let refusal = Refusal::Unavailable {
-            retry_after_secs: 5,
-        };
+        let refusal = Refusal::Unavailable { retry_after_secs: 5 };
         let expected = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\r\n";
         assert_eq!(&*refusal_bytes(refusal), expected);
     }

@@ -113,8 +113,8 @@ impl fmt::Debug for ControlPayload {
 /// ```
 ///
 /// Shape: 32 bytes; a control frame that spans buffers is boxed meanwhile. It can be written down
-/// between any two buffers and go on elsewhere, given a scanner that was fed the message's pieces so
-/// far. It bounds what it asks the caller to keep: a message is refused by its announced length.
+/// between any two buffers and go on elsewhere, given a scanner that was fed the message's pieces
+/// so far. It bounds what it asks the caller to keep: a message is refused by its announced length.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Decoder {
     phase: Phase,
@@ -124,16 +124,9 @@ pub struct Decoder {
 #[derive(Clone, Serialize, Deserialize)]
 enum Phase {
     /// Before or inside a frame's header; `bytes[..len]` came in earlier buffers.
-    Header {
-        bytes: [u8; HEADER_BYTES_MAX],
-        len: u8,
-    },
+    Header { bytes: [u8; HEADER_BYTES_MAX], len: u8 },
     /// Inside a data frame's payload. `key[0]` masks the next byte.
-    Payload {
-        remaining: u32,
-        key: [u8; 4],
-        fin: bool,
-    },
+    Payload { remaining: u32, key: [u8; 4], fin: bool },
     /// Inside a control frame's payload, at least one byte of which is missing.
     Control(Box<Gathering>),
     /// After a close frame or an error.
@@ -141,10 +134,7 @@ enum Phase {
 }
 
 impl Phase {
-    const START: Self = Self::Header {
-        bytes: [0; HEADER_BYTES_MAX],
-        len: 0,
-    };
+    const START: Self = Self::Header { bytes: [0; HEADER_BYTES_MAX], len: 0 };
 }
 
 /// A control payload on its way.
@@ -185,10 +175,7 @@ impl fmt::Debug for Decoder {
 impl Decoder {
     /// The state of a connection that has sent nothing yet.
     pub fn new() -> Self {
-        Self {
-            phase: Phase::START,
-            message: Message::default(),
-        }
+        Self { phase: Phase::START, message: Message::default() }
     }
 
     /// Finds the next step in `input[at..]`, unmasking payload in place.
@@ -236,10 +223,7 @@ impl Decoder {
             None => {
                 let mut bytes = [0; HEADER_BYTES_MAX];
                 bytes[..available.len()].copy_from_slice(available);
-                self.phase = Phase::Header {
-                    bytes,
-                    len: available.len() as u8,
-                };
+                self.phase = Phase::Header { bytes, len: available.len() as u8 };
                 Ok(Step::NeedMore)
             }
         }
@@ -267,10 +251,7 @@ impl Decoder {
                 return self.on_frame(head, input, at, 0, scanner);
             }
         }
-        self.phase = Phase::Header {
-            bytes,
-            len: len as u8,
-        };
+        self.phase = Phase::Header { bytes, len: len as u8 };
         Ok(Step::NeedMore)
     }
 
@@ -295,11 +276,7 @@ impl Decoder {
         }
         self.message.len += head.payload_len;
         self.message.fragment_count += 1;
-        self.phase = Phase::Payload {
-            remaining: head.payload_len,
-            key: head.key,
-            fin: head.fin,
-        };
+        self.phase = Phase::Payload { remaining: head.payload_len, key: head.key, fin: head.fin };
         self.on_payload(input, at, header_room, scanner)
     }
 
@@ -311,14 +288,8 @@ impl Decoder {
         header_room: usize,
         scanner: &mut Scanner,
     ) -> Result<Step, FrameError> {
-        let (
-            Phase::Payload {
-                remaining,
-                key,
-                fin,
-            },
-            Some(opcode),
-        ) = (&mut self.phase, self.message.opcode)
+        let (Phase::Payload { remaining, key, fin }, Some(opcode)) =
+            (&mut self.phase, self.message.opcode)
         else {
             return Ok(Step::NeedMore);
         };
@@ -455,13 +426,7 @@ impl Message {
             return Ok(None);
         };
         let len = bytes.len() - rest.len();
-        Ok(Some(FrameHead {
-            fin,
-            opcode,
-            key: *key,
-            payload_len,
-            len,
-        }))
+        Ok(Some(FrameHead { fin, opcode, key: *key, payload_len, len }))
     }
 
     /// Whether a frame of that opcode may come now.
@@ -492,9 +457,7 @@ impl Message {
         if opcode < CLOSE && len > limit as u64 {
             return Err(FrameError::TooLong { len, limit });
         }
-        u32::try_from(len)
-            .map(|len| len - before)
-            .map_err(|_| FrameError::TooLong { len, limit })
+        u32::try_from(len).map(|len| len - before).map_err(|_| FrameError::TooLong { len, limit })
     }
 }
 

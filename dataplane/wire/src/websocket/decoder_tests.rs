@@ -24,24 +24,14 @@ fn masked(first: u8, key: [u8; 4], payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend_from_slice(&key);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(key.iter().cycle())
-            .map(|(byte, key)| byte ^ key),
-    );
+    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     bytes
 }
 
 /// What a stream means, however it was cut.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Meaning {
-    Message {
-        opcode: DataOpcode,
-        utf8: bool,
-        payload: Vec<u8>,
-        envelope: String,
-    },
+    Message { opcode: DataOpcode, utf8: bool, payload: Vec<u8>, envelope: String },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>, Vec<u8>),
@@ -78,19 +68,16 @@ impl Receiver {
                 Ok(Step::NeedMore) => break,
                 Ok(Step::Piece(piece)) => self.piece(&piece, &input),
                 Ok(Step::Ping { payload, at }) => {
-                    self.meanings
-                        .push(Meaning::Ping(payload.bytes(&input).to_vec()));
+                    self.meanings.push(Meaning::Ping(payload.bytes(&input).to_vec()));
                     at
                 }
                 Ok(Step::Pong { payload, at }) => {
-                    self.meanings
-                        .push(Meaning::Pong(payload.bytes(&input).to_vec()));
+                    self.meanings.push(Meaning::Pong(payload.bytes(&input).to_vec()));
                     at
                 }
                 Ok(Step::Close { code, payload, at }) => {
                     let payload = payload.bytes(&input).to_vec();
-                    self.meanings
-                        .push(Meaning::Close(code.map(|code| code.0), payload));
+                    self.meanings.push(Meaning::Close(code.map(|code| code.0), payload));
                     at
                 }
             };
@@ -100,15 +87,10 @@ impl Receiver {
     }
 
     fn piece(&mut self, piece: &Piece, input: &[u8]) -> usize {
-        assert_eq!(
-            piece.first,
-            self.payload.is_empty() && !self.begun(),
-            "{piece:?}"
-        );
+        assert_eq!(piece.first, self.payload.is_empty() && !self.begun(), "{piece:?}");
         assert!(piece.header_room <= piece.payload.start);
         self.payload.push(1);
-        self.payload
-            .extend_from_slice(&input[piece.payload.clone()]);
+        self.payload.extend_from_slice(&input[piece.payload.clone()]);
         if piece.last {
             self.meanings.push(Meaning::Message {
                 opcode: piece.opcode,
@@ -127,11 +109,7 @@ impl Receiver {
 
     /// The payload gathered so far; tests send no byte 1, which marks the start of a piece.
     fn content(&self) -> Vec<u8> {
-        self.payload
-            .iter()
-            .copied()
-            .filter(|&byte| byte != 1)
-            .collect()
+        self.payload.iter().copied().filter(|&byte| byte != 1).collect()
     }
 }
 
@@ -147,11 +125,7 @@ fn meanings(pieces: &[&[u8]]) -> Vec<Meaning> {
 fn error(stream: &[u8]) -> FrameError {
     let whole = meanings(&[stream]);
     for cut in 0..=stream.len() {
-        assert_eq!(
-            meanings(&[&stream[..cut], &stream[cut..]]),
-            whole,
-            "cut at {cut}"
-        );
+        assert_eq!(meanings(&[&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
     }
     match whole.last() {
         Some(Meaning::Error(error)) => *error,
@@ -169,12 +143,8 @@ fn a_whole_text_is_one_piece_with_room_for_its_new_header() {
         input.extend(frame(0x81, &payload));
         let header_len = input.len() - 6 - len;
         let mut decoder = Decoder::new();
-        let step = decoder
-            .next(&mut input, 6, LIMIT, &mut Scanner::new())
-            .unwrap();
-        let Step::Piece(piece) = step else {
-            panic!("{step:?}")
-        };
+        let step = decoder.next(&mut input, 6, LIMIT, &mut Scanner::new()).unwrap();
+        let Step::Piece(piece) = step else { panic!("{step:?}") };
         assert_eq!(&input[piece.payload.clone()], payload);
         assert_eq!(piece.header_room, header_len);
         assert!(piece.first && piece.last && piece.utf8);
@@ -204,24 +174,12 @@ fn every_cut_of_a_stream_means_the_same() {
     stream.extend(frame(0x88, b"\x03\xe8bye"));
     let whole = meanings(&[&stream]);
     assert_eq!(whole.len(), 6);
-    let Meaning::Message {
-        envelope, payload, ..
-    } = &whole[2]
-    else {
-        panic!("{whole:?}")
-    };
+    let Meaning::Message { envelope, payload, .. } = &whole[2] else { panic!("{whole:?}") };
     assert!(envelope.starts_with("Ok(E2ee"), "{envelope}");
     assert_eq!(payload, text);
-    assert_eq!(
-        whole[5],
-        Meaning::Close(Some(1000), b"\x03\xe8bye".to_vec())
-    );
+    assert_eq!(whole[5], Meaning::Close(Some(1000), b"\x03\xe8bye".to_vec()));
     for cut in 0..=stream.len() {
-        assert_eq!(
-            meanings(&[&stream[..cut], &stream[cut..]]),
-            whole,
-            "cut at {cut}"
-        );
+        assert_eq!(meanings(&[&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
     }
     let bytes: Vec<&[u8]> = stream.chunks(1).collect();
     assert_eq!(meanings(&bytes), whole);
@@ -231,14 +189,9 @@ fn every_cut_of_a_stream_means_the_same() {
 fn an_envelope_comes_out_of_a_masked_text() {
     let mut input = frame(0x81, E2EE.as_bytes());
     let mut scanner = Scanner::new();
-    Decoder::new()
-        .next(&mut input, 0, LIMIT, &mut scanner)
-        .unwrap();
+    Decoder::new().next(&mut input, 0, LIMIT, &mut scanner).unwrap();
     let envelope = scanner.finish().unwrap();
-    assert!(
-        matches!(envelope, Envelope::E2ee { seq: 1.0, .. }),
-        "{envelope:?}"
-    );
+    assert!(matches!(envelope, Envelope::E2ee { seq: 1.0, .. }), "{envelope:?}");
 }
 
 #[test]
@@ -253,11 +206,7 @@ fn broken_frames_earn_the_close_code_of_the_reference() {
         (frame(0x83, b"x"), E::UnknownOpcode(3), 1002),
         (frame(0x8b, b"x"), E::UnknownOpcode(11), 1002),
         (frame(0x80, b"x"), E::UnexpectedContinuation, 1002),
-        (
-            [frame(0x01, b"x"), frame(0x81, b"y")].concat(),
-            E::UnfinishedMessage,
-            1002,
-        ),
+        ([frame(0x01, b"x"), frame(0x81, b"y")].concat(), E::UnfinishedMessage, 1002),
         (frame(0x09, b"x"), E::FragmentedControl, 1002),
         (frame(0x89, &long), E::ControlTooLong, 1002),
         (frame(0x88, b"\x03"), E::CloseTooShort, 1002),
@@ -283,10 +232,7 @@ fn allowed_close_codes_pass() {
         let expected = [Meaning::Close(Some(code), payload.to_vec())];
         assert_eq!(meanings(&[&frame(0x88, &payload)]), expected);
     }
-    assert_eq!(
-        meanings(&[&frame(0x88, b"")]),
-        [Meaning::Close(None, Vec::new())]
-    );
+    assert_eq!(meanings(&[&frame(0x88, b"")]), [Meaning::Close(None, Vec::new())]);
 }
 
 #[test]
@@ -300,17 +246,9 @@ fn bad_utf8_is_reported_before_the_message_ends() {
 fn a_message_is_refused_by_its_announced_length() {
     let mut input = vec![0x81, 0xfe, 0x03, 0xe9];
     let result = Decoder::new().next(&mut input, 0, 1000, &mut Scanner::new());
-    assert_eq!(
-        result,
-        Err(FrameError::TooLong {
-            len: 1001,
-            limit: 1000
-        })
-    );
+    assert_eq!(result, Err(FrameError::TooLong { len: 1001, limit: 1000 }));
     let mut input = vec![0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1];
-    let error = Decoder::new()
-        .next(&mut input, 0, usize::MAX, &mut Scanner::new())
-        .unwrap_err();
+    let error = Decoder::new().next(&mut input, 0, usize::MAX, &mut Scanner::new()).unwrap_err();
     assert_eq!(error.close_code(), CloseCode::TOO_BIG);
 }
 
@@ -323,13 +261,7 @@ fn fragments_are_refused_when_they_add_up_above_the_limit() {
         panic!("the first fragment fits");
     };
     let result = decoder.next(&mut input, piece.at, 1000, &mut scanner);
-    assert_eq!(
-        result,
-        Err(FrameError::TooLong {
-            len: 1001,
-            limit: 1000
-        })
-    );
+    assert_eq!(result, Err(FrameError::TooLong { len: 1001, limit: 1000 }));
 }
 
 #[test]
@@ -379,18 +311,12 @@ fn a_continuing_piece_has_no_header_room() {
     let Ok(Step::Piece(piece)) = decoder.next(&mut first, 0, LIMIT, &mut scanner) else {
         panic!("two bytes of payload are there");
     };
-    assert_eq!(
-        (piece.header_room, piece.first, piece.last),
-        (6, true, false)
-    );
+    assert_eq!((piece.header_room, piece.first, piece.last), (6, true, false));
     let mut second = stream[8..].to_vec();
     let Ok(Step::Piece(piece)) = decoder.next(&mut second, 0, LIMIT, &mut scanner) else {
         panic!("the rest is there");
     };
-    assert_eq!(
-        (piece.header_room, piece.first, piece.last),
-        (0, false, true)
-    );
+    assert_eq!((piece.header_room, piece.first, piece.last), (0, false, true));
 }
 
 #[test]
@@ -401,9 +327,7 @@ fn until_its_first_piece_a_message_leaves_the_scanner_to_others() {
     let mut header = stream[..8].to_vec();
     let step = decoder.next(&mut header, 0, LIMIT, &mut scanner);
     assert_eq!(step, Ok(Step::NeedMore));
-    Decoder::new()
-        .next(&mut frame(0x81, b"[other]"), 0, LIMIT, &mut scanner)
-        .unwrap();
+    Decoder::new().next(&mut frame(0x81, b"[other]"), 0, LIMIT, &mut scanner).unwrap();
     let mut payload = stream[8..].to_vec();
     decoder.next(&mut payload, 0, LIMIT, &mut scanner).unwrap();
     assert!(scanner.finish().is_ok());
@@ -414,14 +338,9 @@ fn debug_output_shows_no_payload() {
     let mut input = frame(0x89, b"secret");
     input.truncate(10);
     let mut decoder = Decoder::new();
-    decoder
-        .next(&mut input, 0, LIMIT, &mut Scanner::new())
-        .unwrap();
+    decoder.next(&mut input, 0, LIMIT, &mut Scanner::new()).unwrap();
     assert_eq!(format!("{decoder:?}"), "Decoder { .. }");
-    assert_eq!(
-        format!("{:?}", ControlPayload::Gathered((*b"ab").into())),
-        "Gathered(2 bytes)"
-    );
+    assert_eq!(format!("{:?}", ControlPayload::Gathered((*b"ab").into())), "Gathered(2 bytes)");
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {

@@ -60,9 +60,7 @@ pub fn place_header(
     if len > room {
         return None;
     }
-    buffer
-        .get_mut(start..payload_start)?
-        .copy_from_slice(&bytes[..len]);
+    buffer.get_mut(start..payload_start)?.copy_from_slice(&bytes[..len]);
     Some(start)
 }
 
@@ -85,10 +83,7 @@ impl ControlFrame {
         }
         bytes[0] = FINAL | opcode as u8;
         bytes[1] = (len - 2) as u8;
-        Self {
-            bytes,
-            len: len as u8,
-        }
+        Self { bytes, len: len as u8 }
     }
 }
 
@@ -165,10 +160,7 @@ mod tests {
     #[test]
     fn control_frames_carry_code_reason_and_payload() {
         assert_eq!(&*close_frame(None, b"unsent"), b"\x88\x00");
-        assert_eq!(
-            &*close_frame(Some(CloseCode::NORMAL), b"bye"),
-            b"\x88\x05\x03\xe8bye"
-        );
+        assert_eq!(&*close_frame(Some(CloseCode::NORMAL), b"bye"), b"\x88\x05\x03\xe8bye");
         assert_eq!(&*ping_frame(b""), b"\x89\x00");
         assert_eq!(&*pong_frame(b"abc"), b"\x8a\x03abc");
     }

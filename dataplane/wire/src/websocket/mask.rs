@@ -27,10 +27,7 @@ pub(crate) struct Marks {
 
 impl Marks {
     /// Nothing is known.
-    pub(crate) const NONE: Self = Self {
-        plain: 0,
-        ascii: false,
-    };
+    pub(crate) const NONE: Self = Self { plain: 0, ascii: false };
 
     /// Bytes from `at` on that are known to be plain. Zero unless the chunk around `at` is plain.
     #[inline]
@@ -71,10 +68,7 @@ pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
     for (byte, mask) in tail.iter_mut().zip(mask) {
         *byte ^= mask;
     }
-    Marks {
-        plain,
-        ascii: ascii && tail.is_ascii(),
-    }
+    Marks { plain, ascii: ascii && tail.is_ascii() }
 }
 
 /// Marks a block that is not masked, or no longer.
@@ -82,15 +76,10 @@ pub(crate) fn mark_block(block: &[u8]) -> Marks {
     let (chunks, _) = block.as_chunks::<CHUNK_BYTES>();
     let mut plain = 0_u64;
     for (index, chunk) in chunks.iter().enumerate() {
-        let special = chunk
-            .iter()
-            .fold(false, |special, &byte| special | is_special(byte));
+        let special = chunk.iter().fold(false, |special, &byte| special | is_special(byte));
         plain |= u64::from(!special) << index;
     }
-    Marks {
-        plain,
-        ascii: false,
-    }
+    Marks { plain, ascii: false }
 }
 
 /// Whether a byte may end or change a JSON string. One signed comparison covers controls, the

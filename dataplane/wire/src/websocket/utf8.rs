@@ -127,10 +127,7 @@ mod tests {
             let mut whole = Utf8Check::default();
             assert!(!whole.feed(bad, Marks::NONE), "{bad:x?}");
             let mut bytewise = Utf8Check::default();
-            assert!(
-                !bad.iter().all(|byte| bytewise.feed(&[*byte], Marks::NONE)),
-                "{bad:x?}"
-            );
+            assert!(!bad.iter().all(|byte| bytewise.feed(&[*byte], Marks::NONE)), "{bad:x?}");
         }
     }
 

@@ -62,20 +62,13 @@ impl Answer {
 
     fn json(status: u16, body: &Value) -> Self {
         let headers = vec![json_type()];
-        Self {
-            delay_ms: 0,
-            status,
-            headers,
-            body: Delivery::Whole(body.to_string()),
-        }
+        Self { delay_ms: 0, status, headers, body: Delivery::Whole(body.to_string()) }
     }
 
     fn by_rule(response: ResponseSpec) -> Self {
         let mut headers = vec![json_type()];
         for (name, value) in response.headers {
-            let place = headers
-                .iter()
-                .position(|(known, _)| known.eq_ignore_ascii_case(&name));
+            let place = headers.iter().position(|(known, _)| known.eq_ignore_ascii_case(&name));
             match place {
                 Some(place) => headers[place] = (name, value),
                 None => headers.push((name, value)),
@@ -100,22 +93,14 @@ impl Answer {
             Delivery::Stalled | Delivery::Cut => 200,
             _ => response.status.unwrap_or(200),
         };
-        Self {
-            delay_ms: response.delay_ms,
-            status,
-            headers,
-            body,
-        }
+        Self { delay_ms: response.delay_ms, status, headers, body }
     }
 }
 
 fn validate(body: &Value, state: &Watched<State>) -> Answer {
     let claims = state.with(|state| {
         let presented = body["relayToken"].as_str();
-        let token = state
-            .tokens
-            .iter()
-            .find(|token| Some(token.text.as_str()) == presented);
+        let token = state.tokens.iter().find(|token| Some(token.text.as_str()) == presented);
         token.and_then(|token| token.claims.clone())
     });
     match claims {
@@ -178,18 +163,12 @@ fn pull(body: &Value, state: &Watched<State>) -> Answer {
         let frames = state.bus.pull(&pull);
         (!frames.is_empty() || state.stopped).then_some(frames)
     });
-    Answer::json(
-        200,
-        &json!({"ok": true, "frames": frames.unwrap_or_default()}),
-    )
+    Answer::json(200, &json!({"ok": true, "frames": frames.unwrap_or_default()}))
 }
 
 fn presence_key(body: &Value) -> PresenceKey {
     let text = |name: &str| body[name].as_str().map(str::to_owned);
-    (
-        text("workspaceId").unwrap_or_default(),
-        text("runtimeTargetId"),
-    )
+    (text("workspaceId").unwrap_or_default(), text("runtimeTargetId"))
 }
 
 fn json_type() -> (String, String) {
@@ -211,14 +190,8 @@ mod tests {
             text: format!("text-of-{name}"),
             claims,
         };
-        let tokens = vec![
-            token("known", Some(json!({"role": "client"}))),
-            token("literal", None),
-        ];
-        Watched::new(State::new(Settings {
-            tokens,
-            ..Settings::default()
-        }))
+        let tokens = vec![token("known", Some(json!({"role": "client"}))), token("literal", None)];
+        Watched::new(State::new(Settings { tokens, ..Settings::default() }))
     }
 
     fn post(platform: &Watched<State>, call: &str, body: &Value) -> (u16, Value) {
@@ -229,30 +202,18 @@ mod tests {
             body: body.to_string(),
         };
         let answer = Answer::to(&request, platform);
-        let Delivery::Whole(body) = answer.body else {
-            panic!("{answer:?}")
-        };
+        let Delivery::Whole(body) = answer.body else { panic!("{answer:?}") };
         (answer.status, serde_json::from_str(&body).unwrap())
     }
 
     #[test]
     fn only_known_tokens_are_valid() {
         let platform = platform();
-        let valid = post(
-            &platform,
-            "validate",
-            &json!({"relayToken": "text-of-known"}),
-        );
-        assert_eq!(
-            valid,
-            (200, json!({"ok": true, "claims": {"role": "client"}}))
-        );
+        let valid = post(&platform, "validate", &json!({"relayToken": "text-of-known"}));
+        assert_eq!(valid, (200, json!({"ok": true, "claims": {"role": "client"}})));
         for token in ["text-of-literal", "x"] {
             let refused = post(&platform, "validate", &json!({"relayToken": token}));
-            assert_eq!(
-                refused,
-                (401, json!({"ok": false, "reason": "INVALID_RELAY_TOKEN"}))
-            );
+            assert_eq!(refused, (401, json!({"ok": false, "reason": "INVALID_RELAY_TOKEN"})));
         }
     }
 
@@ -276,10 +237,7 @@ mod tests {
         upsert["relayId"] = json!("a");
         post(&platform, "presence/upsert", &upsert);
         let (_, lost) = post(&platform, "presence/resolve", &resolve);
-        assert_eq!(
-            (&lost["relayId"], &lost["daemonConnected"]),
-            (&json!(null), &json!(false))
-        );
+        assert_eq!((&lost["relayId"], &lost["daemonConnected"]), (&json!(null), &json!(false)));
     }
 
     #[test]
@@ -312,23 +270,11 @@ mod tests {
         assert_eq!(body(json!({"hang": true})).2, Delivery::Hanging);
         assert_eq!(body(json!({"drop": true})).2, Delivery::Dropped);
         assert_eq!(body(json!({"status": 500, "cutBody": true})).0, 200);
-        assert_eq!(
-            body(json!({"stallAfterHeaders": true})).2,
-            Delivery::Stalled
-        );
-        let dripping = Delivery::Dripping {
-            text: "{}".to_owned(),
-            every_ms: 3,
-        };
-        assert_eq!(
-            body(json!({"json": {}, "dripMs": 3})),
-            (200, json_type(), dripping)
-        );
+        assert_eq!(body(json!({"stallAfterHeaders": true})).2, Delivery::Stalled);
+        let dripping = Delivery::Dripping { text: "{}".to_owned(), every_ms: 3 };
+        assert_eq!(body(json!({"json": {}, "dripMs": 3})), (200, json_type(), dripping));
         let text = (418, "a/b".to_owned(), Delivery::Whole("t".to_owned()));
         let headers = json!({"Content-Type": "a/b"});
-        assert_eq!(
-            body(json!({"status": 418, "text": "t", "headers": headers})),
-            text
-        );
+        assert_eq!(body(json!({"status": 418, "text": "t", "headers": headers})), text);
     }
 }

@@ -27,10 +27,7 @@ pub(crate) struct Pull {
 
 impl Bus {
     pub(crate) fn append(&mut self, deliver_to: Option<String>, members: Members<Value>) {
-        self.frames.push(BusFrame {
-            deliver_to,
-            members,
-        });
+        self.frames.push(BusFrame { deliver_to, members });
     }
 
     /// Appends the last frame again; `None` when there is none.
@@ -55,21 +52,13 @@ impl BusFrame {
         if let Some(deliver_to) = &self.deliver_to {
             return deliver_to == relay_id;
         }
-        let text = |name| {
-            self.members
-                .get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text = |name| self.members.get(name).and_then(Value::as_str).unwrap_or_default();
         let target = text("targetRelayId");
         (target.is_empty() || target == relay_id) && text("sourceRelayId") != relay_id
     }
 
     fn with_id(&self, id: u64) -> Value {
-        let members = self
-            .members
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value.clone()));
+        let members = self.members.iter().map(|(name, value)| (name.to_owned(), value.clone()));
         let mut frame: Map<_, _> = members.collect();
         frame.insert("id".to_owned(), json!(id));
         Value::Object(frame)
@@ -88,15 +77,8 @@ mod tests {
     }
 
     fn ids(bus: &Bus, relay_id: &str, since_id: u64, limit: usize) -> Vec<u64> {
-        let frames = bus.pull(&Pull {
-            relay_id: relay_id.to_owned(),
-            since_id,
-            limit,
-        });
-        frames
-            .iter()
-            .map(|frame| frame["id"].as_u64().unwrap())
-            .collect()
+        let frames = bus.pull(&Pull { relay_id: relay_id.to_owned(), since_id, limit });
+        frames.iter().map(|frame| frame["id"].as_u64().unwrap()).collect()
     }
 
     #[test]

@@ -39,11 +39,7 @@ fn serve_tls(
     }
     let presented = connection.peer_certificates().is_some();
     let certificate = if presented { "valid" } else { "none" };
-    answer_requests(
-        StreamOwned::new(connection, socket),
-        state,
-        Some(certificate),
-    )
+    answer_requests(StreamOwned::new(connection, socket), state, Some(certificate))
 }
 
 fn answer_requests(
@@ -150,11 +146,7 @@ fn deliver(
 
 fn head(answer: &Answer, framing: &(String, String), keep: bool) -> Vec<u8> {
     let connection = if keep { "keep-alive" } else { "close" };
-    let mut text = format!(
-        "HTTP/1.1 {} {}\r\n",
-        answer.status,
-        reason_phrase(answer.status)
-    );
+    let mut text = format!("HTTP/1.1 {} {}\r\n", answer.status, reason_phrase(answer.status));
     for (name, value) in answer.headers.iter().chain([framing]) {
         text.push_str(&format!("{name}: {value}\r\n"));
     }

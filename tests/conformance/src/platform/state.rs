@@ -90,10 +90,7 @@ impl State {
     }
 
     pub(crate) fn set_rules(&mut self, rules: Vec<Rule>) {
-        self.rules = rules
-            .into_iter()
-            .map(|rule| ActiveRule { rule, used: 0 })
-            .collect();
+        self.rules = rules.into_iter().map(|rule| ActiveRule { rule, used: 0 }).collect();
     }
 
     /// Takes a connection in; false once the platform has stopped.
@@ -122,10 +119,7 @@ impl State {
         };
         let fitting = self.rules.iter_mut().find(|ActiveRule { rule, used }| {
             rule.path == request.path()
-                && rule
-                    .method
-                    .as_ref()
-                    .is_none_or(|method| *method == request.method)
+                && rule.method.as_ref().is_none_or(|method| *method == request.method)
                 && rule.token.as_deref().is_none_or(token_fits)
                 && rule.times.is_none_or(|times| *used < times)
         })?;
@@ -141,12 +135,7 @@ impl State {
     /// Takes at most `count` requests to `path`, in the order of their arrival.
     pub(crate) fn take(&mut self, path: &str, count: usize) -> Vec<LoggedRequest> {
         let skipped = self.taken_from(path);
-        let taken: Vec<_> = self
-            .requests_to(path)
-            .skip(skipped)
-            .take(count)
-            .cloned()
-            .collect();
+        let taken: Vec<_> = self.requests_to(path).skip(skipped).take(count).cloned().collect();
         self.taken.insert(path.to_owned(), skipped + taken.len());
         taken
     }
@@ -163,9 +152,7 @@ impl State {
     }
 
     fn requests_to<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a LoggedRequest> {
-        self.requests
-            .iter()
-            .filter(move |request| request.path() == path)
+        self.requests.iter().filter(move |request| request.path() == path)
     }
 
     fn taken_from(&self, path: &str) -> usize {
@@ -188,17 +175,9 @@ mod tests {
     }
 
     fn state(rules: Value) -> State {
-        let token = Token {
-            name: "t".to_owned(),
-            text: "secret".to_owned(),
-            claims: None,
-        };
+        let token = Token { name: "t".to_owned(), text: "secret".to_owned(), claims: None };
         let rules = serde_json::from_value(rules).unwrap();
-        State::new(Settings {
-            tokens: vec![token],
-            internal_key: None,
-            rules,
-        })
+        State::new(Settings { tokens: vec![token], internal_key: None, rules })
     }
 
     #[test]

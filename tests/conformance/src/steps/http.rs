@@ -57,19 +57,13 @@ struct Answer {
 }
 
 fn observe(world: &World<'_>, step: &Step, arguments: &Http) -> anyhow::Result<Value> {
-    let headers = arguments
-        .headers
-        .iter()
-        .map(|(name, value)| Ok((name.to_owned(), world.expand(value)?)));
+    let headers =
+        arguments.headers.iter().map(|(name, value)| Ok((name.to_owned(), world.expand(value)?)));
     let request = Request {
         method: arguments.method.clone().unwrap_or_else(|| "GET".to_owned()),
         target: world.expand(&arguments.target)?,
         headers: headers.collect::<anyhow::Result<_>>()?,
-        body: arguments
-            .body
-            .as_ref()
-            .map(|body| world.expand(body))
-            .transpose()?,
+        body: arguments.body.as_ref().map(|body| world.expand(body)).transpose()?,
     };
     let relay = world.relay(step.relay.as_deref())?;
     let deadline = Deadline::after_ms(step.timeout_ms(STEP_MS));
@@ -81,10 +75,7 @@ fn observe(world: &World<'_>, step: &Step, arguments: &Http) -> anyhow::Result<V
         let contains = answer.body.contains(&world.expand(contains)?);
         return Ok(json!({"contains": contains, "status": answer.status}));
     }
-    let content_type = answer
-        .content_type
-        .as_ref()
-        .map(|value| world.observe(value));
+    let content_type = answer.content_type.as_ref().map(|value| world.observe(value));
     let mut observed = json!({"status": answer.status, "headers": {"content-type": content_type}});
     match arguments.parse {
         None => observed["body"] = world.observe(&answer.body),
@@ -130,11 +121,7 @@ fn exchange(
 impl Request {
     fn encode(&self, port: u16) -> Vec<u8> {
         let mut headers = Vec::new();
-        let given = |name: &str| {
-            self.headers
-                .iter()
-                .any(|(n, _)| n.eq_ignore_ascii_case(name))
-        };
+        let given = |name: &str| self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
         if !given("host") {
             headers.push(("Host".to_owned(), format!("127.0.0.1:{port}")));
         }
@@ -172,12 +159,9 @@ fn observe_logs(world: &World<'_>, body: &str) -> Value {
         Part::Entries(entries) => Some(entries),
         Part::Other(_) => None,
     });
-    let observed = entries.context("no list of entries").map(|entries| {
-        entries
-            .iter()
-            .map(|entry| observe_entry(world, entry))
-            .collect()
-    });
+    let observed = entries
+        .context("no list of entries")
+        .map(|entries| entries.iter().map(|entry| observe_entry(world, entry)).collect());
     observed.unwrap_or(Value::Null)
 }
 

@@ -11,9 +11,7 @@ use crate::watched::{Deadline, pause_ms};
 use crate::world::{World, expand_rules};
 
 pub(super) fn set(world: &World<'_>, arguments: &PlatformSet) -> anyhow::Result<Value> {
-    world
-        .platform
-        .set_rules(expand_rules(&arguments.responses, &world.placeholders)?);
+    world.platform.set_rules(expand_rules(&arguments.responses, &world.placeholders)?);
     Ok(Value::Null)
 }
 
@@ -28,15 +26,11 @@ pub(super) fn requests(
         world.platform.take_all_requests(&path)
     } else {
         let deadline = Deadline::after_ms(step.timeout_ms(STEP_MS));
-        world
-            .platform
-            .take_requests(&path, arguments.count, deadline)
+        world.platform.take_requests(&path, arguments.count, deadline)
     };
     let default = DEFAULT_HEADERS.map(str::to_owned);
     let headers = arguments.headers.as_deref().unwrap_or(&default);
-    let observed = requests
-        .iter()
-        .map(|request| observe(world, request, headers));
+    let observed = requests.iter().map(|request| observe(world, request, headers));
     Ok(json!({"requests": observed.collect::<anyhow::Result<Vec<_>>>()?}))
 }
 
@@ -59,9 +53,7 @@ pub(super) fn inject(world: &World<'_>, arguments: &BusInject) -> anyhow::Result
         sign_key: arguments.sign_key.as_deref(),
         overrides: expand_members(world, &arguments.overrides)?,
     };
-    world
-        .platform
-        .inject(arguments.deliver_to.clone(), recipe.make());
+    world.platform.inject(arguments.deliver_to.clone(), recipe.make());
     Ok(Value::Null)
 }
 
@@ -77,10 +69,7 @@ pub(super) fn expand_members(
 
 /// `"valid"` or `"invalid"` for a text signed with the key of the first relay.
 pub(super) fn signature(world: &World<'_>, text: &str) -> anyhow::Result<Option<&'static str>> {
-    let key = world
-        .relay(None)?
-        .variable("RELAY_BUS_HMAC_KEY")
-        .unwrap_or_default();
+    let key = world.relay(None)?.variable("RELAY_BUS_HMAC_KEY").unwrap_or_default();
     Ok(bus_frame::check(text, key))
 }
 

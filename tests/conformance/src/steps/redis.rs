@@ -29,9 +29,7 @@ pub(super) fn command(
     };
     let raw = reply_json(&reply, &|text| json!(text));
     if let Some((low, high)) = arguments.range {
-        let in_range = raw
-            .as_f64()
-            .is_some_and(|number| (low..=high).contains(&number));
+        let in_range = raw.as_f64().is_some_and(|number| (low..=high).contains(&number));
         return Ok(json!({"inRange": in_range}));
     }
     let mut observed = json!({"reply": reply_json(&reply, &|text| world.observe(text))});
@@ -84,9 +82,7 @@ fn signatures(world: &World<'_>, reply: &Value) -> anyhow::Result<Vec<&'static s
         Value::Array(items) => items.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let checked = values
-        .iter()
-        .filter_map(|value| signature(world, value.as_str()?).transpose());
+    let checked = values.iter().filter_map(|value| signature(world, value.as_str()?).transpose());
     checked.collect()
 }
 

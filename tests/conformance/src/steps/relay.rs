@@ -36,9 +36,7 @@ pub(super) fn signal(
     step: &Step,
     arguments: &RelaySignal,
 ) -> anyhow::Result<Value> {
-    world
-        .process(step.relay.as_deref())?
-        .signal(&arguments.signal)?;
+    world.process(step.relay.as_deref())?.signal(&arguments.signal)?;
     Ok(Value::Null)
 }
 
@@ -65,16 +63,13 @@ pub(super) fn stdout(
     let process = world.process(step.relay.as_deref())?;
     poll(step, || {
         let lines = process.stdout().with(|output| output.lines.clone());
-        let entries = lines
-            .iter()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let entries = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let wanted = entries.filter(|entry| {
             let event = entry["event"].as_str();
             event.is_some_and(|event| arguments.events.iter().any(|wanted| wanted == event))
         });
-        let events: Vec<_> = wanted
-            .map(|entry| observe_event(world, |name| entry.get(name)))
-            .collect();
+        let events: Vec<_> =
+            wanted.map(|entry| observe_event(world, |name| entry.get(name))).collect();
         Ok(json!({"events": events}))
     })
 }
@@ -84,12 +79,10 @@ pub(super) fn observe_event<'a>(
     world: &World<'_>,
     member: impl Fn(&str) -> Option<&'a Value>,
 ) -> Map<String, Value> {
-    let members = ["level", "event", "details"]
-        .into_iter()
-        .filter_map(|name| {
-            let value = member(name)?;
-            Some((name.to_owned(), world.normaliser.json(value)))
-        });
+    let members = ["level", "event", "details"].into_iter().filter_map(|name| {
+        let value = member(name)?;
+        Some((name.to_owned(), world.normaliser.json(value)))
+    });
     members.collect()
 }
 

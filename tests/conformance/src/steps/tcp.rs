@@ -18,11 +18,7 @@ pub(super) fn open(
     arguments: &TcpOpen,
 ) -> anyhow::Result<Value> {
     let relay = world.relay(step.relay.as_deref())?;
-    let tls = if arguments.plain {
-        None
-    } else {
-        world.tls_to(relay)?
-    };
+    let tls = if arguments.plain { None } else { world.tls_to(relay)? };
     let socket = RawSocket::connect(relay.port, tls).context("connecting to the relay")?;
     world.raw_sockets.insert(arguments.conn.clone(), socket);
     Ok(Value::Null)
@@ -55,10 +51,7 @@ pub(super) fn receive(
     let (bytes, eof) = received.with(|received| (received.bytes.clone(), received.ended));
     let responses = Response::parse_all(&bytes, eof);
     if arguments.observe == Some(Observe::Status) {
-        let statuses: Vec<_> = responses
-            .iter()
-            .map(|response| response.head.status())
-            .collect();
+        let statuses: Vec<_> = responses.iter().map(|response| response.head.status()).collect();
         return Ok(json!({"statuses": statuses, "eof": eof}));
     }
     Ok(match observe_dated(&responses, &world.normaliser) {

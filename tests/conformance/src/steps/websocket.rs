@@ -25,18 +25,11 @@ pub(super) fn open(
 ) -> anyhow::Result<Value> {
     let relay = world.relay(step.relay.as_deref())?;
     let opening = opening(world, relay.port, arguments)?;
-    let habits = Habits {
-        answers_pings: arguments.auto_pong,
-        echoes_close: arguments.echo_close,
-    };
+    let habits = Habits { answers_pings: arguments.auto_pong, echoes_close: arguments.echo_close };
     let opened = WebSocket::open(&opening, world.tls_to(relay)?, habits);
     let opened = opened.map_err(|error| error_name(&error));
     world.websockets.insert(arguments.conn.clone(), opened);
-    if arguments.nowait {
-        Ok(Value::Null)
-    } else {
-        observe_opened(world, step, &arguments.conn)
-    }
+    if arguments.nowait { Ok(Value::Null) } else { observe_opened(world, step, &arguments.conn) }
 }
 
 pub(super) fn opened(
@@ -78,10 +71,7 @@ pub(super) fn receive(world: &World<'_>, step: &Step, arguments: &WsRecv) -> any
         (messages, observe_closed(world, conversation))
     });
     let missing = count - messages.len();
-    let observed: Vec<_> = messages
-        .iter()
-        .map(|m| m.observe(&world.normaliser))
-        .collect();
+    let observed: Vec<_> = messages.iter().map(|m| m.observe(&world.normaliser)).collect();
     if missing > 0 {
         return Ok(json!({"messages": observed, "missing": missing, "closed": closed}));
     }
@@ -110,9 +100,7 @@ pub(super) fn quiet(world: &World<'_>, arguments: &WsQuiet) -> anyhow::Result<Va
 pub(super) fn close(world: &World<'_>, step: &Step, arguments: &WsClose) -> anyhow::Result<Value> {
     let websocket = world.websocket(&arguments.conn)?;
     let reason = world.expand(arguments.reason.as_deref().unwrap_or_default())?;
-    websocket
-        .conversation()
-        .update(|conversation| conversation.close_sent = true);
+    websocket.conversation().update(|conversation| conversation.close_sent = true);
     websocket.send(&Frame::close(arguments.code, &reason).encode());
     websocket.wait_ended(Deadline::after_ms(step.timeout_ms(STEP_MS)));
     Ok(websocket.observe_end(&world.normaliser))
@@ -126,9 +114,8 @@ pub(super) fn closed(
     let websocket = world.websocket(&arguments.conn)?;
     websocket.wait_ended(Deadline::after_ms(step.timeout_ms(STEP_MS)));
     let mut observed = websocket.observe_end(&world.normaliser);
-    let messages = websocket
-        .conversation()
-        .with(|conversation| observe_messages(world, conversation));
+    let messages =
+        websocket.conversation().with(|conversation| observe_messages(world, conversation));
     if !arguments.discard {
         observed["messages"] = messages;
     }
@@ -165,20 +152,11 @@ pub(super) fn ping(world: &World<'_>, step: &Step, arguments: &WsPing) -> anyhow
     // Only an answer to this ping counts.
     conversation.update(|conversation| conversation.pongs.clear());
     websocket.send(&Frame::from_client(OPCODE_PING, payload).encode());
-    let pong = conversation.wait(
-        Deadline::after_ms(step.timeout_ms(STEP_MS)),
-        |conversation| {
-            let pong = conversation.pongs.first().cloned();
-            if pong.is_none() && conversation.ended {
-                Some(None)
-            } else {
-                pong.map(Some)
-            }
-        },
-    );
-    let pong = pong
-        .flatten()
-        .map(|payload| world.observe(&String::from_utf8_lossy(&payload)));
+    let pong = conversation.wait(Deadline::after_ms(step.timeout_ms(STEP_MS)), |conversation| {
+        let pong = conversation.pongs.first().cloned();
+        if pong.is_none() && conversation.ended { Some(None) } else { pong.map(Some) }
+    });
+    let pong = pong.flatten().map(|payload| world.observe(&String::from_utf8_lossy(&payload)));
     Ok(json!({"pong": pong}))
 }
 
@@ -201,10 +179,7 @@ fn opening(world: &World<'_>, port: u16, arguments: &WsOpen) -> anyhow::Result<O
         texts.iter().map(|text| world.expand(text)).collect()
     };
     let headers = arguments.headers.iter().map(|(name, value)| {
-        let value = value
-            .as_ref()
-            .map(|value| world.expand(value))
-            .transpose()?;
+        let value = value.as_ref().map(|value| world.expand(value)).transpose()?;
         Ok((name.clone(), value))
     });
     Ok(Opening {
@@ -219,10 +194,7 @@ fn opening(world: &World<'_>, port: u16, arguments: &WsOpen) -> anyhow::Result<O
 }
 
 fn observe_opened(world: &World<'_>, step: &Step, conn: &str) -> anyhow::Result<Value> {
-    let opened = world
-        .websockets
-        .get(conn)
-        .with_context(|| format!("no connection {conn}"))?;
+    let opened = world.websockets.get(conn).with_context(|| format!("no connection {conn}"))?;
     Ok(match opened {
         Ok(websocket) => {
             let deadline = Deadline::after_ms(step.timeout_ms(STEP_MS));
@@ -234,9 +206,7 @@ fn observe_opened(world: &World<'_>, step: &Step, conn: &str) -> anyhow::Result<
 
 fn observe_messages(world: &World<'_>, conversation: &mut Conversation) -> Value {
     let messages = conversation.messages.drain(..);
-    messages
-        .map(|message| message.observe(&world.normaliser))
-        .collect()
+    messages.map(|message| message.observe(&world.normaliser)).collect()
 }
 
 fn observe_closed(world: &World<'_>, conversation: &Conversation) -> Value {
@@ -255,13 +225,7 @@ fn encode(world: &World<'_>, spec: &FrameSpec) -> anyhow::Result<Vec<u8>> {
     };
     let rsv = u8::from(spec.rsv1) << 2 | u8::from(spec.rsv2) << 1 | u8::from(spec.rsv3);
     let length = spec.declared_length.unwrap_or(payload.len() as u64);
-    let frame = Frame {
-        fin: spec.fin,
-        rsv,
-        opcode: spec.opcode,
-        masked: spec.masked,
-        payload,
-    };
+    let frame = Frame { fin: spec.fin, rsv, opcode: spec.opcode, masked: spec.masked, payload };
     Ok(frame.encode_declaring(length))
 }
 
