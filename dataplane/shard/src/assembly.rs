@@ -6,7 +6,8 @@ use relay_wire::envelope::Scanner;
 /// The pieces so far, without copying them while they are few.
 ///
 /// Pieces lie in leased buffers, which the whole shard shares: past [`LEASES_MAX`], or when the
-/// shard needs its buffers back, they are copied into one block and the leases return.
+/// shard needs its buffers back, they are copied into one block and the leases return. Pieces in
+/// memory of their own are always gathered, so memory is that of the payload.
 #[derive(Default)]
 pub(crate) struct Assembly {
     /// Has read all pieces so far.
@@ -19,20 +20,29 @@ pub(crate) struct Assembly {
     leases: usize,
     /// Where the shard's list of pinning connections names this one.
     pub(crate) pin: Option<usize>,
-    /// Whether any byte of it was copied.
+    /// Whether any leased byte of it was copied.
     pub(crate) copied: bool,
 }
 
-/// Leased buffers one message may hold on to. Protects the shard's receive buffers.
+/// Leased pieces one message may hold on to. Protects the shard's receive buffers.
 /// Reached: the message is copied and counted. Source: eight buffers of 32 KiB carry the common
 /// large frame of 64 KiB at every alignment with room to spare.
 pub(crate) const LEASES_MAX: usize = 8;
 
 impl Assembly {
-    /// Adds the next piece. Returns how many bytes had to be copied to stay within the bound.
+    /// Adds the next piece. Returns how many leased bytes had to be copied to stay within the bound.
     pub(crate) fn push(&mut self, piece: Chunk) -> usize {
-        self.len += piece.as_bytes().len();
-        self.leases += usize::from(matches!(piece, Chunk::Leased(_)));
+        let len = piece.as_bytes().len();
+        if len == 0 {
+            return 0;
+        }
+        self.len += len;
+        let is_leased = matches!(piece, Chunk::Leased(_));
+        if let (false, Some(Chunk::Owned { bytes, .. })) = (is_leased, self.pieces.last_mut()) {
+            bytes.extend_from_slice(piece.as_bytes());
+            return 0;
+        }
+        self.leases += usize::from(is_leased);
         self.pieces.push(piece);
         if self.leases > LEASES_MAX { self.copy_out() } else { 0 }
     }
@@ -52,7 +62,7 @@ impl Assembly {
         }
         let copied = whole.len() - before;
         self.pieces.clear();
-        self.pieces.push(Chunk::Owned { bytes: whole, start: 0 });
+        self.pieces.push(whole.into());
         self.leases = 0;
         self.copied = true;
         copied
@@ -63,7 +73,7 @@ impl Assembly {
         self.len
     }
 
-    /// Buffers it keeps from returning.
+    /// Leased pieces it keeps from returning.
     pub(crate) fn leases(&self) -> usize {
         self.leases
     }
@@ -77,18 +87,18 @@ impl Assembly {
         text
     }
 
-    /// Moves the pieces out, in order, and makes this ready for another message.
+    /// Moves the pieces out, in order.
     pub(crate) fn drain_into(&mut self, out: &mut Vec<Chunk>) {
         out.append(&mut self.pieces);
-        self.clear();
     }
 
-    /// Forgets everything but the memory of the scanner.
-    pub(crate) fn clear(&mut self) {
+    /// Makes this ready for another message; what an unusual one took is given back.
+    pub(crate) fn renew(&mut self) {
         self.pieces.clear();
         self.len = 0;
         self.leases = 0;
         self.copied = false;
+        self.scanner.reset();
         debug_assert!(self.pin.is_none(), "unpinned before it is reused");
     }
 }
@@ -98,7 +108,7 @@ mod tests {
     use super::*;
 
     fn owned(text: &str) -> Chunk {
-        Chunk::Owned { bytes: text.as_bytes().to_vec(), start: 0 }
+        Chunk::from(text.as_bytes().to_vec())
     }
 
     #[test]
@@ -115,11 +125,23 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_assembly_starts_over() {
+    fn a_renewed_assembly_starts_over() {
         let mut assembly = Assembly::default();
         assembly.push(owned("abc"));
         let mut out = Vec::new();
         assembly.drain_into(&mut out);
+        assembly.renew();
         assert_eq!((out.len(), assembly.len(), assembly.text().len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn tiny_pieces_take_no_more_memory_than_their_bytes() {
+        let mut assembly = Assembly::default();
+        for _ in 0..16_384 {
+            assembly.push(owned("x"));
+        }
+        assert_eq!(assembly.pieces.len(), 1);
+        let Chunk::Owned { bytes, .. } = &assembly.pieces[0] else { panic!("owned stays owned") };
+        assert!(bytes.capacity() <= 2 * 16_384);
     }
 }

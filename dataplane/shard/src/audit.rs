@@ -9,7 +9,7 @@ use crate::shard::Shard;
 pub struct Audit {
     /// Connections in any state.
     pub connections: usize,
-    /// Those among them that are not open.
+    /// Those among them that are not admitted yet.
     pub guests: usize,
     /// Bytes queued on the connection that has most of them, the send in flight excepted.
     pub egress_bytes_max: usize,
@@ -23,7 +23,7 @@ impl<D: Driver> Shard<D> {
         let keys = self.table.keys();
         let mut audit = Audit {
             connections: keys.len(),
-            guests: self.guest_count,
+            guests: self.strangers.count(),
             egress_bytes_max: 0,
             pinned_leases: self.pinned_leases,
         };

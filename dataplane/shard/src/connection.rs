@@ -1,5 +1,7 @@
 //! One socket, from accept to close.
 
+use std::net::IpAddr;
+
 use relay_wire::websocket::Decoder;
 
 use crate::assembly::Assembly;
@@ -48,6 +50,8 @@ pub(crate) enum Phase {
 
 /// An upgrade in the hands of the control plane.
 pub(crate) struct Waiting {
+    /// Where the socket comes from.
+    pub(crate) peer: IpAddr,
     /// What will be answered if it is admitted.
     pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,
     /// Bytes that came with the head and belong to the WebSocket.
@@ -82,6 +86,8 @@ pub(crate) struct Leaving {
     pub(crate) peer_ended: bool,
     /// Whether TLS was told that nothing more will come.
     pub(crate) notified: bool,
+    /// Whether the switchboard still has to be told that it is gone.
+    pub(crate) registered: bool,
 }
 
 impl Connection {
@@ -97,6 +103,15 @@ impl Connection {
 
     fn new(phase: Phase, tls: Option<Box<TlsSession>>) -> Self {
         Self { phase, egress: None, tls, timer: None, receiving: false, settled: false }
+    }
+
+    /// Where a socket comes from that is not admitted yet.
+    pub(crate) fn stranger(&self) -> Option<IpAddr> {
+        match &self.phase {
+            Phase::Guest(guest) => Some(guest.peer.ip()),
+            Phase::Waiting(waiting) => Some(waiting.peer),
+            Phase::Open(_) | Phase::Leaving(_) | Phase::Closed => None,
+        }
     }
 
     /// Whether it was admitted and speaks WebSocket.

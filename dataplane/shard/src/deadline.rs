@@ -54,7 +54,8 @@ impl<D: Driver> Shard<D> {
 
     /// The next moment at which something is due here.
     pub(crate) fn next_deadline(&self) -> Option<Tick> {
-        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), self.stop_deadline];
+        let stop = self.stop_deadline.filter(|&deadline| deadline > self.now);
+        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), stop];
         due.into_iter().flatten().min()
     }
 }

@@ -2,42 +2,41 @@
 
 use std::time::Duration;
 
-use relay_contract::{Counter, Refusal};
+use relay_contract::{Counter, Event};
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 
 use crate::connection::{Leaving, Phase};
 use crate::shard::Shard;
+use crate::upgrade::UNAVAILABLE;
 
 /// How long a peer may take to answer our FIN. What it still sends is read and dropped meanwhile,
 /// so that the last bytes we sent are not destroyed by a reset.
 const LINGER: Duration = Duration::from_millis(1000);
 
 impl<D: Driver> Shard<D> {
-    /// Nothing more is expected of this peer: flush, FIN, then close. An open connection is
-    /// deregistered now.
+    /// Nothing more is expected of this peer: flush, FIN, then close. Nothing is routed to an open
+    /// connection from now on; it keeps its place in the limits as long as it keeps memory.
     pub(crate) fn leave(&mut self, key: Key) {
-        let patience = self.limits.close_timeout;
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        match connection.phase {
-            Phase::Closed => return,
-            Phase::Leaving(_) => {}
-            Phase::Guest(_) | Phase::Waiting(_) => {
-                connection.phase = Phase::Leaving(Leaving::default());
+        match self.phase_mut(key) {
+            None | Some(Phase::Closed | Phase::Leaving(_)) => return,
+            Some(Phase::Guest(_) | Phase::Waiting(_)) => {
+                self.enter(key, Phase::Leaving(Leaving::default()));
             }
-            Phase::Open(_) => {
+            Some(Phase::Open(_)) => {
                 self.forget_assembly(key);
-                if let Some(phase) = self.phase_mut(key) {
-                    *phase = Phase::Leaving(Leaving::default());
-                }
-                self.guest_count += 1;
+                let registered = true;
+                self.enter(key, Phase::Leaving(Leaving { registered, ..Leaving::default() }));
                 let connection = self.table.id(key);
-                self.consult(Input::Closed { connection });
+                self.consult(Input::Closing { connection });
             }
         }
-        self.set_deadline(key, patience);
+        self.begin_farewell(key);
+    }
+
+    /// Gives a leaving connection its deadline and its first push.
+    pub(crate) fn begin_farewell(&mut self, key: Key) {
+        self.set_deadline(key, self.limits.close_timeout);
         self.say_farewell(key);
         self.arm(key);
     }
@@ -47,12 +46,8 @@ impl<D: Driver> Shard<D> {
         if !self.is_flushed(key) {
             return;
         }
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let Phase::Leaving(leaving) = &mut connection.phase else {
-            return;
-        };
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let Phase::Leaving(leaving) = &mut connection.phase else { return };
         if leaving.fin {
             return;
         }
@@ -64,7 +59,9 @@ impl<D: Driver> Shard<D> {
             return self.touch(key);
         }
         leaving.fin = true;
-        if leaving.peer_ended {
+        let peer_ended = leaving.peer_ended;
+        self.deregister(key);
+        if peer_ended {
             return self.close(key);
         }
         self.driver.shutdown(key);
@@ -74,11 +71,15 @@ impl<D: Driver> Shard<D> {
     /// The peer's FIN arrived.
     pub(crate) fn on_peer_ended(&mut self, key: Key) {
         match self.phase_mut(key) {
-            // It may still be owed an answer.
             Some(Phase::Guest(guest)) => {
-                if !guest.await_last_answer() {
-                    self.leave(key);
-                }
+                // Requests that came before it are answered.
+                guest.peer_ended = true;
+                self.advance_guest(key);
+            }
+            // What was queued for it still goes out: it may have closed one direction only.
+            Some(Phase::Open(_)) => {
+                self.leave(key);
+                self.on_peer_ended(key);
             }
             Some(Phase::Leaving(leaving)) => {
                 leaving.peer_ended = true;
@@ -86,49 +87,53 @@ impl<D: Driver> Shard<D> {
                     self.close(key);
                 }
             }
-            // A WebSocket that ends without a close frame has nothing more to hear.
-            Some(Phase::Open(_)) => self.cut(key),
             None | Some(Phase::Waiting(_) | Phase::Closed) => {}
         }
     }
 
     /// Ends it without another word: the socket failed, or the switchboard said so.
     pub(crate) fn cut(&mut self, key: Key) {
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        if connection.is_open() {
-            self.forget_assembly(key);
-            self.guest_count += 1;
-            self.close(key);
-            let connection = self.table.id(key);
-            self.consult(Input::Closed { connection });
-        } else {
-            self.close(key);
-        }
+        self.forget_assembly(key);
+        self.close(key);
     }
 
     /// Gives the socket back to the driver. The slot is freed when the driver has let go of it.
     pub(crate) fn close(&mut self, key: Key) {
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        if matches!(connection.phase, Phase::Closed) {
-            return;
+        match self.phase_mut(key) {
+            None | Some(Phase::Closed) => return,
+            Some(Phase::Waiting(_)) => {
+                let connection = self.table.id(key);
+                self.emit(Event::Abandoned { connection });
+            }
+            Some(Phase::Guest(_) | Phase::Open(_) | Phase::Leaving(_)) => {}
         }
-        connection.phase = Phase::Closed;
-        connection.egress = None;
-        connection.tls = None;
+        self.deregister(key);
+        self.enter(key, Phase::Closed);
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.egress = None;
+            connection.tls = None;
+        }
         self.clear_deadline(key);
         self.driver.close(key);
+    }
+
+    /// Tells the switchboard, once, that an admitted connection holds nothing any more.
+    fn deregister(&mut self, key: Key) {
+        let registered = match self.phase_mut(key) {
+            Some(Phase::Open(_)) => true,
+            Some(Phase::Leaving(leaving)) => std::mem::take(&mut leaving.registered),
+            None | Some(Phase::Guest(_) | Phase::Waiting(_) | Phase::Closed) => false,
+        };
+        if registered {
+            let connection = self.table.id(key);
+            self.consult(Input::Closed { connection });
+        }
     }
 
     /// The driver has let go of the socket.
     pub(crate) fn on_closed(&mut self, key: Key) {
         self.clear_deadline(key);
-        if self.table.remove(key).is_some() {
-            self.guest_count -= 1;
-        }
+        self.table.remove(key);
     }
 
     /// Stops accepting and tells everybody to go. What is left at the deadline is cut.
@@ -141,14 +146,21 @@ impl<D: Driver> Shard<D> {
             match self.phase_mut(key) {
                 Some(Phase::Guest(_)) => self.leave(key),
                 Some(Phase::Waiting(_)) => {
-                    self.counters.count(Counter::AdmissionExpired);
                     let connection = self.table.id(key);
-                    self.emit(relay_contract::Event::Abandoned { connection });
-                    self.on_refuse(key, Refusal::Unavailable { retry_after_secs: 1 });
+                    self.emit(Event::Abandoned { connection });
+                    self.counters.count(Counter::AdmissionUnavailable);
+                    self.on_refuse(key, UNAVAILABLE);
                 }
                 _ => {}
             }
         }
         self.consult(Input::Stop);
+    }
+
+    /// Cuts everybody who is left.
+    pub(crate) fn cut_all(&mut self) {
+        for key in self.table.keys() {
+            self.cut(key);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use relay_contract::Counter;
 use relay_driver::{Batch, Driver, Key, SendError, SendMode};
-
 use relay_switchboard::Input;
 
 use crate::connection::Phase;
@@ -18,33 +17,33 @@ impl<D: Driver> Shard<D> {
     }
 
     fn start_send(&mut self, key: Key) {
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let Some(egress) = &mut connection.egress else {
-            return;
-        };
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(egress) = &mut connection.egress else { return };
         egress.dirty = false;
         if egress.is_in_flight() {
             return;
         }
         let mut batch = self.driver.batch();
         let mode = match &mut connection.tls {
-            Some(session) => {
+            Some(session) if egress.is_ready() || session.wants_output() => {
                 egress.seal(|bytes| session.encrypt(bytes));
-                // Handshake messages are among the records, so there may be some without a frame.
                 let records = session.take_output();
                 batch.push(records).expect("a batch from the shelf is empty");
                 SendMode::All
             }
             None if egress.is_ready() => egress.fill(&mut batch),
-            None => return self.driver.recycle(batch),
+            _ => {
+                self.driver.recycle(batch);
+                return self.shelve_egress(key);
+            }
         };
         if !batch.is_empty() {
             return self.driver.send(key, batch, mode);
         }
-        egress.sent(&mut batch, 0);
+        // A TLS session that has failed makes no records any more.
+        let progress = egress.sent(&mut batch, 0);
         self.driver.recycle(batch);
+        self.note_left(key, progress.left);
         self.on_flushed(key);
     }
 
@@ -55,13 +54,14 @@ impl<D: Driver> Shard<D> {
         mut batch: Box<Batch>,
         outcome: Result<usize, SendError>,
     ) {
-        let egress = self.table.get_mut(key).and_then(|connection| connection.egress.as_mut());
-        let (Ok(sent), Some(egress)) = (outcome, egress) else {
+        let connection = self.table.get_mut(key);
+        let parts = connection.and_then(|c| Some((c.egress.as_mut()?, c.tls.as_ref())));
+        let (Ok(sent), Some((egress, tls))) = (outcome, parts) else {
             self.driver.recycle(batch);
             return self.on_send_failed(key);
         };
         let progress = egress.sent(&mut batch, sent);
-        let idle = egress.is_idle();
+        let idle = egress.is_idle() && !tls.is_some_and(|session| session.wants_output());
         self.driver.recycle(batch);
         if progress.copied > 0 {
             self.counters.count(Counter::CopiedFrames);
@@ -84,16 +84,23 @@ impl<D: Driver> Shard<D> {
     }
 
     fn on_flushed(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key)
-            && let Some(egress) = connection.egress.take_if(|egress| egress.is_idle())
-            && self.spare_egress.len() < SPARES_MAX
-        {
-            self.spare_egress.push(egress);
-        }
+        self.shelve_egress(key);
         match self.phase_mut(key) {
             Some(Phase::Guest(_)) => self.advance_guest(key),
             Some(Phase::Leaving(_)) => self.say_farewell(key),
             _ => {}
+        }
+    }
+
+    /// Puts an idle queue aside for another connection.
+    fn shelve_egress(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let idle = connection.egress.take_if(|egress| egress.is_idle() && !egress.dirty);
+        if let Some(mut egress) = idle
+            && self.spare_egress.len() < SPARES_MAX
+        {
+            egress.renew();
+            self.spare_egress.push(egress);
         }
     }
 

@@ -5,7 +5,7 @@ use relay_driver::{Chunk, Driver, Key};
 
 use crate::assembly::Assembly;
 use crate::connection::Phase;
-use crate::shard::{SPARES_MAX, Shard};
+use crate::shard::{SPARE_ASSEMBLIES_MAX, Shard};
 
 impl<D: Driver> Shard<D> {
     /// Adds a piece to the connection's open message.
@@ -42,7 +42,7 @@ impl<D: Driver> Shard<D> {
             (Some(_), 0) => self.unpin(key),
             _ => {}
         }
-        while self.pinned_leases > self.config.receive_buffers / 4 {
+        while self.pinned_leases > self.config.receive_buffers / 4 && !self.pins.is_empty() {
             self.copy_one();
         }
     }
@@ -95,16 +95,15 @@ impl<D: Driver> Shard<D> {
 
     /// Drops an unfinished message.
     pub(crate) fn forget_assembly(&mut self, key: Key) {
-        if let Some(mut assembly) = self.take_assembly(key) {
-            assembly.clear();
+        if let Some(assembly) = self.take_assembly(key) {
             self.spare_assembly(assembly);
         }
     }
 
     /// Keeps the box for the next message in pieces.
     pub(crate) fn spare_assembly(&mut self, mut assembly: Box<Assembly>) {
-        assembly.clear();
-        if self.spare_assemblies.len() < SPARES_MAX {
+        assembly.renew();
+        if self.spare_assemblies.len() < SPARE_ASSEMBLIES_MAX {
             self.spare_assemblies.push(assembly);
         }
     }

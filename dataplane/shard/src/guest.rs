@@ -1,7 +1,7 @@
 //! A connection that speaks HTTP: plain requests, kept alive and pipelined, until one asks to
 //! upgrade.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use relay_contract::{ControlRequest, Counter, Event, Secret};
 use relay_driver::{Chunk, Driver, Key};
@@ -24,6 +24,8 @@ pub(crate) struct Guest {
     served: bool,
     /// Whether the request being answered was `HEAD`.
     head_only: bool,
+    /// Whether the peer has said all it has to say.
+    pub(crate) peer_ended: bool,
     /// What the running deadline is for.
     pace: Pace,
 }
@@ -50,7 +52,9 @@ enum Verdict {
     Incomplete,
     /// These bytes end the connection.
     Reject(&'static [u8]),
-    /// An answer made here.
+    /// `/health`, answered here.
+    Health { request: Consumed },
+    /// Another answer made here.
     Answer { status: u16, body: String, request: Consumed },
     /// The control plane answers.
     Ask { request: Box<ControlRequest>, consumed: Consumed },
@@ -82,6 +86,7 @@ impl Guest {
             asked: None,
             served: false,
             head_only: false,
+            peer_ended: false,
             pace: Pace::Fresh,
         }
     }
@@ -89,17 +94,6 @@ impl Guest {
     /// The bytes that came and are not used yet.
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
-    }
-
-    /// Whether an answer is owed; it will be the last one.
-    pub(crate) fn await_last_answer(&mut self) -> bool {
-        match &mut self.asked {
-            Some(keep_alive) => {
-                *keep_alive = KeepAlive(false);
-                true
-            }
-            None => false,
-        }
     }
 
     /// Discards body bytes. Returns false while more of the body is to come.
@@ -157,15 +151,24 @@ impl<D: Driver> Shard<D> {
                     self.push(key, Chunk::Static(response));
                     return self.leave(key);
                 }
+                Verdict::Health { request } => {
+                    let keep_alive = request.keep_alive;
+                    self.consume_request(key, request);
+                    let body = self.config.health.body(self.now);
+                    self.respond(key, 200, JSON, body.as_bytes(), keep_alive);
+                }
                 Verdict::Answer { status, body, request } => {
                     let keep_alive = request.keep_alive;
                     self.consume_request(key, request);
                     self.respond(key, status, JSON, body.as_bytes(), keep_alive);
                 }
                 Verdict::Ask { request, consumed } => {
-                    let keep_alive = KeepAlive(consumed.keep_alive);
+                    let keep_alive = consumed.keep_alive;
                     self.consume_request(key, consumed);
-                    return self.ask_control(key, request, keep_alive);
+                    if self.is_heard() {
+                        return self.ask_control(key, request, KeepAlive(keep_alive));
+                    }
+                    self.respond(key, 503, JSON, UNAVAILABLE.as_bytes(), keep_alive);
                 }
                 Verdict::Upgrade => return self.ask_admission(key),
             }
@@ -180,8 +183,9 @@ impl<D: Driver> Shard<D> {
 
     fn judge_head(&mut self, key: Key) -> Verdict {
         let head_bytes_max = self.limits.head_bytes_max;
-        let health = self.config.health.body(self.now);
-        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
+        let trusted_proxies = &self.config.trusted_proxies;
+        let connection = self.table.get_mut(key);
+        let Some(Phase::Guest(guest)) = connection.map(|connection| &mut connection.phase) else {
             return Verdict::Incomplete;
         };
         let head = match http1::parse_head(&guest.buffer, head_bytes_max) {
@@ -204,10 +208,12 @@ impl<D: Driver> Shard<D> {
         };
         let is_get = head.method() == "GET";
         if is_get && target.path() == "/health" {
-            return Verdict::Answer { status: 200, body: health, request: consumed };
+            return Verdict::Health { request: consumed };
         }
         if is_get && CONTROL_PATHS.contains(&target.path()) {
-            let request = control_request(&head, &target, guest.peer);
+            let hops = head.all("x-forwarded-for");
+            let address = http1::client_address(guest.peer.ip(), hops, trusted_proxies);
+            let request = control_request(&head, &target, address);
             return Verdict::Ask { request, consumed };
         }
         Verdict::Answer { status: 404, body: NOT_FOUND.to_owned(), request: consumed }
@@ -276,6 +282,9 @@ impl<D: Driver> Shard<D> {
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
         };
+        if guest.peer_ended {
+            return self.leave(key);
+        }
         let idle = guest.served && guest.buffer.is_empty() && guest.skipper.is_none();
         let pace = if idle { Pace::Idle } else { Pace::Request };
         if guest.pace != pace {
@@ -289,7 +298,7 @@ impl<D: Driver> Shard<D> {
 fn control_request(
     head: &Head<'_>,
     target: &RequestTarget,
-    peer: SocketAddr,
+    address: IpAddr,
 ) -> Box<ControlRequest> {
     let secret = |name| {
         let value: &[u8] = head.header(name)?;
@@ -300,6 +309,6 @@ fn control_request(
         query: target.query().map(Into::into),
         authorization: secret("authorization"),
         admin_token: secret("x-relay-admin-token"),
-        address: peer.ip(),
+        address,
     })
 }

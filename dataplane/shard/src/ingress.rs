@@ -44,13 +44,16 @@ impl<D: Driver> Shard<D> {
         self.touch(key);
         let Ok(decrypted) = decrypted else {
             self.counters.count(Counter::HeadRejected);
-            return self.leave(key);
+            return match self.phase_mut(key) {
+                Some(Phase::Leaving(_)) => self.arm(key),
+                _ => self.leave(key),
+            };
         };
         let handshaking = decrypted.plain.is_empty();
         match self.phase_mut(key) {
             Some(Phase::Guest(_)) if handshaking => self.arm(key),
             Some(Phase::Guest(_)) => self.on_guest_bytes(key, &decrypted.plain),
-            Some(Phase::Open(_)) => self.on_open_bytes(key, Received::Owned(decrypted.plain)),
+            Some(Phase::Open(_)) => self.on_open_bytes(key, decrypted.plain.into()),
             Some(Phase::Leaving(_)) => self.arm(key),
             None | Some(Phase::Waiting(_) | Phase::Closed) => {}
         }
@@ -79,10 +82,10 @@ impl<D: Driver> Shard<D> {
                 Ok(Step::Piece(piece)) => self.on_piece(key, &mut input, &piece),
                 Ok(Step::Ping { payload, at }) => {
                     self.answer_ping(key, payload.bytes(input.bytes_mut()));
-                    input.split_to(at);
+                    input.skip(at);
                 }
                 Ok(Step::Pong { at, .. }) => {
-                    input.split_to(at);
+                    input.skip(at);
                     let from = self.table.id(key);
                     self.consult(Input::Pong { from });
                 }
@@ -201,11 +204,15 @@ impl<D: Driver> Shard<D> {
         self.message.clear();
     }
 
-    /// Answers a ping, unless the peer does not read: then the answer would only wait.
+    /// Answers a ping, unless the connection is closing or answers enough wait already: then a
+    /// later ping is answered instead.
     fn answer_ping(&mut self, key: Key, payload: &[u8]) {
-        let stalled = self.egress_mut(key).is_none_or(|egress| egress.is_stalled());
-        if !stalled {
-            self.push_control(key, &websocket::pong_frame(payload));
+        let Some(Phase::Open(open)) = self.phase_mut(key) else { return };
+        if open.close == CloseHandshake::Sent {
+            return;
+        }
+        if self.egress_mut(key).is_some_and(|egress| egress.takes_pong()) {
+            self.push_urgent(key, &websocket::pong_frame(payload));
         }
     }
 

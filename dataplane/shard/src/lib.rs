@@ -29,6 +29,7 @@ mod received;
 mod report;
 mod rewrite;
 mod shard;
+mod strangers;
 mod table;
 mod tls;
 mod upgrade;

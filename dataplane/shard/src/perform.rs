@@ -3,7 +3,7 @@
 use relay_contract::{CloseReason, Counter, Event};
 use relay_driver::{Chunk, Driver, Key};
 use relay_switchboard::{Effect, Input};
-use relay_wire::websocket;
+use relay_wire::websocket::{self, ControlFrame};
 
 use crate::connection::{CloseHandshake, Phase};
 use crate::ingress::header_chunk;
@@ -13,11 +13,15 @@ impl<D: Driver> Shard<D> {
     /// Asks the switchboard about anything but a message, and does what it says.
     pub(crate) fn consult(&mut self, input: Input<'_>) {
         self.board.handle(self.now, input, &mut self.effects);
-        self.perform();
+        // What follows from an effect waits until those before it are done.
+        if !self.performing {
+            self.perform();
+        }
     }
 
     /// Performs effects in order until there are none. `self.message` is what `Forward` forwards.
     pub(crate) fn perform(&mut self) {
+        self.performing = true;
         while !self.effects.is_empty() {
             let mut effects = std::mem::take(&mut self.effects);
             for effect in effects.drain() {
@@ -28,6 +32,7 @@ impl<D: Driver> Shard<D> {
                 self.effects = effects;
             }
         }
+        self.performing = false;
     }
 
     fn perform_one(&mut self, effect: Effect) {
@@ -40,7 +45,7 @@ impl<D: Driver> Shard<D> {
             }
             Effect::Ping { to } => {
                 if let Some(key) = self.table.key(to) {
-                    self.push(key, Chunk::Static(&PING));
+                    self.push_urgent(key, &websocket::ping_frame(b""));
                 }
             }
             Effect::Close { connection, reason } => {
@@ -122,6 +127,13 @@ impl<D: Driver> Shard<D> {
         self.touch(key);
     }
 
+    /// Queues one control frame before the messages that wait.
+    pub(crate) fn push_urgent(&mut self, key: Key, frame: &ControlFrame) {
+        let Some(egress) = self.egress_mut(key) else { return };
+        egress.push_urgent(small_chunk(frame));
+        self.touch(key);
+    }
+
     /// Makes sure that the connection is looked at when this turn's sends are started.
     pub(crate) fn touch(&mut self, key: Key) {
         let Some(egress) = self.egress_mut(key) else {
@@ -133,5 +145,7 @@ impl<D: Driver> Shard<D> {
     }
 }
 
-/// A ping without payload.
-const PING: [u8; 2] = [0x89, 0];
+/// A few bytes in place where they fit, else in memory of their own.
+fn small_chunk(bytes: &[u8]) -> Chunk {
+    Chunk::inline(bytes).unwrap_or_else(|| bytes.to_vec().into())
+}

@@ -18,6 +18,7 @@ use crate::deadline::Deadlines;
 use crate::egress::Egress;
 use crate::guest::Guest;
 use crate::ports::Ports;
+use crate::strangers::Strangers;
 use crate::table::Table;
 use crate::tls::TlsSession;
 
@@ -33,13 +34,15 @@ pub struct Shard<D: Driver> {
     pub(crate) counters: Counters,
     /// The time of this turn.
     pub(crate) now: Tick,
-    /// Connections that are not open.
-    pub(crate) guest_count: usize,
+    /// Sockets that are not admitted yet.
+    pub(crate) strangers: Strangers,
     /// When what is left is cut, once the shard was told to stop.
     pub(crate) stop_deadline: Option<Tick>,
     /// Reads messages that arrive in one piece.
     pub(crate) scanner: Scanner,
     pub(crate) effects: Effects,
+    /// Whether effects are being performed, so that what follows from one waits for its turn.
+    pub(crate) performing: bool,
     /// The message being judged, ready to be sent.
     pub(crate) message: Vec<Chunk>,
     /// Connections whose open messages hold leased buffers, and where to look for the next to copy.
@@ -57,6 +60,8 @@ pub struct Shard<D: Driver> {
     /// Events the lane had no room for.
     outbox: VecDeque<Event>,
     bell: Arc<Bell>,
+    /// Whether the control plane was told that everything is closed.
+    said_stopped: bool,
 }
 
 /// Whether there will be another turn.
@@ -74,7 +79,9 @@ const LANE_BATCH_MAX: usize = 256;
 /// Log entries that may wait for the control plane. Reached: the newest is dropped and counted.
 const OUTBOX_LOGS_MAX: usize = 4096;
 /// Spare boxes kept of each kind.
-pub(crate) const SPARES_MAX: usize = 256;
+pub(crate) const SPARES_MAX: usize = 1024;
+/// Spare boxes for messages in pieces, each with a scanner's working memory.
+pub(crate) const SPARE_ASSEMBLIES_MAX: usize = 64;
 
 impl<D: Driver> Shard<D> {
     /// A shard that accepts nothing yet.
@@ -91,10 +98,12 @@ impl<D: Driver> Shard<D> {
             ports,
             counters: Counters::default(),
             now,
-            guest_count: 0,
+            strangers: Strangers::default(),
             stop_deadline: None,
             scanner: Scanner::default(),
             effects: Effects::default(),
+            performing: false,
+            said_stopped: false,
             message: Vec::new(),
             pins: Vec::new(),
             pinned_leases: 0,
@@ -210,16 +219,20 @@ impl<D: Driver> Shard<D> {
     }
 
     fn on_accepted(&mut self, socket: D::Socket, peer: std::net::SocketAddr) {
-        if self.guest_count >= self.limits.guests_max || self.stop_deadline.is_some() {
+        let address = peer.ip();
+        let is_proxy = self.config.trusted_proxies.contains(address);
+        if self.stop_deadline.is_some() || !self.strangers.admit(address, is_proxy, &self.limits) {
             self.counters.count(Counter::GuestsRefused);
             return;
         }
         let tls = match self.config.tls.as_ref().map(TlsSession::new).transpose() {
             Ok(session) => session.map(Box::new),
-            Err(_) => return self.counters.count(Counter::HeadRejected),
+            Err(_) => {
+                self.strangers.remove(address);
+                return self.counters.count(Counter::HeadRejected);
+            }
         };
         let key = self.table.insert(Connection::guest(Guest::new(peer), tls));
-        self.guest_count += 1;
         self.driver.adopt(key, socket);
         self.advance_guest(key);
     }
@@ -264,16 +277,38 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Whether a stop is over: everybody has gone, or the deadline has passed and they were cut.
     fn verdict(&mut self) -> Turn {
-        let Some(deadline) = self.stop_deadline else {
-            return Turn::More;
-        };
-        let over = self.table.len() == 0 || self.now >= deadline;
-        if over && self.outbox.is_empty() {
-            self.emit(Event::Stopped { shard: self.config.shard });
-            return if self.outbox.is_empty() { Turn::Done } else { Turn::More };
+        let Some(deadline) = self.stop_deadline else { return Turn::More };
+        let late = self.now >= deadline;
+        if late {
+            self.cut_all();
         }
-        Turn::More
+        let lanes_are_empty = self.ports.commands.is_empty() && self.ports.arrivals.is_empty();
+        if !(late || self.table.len() == 0 && lanes_are_empty) {
+            return Turn::More;
+        }
+        if !std::mem::replace(&mut self.said_stopped, true) {
+            self.emit(Event::Stopped { shard: self.config.shard });
+        }
+        if self.outbox.is_empty() { Turn::Done } else { Turn::More }
+    }
+
+    /// Moves a connection to another phase; what it leaves comes back.
+    pub(crate) fn enter(&mut self, key: Key, phase: Phase) -> Option<Phase> {
+        let connection = self.table.get_mut(key)?;
+        let before = connection.stranger();
+        let left = std::mem::replace(&mut connection.phase, phase);
+        if let (Some(address), None) = (before, connection.stranger()) {
+            self.strangers.remove(address);
+        }
+        Some(left)
+    }
+
+    /// Whether the control plane keeps up with what it is told. While it does not, nothing new is
+    /// asked of it.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.outbox.is_empty()
     }
 
     /// The phase of a connection that is still there.

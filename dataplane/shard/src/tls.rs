@@ -67,8 +67,14 @@ impl TlsSession {
 
     /// Queues application bytes for `take_output`.
     pub(crate) fn encrypt(&mut self, plain: &[u8]) {
-        // The buffer limit is off and the writer is memory: it takes everything.
+        // The buffer limit is off and the writer is memory. A session that has failed takes nothing,
+        // and its connection is on its way out.
         let _all = self.0.writer().write_all(plain);
+    }
+
+    /// Whether `take_output` would give anything.
+    pub(crate) fn wants_output(&self) -> bool {
+        self.0.wants_write()
     }
 
     /// Announces that nothing more will be sent.

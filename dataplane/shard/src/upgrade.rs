@@ -13,11 +13,10 @@ use relay_wire::websocket::Decoder;
 
 use crate::connection::{CloseHandshake, Connection, Leaving, Open, Phase, Waiting};
 use crate::parcel::Parcel;
-use crate::received::Received;
 use crate::shard::Shard;
 
 /// What an upgrade is told that we could not ask about, or have no room for at the moment.
-const UNAVAILABLE: Refusal = Refusal::Unavailable { retry_after_secs: 2 };
+pub(crate) const UNAVAILABLE: Refusal = Refusal::Unavailable { retry_after_secs: 2 };
 
 impl<D: Driver> Shard<D> {
     /// The guest's buffer begins with a complete upgrade request: judges what can be judged here
@@ -30,6 +29,11 @@ impl<D: Driver> Shard<D> {
         };
         let peer = guest.peer.ip();
         let buffer = guest.take_buffer();
+        if !self.is_heard() {
+            self.counters.count(Counter::AdmissionUnavailable);
+            self.push(key, http1::refusal_bytes(UNAVAILABLE).into_owned().into());
+            return self.leave(key);
+        }
         let Ok(Some(head)) = http1::parse_head(&buffer, self.limits.head_bytes_max) else {
             return;
         };
@@ -37,9 +41,7 @@ impl<D: Driver> Shard<D> {
         let preflight = http1::preflight(&head, self.config.query_token_allowed);
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.phase = Phase::Waiting(Box::new(Waiting { handshake, early }));
-        }
+        self.enter(key, Phase::Waiting(Box::new(Waiting { peer, handshake, early })));
         self.set_deadline(key, self.limits.admission_timeout);
         let request = Box::new(AdmissionRequest { address, preflight });
         let connection = self.table.id(key);
@@ -66,6 +68,7 @@ impl<D: Driver> Shard<D> {
     /// Nobody answered in time.
     pub(crate) fn on_waiting_expired(&mut self, key: Key) {
         self.counters.count(Counter::AdmissionExpired);
+        self.counters.count(Counter::AdmissionUnavailable);
         let connection = self.table.id(key);
         self.emit(Event::Abandoned { connection });
         self.on_refuse(key, UNAVAILABLE);
@@ -81,18 +84,12 @@ impl<D: Driver> Shard<D> {
         let Some(key) = waiting else {
             return self.emit(Event::Released { admission });
         };
+        if home != self.config.shard {
+            return self.send_home(key, grant, home);
+        }
         self.clear_deadline(key);
-        if home == self.config.shard {
-            let Some(connection) = self.table.get_mut(key) else {
-                return;
-            };
-            let Phase::Waiting(waiting) = std::mem::replace(&mut connection.phase, Phase::Closed)
-            else {
-                return;
-            };
+        if let Some(Phase::Waiting(waiting)) = self.enter(key, Phase::Leaving(Leaving::default())) {
             self.open(key, grant, waiting.handshake, waiting.early);
-        } else {
-            self.send_home(key, grant, home);
         }
     }
 
@@ -100,29 +97,30 @@ impl<D: Driver> Shard<D> {
     /// refused.
     fn send_home(&mut self, key: Key, grant: Box<Grant>, home: ShardId) {
         let admission = grant.admission;
-        let lane = self.ports.homes.get(usize::from(home.0));
-        let (Some(lane), Some(socket)) = (lane, self.driver.release(key)) else {
+        let lane = self.ports.homes.get(usize::from(home.0)).cloned();
+        let socket = lane.as_ref().and_then(|_| self.driver.release(key));
+        let (Some(lane), Some(socket)) = (lane, socket) else {
+            self.counters.count(Counter::AdmissionUnavailable);
             self.emit(Event::Released { admission });
             return self.on_refuse(key, UNAVAILABLE);
         };
-        let Some(connection) = self.table.get_mut(key) else {
+        self.clear_deadline(key);
+        let waiting = self.enter(key, Phase::Leaving(Leaving::default()));
+        let (Some(Phase::Waiting(waiting)), Some(connection)) = (waiting, self.table.get_mut(key))
+        else {
             return;
         };
-        let leaving = Phase::Leaving(Leaving::default());
-        let Phase::Waiting(waiting) = std::mem::replace(&mut connection.phase, leaving) else {
-            return;
-        };
-        let Waiting { handshake, early } = *waiting;
+        let Waiting { handshake, early, .. } = *waiting;
         let tls = connection.tls.take();
         match lane.send(Parcel { socket, grant, handshake, early, tls }) {
             Ok(()) => {
                 self.table.remove(key);
-                self.guest_count -= 1;
                 self.counters.count(Counter::HandedOver);
             }
             Err(Full(parcel)) => {
                 connection.tls = parcel.tls;
                 self.driver.adopt(key, parcel.socket);
+                self.counters.count(Counter::AdmissionUnavailable);
                 self.turn_away(key, admission, http1::refusal_bytes(UNAVAILABLE).into_owned());
             }
         }
@@ -131,9 +129,11 @@ impl<D: Driver> Shard<D> {
     /// A socket whose workspace lives here arrives from the shard that accepted it.
     pub(crate) fn on_arrival(&mut self, parcel: Parcel<D::Socket>) {
         let Parcel { socket, grant, handshake, early, tls } = parcel;
-        let connection = Connection::arriving(tls);
-        let key = self.table.insert(connection);
-        self.guest_count += 1;
+        if self.stop_deadline.is_some() {
+            // The peer finds the socket closed, as it would a moment later anyway.
+            return self.emit(Event::Released { admission: grant.admission });
+        }
+        let key = self.table.insert(Connection::arriving(tls));
         self.driver.adopt(key, socket);
         self.open(key, grant, handshake, early);
     }
@@ -152,34 +152,32 @@ impl<D: Driver> Shard<D> {
             Err(refusal) => return self.turn_away(key, admission, refusal),
         };
         if self.driver.settle(key).is_err() {
+            self.counters.count(Counter::AdmissionUnavailable);
             let full = http1::refusal_bytes(UNAVAILABLE);
             return self.turn_away(key, admission, full.into_owned());
         }
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        connection.phase = Phase::Open(Open {
+        let open = Open {
             decoder: Decoder::new(),
             assembly: None,
             close: CloseHandshake::NotBegun,
-        });
-        connection.settled = true;
-        self.guest_count -= 1;
+        };
+        self.enter(key, Phase::Open(open));
+        if let Some(connection) = self.table.get_mut(key) {
+            connection.settled = true;
+        }
         self.push(key, Chunk::Owned { bytes: response, start: 0 });
         let connection = self.table.id(key);
         self.consult(Input::Opened { connection, grant });
         if !early.is_empty() {
-            self.on_open_bytes(key, Received::Owned(early));
+            self.on_open_bytes(key, early.into());
         }
         self.arm(key);
     }
 
+    /// Ends an upgrade that was admitted and cannot be opened.
     fn turn_away(&mut self, key: Key, admission: AdmissionId, answer: Vec<u8>) {
         self.emit(Event::Released { admission });
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.phase = Phase::Leaving(Leaving::default());
-        }
-        self.push(key, Chunk::Owned { bytes: answer, start: 0 });
-        self.leave(key);
+        self.push(key, answer.into());
+        self.begin_farewell(key);
     }
 }

@@ -66,6 +66,8 @@ pub struct Limits {
     /// Connections of one shard that are not admitted yet. Reached: the newest is closed
     /// unanswered.
     pub guests_max: usize,
+    /// Of these, how many may come from one address that is not a trusted proxy. Reached: as above.
+    pub guests_per_address_max: u32,
     /// Worker calls in flight per connection. Reached: the call is answered 503.
     pub worker_calls_max: u32,
 }
@@ -114,6 +116,7 @@ impl Default for Limits {
             keep_alive_timeout: Duration::from_secs(5),
             admission_timeout: Duration::from_secs(10),
             guests_max: 4096,
+            guests_per_address_max: 2048,
             worker_calls_max: 64,
         }
     }
