@@ -76,9 +76,7 @@ impl Scope {
         limits: &Limits,
     ) {
         self.sessions.prune(now, limits.session_owner_ttl);
-        if self.sessions.get(session).is_some_and(|(found, _)| found == owner) {
-            self.sessions.touch(session, now);
-        }
+        self.sessions.touch_if(session, &owner, now);
     }
 
     /// Gives a session to a client. At most `session_owners_max` are remembered; the one used least

@@ -51,12 +51,17 @@ impl TokenBucket {
     /// goes.
     pub(crate) fn take(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
         let token = MINUTE / rate.per_minute.max(1);
-        let full_at = self.full_at.get(key).map_or(now, |(full_at, _)| full_at.max(now));
-        let after = full_at.after(token);
-        let taken = after <= now.after(MINUTE);
-        self.full_at.put(key, if taken { after } else { full_at }, now);
+        if let Some(full_at) = self.full_at.touch(key, now) {
+            let after = (*full_at).max(now).after(token);
+            let taken = after <= now.after(MINUTE);
+            if taken {
+                *full_at = after;
+            }
+            return taken;
+        }
+        self.full_at.put(key, now.after(token), now);
         self.full_at.shrink(rate.keys_max.max(1));
-        taken
+        true
     }
 }
 

@@ -49,11 +49,30 @@ impl<V: Copy> Recency<V> {
     /// Uses an entry: it becomes the newest.
     pub(crate) fn touch(&mut self, key: Key, now: Tick) -> Option<&mut V> {
         let &at = self.index.get(&key)?;
-        self.unlink(at);
-        self.link(at);
+        Some(self.renew(at, now))
+    }
+
+    /// Uses an entry if it has this value.
+    pub(crate) fn touch_if(&mut self, key: Key, value: &V, now: Tick)
+    where
+        V: PartialEq,
+    {
+        if let Some(&at) = self.index.get(&key)
+            && self.node(at).value == *value
+        {
+            self.renew(at, now);
+        }
+    }
+
+    /// Makes a node the newest.
+    fn renew(&mut self, at: u32, now: Tick) -> &mut V {
+        if at != self.newest {
+            self.unlink(at);
+            self.link(at);
+        }
         let node = self.node_mut(at);
         node.used = now;
-        Some(&mut node.value)
+        &mut node.value
     }
 
     /// Adds or replaces an entry, which becomes the newest.
