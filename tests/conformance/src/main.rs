@@ -22,8 +22,9 @@ struct Arguments {
     /// Runs one scenario; may be repeated.
     #[arg(long = "scenario", value_name = "GROUP/NAME")]
     scenarios: Vec<String>,
-    /// Runs a group, lists what passes and lets no failure count; may be repeated.
-    #[arg(long = "report-only", value_name = "GROUP")]
+    /// Runs a group or one scenario, says whether it passes and lets no failure count; may be
+    /// repeated.
+    #[arg(long = "report-only", value_name = "GROUP[/NAME]")]
     report_only: Vec<String>,
     /// Scenarios running at the same time.
     #[arg(long, default_value_t = 2, value_name = "N")]
@@ -50,7 +51,12 @@ enum Driver {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let selection = selection(&arguments);
+    let selection = Selection {
+        dir: arguments.dir,
+        groups: arguments.groups,
+        scenarios: arguments.scenarios,
+        report_only: arguments.report_only,
+    };
     if arguments.list {
         for id in relay_conformance::list(&selection)? {
             println!("{id}");
@@ -69,19 +75,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(relay) => relay,
         None => std::env::current_exe().context("finding this program")?.with_file_name("relay"),
     };
-    let report_only = arguments.report_only;
-    let options = Options { relay, env, selection, report_only, jobs: arguments.jobs };
+    let options = Options { relay, env, selection, jobs: arguments.jobs };
     let summary = relay_conformance::run(&options, stdout())?;
     Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn selection(arguments: &Arguments) -> Selection {
-    let mut groups = arguments.groups.clone();
-    if !groups.is_empty() || !arguments.scenarios.is_empty() {
-        groups.extend(arguments.report_only.iter().cloned());
-    }
-    let scenarios = arguments.scenarios.clone();
-    Selection { dir: arguments.dir.clone(), groups, scenarios }
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

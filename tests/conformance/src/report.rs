@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use crate::scenario::Scenario;
+use crate::suite::Selection;
 use crate::trial::{Failure, Verdict};
 
 /// Collects verdicts and prints a group as soon as its last one is in.
 pub(crate) struct Report<'a, W> {
     out: W,
+    selection: &'a Selection,
     groups: HashMap<&'a str, Group<'a>>,
     summary: Summary,
 }
@@ -22,26 +24,27 @@ pub struct Summary {
     pub failed: usize,
 }
 
+#[derive(Default)]
 struct Group<'a> {
-    /// Failures are shown but do not count.
-    report_only: bool,
     missing: usize,
-    verdicts: Vec<(&'a Scenario, Verdict)>,
+    entries: Vec<Entry<'a>>,
+}
+
+struct Entry<'a> {
+    scenario: &'a Scenario,
+    verdict: Verdict,
+    /// The verdict is shown and does not count.
+    report_only: bool,
 }
 
 impl<'a, W: Write> Report<'a, W> {
     /// A report that waits for the verdicts on `scenarios`.
-    pub(crate) fn new(out: W, scenarios: &[&'a Scenario], report_only: &[String]) -> Self {
+    pub(crate) fn new(out: W, scenarios: &[&'a Scenario], selection: &'a Selection) -> Self {
         let mut groups: HashMap<&str, Group<'_>> = HashMap::new();
         for scenario in scenarios {
-            let group = groups.entry(&scenario.group).or_insert_with(|| Group {
-                report_only: report_only.contains(&scenario.group),
-                missing: 0,
-                verdicts: Vec::new(),
-            });
-            group.missing += 1;
+            groups.entry(&scenario.group).or_default().missing += 1;
         }
-        Self { out, groups, summary: Summary::default() }
+        Self { out, selection, groups, summary: Summary::default() }
     }
 
     /// Takes the verdict on a scenario.
@@ -49,7 +52,8 @@ impl<'a, W: Write> Report<'a, W> {
         let Some(group) = self.groups.get_mut(scenario.group.as_str()) else {
             return Ok(());
         };
-        group.verdicts.push((scenario, verdict));
+        let report_only = self.selection.is_report_only(scenario);
+        group.entries.push(Entry { scenario, verdict, report_only });
         group.missing -= 1;
         if group.missing > 0 {
             return Ok(());
@@ -57,11 +61,10 @@ impl<'a, W: Write> Report<'a, W> {
         let Some(mut group) = self.groups.remove(scenario.group.as_str()) else {
             return Ok(());
         };
-        group.verdicts.sort_by_key(|(scenario, _)| &scenario.name);
-        if !group.report_only {
-            self.summary.passed += group.passed();
-            self.summary.failed += group.verdicts.len() - group.passed();
-        }
+        group.entries.sort_by_key(|entry| &entry.scenario.name);
+        let counted = group.count(false);
+        self.summary.passed += counted.passed;
+        self.summary.failed += counted.failed;
         group.print(&mut self.out, &scenario.group)
     }
 
@@ -73,31 +76,51 @@ impl<'a, W: Write> Report<'a, W> {
 }
 
 impl Group<'_> {
-    fn passed(&self) -> usize {
-        let verdicts = self.verdicts.iter();
-        verdicts.filter(|(_, verdict)| matches!(verdict, Verdict::Passed)).count()
+    /// Counts the entries that are only reported, or those that are not.
+    fn count(&self, report_only: bool) -> Summary {
+        let entries = self.entries.iter().filter(|entry| entry.report_only == report_only);
+        let (passed, failed): (Vec<_>, Vec<_>) =
+            entries.partition(|entry| matches!(entry.verdict, Verdict::Passed));
+        Summary { passed: passed.len(), failed: failed.len() }
     }
 
     fn print(&self, out: &mut impl Write, name: &str) -> io::Result<()> {
-        let passed = self.passed();
-        let failed = self.verdicts.len() - passed;
-        let remark = if self.report_only { " (report only)" } else { "" };
-        writeln!(out, "{name}: {passed} passed, {failed} failed{remark}")?;
-        for (scenario, verdict) in &self.verdicts {
-            match verdict {
-                Verdict::Failed(failure) => print_failure(out, scenario, failure)?,
-                Verdict::Passed if self.report_only => {
-                    writeln!(out, "  passed {}", scenario.id())?;
-                }
-                Verdict::Passed => {}
-            }
+        let (counted, reported) = (self.count(false), self.count(true));
+        write!(out, "{name}: {} passed, {} failed", counted.passed, counted.failed)?;
+        if reported != Summary::default() {
+            write!(out, "; report only: {} passed, {} failed", reported.passed, reported.failed)?;
+        }
+        writeln!(out)?;
+        for entry in &self.entries {
+            entry.print(out)?;
         }
         out.flush()
     }
 }
 
-fn print_failure(out: &mut impl Write, scenario: &Scenario, failure: &Failure) -> io::Result<()> {
-    writeln!(out, "  FAILED {} ({})", scenario.id(), scenario.title)?;
+impl Entry<'_> {
+    /// Prints a failure in full. A pass is worth a line where nobody relies on it yet.
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        match &self.verdict {
+            Verdict::Failed(failure) => {
+                let mark = if self.report_only { "failed, report only:" } else { "FAILED" };
+                print_failure(out, mark, self.scenario, failure)
+            }
+            Verdict::Passed if self.report_only => {
+                writeln!(out, "  passed, report only: {}", self.scenario.id())
+            }
+            Verdict::Passed => Ok(()),
+        }
+    }
+}
+
+fn print_failure(
+    out: &mut impl Write,
+    mark: &str,
+    scenario: &Scenario,
+    failure: &Failure,
+) -> io::Result<()> {
+    writeln!(out, "  {mark} {} ({})", scenario.id(), scenario.title)?;
     match &failure.step {
         Some((number, step)) => {
             writeln!(out, "    step {number} of {}: {step}", scenario.steps.len())?;
@@ -122,6 +145,8 @@ const LINE_CHARS_MAX: usize = 2_000;
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn scenario(group: &str, name: &str) -> Scenario {
@@ -140,11 +165,17 @@ mod tests {
         })
     }
 
+    fn report_only(names: &[&str]) -> Selection {
+        let report_only = names.iter().map(|&name| name.to_owned()).collect();
+        Selection { dir: PathBuf::new(), groups: Vec::new(), scenarios: Vec::new(), report_only }
+    }
+
     #[test]
     fn a_group_is_printed_whole_and_failures_in_full() {
         let (one, two) = (scenario("g", "one"), scenario("g", "two"));
         let mut out = Vec::new();
-        let mut report = Report::new(&mut out, &[&one, &two], &[]);
+        let selection = report_only(&[]);
+        let mut report = Report::new(&mut out, &[&one, &two], &selection);
         report.add(&two, failed()).unwrap();
         report.add(&one, Verdict::Passed).unwrap();
         assert_eq!(report.finish().unwrap(), Summary { passed: 1, failed: 1 });
@@ -158,12 +189,34 @@ mod tests {
     fn a_report_only_group_lists_its_passes_and_does_not_count() {
         let (one, two) = (scenario("later", "one"), scenario("later", "two"));
         let mut out = Vec::new();
-        let mut report = Report::new(&mut out, &[&one, &two], &["later".to_owned()]);
+        let selection = report_only(&["later"]);
+        let mut report = Report::new(&mut out, &[&one, &two], &selection);
         report.add(&one, Verdict::Passed).unwrap();
         report.add(&two, failed()).unwrap();
         assert_eq!(report.finish().unwrap(), Summary::default());
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("later: 1 passed, 1 failed (report only)\n  passed later/one\n"));
+        let start = "later: 0 passed, 0 failed; report only: 1 passed, 1 failed\n  \
+            passed, report only: later/one\n  failed, report only: later/two (T)\n";
+        assert!(text.starts_with(start), "{text}");
         assert!(text.ends_with("\n0 passed, 0 failed\n"), "{text}");
+    }
+
+    #[test]
+    fn a_report_only_scenario_leaves_the_rest_of_its_group_counting() {
+        let names = ["one", "two", "three", "four"];
+        let [one, two, three, four] = names.map(|name| scenario("g", name));
+        let mut out = Vec::new();
+        let selection = report_only(&["g/one", "g/two"]);
+        let mut report = Report::new(&mut out, &[&one, &two, &three, &four], &selection);
+        report.add(&one, Verdict::Passed).unwrap();
+        report.add(&two, failed()).unwrap();
+        report.add(&three, failed()).unwrap();
+        report.add(&four, Verdict::Passed).unwrap();
+        assert_eq!(report.finish().unwrap(), Summary { passed: 1, failed: 1 });
+        let text = String::from_utf8(out).unwrap();
+        let start = "g: 1 passed, 1 failed; report only: 1 passed, 1 failed\n  \
+            passed, report only: g/one\n  FAILED g/three (T)\n";
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.contains("\n  failed, report only: g/two (T)\n"), "{text}");
     }
 }

@@ -24,8 +24,6 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// The scenarios meant.
     pub selection: Selection,
-    /// Groups whose failures do not count.
-    pub report_only: Vec<String>,
     /// Scenarios running at the same time, at least 1.
     pub jobs: usize,
 }
@@ -39,6 +37,9 @@ pub struct Selection {
     pub groups: Vec<String>,
     /// These scenarios, as `group/name`.
     pub scenarios: Vec<String>,
+    /// Groups, and scenarios as `group/name`, that are chosen too and whose failures do not
+    /// count. Everything else in their group counts.
+    pub report_only: Vec<String>,
 }
 
 /// What all scenarios of a run share.
@@ -61,7 +62,7 @@ pub fn list(selection: &Selection) -> anyhow::Result<Vec<String>> {
 /// Runs the selected scenarios and prints a report to `out`.
 ///
 /// Errors: the scenarios cannot be read or the run not be prepared. A scenario that fails is
-/// no error; the summary counts it.
+/// no error; the summary counts it, unless it is only reported.
 pub fn run(options: &Options, out: impl Write) -> anyhow::Result<Summary> {
     let scenarios = scenario::read_all(&options.selection.dir)?;
     let selected = options.selection.select(&scenarios)?;
@@ -83,11 +84,30 @@ impl Selection {
         for id in &self.scenarios {
             ensure!(scenarios.iter().any(|s| s.id() == *id), "no scenario {id}");
         }
+        // A name that outlives its scenario would hide nothing, and mislead whoever reads it.
+        for name in &self.report_only {
+            ensure!(scenarios.iter().any(|s| is_meant(s, name)), "no group or scenario {name}");
+        }
         let all = self.groups.is_empty() && self.scenarios.is_empty();
         let chosen = scenarios.iter().filter(|scenario| {
-            all || self.groups.contains(&scenario.group) || self.scenarios.contains(&scenario.id())
+            all || self.groups.contains(&scenario.group)
+                || self.scenarios.contains(&scenario.id())
+                || self.is_report_only(scenario)
         });
         Ok(chosen.collect())
+    }
+
+    /// Whether a failure of the scenario is shown and does not count.
+    pub(crate) fn is_report_only(&self, scenario: &Scenario) -> bool {
+        self.report_only.iter().any(|name| is_meant(scenario, name))
+    }
+}
+
+/// Whether `name` is the scenario's group, or the scenario itself as `group/name`.
+fn is_meant(scenario: &Scenario, name: &str) -> bool {
+    match name.split_once('/') {
+        Some((group, name)) => scenario.group == group && scenario.name == name,
+        None => scenario.group == name,
     }
 }
 
@@ -97,7 +117,7 @@ fn run_all(
     options: &Options,
     out: impl Write,
 ) -> anyhow::Result<Summary> {
-    let mut report = Report::new(out, selected, &options.report_only);
+    let mut report = Report::new(out, selected, &options.selection);
     let next = AtomicUsize::new(0);
     let (verdicts, incoming) = mpsc::channel();
     thread::scope(|scope| {
@@ -134,7 +154,19 @@ mod tests {
     fn selection(groups: &[&str], scenarios: &[&str]) -> Selection {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
-        Selection { dir, groups: owned(groups), scenarios: owned(scenarios) }
+        let (groups, scenarios) = (owned(groups), owned(scenarios));
+        Selection { dir, groups, scenarios, report_only: Vec::new() }
+    }
+
+    fn report_only(names: &[&str]) -> Selection {
+        let report_only = names.iter().map(|&name| name.to_owned()).collect();
+        Selection { report_only, ..selection(&[], &[]) }
+    }
+
+    fn reported_only(selection: &Selection) -> Vec<String> {
+        let scenarios = scenario::read_all(&selection.dir).unwrap();
+        let reported = scenarios.iter().filter(|scenario| selection.is_report_only(scenario));
+        reported.map(Scenario::id).collect()
     }
 
     #[test]
@@ -147,5 +179,28 @@ mod tests {
     fn a_selection_of_nothing_known_is_refused() {
         assert!(list(&selection(&["shutdwon"], &[])).is_err());
         assert!(list(&selection(&[], &["tls/none"])).is_err());
+        for unknown in ["shutdwon", "tls/none", "tls/", "/health", "health", ""] {
+            assert!(list(&report_only(&[unknown])).is_err(), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn report_only_takes_whole_groups_and_single_scenarios() {
+        let chosen = report_only(&["shutdown", "tls/health"]);
+        assert_eq!(reported_only(&chosen), ["shutdown/idle", "shutdown/sigterm", "tls/health"]);
+    }
+
+    #[test]
+    fn report_only_alone_narrows_nothing() {
+        let everything = list(&selection(&[], &[])).unwrap();
+        assert_eq!(list(&report_only(&["shutdown", "tls/health"])).unwrap(), everything);
+    }
+
+    #[test]
+    fn report_only_adds_to_a_choice() {
+        let chosen =
+            Selection { groups: vec!["shutdown".to_owned()], ..report_only(&["tls/health"]) };
+        assert_eq!(list(&chosen).unwrap(), ["shutdown/idle", "shutdown/sigterm", "tls/health"]);
+        assert_eq!(reported_only(&chosen), ["tls/health"]);
     }
 }
