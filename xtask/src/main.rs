@@ -62,7 +62,7 @@ enum Task {
     /// The recorded scenarios against the release build
     Conformance {
         /// Only this driver: uring or epoll
-        #[arg(long)]
+        #[arg(long, value_parser = pipeline::DRIVERS)]
         driver: Option<String>,
         /// Passed on to relay-conformance
         #[arg(last = true)]

@@ -11,9 +11,17 @@ use crate::{components, suite, tidy};
 /// Drivers that every whole-process check runs on.
 pub(crate) const DRIVERS: [&str; 2] = ["uring", "epoll"];
 
-/// Groups of scenarios that demand a backplane, which the relay does not have: they are run and
-/// listed, and do not fail the step. `robust` is among them for five scenarios that need one.
-const AHEAD: [&str; 3] = ["redis", "robust", "server"];
+/// Groups and single scenarios that demand a backplane, which the relay does not have: they are
+/// run and listed, and do not fail the step. Every other scenario does.
+const AHEAD: [&str; 7] = [
+    "redis",
+    "server",
+    "robust/bus-frame-order",
+    "robust/bus-roundtrip-redis",
+    "robust/bus-roundtrip-server",
+    "robust/presence-sync-keeps-target-redis",
+    "robust/pull-cut-recovers",
+];
 
 /// Makes steps for one checkout.
 pub(crate) struct Pipeline {
@@ -103,7 +111,7 @@ impl Pipeline {
         let relay = self.release("relay")?;
         let drivers = DRIVERS.iter().filter(|name| driver.is_none_or(|only| only == **name));
         let steps = drivers.map(|driver| {
-            let ahead = AHEAD.iter().flat_map(|group| ["--report-only", group]);
+            let ahead = AHEAD.iter().flat_map(|name| ["--report-only", name]);
             let mut arguments = vec!["--relay", relay.as_str(), "--driver", driver];
             arguments.extend(ahead.chain(extra.iter().copied()));
             Step::program(&format!("conformance, {driver}"), &program, &arguments)
@@ -204,4 +212,36 @@ fn tidy_step() -> Step {
 pub(crate) fn end_to_end() -> Result<()> {
     let relay = Workspace::load()?.target_directory.join("release/relay");
     suite::end_to_end(&relay, &DRIVERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn conformance_runs_on_every_driver_and_excuses_what_is_ahead() {
+        let pipeline = Pipeline { target: "/t".into(), root: "/r".into() };
+        let steps = pipeline.conformance(None, &["--jobs", "1"]).expect("the paths are UTF-8");
+        assert_eq!(steps.len(), DRIVERS.len());
+        for (step, driver) in steps.iter().zip(DRIVERS) {
+            let line = step.command_line();
+            assert!(line.contains(&format!("--driver {driver} ")), "{line}");
+            assert!(line.ends_with(" --jobs 1"), "{line}");
+            for name in AHEAD {
+                assert!(line.contains(&format!("--report-only {name} ")), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_ahead_exists() {
+        let scenarios =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance/scenarios");
+        for name in AHEAD {
+            let path = scenarios.join(name);
+            assert!(path.is_dir() || path.with_extension("json").is_file(), "{name}");
+        }
+    }
 }

@@ -88,6 +88,8 @@ impl Step {
 }
 
 /// Runs the steps in order, stops at the first that fails, and prints how long each took.
+///
+/// The last line counts the steps: printed when all pass, else the error, which the caller prints.
 pub(crate) fn run_all(steps: &[Step]) -> Result<()> {
     let mut times: Vec<(&str, Duration)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -100,16 +102,16 @@ pub(crate) fn run_all(steps: &[Step]) -> Result<()> {
         if let Err(error) = result {
             println!("--- {} FAILED after {:.1} s", step.name, elapsed.as_secs_f64());
             print_times(&times);
-            println!("failed: {}\n    $ {}", step.name, step.command_line());
+            println!("failed: {}: {error:#}\n    $ {}", step.name, step.command_line());
             if !step.advice.is_empty() {
                 println!("what to do: {}", step.advice);
             }
-            return Err(error.context(format!("step {:?}", step.name)));
+            bail!("{index} passed, 1 failed, {} not run", steps.len() - index - 1);
         }
         println!("--- {} ok, {:.1} s", step.name, elapsed.as_secs_f64());
     }
     print_times(&times);
-    println!("all {} steps passed", steps.len());
+    println!("{} passed, 0 failed", steps.len());
     Ok(())
 }
 
@@ -139,6 +141,16 @@ mod tests {
             Step::ours("unreached", "x", || panic!("it ran after a failure")),
         ];
         let error = run_all(&steps).expect_err("the first step fails");
-        assert!(error.to_string().contains("fails"));
+        assert_eq!(error.to_string(), "0 passed, 1 failed, 1 not run");
+    }
+
+    #[test]
+    fn a_step_that_does_not_start_fails() {
+        let steps = [
+            Step::program("passes", "true", &[]),
+            Step::program("is missing", "no-such-program", &[]),
+        ];
+        let error = run_all(&steps).expect_err("the second step cannot start");
+        assert_eq!(error.to_string(), "1 passed, 1 failed, 0 not run");
     }
 }
