@@ -249,8 +249,7 @@ mod tests {
 
     use super::*;
 
-    /// Header bytes of the frames here: what kind, and how long the payload is.
-    const HEADER_LEN: usize = 3;
+    /// First bytes of frames that the switchboard counts, and of the shard's own.
     const COUNTED: u8 = b'c';
     const OWN: u8 = b'o';
 

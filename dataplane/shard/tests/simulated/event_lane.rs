@@ -1,0 +1,99 @@
+//! A control plane that does not take events any more.
+
+use std::time::Duration;
+
+use relay_contract::{Counter, Limits};
+
+use crate::bench::{Bench, Office, Setup, SocketId};
+use crate::frames;
+
+fn setup() -> Setup {
+    let limits = Limits { admission_timeout: Duration::from_secs(1), ..Setup::default().limits };
+    Setup { events_max: 1, limits, ..Setup::default() }
+}
+
+/// What is left allocated by `work`, in bytes.
+fn growth(work: impl FnOnce()) -> i64 {
+    allocation_counter::measure(work).bytes_current
+}
+
+/// Upgrades with long tokens, refused one after another.
+fn refused_upgrades(bench: &mut Bench, count: usize) {
+    let token = "t".repeat(4000);
+    for _ in 0..count {
+        let client = bench.request(frames::upgrade_with_token("client", "t", &token));
+        let status = answer_in_time(bench, client);
+        assert_eq!(status, 503);
+        bench.socket(client).shutdown();
+        bench.pass(Duration::from_millis(100));
+        bench.forget_sockets();
+    }
+}
+
+fn answer_in_time(bench: &mut Bench, client: SocketId) -> u16 {
+    for _ in 0..60 {
+        bench.step_by(Duration::from_millis(20));
+        if let Some((status, _)) = frames::take_answer(&mut bench.socket(client).incoming) {
+            return status;
+        }
+    }
+    panic!("no answer while the control plane is away");
+}
+
+#[test]
+fn upgrades_get_503_in_flat_memory_while_events_are_not_taken() {
+    let mut bench = Bench::new(setup());
+    bench.office = Office::Away;
+    refused_upgrades(&mut bench, 20);
+    let grown = growth(|| refused_upgrades(&mut bench, 300));
+    // Each would leave 4000 bytes of token behind; the simulated network leaves about 300.
+    assert!(grown < 300 * 1000, "{grown} bytes are kept");
+}
+
+#[test]
+fn connections_that_come_and_go_are_released_once_events_are_taken_again() {
+    let mut bench = Bench::new(setup());
+    let clients: Vec<_> = (0..20).map(|_| bench.open("client", "t")).collect();
+    bench.office = Office::Away;
+    for client in clients {
+        bench.socket(client).shutdown();
+    }
+    bench.pass(Duration::from_secs(3));
+    bench.office = Office::Admits;
+    bench.pass(Duration::from_secs(3));
+    bench.assert_nothing_is_left("releases waited for the control plane");
+}
+
+/// Messages that the relay logs as rejected.
+fn logged_messages(bench: &mut Bench, client: SocketId, count: usize) {
+    for _ in 0..count / 50 {
+        bench.socket(client).send(&frames::text(b"{}").repeat(50));
+        bench.steps(5);
+        let _answers = bench.socket(client).take_frames();
+    }
+}
+
+#[test]
+fn log_entries_that_find_no_room_are_dropped_and_counted() {
+    let mut bench = Bench::new(setup());
+    let client = bench.open("client", "t");
+    bench.office = Office::Away;
+    logged_messages(&mut bench, client, 10_000);
+    let before = bench.counted(Counter::LogEntriesDropped);
+    assert!(before > 0, "the lane and what waits for it are full");
+    let grown = growth(|| logged_messages(&mut bench, client, 2000));
+    assert!(grown < 64 << 10, "{grown} bytes are kept");
+    assert_eq!(bench.counted(Counter::LogEntriesDropped), before + 2000);
+}
+
+#[test]
+fn plain_requests_are_refused_in_time_while_events_are_not_taken() {
+    let mut bench = Bench::new(setup());
+    bench.office = Office::Away;
+    for _ in 0..5 {
+        let client = bench.request(frames::get("/state"));
+        assert_eq!(answer_in_time(&mut bench, client), 503);
+    }
+    let client = bench.request(frames::get("/health"));
+    assert_eq!(bench.answer(client).0, 200, "/health needs nobody");
+}

@@ -1,0 +1,17 @@
+//! Production shards over a simulated kernel; peers and control plane do as a test says.
+
+mod admission;
+mod bench;
+mod deadlines;
+mod endings;
+mod event_lane;
+mod flood;
+mod frames;
+mod hand_over;
+mod phases;
+mod pipelining;
+mod slow_reader;
+mod socket;
+mod stop;
+mod tls;
+mod unfinished;

@@ -1,0 +1,114 @@
+//! A daemon that does not read what its client sends.
+
+use relay_contract::{Counter, Limits};
+use relay_driver::Config;
+use relay_driver::sim::Faults;
+
+use crate::bench::{Bench, Setup, SocketId};
+use crate::frames::{self, Frame, TEXT};
+
+fn bench(encrypted: bool) -> Bench {
+    Bench::new(Setup {
+        encrypted,
+        limits: Limits { egress_bytes_max: 64 << 10, ..Setup::default().limits },
+        driver: Config { buffer_count: 4, buffer_bytes: 2048, ..Setup::default().driver },
+        faults: Faults { socket_bytes: 8 << 10, ..Faults::none() },
+        ..Setup::default()
+    })
+}
+
+/// Sends frames of growing sizes until the relay gives up on the daemon. Returns what was sent.
+fn overflow(bench: &mut Bench, daemon: SocketId, client: SocketId) -> Vec<Vec<u8>> {
+    bench.socket(daemon).reads = false;
+    let overflows = bench.counted(Counter::WsSlowClientTerminated);
+    let mut sent = Vec::new();
+    bench.until("an overflow", |bench| {
+        if bench.socket(client).unsent_bytes() == 0 {
+            let payload = frames::envelope(sent.len(), 150 + 97 * (sent.len() % 40));
+            bench.socket(client).send(&frames::text(&payload));
+            sent.push(payload);
+        }
+        bench.counted(Counter::WsSlowClientTerminated) > overflows
+    });
+    sent
+}
+
+fn whole_frames_then_4008(encrypted: bool) {
+    let mut bench = bench(encrypted);
+    let (daemon, client) = bench.pair("t");
+    let sent = overflow(&mut bench, daemon, client);
+    bench.steps(20);
+    bench.socket(daemon).reads = true;
+    bench.steps(200);
+    let mut frames = bench.socket(daemon).take_frames();
+    assert_eq!(frames.pop(), Some(Frame::close(4008, "buffer overflow")));
+    assert!(bench.socket(daemon).incoming.is_empty(), "nothing follows the close frame");
+    assert!(!frames.is_empty() && frames.len() < sent.len(), "some were dropped");
+    for (frame, payload) in frames.iter().zip(&sent) {
+        assert_eq!((frame.opcode, &frame.payload), (TEXT, payload));
+    }
+    let dropped = bench.counted(Counter::SlowReaderDroppedFrames);
+    assert!(dropped > 0, "what was dropped is counted");
+}
+
+#[test]
+fn a_slow_reader_gets_whole_frames_then_4008() {
+    whole_frames_then_4008(false);
+}
+
+#[test]
+fn a_slow_reader_gets_whole_frames_then_4008_under_tls() {
+    whole_frames_then_4008(true);
+}
+
+#[test]
+fn more_stalled_readers_than_buffers_keep_no_buffer() {
+    let mut bench = bench(false);
+    let pairs: Vec<_> = (0..6).map(|index| bench.pair(&format!("t{index}"))).collect();
+    for &(daemon, client) in &pairs {
+        bench.socket(daemon).reads = false;
+        for seq in 0..12 {
+            bench.socket(client).send(&frames::text(&frames::envelope(seq, 2500)));
+        }
+    }
+    bench.steps(200);
+    assert_eq!(bench.buffers_in_use(), 0, "stalled readers pin nothing");
+    assert!(bench.audit().egress_bytes_max > 8 << 10, "they are stalled");
+
+    let (daemon, client) = bench.pair("other");
+    let payload = frames::envelope(0, 6000);
+    bench.socket(client).send(&frames::text(&payload));
+    bench.steps(20);
+    assert_eq!(bench.socket(daemon).take_frames(), [Frame { opcode: TEXT, payload }]);
+}
+
+#[test]
+fn a_slow_reader_that_reads_again_in_time_loses_nothing() {
+    for encrypted in [false, true] {
+        let mut bench = bench(encrypted);
+        let (daemon, client) = bench.pair("t");
+        bench.socket(daemon).reads = false;
+        let sent: Vec<_> = (0..15).map(|seq| frames::envelope(seq, 2500)).collect();
+        for payload in &sent {
+            bench.socket(client).send(&frames::text(payload));
+        }
+        bench.steps(100);
+        bench.socket(daemon).reads = true;
+        bench.steps(100);
+        let frames = bench.socket(daemon).take_frames();
+        let payloads: Vec<_> = frames.into_iter().map(|frame| frame.payload).collect();
+        assert_eq!(payloads, sent);
+    }
+}
+
+#[test]
+fn a_slow_reader_that_never_reads_again_is_cut() {
+    for encrypted in [false, true] {
+        let mut bench = bench(encrypted);
+        let (daemon, client) = bench.pair("t");
+        overflow(&mut bench, daemon, client);
+        bench.socket(client).reset();
+        bench.pass(std::time::Duration::from_secs(5));
+        bench.assert_nothing_is_left("a reader that does not read its close frame");
+    }
+}
