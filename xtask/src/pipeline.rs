@@ -67,7 +67,7 @@ impl Pipeline {
 
     /// What takes too long for every change.
     pub(crate) fn nightly(&self) -> Result<Vec<Step>> {
-        let mut steps = vec![Self::build(), self.simulator(20_000)?];
+        let mut steps = vec![Self::build(), self.simulator(10_000)?];
         steps.extend(self.conformance(None, &["--env", "RELAY_SHARDS=4"])?);
         steps.push(
             Step::program(
