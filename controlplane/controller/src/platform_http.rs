@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -28,6 +28,8 @@ pub(crate) struct PlatformHttp {
 struct Current {
     stamp: Stamp,
     client: Pool,
+    /// Files that could not be used, and when they were read.
+    refused: Option<(Stamp, Instant)>,
 }
 
 type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
@@ -71,7 +73,7 @@ impl PlatformHttp {
     pub(crate) fn new(tls: PlatformTls) -> Result<Self, PlatformTlsError> {
         let stamp = platform_tls::stamp(&tls);
         let client = pool(&tls)?;
-        Ok(Self { tls, current: Mutex::new(Current { stamp, client }) })
+        Ok(Self { tls, current: Mutex::new(Current { stamp, client, refused: None }) })
     }
 
     /// Makes one call. Dropping the future closes its connection.
@@ -95,18 +97,25 @@ impl PlatformHttp {
     }
 
     /// The pool, made anew when the client certificate changed. Files that cannot be used (half
-    /// written, say) leave the pool as it is; the next call looks again.
+    /// written, say) leave the pool as it is; they are read again when they change, or after
+    /// [`REREAD_INTERVAL`], because reading them holds up everybody else.
     fn client(&self) -> Pool {
-        // The lock is held for two assignments at most; a panic between them cannot leave half a
-        // value.
+        // Every change of the value is one assignment: a panic cannot leave half of it.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = platform_tls::stamp(&self.tls);
-        if stamp != current.stamp
-            && let Ok(client) = pool(&self.tls)
-        {
-            *current = Current { stamp, client };
+        if stamp != current.stamp && !current.refused_lately(stamp) {
+            match pool(&self.tls) {
+                Ok(client) => *current = Current { stamp, client, refused: None },
+                Err(_) => current.refused = Some((stamp, Instant::now())),
+            }
         }
         current.client.clone()
+    }
+}
+
+impl Current {
+    fn refused_lately(&self, stamp: Stamp) -> bool {
+        self.refused.is_some_and(|(refused, at)| refused == stamp && at.elapsed() < REREAD_INTERVAL)
     }
 }
 
@@ -157,6 +166,9 @@ fn pool(tls: &PlatformTls) -> Result<Pool, PlatformTlsError> {
         .build(connector))
 }
 
+/// How soon client certificate files that cannot be used are read again although they look the same.
+const REREAD_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Shorter than every deadline that matters, longer than a lost SYN.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -166,3 +178,50 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Quiet connections kept per host. Protects the platform's descriptors after a burst.
 const POOL_IDLE_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::settings::ClientCertificate;
+
+    /// Writes a client certificate and its key, changed so many seconds after 1970.
+    fn write(dir: &Path, changed_secs: u64, certificate: &str, key: &str) {
+        for (name, text) in [("client.crt", certificate), ("client.key", key)] {
+            let path = dir.join(name);
+            fs::write(&path, text).unwrap();
+            let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(changed_secs);
+            File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
+        }
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_are_not_read_for_every_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(vec!["relay".to_owned()]).unwrap();
+        let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+        write(dir.path(), 1, &certificate, &key);
+        let http = PlatformHttp::new(PlatformTls {
+            client: Some(ClientCertificate {
+                cert_path: dir.path().join("client.crt"),
+                key_path: dir.path().join("client.key"),
+                passphrase: None,
+            }),
+            ..PlatformTls::default()
+        })
+        .unwrap();
+        let refused = || http.current.lock().unwrap().refused;
+        write(dir.path(), 2, "half a certificate", &key);
+        http.client();
+        let first = refused().expect("read once");
+        http.client();
+        assert_eq!(refused(), Some(first), "not read again");
+        write(dir.path(), 3, &certificate, &key);
+        http.client();
+        assert_eq!(refused(), None);
+        assert_ne!(http.current.lock().unwrap().stamp, first.0, "in use");
+    }
+}
