@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, COOKIE, HeaderValue, SET_COOKIE};
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, HeaderValue, SET_COOKIE,
+};
 use http::{HeaderMap, HeaderName, Method, Request, Uri};
 use http_body_util::Full;
 use relay_contract::{WorkerRequest, WorkerResponse};
@@ -47,12 +49,17 @@ impl WorkerCalls {
             Method::GET => Bytes::new(),
             _ => Bytes::from(body.unwrap_or_default()),
         };
+        // Of an empty body hyper says nothing, and some servers answer 411 to that.
+        let announces_nothing = body.is_empty() && method != Method::GET;
         let mut call = Request::new(Full::new(body));
         *call.method_mut() = method;
         *call.uri_mut() = self.uri(path)?;
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             call.headers_mut().insert(name, header_value(value)?);
+        }
+        if announces_nothing {
+            call.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Some(call)
     }

@@ -77,6 +77,22 @@ async fn a_get_has_no_body() {
 }
 
 #[tokio::test]
+async fn an_empty_body_is_announced() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
+    let (_relay, mut shard) = Relay::one(settings(&platform.url()));
+    let request = WorkerRequest { method: "POST".into(), body: Some(String::new()), ..get() };
+    call(&mut shard, request).await;
+    call(&mut shard, get()).await;
+    let lengths: Vec<_> = platform
+        .requests()
+        .iter()
+        .map(|request| request.header("content-length").map(str::to_owned))
+        .collect();
+    assert_eq!(lengths, [Some("0".to_owned()), None]);
+}
+
+#[tokio::test]
 async fn a_call_that_fails_is_answered_502() {
     let platform = Platform::start(None).await;
     let long = "x".repeat(200);
