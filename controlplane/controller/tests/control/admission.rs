@@ -101,6 +101,13 @@ async fn a_denial_has_the_platforms_reason() {
 }
 
 #[tokio::test]
+async fn a_reason_that_quotes_the_token_is_not_logged() {
+    let denial = format!(r#"{{"ok":false,"reason":"unknown token {TOKEN}"}}"#);
+    let reason = reason_of(Behaviour::Answer(403, denial), PATIENT).await;
+    assert_eq!(reason, ("VALIDATION_FAILED".into(), 403));
+}
+
+#[tokio::test]
 async fn what_is_no_valid_answer_is_a_denial() {
     for (status, body, reason) in [
         (200, "hello", "INVALID_JSON"),
