@@ -155,6 +155,10 @@ fn read_redis_url(reader: &mut Reader<'_>, named: &Named, mode: BackplaneMode) -
         }
         return None;
     }
+    if named.backplane.is_some() && documented.is_none() {
+        let what = "no Redis URL, but RELAY_BACKPLANE_MODE=redis needs redis or rediss";
+        reader.refuse("RELAY_BACKPLANE_URL", what.to_owned());
+    }
     if let (Some(documented), Some(alias)) = (&documented, &alias)
         && documented != alias
     {

@@ -45,8 +45,9 @@ fn read_proxies(reader: &mut Reader<'_>) -> TrustedProxies {
     })
 }
 
-/// The first version of the shards' limits.
-pub(super) fn limits(reader: &mut Reader<'_>, admission_timeout: Duration) -> Limits {
+/// The first version of the shards' limits. `patience` is how long a decision about an upgrade may
+/// take.
+pub(super) fn limits(reader: &mut Reader<'_>, patience: Duration) -> Limits {
     let default = Limits::default();
     Limits {
         frame_bytes_max: as_size(reader.count("RELAY_MAX_FRAME_BYTES")),
@@ -72,10 +73,10 @@ pub(super) fn limits(reader: &mut Reader<'_>, admission_timeout: Duration) -> Li
         },
         empty_scope_ttl: reader.millis("RELAY_EMPTY_WORKSPACE_TTL_MS"),
         cleanup_interval: reader.millis("RELAY_CLEANUP_INTERVAL_MS"),
-        // A shard waits a little longer than the validation it waits for.
+        // A shard waits a little longer than the decision it waits for.
         admission_timeout: default
             .admission_timeout
-            .max(admission_timeout.saturating_add(Duration::from_secs(3))),
+            .max(patience.saturating_add(Duration::from_secs(3))),
         ..default
     }
 }

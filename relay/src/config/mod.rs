@@ -106,7 +106,9 @@ impl Config {
         let admission = Admission::read(&mut reader);
         let backplane = Backplane::read(&mut reader, &named, &listen, platform.key.is_some());
         let capacity = Capacity::read(&mut reader);
-        let limits = capacity::limits(&mut reader, platform.admission_timeout);
+        // A look for new keys may come before the validation.
+        let patience = platform.admission_timeout.saturating_add(platform.api_timeout);
+        let limits = capacity::limits(&mut reader, patience);
         let engine = Engine::read(&mut reader, world);
         if !reader.problems.is_empty() {
             return Err(Refused(reader.problems));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use relay_contract::Secret;
 use url::Url;
 
+use super::reader::is_bare;
 use super::{Reader, Source, as_size};
 
 /// How the relay proves itself to the platform in `prod`.
@@ -42,7 +43,8 @@ pub(crate) struct ClientCertificate {
 /// The platform and how it is called.
 #[derive(Clone, Debug)]
 pub(crate) struct Platform {
-    /// The platform's address as the operator wrote it, or the default.
+    /// The platform's address as the operator wrote it, or the default; for display, so without
+    /// user, password and query.
     pub server_url: String,
     /// The same, parsed.
     pub server: Url,
@@ -124,10 +126,11 @@ impl Named {
         matches!(scheme, Some("redis" | "rediss"))
     }
 
-    /// The platform's address, and how the operator wrote it.
+    /// The platform's address, and how it is shown: as the operator wrote it, but for what may be
+    /// a secret.
     fn server(&self) -> (Url, String) {
         if let Some((url, text)) = &self.server {
-            return (url.clone(), text.clone());
+            return (url.clone(), displayed(url, text));
         }
         let text = match &self.validate {
             Some(validate) => validate.origin().ascii_serialization(),
@@ -136,6 +139,22 @@ impl Named {
         let url = Url::parse(&text).expect("an origin with a host is a URL");
         (url, text)
     }
+}
+
+fn displayed(url: &Url, text: &str) -> String {
+    if is_bare(url) {
+        return text.to_owned();
+    }
+    let mut bare = url.clone();
+    bare.set_query(None);
+    drop_user(&mut bare);
+    bare.to_string()
+}
+
+/// Removes user and password.
+fn drop_user(url: &mut Url) {
+    // A URL without a host has neither and takes neither; it was refused before.
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
 }
 
 /// The reference relay's platform.
@@ -152,6 +171,7 @@ impl Platform {
         reader.conclude("SERVER_URL", &server_url, source);
         let validate = named.validate.clone().unwrap_or_else(|| {
             let mut url = server.clone();
+            drop_user(&mut url);
             url.set_path(VALIDATE_PATH);
             url.set_query(None);
             url.set_fragment(None);

@@ -172,11 +172,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A secret, from the variable or from the file that `<NAME>_FILE` names; blank is unset.
+    /// A secret, from the variable or from the file that `<NAME>_FILE` names; blank is unset. On
+    /// the command line the variable wins, as over the rest of the environment.
     pub(super) fn secret(&mut self, name: &'static str) -> Option<Secret> {
         let file_name = format!("{name}_FILE");
-        let file = self.world.variable(&file_name).filter(|p| !p.is_empty());
-        let (text, source) = match (self.find(name), file) {
+        let found = self.find(name);
+        let is_flag = matches!(found, Some((_, Source::Flag(_))));
+        let file = self.world.variable(&file_name).filter(|p| !p.is_empty() && !is_flag);
+        let (text, source) = match (found, file) {
             (Some(found), None) => found,
             (None, Some(path)) => match self.world.read(path.as_ref()) {
                 Ok(text) => (text, Source::File(path)),
@@ -214,7 +217,8 @@ impl<'a> Reader<'a> {
         self.effective.push(Effective { name, shown, source });
     }
 
-    /// The text of a variable in the highest layer that has it, under either of its names.
+    /// The text of a variable in the highest layer that has it, under either of its names. A blank
+    /// under one of two names says nothing.
     fn find(&mut self, name: &'static str) -> Option<(String, Source)> {
         let alias = Variable::named(name).alias;
         // The last flag wins, as on every command line.
@@ -228,7 +232,14 @@ impl<'a> Reader<'a> {
         }
         let by_name = self.world.variable(name);
         let by_alias = alias.and_then(|alias| Some((alias, self.world.variable(alias)?)));
+        let is_blank = |text: &str| text.trim().is_empty();
         match (by_name, by_alias) {
+            (Some(text), Some((alias, other))) if is_blank(&text) && !is_blank(&other) => {
+                Some((other, Source::Environment(alias.to_owned())))
+            }
+            (Some(text), Some((_, other))) if is_blank(&other) => {
+                Some((text, Source::Environment(name.to_owned())))
+            }
             (Some(text), Some((alias, other))) if text.trim() != other.trim() => {
                 let shown = match Variable::named(name).kind {
                     Kind::Secret | Kind::Url(_) => "different values".to_owned(),
@@ -249,6 +260,10 @@ impl<'a> Reader<'a> {
 
 /// The text of a URL, or `[set]` when it carries a user, a password or a query.
 fn shown_url(url: &Url, text: &str) -> String {
-    let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
-    if bare { text.to_owned() } else { "[set]".to_owned() }
+    if is_bare(url) { text.to_owned() } else { "[set]".to_owned() }
+}
+
+/// Whether a URL has no part that may be a secret.
+pub(super) fn is_bare(url: &Url) -> bool {
+    url.username().is_empty() && url.password().is_none() && url.query().is_none()
 }

@@ -34,6 +34,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             "the internal key and all tokens travel to the platform unencrypted (http)".to_owned(),
         );
     }
+    for (name, url) in [
+        ("SERVER_URL", Some(&platform.server)),
+        ("RELAY_VALIDATE_URL", Some(&platform.validate)),
+        ("RELAY_JWKS_URL", config.admission.jwks.as_ref()),
+    ] {
+        if url.is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+            warnings.push(format!("{name}: user and password of the URL are not sent"));
+        }
+    }
     let backplane = &config.backplane;
     if backplane.mode != BackplaneMode::Single {
         warnings.push(format!(

@@ -150,6 +150,8 @@ fn an_alias_means_the_same_and_a_conflict_names_both() {
     assert_eq!(config("PORT=7000").listen.port, 7000);
     assert_eq!(config("RELAY_LISTEN_PORT=7000").listen.port, 7000);
     assert_eq!(config("RELAY_LISTEN_PORT=7000 PORT=7000").listen.port, 7000);
+    assert_eq!(config("RELAY_LISTEN_PORT=7000 PORT=").listen.port, 7000);
+    assert_eq!(config("RELAY_LISTEN_PORT= PORT=7000").listen.port, 7000);
     let found = problems("RELAY_LISTEN_PORT=7998 PORT=7999");
     assert!(found[0].contains("RELAY_LISTEN_PORT and PORT"), "{found:?}");
     for (mode, other) in [("redis", "RELAY_REDIS_URL=redis://b"), ("server", "SERVER_URL=http://b")]
@@ -240,6 +242,8 @@ fn the_backplane_follows_from_key_and_switches() {
 
 #[test]
 fn redis_needs_key_then_url_then_signing_key() {
+    let http = "RELAY_BACKPLANE_MODE=redis RELAY_BACKPLANE_URL=https://a.corp";
+    assert!(problems(http)[0].contains("no Redis URL"), "{:?}", problems(http));
     let found = problems("RELAY_BACKPLANE_MODE=redis");
     assert!(found[0].contains("RELAY_INTERNAL_KEY is required when RELAY_BACKPLANE_MODE=redis"));
     assert!(found[1].contains("RELAY_REDIS_URL is required when RELAY_BACKPLANE_MODE=redis"));
@@ -381,6 +385,34 @@ fn a_password_in_a_url_is_never_shown() {
     let parsed = parse(&pairs).expect("usable");
     assert_eq!(shown(&parsed, "RELAY_BACKPLANE_URL").0, "[set]");
     assert!(!format!("{:?}", parsed.effective).contains("hunter2"));
+}
+
+#[test]
+fn the_platform_is_shown_without_user_password_and_query() {
+    let parsed = parse("SERVER_URL=https://user:hunter2@a.corp/?key=hunter3").expect("usable");
+    assert_eq!(parsed.config.platform.server_url, "https://a.corp/");
+    assert!(parsed.warnings.iter().any(|line| line.starts_with("SERVER_URL: user and password")));
+    let shown = format!("{:?} {:?}", parsed.effective, parsed.warnings);
+    assert!(!shown.contains("hunter"), "{shown}");
+    assert_eq!(config("SERVER_URL=https://a.corp").platform.server_url, "https://a.corp");
+}
+
+#[test]
+fn a_secret_on_the_command_line_beats_a_file() {
+    let flags = [FlagValue {
+        flag: "--set".to_owned(),
+        name: "RELAY_ADMIN_TOKEN".to_owned(),
+        value: "given".to_owned(),
+    }];
+    let world = world("RELAY_ADMIN_TOKEN_FILE=/run/token");
+    let config = Config::parse(&flags, &world).expect("usable").config;
+    assert_eq!(config.admin.token.expect("given").expose(), "given");
+}
+
+#[test]
+fn a_shard_outwaits_a_look_for_keys_and_a_validation() {
+    let pairs = "RELAY_ADMISSION_TIMEOUT_MS=8000 RELAY_INTERNAL_API_TIMEOUT_MS=9000";
+    assert!(config(pairs).limits.admission_timeout > std::time::Duration::from_secs(17));
 }
 
 #[test]
