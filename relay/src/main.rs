@@ -22,6 +22,7 @@ mod tls;
 mod token;
 mod version;
 
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -33,13 +34,13 @@ use config::{Config, Machine, Parsed};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.version {
-        println!("{}", version::line());
+        screen::say(io::stdout(), format_args!("{}\n", version::line()));
         return ExitCode::SUCCESS;
     }
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("relay: {error:#}");
+            screen::say(io::stderr(), format_args!("relay: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
@@ -62,10 +63,14 @@ fn run(cli: Cli) -> Result<()> {
 fn examine(command: &ConfigCommand) -> Result<()> {
     match command {
         ConfigCommand::Check(settings) => {
-            print!("{}", check::listing(&parse(settings)?));
-            println!("the configuration is usable");
+            let listing = check::listing(&parse(settings)?);
+            let text = format_args!("{listing}the configuration is usable\n");
+            screen::say(io::stdout(), text);
         }
-        ConfigCommand::Variables => print!("{}", config::table_of_variables()),
+        ConfigCommand::Variables => {
+            let table = config::table_of_variables();
+            screen::say(io::stdout(), format_args!("{table}"));
+        }
     }
     Ok(())
 }

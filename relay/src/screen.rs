@@ -1,10 +1,16 @@
 //! Output for people: colour and progress on a terminal, plain lines elsewhere.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How often progress is shown.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Writes text for whoever still reads. A reader that went away must not end the program.
+pub(crate) fn say(mut out: impl Write, text: fmt::Arguments<'_>) {
+    let _unread = out.write_fmt(text).and_then(|()| out.flush());
+}
 
 /// Where it goes.
 pub(crate) struct Screen {

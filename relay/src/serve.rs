@@ -14,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::config::{Config, Mode, Parsed};
 use crate::cores;
 use crate::listener::Listener;
+use crate::screen;
 use crate::settings::settings;
 use crate::shards::Shards;
 use crate::signals::Signals;
@@ -25,14 +26,15 @@ const BLOCKING_THREADS_MAX: usize = 4;
 /// `relay serve`: runs until a signal ends it.
 pub(crate) fn run(parsed: &Parsed) -> Result<()> {
     for warning in &parsed.warnings {
-        eprintln!("relay: warning: {warning}");
+        screen::say(io::stderr(), format_args!("relay: warning: {warning}\n"));
     }
     let relay = Relay::start(&parsed.config, io::stdout())?;
     if let Some(reason) = relay.fallback() {
-        eprintln!("relay: warning: io_uring is not used: {reason}");
+        let text = format_args!("relay: warning: io_uring is not used: {reason}\n");
+        screen::say(io::stderr(), text);
     }
-    // A reader that went away must not end the relay.
-    let _unread = writeln!(io::stdout(), "{}", greeting(&parsed.config, relay.address()));
+    let greeting = greeting(&parsed.config, relay.address());
+    screen::say(io::stdout(), format_args!("{greeting}\n"));
     relay.run()
 }
 
@@ -134,6 +136,8 @@ impl Relay {
                 () = hurry => None,
             }
         });
+        // A look-up that hangs must not keep the process.
+        runtime.shutdown_background();
         match ended {
             Some(Ended::Stopped) => shards.join(),
             // What still runs ends with the process.
