@@ -100,6 +100,8 @@ pub(crate) struct Bench {
     pub(crate) office: Office,
     /// Where workspaces live.
     pub(crate) home: ShardId,
+    /// Where peers connect from.
+    pub(crate) from: Ipv4Addr,
     pub(crate) ledger: Ledger,
 }
 
@@ -146,6 +148,7 @@ impl Bench {
             encrypted: setup.encrypted,
             office: Office::Admits,
             home: ShardId(0),
+            from: Ipv4Addr::LOCALHOST,
             ledger: Ledger::default(),
         }
     }
@@ -288,7 +291,7 @@ impl Bench {
     /// Connects to the shard of that number.
     pub(crate) fn connect_to(&mut self, shard: usize) -> SocketId {
         let port = 1024 + (self.sockets.len() % 60_000) as u16;
-        let from = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let from = SocketAddr::from((self.from, port));
         let peer = self.world.connect(shard, from).expect("it listens");
         self.sockets.push(Socket::new(peer, self.encrypted));
         SocketId(self.sockets.len() - 1)

@@ -13,5 +13,6 @@ mod pipelining;
 mod slow_reader;
 mod socket;
 mod stop;
+mod strangers;
 mod tls;
 mod unfinished;
