@@ -156,11 +156,8 @@ impl<D: Driver> Shard<D> {
             let full = http1::refusal_bytes(UNAVAILABLE);
             return self.turn_away(key, admission, full.into_owned());
         }
-        let open = Open {
-            decoder: Decoder::new(),
-            assembly: None,
-            close: CloseHandshake::NotBegun,
-        };
+        let open =
+            Open { decoder: Decoder::new(), assembly: None, close: CloseHandshake::NotBegun };
         self.enter(key, Phase::Open(open));
         if let Some(connection) = self.table.get_mut(key) {
             connection.settled = true;
