@@ -254,6 +254,12 @@ impl Controller {
                         Some(event) => self.on_event(event),
                         None => return,
                     },
+                    // A worker may still be there for the answer to its call.
+                    Some(done) = self.jobs.join_next() => {
+                        if let Ok(done) = done {
+                            self.on_done(done);
+                        }
+                    }
                     _ = pulse.tick() => {
                         self.link.shards.drain();
                         self.expire_queries();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use relay_contract::{Command, Event, Level, LogEntry, Refusal, ShardId, Tick};
-use relay_controller::{Ended, Settings};
+use relay_contract::{Command, Event, Level, LogEntry, Refusal, ShardId, Tick, WorkerRequest};
+use relay_controller::{Caps, Ended, Settings};
 
 use crate::platform::{Behaviour, Platform};
 use crate::relay::{Relay, TOKEN, VALIDATE, settings};
@@ -68,6 +68,33 @@ async fn upgrades_that_wait_or_come_during_the_drain_are_told_to_come_back() {
     assert!(matches!(shard.refused().await, Refusal::Unavailable { .. }));
     shard.ask_as("/ready", None);
     assert_eq!(shard.response().await.0, 503);
+    shard.tell(Event::Stopped { shard: ShardId(0) });
+    assert_eq!(ended.await.unwrap(), Ended::Stopped);
+}
+
+#[tokio::test]
+async fn a_worker_hears_during_the_drain_what_became_of_its_call() {
+    let platform = Platform::start(None).await;
+    platform.on("/api", Behaviour::Hang);
+    let caps = Caps { worker_timeout: Duration::from_millis(300), ..Caps::default() };
+    let (relay, mut shard) = Relay::one(Settings { caps, ..settings(&platform.url()) });
+    let request = WorkerRequest {
+        request_id: "w-1".into(),
+        method: "GET".into(),
+        path: "/api/runtime/workspaces/ws1/managed-executors/ex1/jobs".into(),
+        headers: Vec::new(),
+        body: None,
+    };
+    let connection = shard.connection();
+    shard.tell(Event::WorkerAsked { connection, request: Box::new(request) });
+    shard.ask_as("/ready", None);
+    assert_eq!(shard.response().await.0, 200);
+    let ended = relay.shut_down();
+    assert!(matches!(shard.command().await, Command::Stop { .. }));
+    let Command::WorkerReply { response, .. } = shard.command().await else {
+        panic!("no reply");
+    };
+    assert_eq!((&*response.request_id, response.status), ("w-1", 502));
     shard.tell(Event::Stopped { shard: ShardId(0) });
     assert_eq!(ended.await.unwrap(), Ended::Stopped);
 }
