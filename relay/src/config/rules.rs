@@ -18,7 +18,7 @@ pub(super) fn broken(config: &Config, world: &dyn Surroundings) -> Vec<Problem> 
     if config.listen.mode == Mode::Prod {
         prod(config, &mut problems);
     }
-    ours(config, &mut problems);
+    ours(config, world, &mut problems);
     problems
 }
 
@@ -33,6 +33,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push(
             "the internal key and all tokens travel to the platform unencrypted (http)".to_owned(),
         );
+    }
+    let listen = &config.listen;
+    if listen.mode == Mode::Dev && !is_loopback(&listen.host) {
+        warnings.push(format!(
+            "RELAY_MODE=dev on HOST={}: others can reach a relay that takes tokens in the query and \
+             shows more than it should",
+            listen.host
+        ));
     }
     for (name, url) in [
         ("SERVER_URL", Some(&platform.server)),
@@ -205,13 +213,20 @@ fn prod_mtls(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 /// What the reference does not know.
-fn ours(config: &Config, problems: &mut Vec<Problem>) {
+fn ours(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) {
     if config.platform.key.is_some() && !config.platform.is_named {
         problems.push(Problem::rule(
             "RELAY_INTERNAL_KEY",
             "set, but neither SERVER_URL nor RELAY_VALIDATE_URL names the platform it is for; it \
              is not sent to a default host",
             "SERVER_URL=https://api.corp",
+        ));
+    }
+    if let Some(path) = config.platform.authorities.as_ref().filter(|path| !world.exists(path)) {
+        problems.push(Problem::rule(
+            "RELAY_SERVER_CA_CERT_PATH",
+            format!("{} not found", path.display()),
+            "RELAY_SERVER_CA_CERT_PATH=/etc/relay/ca.pem",
         ));
     }
     if config.admission.mode != AdmissionMode::Validate && config.admission.jwks.is_none() {

@@ -398,6 +398,22 @@ fn the_platform_is_shown_without_user_password_and_query() {
 }
 
 #[test]
+fn missing_authorities_are_found_before_the_port_is_bound() {
+    let found = problems("RELAY_SERVER_CA_CERT_PATH=/none/ca");
+    assert!(found[0].contains("/none/ca not found"), "{found:?}");
+}
+
+#[test]
+fn dev_within_reach_of_others_is_warned_about() {
+    let warned = |pairs: &str| {
+        let warnings = parse(pairs).expect("usable").warnings;
+        warnings.iter().any(|line| line.starts_with("RELAY_MODE=dev on HOST="))
+    };
+    assert!(warned("HOST=0.0.0.0"));
+    assert!(!warned("HOST=127.0.0.1"));
+}
+
+#[test]
 fn a_secret_on_the_command_line_beats_a_file() {
     let flags = [FlagValue {
         flag: "--set".to_owned(),
