@@ -147,6 +147,9 @@ fn a_parcel_for_a_shard_that_is_stopping_is_released() {
         bench.stop(1, PATIENCE);
         bench.steps(20);
         bench.admit(0);
+        bench.steps(20);
+        assert!(!bench.is_done(1), "its deadline has not come");
+        assert_eq!(bench.ledger.released, bench.ledger.granted[1..], "it is not opened");
         bench.pass(PATIENCE * 2);
         assert_eq!(bench.ledger.stopped, [ShardId(1)]);
         bench.pass(Duration::from_secs(10));
