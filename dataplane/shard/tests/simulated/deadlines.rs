@@ -161,3 +161,14 @@ fn an_upgrade_nobody_answers_ends_by_its_deadline() {
         assert_eq!(bench.ledger.abandoned.len(), 1);
     }
 }
+
+#[test]
+fn a_peer_that_never_sends_its_fin_does_not_get_the_whole_close_timeout() {
+    for encrypted in [false, true] {
+        let limits = Limits { close_timeout: Duration::from_secs(60), ..setup(encrypted).limits };
+        let mut bench = Bench::new(Setup { limits, ..setup(encrypted) });
+        let client = bench.open("client", "t");
+        bench.socket(client).send(&frames::close(1000));
+        assert_ends(&mut bench, Duration::from_secs(1), |_| {});
+    }
+}

@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use relay_contract::{Counter, ShardId};
+use relay_driver::sim::Faults;
 
 use crate::bench::{Bench, Setup};
 use crate::frames::{self, PONG};
 
-fn two_shards(encrypted: bool) -> Bench {
-    let mut bench = Bench::new(Setup { shard_count: 2, encrypted, ..Setup::default() });
+/// What the network holds: small sockets cut heads, frames and records at other places each.
+const SOCKETS_BYTES: [usize; 8] = [101, 203, 307, 401, 509, 601, 709, 64 << 10];
+
+fn two_shards(encrypted: bool, socket_bytes: usize) -> Bench {
+    let faults = Faults { socket_bytes, ..Faults::none() };
+    let mut bench = Bench::new(Setup { shard_count: 2, encrypted, faults, ..Setup::default() });
     bench.home = ShardId(1);
     bench
 }
 
-fn early_frames_survive(encrypted: bool) {
-    let mut bench = two_shards(encrypted);
+fn early_frames_survive(encrypted: bool, socket_bytes: usize) {
+    let mut bench = two_shards(encrypted, socket_bytes);
     let daemon = bench.open("workspace-daemon", "t");
     let mut bytes = frames::upgrade("client", "t").into_bytes();
     let payloads: Vec<_> = (0..5).map(|seq| frames::envelope(seq, 10 + 100 * seq)).collect();
@@ -28,9 +33,9 @@ fn early_frames_survive(encrypted: bool) {
     bytes.extend(before);
     let client = bench.request(bytes);
     assert_eq!(bench.answer(client).0, 101, "the 101 comes first");
-    bench.steps(10);
+    bench.steps(50);
     bench.socket(client).send(after);
-    bench.steps(10);
+    bench.steps(50);
     let pongs = bench.socket(client).take_frames();
     assert_eq!(pongs.len(), 1);
     assert_eq!((pongs[0].opcode, pongs[0].payload.as_slice()), (PONG, &b"early"[..]));
@@ -44,18 +49,22 @@ fn early_frames_survive(encrypted: bool) {
 
 #[test]
 fn early_frames_survive_a_hand_over_in_order() {
-    early_frames_survive(false);
+    for socket_bytes in SOCKETS_BYTES {
+        early_frames_survive(false, socket_bytes);
+    }
 }
 
 #[test]
 fn early_frames_survive_a_hand_over_in_order_under_tls() {
-    early_frames_survive(true);
+    for socket_bytes in SOCKETS_BYTES {
+        early_frames_survive(true, socket_bytes);
+    }
 }
 
 #[test]
 fn frames_that_come_during_a_hand_over_are_not_lost() {
     for encrypted in [false, true] {
-        let mut bench = two_shards(encrypted);
+        let mut bench = two_shards(encrypted, 64 << 10);
         let daemon = bench.open("workspace-daemon", "t");
         let client = bench.request(frames::upgrade("client", "t"));
         for seq in 0..30 {
@@ -74,7 +83,7 @@ fn frames_that_come_during_a_hand_over_are_not_lost() {
 #[test]
 fn a_socket_that_moved_is_released_by_its_home() {
     for encrypted in [false, true] {
-        let mut bench = two_shards(encrypted);
+        let mut bench = two_shards(encrypted, 64 << 10);
         let (daemon, client) = bench.pair("t");
         bench.socket(daemon).reset();
         bench.socket(client).shutdown();

@@ -67,6 +67,20 @@ fn a_body_is_skipped_wherever_it_is_cut() {
 }
 
 #[test]
+fn a_body_is_skipped_wherever_it_is_cut_under_tls() {
+    for bytes in bodies() {
+        for cut in (1..bytes.len()).step_by(7) {
+            let mut bench = Bench::new(Setup { encrypted: true, ..Setup::default() });
+            let client = bench.request(&bytes[..cut]);
+            bench.steps(10);
+            bench.socket(client).send(&bytes[cut..]);
+            assert_eq!(bench.answer(client).0, 404, "cut at {cut}");
+            assert_health(&mut bench, client);
+        }
+    }
+}
+
+#[test]
 fn a_body_is_skipped_byte_by_byte() {
     for bytes in bodies() {
         let mut bench = Bench::new(Setup::default());
