@@ -166,7 +166,8 @@ fn pool(tls: &PlatformTls) -> Result<Pool, PlatformTlsError> {
         .build(connector))
 }
 
-/// How soon client certificate files that cannot be used are read again although they look the same.
+/// How soon client certificate files that cannot be used are read again although they look the
+/// same.
 const REREAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Shorter than every deadline that matters, longer than a lost SYN.

@@ -30,7 +30,8 @@ pub(crate) struct Assembly {
 pub(crate) const LEASES_MAX: usize = 8;
 
 impl Assembly {
-    /// Adds the next piece. Returns how many leased bytes had to be copied to stay within the bound.
+    /// Adds the next piece. Returns how many leased bytes had to be copied to stay within the
+    /// bound.
     pub(crate) fn push(&mut self, piece: Chunk) -> usize {
         let len = piece.as_bytes().len();
         if len == 0 {

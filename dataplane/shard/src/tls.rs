@@ -67,8 +67,8 @@ impl TlsSession {
 
     /// Queues application bytes for `take_output`.
     pub(crate) fn encrypt(&mut self, plain: &[u8]) {
-        // The buffer limit is off and the writer is memory. A session that has failed takes nothing,
-        // and its connection is on its way out.
+        // The buffer limit is off and the writer is memory. A session that has failed takes
+        // nothing, and its connection is on its way out.
         let _all = self.0.writer().write_all(plain);
     }
 

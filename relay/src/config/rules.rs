@@ -37,8 +37,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let listen = &config.listen;
     if listen.mode == Mode::Dev && !is_loopback(&listen.host) {
         warnings.push(format!(
-            "RELAY_MODE=dev on HOST={}: others can reach a relay that takes tokens in the query and \
-             shows more than it should",
+            "RELAY_MODE=dev on HOST={}: others can reach a relay that takes tokens in the query \
+             and shows more than it should",
             listen.host
         ));
     }
