@@ -223,13 +223,13 @@ impl Bench {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::AdmissionAsked { connection, request } => {
+                let can_be_asked = matches!(request.preflight, Preflight::Ask { .. });
                 self.ledger.asked.push(Asked { connection, request });
                 let last = self.ledger.asked.len() - 1;
                 match self.office {
-                    Office::Admits => self.admit(last),
-                    Office::Refuses(refusal) => {
-                        self.command(connection.shard, Command::Refuse { connection, refusal });
-                    }
+                    Office::Admits if can_be_asked => self.admit(last),
+                    Office::Admits => self.refuse(connection, Refusal::BadRequest),
+                    Office::Refuses(refusal) => self.refuse(connection, refusal),
                     Office::Silent | Office::Away => {}
                 }
             }
@@ -265,6 +265,10 @@ impl Bench {
         self.ledger.granted.push(admission);
         let grant = Box::new(Grant { admission, request, claims, address });
         self.command(connection.shard, Command::Admit { connection, grant, home: self.home });
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, refusal: Refusal) {
+        self.command(connection.shard, Command::Refuse { connection, refusal });
     }
 
     /// Answers a plain request.

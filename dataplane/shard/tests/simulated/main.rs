@@ -7,6 +7,7 @@ mod endings;
 mod event_lane;
 mod flood;
 mod frames;
+mod garbage;
 mod hand_over;
 mod phases;
 mod pipelining;
