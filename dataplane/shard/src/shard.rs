@@ -134,7 +134,7 @@ impl<D: Driver> Shard<D> {
     /// One turn: look at what completed, decide, submit what follows with one system call.
     ///
     /// Waits at most `patience`, or until something happens. Bounded work: the driver bounds the
-    /// completions, [`LANE_BATCH_MAX`] the rest.
+    /// completions, and each lane gives a few hundred entries at most.
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<Turn> {
         let timeout = self.timeout(patience);
         self.driver.turn(timeout, &mut self.completions)?;

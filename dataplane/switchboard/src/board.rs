@@ -200,7 +200,15 @@ fn line(effect: &Effect) -> String {
             format!("close {} {} {}", connection.slot, reason.code().0, reason.text())
         }
         Effect::Terminate { connection } => format!("terminate {}", connection.slot),
-        Effect::CallPlatform { from, request } => format!("call {} {request:?}", from.slot),
+        Effect::CallPlatform { from, request } => {
+            let relay_contract::WorkerRequest { request_id, method, path, headers, body } =
+                request.as_ref();
+            format!(
+                "call {} WorkerRequest {{ request_id: {request_id:?}, method: {method:?}, \
+                 path: {path:?}, headers: {headers:?}, body: {body:?} }}",
+                from.slot
+            )
+        }
         Effect::Release { admission } => format!("release {}", admission.0),
         Effect::Log(entry) => {
             let mut line = format!("log {} {}", entry.level.name(), entry.event);

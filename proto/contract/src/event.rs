@@ -1,5 +1,6 @@
 //! What a shard tells the control plane.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::{
@@ -77,8 +78,9 @@ pub struct ControlRequest {
     pub address: IpAddr,
 }
 
-/// A worker's call to the platform, checked for form and path by the switchboard.
-#[derive(Clone, Debug)]
+/// A worker's call to the platform, checked for form and path by the switchboard. Its `Debug` shows no
+/// value: headers carry credentials, path and body are the worker's business.
+#[derive(Clone)]
 pub struct WorkerRequest {
     /// Echoed in the answer: JSON string content, unescaped.
     pub request_id: String,
@@ -92,8 +94,8 @@ pub struct WorkerRequest {
     pub body: Option<String>,
 }
 
-/// The platform's answer to a worker's call.
-#[derive(Clone, Debug)]
+/// The platform's answer to a worker's call. Its `Debug` shows the status alone.
+#[derive(Clone)]
 pub struct WorkerResponse {
     /// From the request.
     pub request_id: String,
@@ -137,4 +139,16 @@ pub struct ScopeReport {
     pub client_ids: Vec<Box<str>>,
     /// Last connect, disconnect or message.
     pub last_activity: Tick,
+}
+
+impl fmt::Debug for WorkerRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerRequest").field("method", &self.method).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WorkerResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerResponse").field("status", &self.status).finish_non_exhaustive()
+    }
 }

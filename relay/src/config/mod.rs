@@ -130,6 +130,7 @@ impl Config {
         }
         let mut warnings = reader.warnings;
         warnings.extend(rules::warnings(&config));
+        warnings.extend(rules::unread(world));
         let effective = in_table_order(reader.effective);
         Ok(Parsed { config, effective, warnings })
     }

@@ -22,6 +22,14 @@ pub(super) fn broken(config: &Config, world: &dyn Surroundings) -> Vec<Problem> 
     problems
 }
 
+/// Variables of the relay's that this version does not act on yet.
+pub(super) fn unread(world: &dyn Surroundings) -> Vec<String> {
+    let set = NOT_READ_YET.iter().filter(|name| world.variable(name).is_some());
+    set.map(|name| format!("{name} is set, but this version does not act on it")).collect()
+}
+
+const NOT_READ_YET: [&str; 2] = ["RELAY_CONFIG", "RELAY_MEMORY_BUDGET"];
+
 /// What works but is probably not meant.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();

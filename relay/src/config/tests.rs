@@ -141,6 +141,12 @@ fn an_unusable_number_falls_back_with_a_warning() {
 }
 
 #[test]
+fn a_variable_nobody_acts_on_is_not_ignored_in_silence() {
+    let parsed = parse("RELAY_MEMORY_BUDGET=1000000").expect("usable");
+    assert!(parsed.warnings[0].starts_with("RELAY_MEMORY_BUDGET is set"), "{:?}", parsed.warnings);
+}
+
+#[test]
 fn a_port_beyond_the_last_is_refused() {
     assert!(problems("PORT=65536")[0].contains("65536 is not a port"));
 }
