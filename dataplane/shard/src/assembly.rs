@@ -88,6 +88,14 @@ impl Assembly {
         text
     }
 
+    /// Reads the pieces again, as whoever takes the connection over will.
+    pub(crate) fn rescan(&mut self) {
+        self.scanner = Scanner::default();
+        for piece in &self.pieces {
+            self.scanner.feed(piece.as_bytes());
+        }
+    }
+
     /// Moves the pieces out, in order.
     pub(crate) fn drain_into(&mut self, out: &mut Vec<Chunk>) {
         out.append(&mut self.pieces);

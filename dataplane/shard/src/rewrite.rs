@@ -19,8 +19,9 @@ pub enum RewriteError {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Replaces the switchboard and every decoder by what was written down of them. Changes nothing
-    /// that anybody could observe.
+    /// Replaces the switchboard, every decoder and every scanner of an open message by what was
+    /// written down of them; a scanner's state is the bytes it has read. Changes nothing that
+    /// anybody could observe: bytes in buffers and queues stay where they lie.
     ///
     /// Errors: a part cannot be read back; the shard is unchanged up to there. Cost: the whole
     /// state, twice.
@@ -31,6 +32,9 @@ impl<D: Driver> Shard<D> {
             if let Some(Phase::Open(open)) = self.phase_mut(key) {
                 let written = postcard::to_allocvec(&open.decoder)?;
                 open.decoder = postcard::from_bytes::<Decoder>(&written)?;
+                if let Some(assembly) = &mut open.assembly {
+                    assembly.rescan();
+                }
             }
         }
         Ok(())

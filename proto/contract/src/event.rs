@@ -78,8 +78,8 @@ pub struct ControlRequest {
     pub address: IpAddr,
 }
 
-/// A worker's call to the platform, checked for form and path by the switchboard. Its `Debug` shows no
-/// value: headers carry credentials, path and body are the worker's business.
+/// A worker's call to the platform, checked for form and path by the switchboard. Its `Debug` shows
+/// no value: headers carry credentials, path and body are the worker's business.
 #[derive(Clone)]
 pub struct WorkerRequest {
     /// Echoed in the answer: JSON string content, unescaped.
