@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use relay_contract::{
@@ -114,8 +115,7 @@ impl Board {
     }
 
     pub(crate) fn say_logged(&mut self, from: ConnectionId, text: &str) -> Vec<String> {
-        let text = text.replace('\'', "\"");
-        let effects = say(&mut self.switchboard, self.now, from, &text);
+        let effects = say(&mut self.switchboard, self.now, from, text);
         effects.iter().map(seen).collect()
     }
 
@@ -172,18 +172,35 @@ pub(crate) fn say(
     from: ConnectionId,
     text: &str,
 ) -> Effects {
+    let mut effects = Effects::new();
+    message(text, |message| {
+        switchboard.handle(now, Input::Message { from, message }, &mut effects);
+    });
+    effects
+}
+
+/// Scans a text and shows it as a message. JSON may have single quotes.
+pub(crate) fn message(text: &str, show: impl FnOnce(Message<'_>)) {
+    let text = text.replace('\'', "\"");
     let mut scanner = Scanner::new();
     scanner.feed(text.as_bytes());
     let envelope = scanner.finish();
     let whole = || Cow::Borrowed(text.as_bytes());
-    let message = Message {
+    show(Message {
         bytes: text.len(),
         envelope: envelope.as_ref().map_err(|&invalid| invalid),
         text: &whole,
-    };
-    let mut effects = Effects::new();
-    switchboard.handle(now, Input::Message { from, message }, &mut effects);
-    effects
+    });
+}
+
+/// Compares a table with the one that was reviewed; `RELAY_BLESS` in the environment replaces that.
+pub(crate) fn assert_reviewed(file: &str, table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots").join(file);
+    if std::env::var_os("RELAY_BLESS").is_some() {
+        std::fs::write(&path, table).expect("the snapshot can be written");
+    }
+    let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(table == reviewed, "review, then run with RELAY_BLESS=1:\n{table}");
 }
 
 /// One effect as a line: what, and on which slot. Double quotes show as single ones.

@@ -1,45 +1,107 @@
 //! The whole of what follows from each input in each state, and what a connection weighs.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use relay_contract::{ConnectionId, Limits, Role};
 
 use super::{Connection, Part, State};
 use crate::Input;
-use crate::board::{Board, answer, board, call, frame, grant};
+use crate::board::{Board, answer, assert_reviewed, board, call, frame, grant, message};
 use crate::wheel::Wheel;
 
-/// Everything a connection can be. Each is reached by a newcomer in slot 0.
-const STATES: [&str; 6] = ["none", "open daemon", "open client", "open worker", "closing", "cut"];
+/// What a slot can hold. Each is reached by a newcomer in slot 0.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Seat {
+    None,
+    OpenDaemon,
+    OpenClient,
+    OpenWorker,
+    Closing,
+    Cut,
+}
 
-/// Everything that can happen to it, and a message.
-const INPUTS: [&str; 12] = [
-    "opened",
-    "message",
-    "too large",
-    "protocol error",
-    "pong",
-    "sent",
-    "worker reply",
-    "closing",
-    "closed",
-    "elapsed",
-    "set limits",
-    "stop",
-];
+impl Seat {
+    const ALL: [Self; 6] = [
+        Self::None,
+        Self::OpenDaemon,
+        Self::OpenClient,
+        Self::OpenWorker,
+        Self::Closing,
+        Self::Cut,
+    ];
 
-fn state_of(board: &Board, id: ConnectionId) -> &'static str {
-    match board.switchboard.core.connections.get(id).map(|connection| &connection.state) {
-        None => "none",
-        Some(State::Open(member)) => match member.part {
-            Part::Daemon { .. } => "open daemon",
-            Part::Client(_) => "open client",
-            Part::Worker(_) => "open worker",
-        },
-        Some(State::Closing { .. }) => "closing",
-        Some(State::Cut { .. }) => "cut",
+    /// What the slot of a connection holds, that connection or another.
+    fn of(board: &Board, id: ConnectionId) -> Self {
+        match board.switchboard.core.connections.at(id.slot).map(|seated| &seated.state) {
+            None => Self::None,
+            Some(State::Open(member)) => match member.part {
+                Part::Daemon { .. } => Self::OpenDaemon,
+                Part::Client(_) => Self::OpenClient,
+                Part::Worker(_) => Self::OpenWorker,
+            },
+            Some(State::Closing { .. }) => Self::Closing,
+            Some(State::Cut { .. }) => Self::Cut,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::OpenDaemon => "open daemon",
+            Self::OpenClient => "open client",
+            Self::OpenWorker => "open worker",
+            Self::Closing => "closing",
+            Self::Cut => "cut",
+        }
+    }
+
+    /// A board whose slot 0 is in that state.
+    fn reach(self) -> (Board, ConnectionId) {
+        let mut board = board();
+        let role = match self {
+            Self::OpenDaemon => Role::Daemon,
+            Self::OpenWorker => Role::Worker,
+            Self::None | Self::OpenClient | Self::Closing | Self::Cut => Role::Client,
+        };
+        let (id, _) = board.open(grant(role));
+        match self {
+            Self::OpenDaemon | Self::OpenClient | Self::OpenWorker => {}
+            Self::None => drop(board.close(id)),
+            Self::Closing => drop(board.see(Input::Closing { connection: id })),
+            Self::Cut => {
+                board.see(Input::Closing { connection: id });
+                board.pass(60_000);
+            }
+        }
+        assert_eq!(Self::of(&board, id), self);
+        (board, id)
+    }
+
+    /// Each input there is, in this state.
+    fn hear(self, row: &mut impl FnMut(Self, Input<'_>)) {
+        let (_, id) = self.reach();
+        let connection = ConnectionId { generation: 1, ..id };
+        row(self, Input::Opened { connection, grant: Box::new(grant(Role::Client)) });
+        let text = match self {
+            Self::OpenWorker => call("w-1", "/api/runtime/workspaces/ws1/managed-executors/ex1"),
+            Self::None | Self::OpenDaemon | Self::OpenClient | Self::Closing | Self::Cut => {
+                frame("s")
+            }
+        };
+        message(&text, |message| row(self, Input::Message { from: id, message }));
+        row(self, Input::TooLarge { from: id });
+        row(self, Input::ProtocolError { from: id });
+        row(self, Input::Pong { from: id });
+        row(self, Input::Sent { to: id, bytes: 1 });
+        row(self, Input::WorkerReply { to: id, response: &answer("w-1", true) });
+        row(self, Input::Closing { connection: id });
+        row(self, Input::Closed { connection: id });
+        row(self, Input::Elapsed);
+        let newer = Limits { version: 2, ..Limits::default() };
+        row(self, Input::SetLimits(Arc::new(newer)));
+        row(self, Input::Stop);
     }
 }
 
@@ -60,80 +122,25 @@ fn name_of(input: &Input<'_>) -> &'static str {
     }
 }
 
-/// A board whose slot 0 is in that state.
-fn reach(state: &str) -> (Board, ConnectionId) {
-    let mut board = board();
-    let role = match state {
-        "open daemon" => Role::Daemon,
-        "open worker" => Role::Worker,
-        _ => Role::Client,
-    };
-    let (id, _) = board.open(grant(role));
-    match state {
-        "none" => drop(board.close(id)),
-        "closing" => drop(board.see(Input::Closing { connection: id })),
-        "cut" => {
-            board.see(Input::Closing { connection: id });
-            board.pass(60_000);
-        }
-        _ => {}
-    }
-    assert_eq!(state_of(&board, id), state);
-    (board, id)
-}
-
-fn tell(board: &mut Board, id: ConnectionId, input: &str) -> Vec<String> {
-    let response = answer("w-1", true);
-    let input = match input {
-        "opened" => {
-            let connection = ConnectionId { generation: 1, ..id };
-            Input::Opened { connection, grant: Box::new(grant(Role::Client)) }
-        }
-        "message" => {
-            let text = match state_of(board, id) {
-                "open worker" => call("w-1", "/api/runtime/workspaces/ws1/managed-executors/ex1"),
-                _ => frame("s"),
-            };
-            return board.say_logged(id, &text);
-        }
-        "too large" => Input::TooLarge { from: id },
-        "protocol error" => Input::ProtocolError { from: id },
-        "pong" => Input::Pong { from: id },
-        "sent" => Input::Sent { to: id, bytes: 1 },
-        "worker reply" => Input::WorkerReply { to: id, response: &response },
-        "closing" => Input::Closing { connection: id },
-        "closed" => Input::Closed { connection: id },
-        "elapsed" => {
-            board.now = board.now.after(std::time::Duration::from_secs(31));
-            Input::Elapsed
-        }
-        "set limits" => Input::SetLimits(Arc::new(Limits { version: 2, ..Limits::default() })),
-        _ => Input::Stop,
-    };
-    assert!(INPUTS.contains(&name_of(&input)));
-    board.see(input)
-}
-
 #[test]
 fn each_input_in_each_state_does_what_was_reviewed() {
     let mut table = String::new();
-    for state in STATES {
-        for input in INPUTS {
-            let (mut board, id) = reach(state);
-            let effects = tell(&mut board, id, input);
-            let after = state_of(&board, id);
-            writeln!(table, "{state}, {input} -> {after}").expect("strings grow");
+    for seat in Seat::ALL {
+        seat.hear(&mut |before, input| {
+            let (mut board, id) = before.reach();
+            let name = name_of(&input);
+            if matches!(input, Input::Elapsed) {
+                board.now = board.now.after(Duration::from_secs(31));
+            }
+            let effects = board.see(input);
+            let (before, after) = (before.name(), Seat::of(&board, id).name());
+            writeln!(table, "{before}, {name} -> {after}").expect("strings grow");
             for effect in effects {
                 writeln!(table, "    {effect}").expect("strings grow");
             }
-        }
+        });
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/states.txt");
-    if std::env::var_os("RELAY_BLESS").is_some() {
-        std::fs::write(&path, &table).expect("the snapshot can be written");
-    }
-    let reviewed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(table == reviewed, "review, then run with RELAY_BLESS=1:\n{table}");
+    assert_reviewed("states.txt", &table);
 }
 
 #[test]
