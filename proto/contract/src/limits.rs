@@ -5,81 +5,113 @@ use std::time::Duration;
 
 /// What a shard and its switchboard keep to. A value is immutable; a change is a new version.
 ///
-/// Defaults are those of the reference relay (relay specification, section 1) where it has them.
+/// Where no other source is named, the default is that of the reference relay (relay specification,
+/// section 1); the variable named last sets another.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Which of two values is newer.
+    /// Which of two values is newer. A shard ignores one that is not newer than its own.
     pub version: u64,
-    /// Payload bytes of one message. Reached: close 1009. `RELAY_MAX_FRAME_BYTES`
+    /// Payload bytes of one message. Protects the memory in which a message is put together, and
+    /// whoever is to receive it. Reached: close 1009. `RELAY_MAX_FRAME_BYTES`
     pub frame_bytes_max: usize,
-    /// Bytes that may wait for one connection before another message is added. Reached: 4008
-    /// `buffer overflow`. `RELAY_MAX_PENDING_BYTES`
+    /// Bytes that may wait for one connection before another message is added. Protects shard
+    /// memory from a slow reader. Reached: close 4008 `buffer overflow`. `RELAY_MAX_PENDING_BYTES`
     pub egress_bytes_max: usize,
-    /// Key exchange starts per minute, client and address. `RELAY_KEX_INIT_RATE_PER_MINUTE`
+    /// Key exchange starts per minute, client and address. Protects daemons from the cost of
+    /// handshakes. Reached: close 4008. `RELAY_KEX_INIT_RATE_PER_MINUTE`
     pub key_exchange_per_minute: u32,
-    /// Keys the key exchange limiter tracks; the least recently used goes.
-    /// `RELAY_KEX_RATE_LIMITER_MAX_KEYS`
+    /// Keys (client and address) whose key exchanges are counted. Protects shard memory. Reached:
+    /// the least recently used is forgotten and starts anew. `RELAY_KEX_RATE_LIMITER_MAX_KEYS`
     pub key_exchange_keys_max: usize,
-    /// Encrypted frames per minute and client. `RELAY_RUNTIME_RATE_PER_MINUTE`
+    /// Encrypted frames and viewers' presence per minute and client of a workspace. Protects
+    /// daemons from one client. Reached: close 4008. `RELAY_RUNTIME_RATE_PER_MINUTE`
     pub runtime_per_minute: u32,
-    /// Encrypted frames of clients per minute and workspace.
-    /// `RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE`
+    /// The same of all clients per minute and workspace. Protects the shard, and so other tenants,
+    /// from one workspace. Reached: close 4008. `RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE`
     pub runtime_per_minute_workspace: u32,
-    /// `RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS`
+    /// Clients whose encrypted frames are counted. Protects shard memory. Reached: the least
+    /// recently used is forgotten and starts anew. `RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS`
     pub runtime_keys_max: usize,
+    /// Workspaces whose clients' encrypted frames are counted. Protects shard memory. Reached: the
+    /// least recently used is forgotten and starts anew.
     /// `RELAY_RUNTIME_WORKSPACE_RATE_LIMITER_MAX_KEYS`
     pub runtime_workspace_keys_max: usize,
-    /// Daemon and worker messages per minute and workspace. `RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE`
+    /// Messages of daemons and workers per minute and workspace. Protects clients, the platform
+    /// and the shard. Reached: close 4008. `RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE`
     pub daemon_per_minute: u32,
-    /// `RELAY_DAEMON_RATE_LIMITER_MAX_KEYS`
+    /// Keys whose daemon and worker messages are counted. Protects shard memory. Reached: the
+    /// least recently used is forgotten and starts anew. `RELAY_DAEMON_RATE_LIMITER_MAX_KEYS`
     pub daemon_keys_max: usize,
-    /// Pairing frames per minute, client and address. `RELAY_PAIRING_RATE_PER_MINUTE`
+    /// Pairing frames per minute, client and address. Protects daemons from guessing. Reached:
+    /// close 4008. `RELAY_PAIRING_RATE_PER_MINUTE`
     pub pairing_per_minute: u32,
-    /// `RELAY_PAIRING_RATE_LIMITER_MAX_KEYS`
+    /// Keys (client and address) whose pairing frames are counted. Protects shard memory. Reached:
+    /// the least recently used is forgotten and starts anew. `RELAY_PAIRING_RATE_LIMITER_MAX_KEYS`
     pub pairing_keys_max: usize,
-    /// Pending pairing requests, and pending key exchanges, per scope; the oldest goes.
+    /// Requests that wait for an answer, per scope: so many pairings and as many key exchanges.
+    /// Protects shard memory. Reached: the oldest is forgotten, and its answer dropped.
     /// `RELAY_PAIRING_REQUEST_TRACK_MAX`
     pub pending_requests_max: usize,
-    /// Sessions whose owner is remembered, per scope; the oldest goes.
+    /// Sessions whose owner is remembered, per scope. Protects shard memory. Reached: the one used
+    /// least recently is forgotten, and frames of the daemon for it are dropped.
     /// `RELAY_SESSION_OWNER_TRACK_MAX`
     pub session_owners_max: usize,
-    /// How long a pairing or key exchange waits for its answer.
+    /// How long a pairing or key exchange waits for its answer. Protects shard memory from
+    /// daemons that do not answer. Reached: forgotten; a late answer is dropped.
     pub pending_request_ttl: Duration,
-    /// How long an unused session keeps its owner.
+    /// How long a session without frames keeps its owner. Protects shard memory from sessions that
+    /// nobody ends. Reached: forgotten, as with `session_owners_max`.
     pub session_owner_ttl: Duration,
     /// Liveness of connections.
     pub heartbeat: Heartbeat,
-    /// How long a scope outlives its last connection. `RELAY_EMPTY_WORKSPACE_TTL_MS`
+    /// How long a scope outlives its last connection. Protects shard memory; what the scope knows
+    /// survives a short absence. Reached: evicted, with a log entry and a count.
+    /// `RELAY_EMPTY_WORKSPACE_TTL_MS`
     pub empty_scope_ttl: Duration,
-    /// How often empty scopes are looked for. `RELAY_CLEANUP_INTERVAL_MS`
+    /// How often empty scopes and limiters at rest are looked for, at least 1 ms apart. Protects
+    /// the shard's time: what is due may stay this much longer. `RELAY_CLEANUP_INTERVAL_MS`
     pub cleanup_interval: Duration,
-    /// How long a peer may take to answer our close frame before TCP is cut.
+    /// How long a peer may take to take what is queued and to answer our close frame. Protects
+    /// slots and descriptors. Reached: TCP is cut.
     pub close_timeout: Duration,
-    /// Bytes of a request head. Reached: 431. The reference's parser has the same bound.
+    /// Bytes of a request head. Protects memory from strangers. Reached: 431. The reference's HTTP
+    /// parser has the same bound.
     pub head_bytes_max: usize,
-    /// How long a request head may take. Reached: the socket is closed.
+    /// How long a request head may take from its first moment, however it drips. Protects slots
+    /// from strangers. Reached: the socket is closed unanswered, with a count. Ours: many round
+    /// trips of the slowest network, and the reference has none.
     pub head_timeout: Duration,
-    /// How long a kept-alive HTTP connection may idle.
+    /// How long a kept-alive HTTP connection may idle between requests. Protects slots. Reached:
+    /// the socket is closed. The default of Node's server, on which the reference stands.
     pub keep_alive_timeout: Duration,
-    /// How long an upgrade waits for its decision. Reached: 401, as for a failed validation.
+    /// How long an upgrade or a plain request waits for the control plane. Protects slots when
+    /// that is away. Reached: 503, with a count for upgrades. Ours: the configured patience with
+    /// the platform and 3 s more, but never less than this.
     pub admission_timeout: Duration,
-    /// Connections of one shard that are not admitted yet. Reached: the newest is closed
-    /// unanswered.
+    /// Connections of one shard that are not admitted yet. Protects slots and memory from
+    /// strangers. Reached: the newest is closed unanswered, with a count. Ours: at 16 KiB of head
+    /// each, 64 MiB at worst.
     pub guests_max: usize,
-    /// Of these, how many may come from one address that is not a trusted proxy. Reached: as above.
+    /// Of these, how many may come from one address that is not a trusted proxy. Protects the
+    /// places of all others. Reached: as above. Ours: half of all.
     pub guests_per_address_max: u32,
-    /// Worker calls in flight per connection. Reached: the call is answered 503.
+    /// Worker calls in flight per connection. Protects the platform and the controller's memory.
+    /// Reached: the call is answered 503, with a count. Ours: a quarter of what the controller
+    /// makes at once, so that one worker cannot have all of it.
     pub worker_calls_max: u32,
 }
 
-/// Pings and the patience for their answers.
+/// Pings and the patience for their answers. All protect slots and memory from peers that have
+/// gone without a word.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Heartbeat {
-    /// `RELAY_PING_INTERVAL_MS`
+    /// Time from one ping to the next. `RELAY_PING_INTERVAL_MS`
     pub ping_interval: Duration,
-    /// Silence after an unanswered ping that ends the connection. `RELAY_PONG_TIMEOUT_MS`
+    /// Silence after an unanswered ping that is one too long. Reached: TCP is cut, with a count.
+    /// `RELAY_PONG_TIMEOUT_MS`
     pub pong_timeout: Duration,
-    /// Time without message or pong that ends the connection. `RELAY_IDLE_TIMEOUT_MS`
+    /// Time without message or pong that is one too long. Reached: TCP is cut, with a count.
+    /// `RELAY_IDLE_TIMEOUT_MS`
     pub idle_timeout: Duration,
 }
 
