@@ -2,6 +2,11 @@
 //!
 //! The program under test is named by `RELAY_BIN`; `RELAY_DRIVER` and other variables of the test's
 //! own environment that begin with `RELAY_` reach it, so the same tests run on every driver.
+//!
+//! Start with [`Relay`], which starts and stops the program, then read `tests/conversation.rs`: a
+//! daemon and a client of our own talk through it. `tests/independent_client.rs` puts somebody
+//! else's WebSocket implementation in their place, and `tests/program.rs` is about the program
+//! itself: arguments, signals, exit codes.
 #![forbid(unsafe_code)]
 
 mod http;
