@@ -15,6 +15,9 @@ pub enum Undelivered {
     /// Its frame would be larger than the relay lets pass.
     #[error("the message is larger than a frame may be")]
     TooLarge,
+    /// It has no bytes, so its ciphertext would be blank, and the relay lets no such frame pass.
+    #[error("an empty message cannot be sent")]
+    Empty,
     /// Nobody is there under that name: never was, or the session has ended.
     #[error("there is no such conversation")]
     NoConversation,
@@ -33,7 +36,11 @@ impl Undelivered {
     /// Whose fault it is.
     pub fn fault(self) -> Fault {
         match self {
-            Self::TooLarge | Self::NoConversation | Self::KeyWornOut | Self::Stopped => Fault::Us,
+            Self::TooLarge
+            | Self::Empty
+            | Self::NoConversation
+            | Self::KeyWornOut
+            | Self::Stopped => Fault::Us,
             Self::QueueFull | Self::ConnectionLost => Fault::Upstream,
         }
     }
@@ -81,6 +88,9 @@ impl<To> Outbox<To> {
         item: Waiting<To>,
         mut refused: impl FnMut(MessageId, Undelivered),
     ) {
+        if item.text.is_empty() {
+            return refused(item.message, Undelivered::Empty);
+        }
         if item.text.len() > self.text_bytes_max {
             return refused(item.message, Undelivered::TooLarge);
         }
@@ -120,6 +130,14 @@ mod tests {
 
     fn item(message: u64, len: usize) -> Waiting<()> {
         Waiting { to: (), message: MessageId(message), text: "x".repeat(len) }
+    }
+
+    #[test]
+    fn an_empty_text_is_refused_to_its_sender() {
+        let mut outbox = Outbox::new(&Limits::default());
+        let mut refused = Vec::new();
+        outbox.push(item(7, 0), |id, why| refused.push((id.0, why)));
+        assert_eq!(refused, [(7, Undelivered::Empty)]);
     }
 
     #[test]
