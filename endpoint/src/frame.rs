@@ -206,6 +206,10 @@ impl<'a> Frame<'a> {
     /// Errors: not JSON, no `type`, a member missing or of the wrong kind. Versions are judged by
     /// whoever acts on the frame.
     pub fn parse(text: &'a str) -> Result<Self, FrameError> {
+        // Derived readers also take a list of members in their order.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(FrameError::NotAFrame);
+        }
         let kind: Kind<'_> = serde_json::from_str(text).map_err(|_| FrameError::NotAFrame)?;
         Ok(match &*kind.kind {
             KEY_EXCHANGE_INIT => Self::KeyExchangeInit(read(text)?),
@@ -325,7 +329,8 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        for text in ["", "null", "[]", "{}", r#"{"type":1}"#, "{\"type\":\"e2ee\""] {
+        let list = r#"["relay_status"]"#;
+        for text in ["", "null", "[]", list, "{}", r#"{"type":1}"#, "{\"type\":\"e2ee\""] {
             assert_eq!(Frame::parse(text), Err(FrameError::NotAFrame), "{text}");
         }
         for text in [
