@@ -53,6 +53,10 @@ impl KeySet {
     ///
     /// Source: RFC 7517, RFC 7518 §6, RFC 8037 §2.
     pub fn parse(document: &[u8]) -> Result<(Self, Vec<SkippedKey>), KeySetError> {
+        // Derived readers also take a list of members in their order.
+        if !document.trim_ascii_start().starts_with(b"{") {
+            return Err(KeySetError::Malformed);
+        }
         let document: Document =
             serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
         let mut keys = Vec::new();
@@ -111,6 +115,9 @@ struct Fields {
 }
 
 fn parse_key(value: Value) -> Result<Key, &'static str> {
+    if !value.is_object() {
+        return Err("not a key");
+    }
     let fields: Fields = serde_json::from_value(value).map_err(|_| "not a key")?;
     if fields.purpose.as_deref().is_some_and(|purpose| purpose != "sig") {
         return Err("not for signatures");
@@ -195,6 +202,9 @@ mod tests {
     #[test]
     fn an_unusable_key_does_not_spoil_the_others() {
         assert_eq!(reason(json!("x")), "not a key");
+        let x = URL_SAFE_NO_PAD.encode([9; 32]);
+        let list = json!(["OKP", "Ed25519", null, null, null, null, null, null, x, null]);
+        assert_eq!(reason(list), "not a key");
         assert_eq!(reason(json!({"kty": "XYZ"})), "an unknown kind of key");
         assert_eq!(reason(json!({"kty": "RSA"})), "an incomplete key");
         assert_eq!(reason(json!({"kty": "EC", "crv": "secp256k1"})), "an unknown kind of key");
@@ -227,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_document_without_usable_keys_is_an_error() {
-        for malformed in ["", "[]", "{}", r#"{"keys":1}"#] {
+        let list = json!([[ed("k")]]).to_string();
+        for malformed in ["", "[]", &list, "{}", r#"{"keys":1}"#] {
             let error = KeySet::parse(malformed.as_bytes()).unwrap_err();
             assert_eq!(error, KeySetError::Malformed, "{malformed}");
         }
