@@ -233,7 +233,9 @@ fn line(effect: &Effect) -> String {
                 let value = match value {
                     Value::Text(text) => text,
                     Value::Name(name) => *name,
-                    other => panic!("no such value in these entries: {other:?}"),
+                    Value::Number(_) | Value::Flag(_) | Value::Null | Value::Redacted => {
+                        panic!("no such value in these entries: {value:?}")
+                    }
                 };
                 write!(line, " {key}={value}").expect("strings grow");
             }

@@ -10,6 +10,21 @@ use crate::key::{Key, KeyMap, Keyer};
 use crate::recency::Recency;
 
 /// A workspace, or one target of it, and what its members have to do with each other.
+///
+/// ```text
+///                    opened              daemon
+///   (none), Evicted ───────▶ Empty ◀───────────────▶ Daemon only
+///              ▲             │   ▲                     ▲
+///              └─────────────┘   │ client              │ client
+///              empty_scope_ttl   ▼       daemon        ▼
+///                           Clients only ◀──────────▶ Both
+/// ```
+///
+/// Away from `Empty` somebody joins, towards it the last of them leaves. A workspace is `Empty` too
+/// when a client asked for it alone and its claims led to a target of it. `Evicted` is a scope that
+/// is no more, but its daemon generation is remembered until [`GENERATIONS_MAX`] later ones crowd
+/// it out; without a generation nothing is. A worker opens a scope too, and one that has a worker
+/// is not evicted; nothing else depends on workers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Scope {
     pub(crate) workspace_id: WorkspaceId,
@@ -316,3 +331,7 @@ impl Directory {
 /// Generations remembered after their scopes were forgotten; the one forgotten first goes. Protects
 /// shard memory: 64 bytes each. Source: far more targets than one shard serves in a day.
 const GENERATIONS_MAX: usize = 65_536;
+
+#[cfg(test)]
+#[path = "directory_tests.rs"]
+mod tests;

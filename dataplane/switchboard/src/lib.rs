@@ -4,6 +4,8 @@
 //! clock, starts no thread and never sees plaintext of an end-to-end session. Start with
 //! [`Switchboard::handle`].
 #![forbid(unsafe_code)]
+// A new state, frame or input must be looked at wherever one is told from another.
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod arrival;
 #[cfg(test)]
