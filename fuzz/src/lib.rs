@@ -1,10 +1,17 @@
-//! What must hold for any bytes a peer can send, as plain functions.
+//! What must hold for any bytes a peer or a remote server can send, as plain functions.
 //!
 //! Each function is a fuzz target: it panics when a claim is broken. `fuzz_targets` hands them to
 //! libFuzzer, `tests/smoke.rs` runs them over [`seeds`] and seeded mutations without any engine.
 #![forbid(unsafe_code)]
 
+mod admission;
+mod endpoint;
 pub mod seeds;
+mod state;
+
+pub use admission::{answer, keys, token};
+pub use endpoint::endpoint_frame;
+pub use state::restored;
 
 use std::net::IpAddr;
 

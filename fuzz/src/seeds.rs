@@ -1,4 +1,9 @@
-//! Inputs worth starting from, one list per target. Two bytes in front say where the target cuts.
+//! Inputs worth starting from, one list per target. Where a target cuts its input, two bytes in
+//! front say where.
+
+mod states;
+
+pub use states::restored;
 
 /// Request heads and bodies.
 pub fn request() -> Vec<Vec<u8>> {
@@ -46,8 +51,53 @@ pub fn proxies() -> Vec<Vec<u8>> {
         .into()
 }
 
+/// Key sets. The first is the one that [`signed_tokens`] are signed with.
+pub fn keys() -> Vec<Vec<u8>> {
+    include_str!("../seeds/keys.txt").lines().map(Into::into).collect()
+}
+
+/// Tokens, signed and not, and the JSON they are made of.
+pub fn token() -> Vec<Vec<u8>> {
+    let parts = [
+        (r#"{"alg":"ES256","kid":"e"}"#, r#"{"iss":"i","aud":"a","exp":2000}"#),
+        (r#"{"alg":"RS256"}"#, r#"{"iss":"i","aud":["a"],"nbf":1}"#),
+        (r#"{"alg":"Ed25519","kid":"d","crit":["b64"],"b64":false}"#, "{}"),
+        (r#"{"alg":"none"}"#, r#"{"role":"client"}"#),
+        (r#"{"alg":"HS256","kid":"r"}"#, r#"{"role":"client"}"#),
+    ];
+    let parts = parts.map(|(header, payload)| {
+        with_number(header.len() as u16, [header, payload].concat().as_bytes())
+    });
+    let signed = signed_tokens().into_iter().map(|token| with_cut(token.as_bytes()));
+    signed.chain(parts).collect()
+}
+
+/// What the first key set of [`keys`] verifies at second 1000. The private keys are not kept.
+pub fn signed_tokens() -> Vec<&'static str> {
+    include_str!("../seeds/token.txt").lines().collect()
+}
+
+/// The platform's answers, their status in front.
+pub fn answer() -> Vec<Vec<u8>> {
+    let answers = include_str!("../seeds/answer.txt").lines();
+    let answers = answers.map(|line| {
+        let (status, body) = line.split_once(' ').expect("a status and a body");
+        with_number(status.parse().expect("a status is a number"), body.as_bytes())
+    });
+    answers.collect()
+}
+
+/// Texts of the end-to-end wire.
+pub fn endpoint_frame() -> Vec<Vec<u8>> {
+    include_str!("../seeds/endpoint_frame.txt").lines().map(Into::into).collect()
+}
+
 fn with_cut(input: &[u8]) -> Vec<u8> {
-    [&(input.len() as u16 / 2).to_le_bytes(), input].concat()
+    with_number(input.len() as u16 / 2, input)
+}
+
+fn with_number(number: u16, input: &[u8]) -> Vec<u8> {
+    [&number.to_le_bytes(), input].concat()
 }
 
 /// A masked frame.

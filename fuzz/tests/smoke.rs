@@ -3,7 +3,13 @@
 //! `FUZZ_SMOKE_ROUNDS` sets how many mutations each target sees, `FUZZ_SMOKE_SEED` where they
 //! start. A failure prints the seed and the input.
 
-use relay_fuzz::{envelope, frames, proxies, request, seeds};
+use std::sync::Arc;
+
+use relay_contract::Limits;
+use relay_fuzz::{
+    answer, endpoint_frame, envelope, frames, keys, proxies, request, restored, seeds, token,
+};
+use relay_switchboard::Switchboard;
 
 /// Deterministic numbers, good enough to pick mutations. Source: Marsaglia, "Xorshift RNGs".
 struct Numbers(u64);
@@ -95,4 +101,37 @@ fn envelopes_keep_their_claims() {
 #[test]
 fn proxies_keep_their_claims() {
     smoke(proxies, &seeds::proxies());
+}
+
+#[test]
+fn key_sets_keep_their_claims() {
+    smoke(keys, &seeds::keys());
+}
+
+#[test]
+fn tokens_keep_their_claims() {
+    smoke(token, &seeds::token());
+}
+
+#[test]
+fn answers_keep_their_claims() {
+    smoke(answer, &seeds::answer());
+}
+
+#[test]
+fn endpoint_frames_keep_their_claims() {
+    smoke(endpoint_frame, &seeds::endpoint_frame());
+}
+
+#[test]
+fn restored_states_keep_their_claims() {
+    smoke(restored, &seeds::restored());
+}
+
+#[test]
+fn states_as_they_were_written_are_restored() {
+    for state in seeds::restored() {
+        let restored = Switchboard::restore(&state, Arc::new(Limits::default()));
+        assert!(restored.is_ok(), "{:?}", restored.err());
+    }
 }

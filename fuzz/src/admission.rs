@@ -1,0 +1,126 @@
+//! What the platform, a key server and the bearer of a token can send.
+
+use std::sync::LazyLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use relay_admission::{
+    Checker, Denial, KeySet, KeySetError, Verdict, VerifiedToken, judge_answer, parse_claims,
+};
+use relay_contract::Role;
+use serde_json::Value;
+
+use crate::{cut_of, seeds};
+
+/// A published key set: every key of it is used or skipped for a reason, and few are kept.
+pub fn keys(data: &[u8]) {
+    let document = serde_json::from_slice::<Value>(data).ok();
+    let listed = document.as_ref().and_then(|document| document.get("keys")?.as_array());
+    match KeySet::parse(data) {
+        Ok((keys, skipped)) => {
+            let listed = listed.expect("keys come from a list");
+            assert!(!keys.is_empty() && keys.len() <= KeySet::KEYS_MAX);
+            assert_eq!(keys.len() + skipped.len(), listed.len());
+            assert!(skipped.iter().all(|key| key.index < listed.len()));
+            assert!(skipped.windows(2).all(|pair| pair[0].index < pair[1].index));
+            never_verified(&keys, SIGNED[0]);
+        }
+        Err(KeySetError::Empty) => assert!(listed.is_some()),
+        // A member that stands twice is refused here and overwritten by the oracle.
+        Err(KeySetError::Malformed) => {}
+    }
+}
+
+/// No key set of strangers verifies our token, unless it still has our key.
+fn never_verified(keys: &KeySet, token: &str) {
+    let verdict = checker().check(token, keys, NOW_SECS);
+    let ours = |token: &VerifiedToken| token.claims_for(Role::Client).is_ok();
+    assert!(!matches!(verdict, Verdict::Verified(token) if !ours(&token)));
+}
+
+/// A token: whatever is not, byte for byte, one that was signed is not verified.
+///
+/// The input is taken twice: as the token itself, and as the JSON of a header and a payload under
+/// a signature of something else, so that what stands behind base64 is reached too.
+pub fn token(data: &[u8]) {
+    let (cut, data) = cut_of(data);
+    check(&String::from_utf8_lossy(data));
+    let (header, payload) = data.split_at(cut % (data.len() + 1));
+    let (_, signature) = SIGNED[0].rsplit_once('.').expect("a token has a signature");
+    let parts = [header, payload].map(|part| URL_SAFE_NO_PAD.encode(part));
+    check(&format!("{}.{}.{signature}", parts[0], parts[1]));
+}
+
+fn check(token: &str) {
+    let denial = match checker().check(token, &KEYS, NOW_SECS) {
+        Verdict::Verified(verified) => {
+            assert!(SIGNED.contains(&token), "nobody signed this");
+            let roles = [Role::Client, Role::Daemon, Role::Worker];
+            let granted = roles.iter().filter(|&&role| verified.claims_for(role).is_ok());
+            assert!(granted.count() <= 1, "a token is for one role");
+            return;
+        }
+        Verdict::Bad(proof) => proof.denial(),
+        Verdict::Undecided(doubt) => doubt.denial(),
+    };
+    assert_eq!(denial.status, 401);
+    let keyless = checker().check(token, &KeySet::default(), NOW_SECS);
+    assert!(matches!(keyless, Verdict::Undecided(_)), "without keys nothing is decided");
+}
+
+/// The platform's answer: admitted exactly when status, `ok` and claims say so. The first two
+/// bytes are the status.
+pub fn answer(data: &[u8]) {
+    let (status, body) = cut_of(data);
+    let status = u16::try_from(status).expect("two bytes");
+    let value = serde_json::from_str::<Value>(&String::from_utf8_lossy(body)).unwrap_or_default();
+    let is_ok = value.get("ok").and_then(Value::as_bool) == Some(true);
+    let claims = value.get("claims").and_then(|claims| parse_claims(claims).ok());
+    let is_admitted = status / 100 == 2 && is_ok && claims.is_some();
+    match judge_answer(status, body) {
+        Ok(admitted) => {
+            assert!(is_admitted);
+            assert_eq!(Some(&admitted), claims.as_ref());
+            let text = |name| value["claims"].get(name).and_then(Value::as_str);
+            assert_eq!(admitted.workspace_id.as_deref(), text("workspaceId"));
+            assert_eq!(admitted.client_id.as_deref(), text("clientId"));
+        }
+        Err(denial) => {
+            assert!(!is_admitted);
+            assert_eq!(denial.status, status);
+            assert!(!denial.reason.is_empty());
+            assert!(denial.reason.chars().count() <= Denial::REASON_CHARS_MAX);
+            if value.is_null() {
+                assert_eq!(denial.reason, "INVALID_JSON");
+            }
+        }
+    }
+}
+
+/// The tokens that [`KEYS`] verify.
+static SIGNED: LazyLock<Vec<&'static str>> = LazyLock::new(seeds::signed_tokens);
+
+static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
+    let document = seeds::keys().swap_remove(0);
+    KeySet::parse(&document).expect("the first document is good").0
+});
+
+fn checker() -> Checker {
+    Checker { issuer: Some("i".into()), audience: Some("a".into()), leeway_secs: 5 }
+}
+
+/// Between `nbf` and `exp` of the signed tokens.
+const NOW_SECS: i64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signed_tokens_are_verified() {
+        for token in &*SIGNED {
+            let verdict = checker().check(token, &KEYS, NOW_SECS);
+            assert!(matches!(verdict, Verdict::Verified(_)), "{token}: {verdict:?}");
+        }
+    }
+}
