@@ -170,8 +170,7 @@ fn has_units(text: &str, units_min: usize, units_max: usize) -> bool {
 fn safe_integer(value: &Value) -> Option<i64> {
     let number = value.as_f64()?;
     let is_safe = number.fract() == 0.0 && number.abs() <= SAFE_INTEGER_MAX;
-    // Within the safe range the conversion is exact.
-    #[allow(clippy::cast_possible_truncation)]
+    #[expect(clippy::cast_possible_truncation, reason = "exact within the safe range")]
     is_safe.then_some(number as i64)
 }
 

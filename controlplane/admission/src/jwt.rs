@@ -112,8 +112,7 @@ impl Checker {
 
     fn proof_against(&self, claims: &Map<String, Value>, now_secs: i64) -> Option<Proof> {
         let leeway = f64::from(self.leeway_secs);
-        // Seconds since 1970 are exact in a double for 285 million years.
-        #[allow(clippy::cast_precision_loss)]
+        #[expect(clippy::cast_precision_loss, reason = "exact in a double for 285 million years")]
         let now = now_secs as f64;
         let time = |name| claims.get(name).and_then(Value::as_f64);
         if time("exp").is_some_and(|expiry| now >= expiry + leeway) {
