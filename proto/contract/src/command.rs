@@ -1,12 +1,12 @@
 //! What the control plane tells a shard.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::{ConnectionId, Grant, Limits, QueryId, Refusal, ShardId, WorkerResponse};
 
 /// One order to a shard. Lanes carry them in order; each names at most one connection, and an order
-/// for a connection that is gone is ignored.
-#[derive(Debug)]
+/// for a connection that is gone is ignored. Its `Debug` shows of a body its length alone.
 pub enum Command {
     /// Open the connection on its workspace's home shard.
     Admit {
@@ -56,4 +56,58 @@ pub enum Command {
         /// Milliseconds until what is left is cut.
         deadline_ms: u64,
     },
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admit { connection, grant, home } => f
+                .debug_struct("Admit")
+                .field("connection", connection)
+                .field("grant", grant)
+                .field("home", home)
+                .finish(),
+            Self::Refuse { connection, refusal } => f
+                .debug_struct("Refuse")
+                .field("connection", connection)
+                .field("refusal", refusal)
+                .finish(),
+            Self::Respond { connection, status, content_type, body } => f
+                .debug_struct("Respond")
+                .field("connection", connection)
+                .field("status", status)
+                .field("content_type", content_type)
+                .field("body_bytes", &body.len())
+                .finish(),
+            Self::WorkerReply { connection, response } => f
+                .debug_struct("WorkerReply")
+                .field("connection", connection)
+                .field("response", response)
+                .finish(),
+            Self::SetLimits(limits) => f.debug_tuple("SetLimits").field(limits).finish(),
+            Self::Report { query, scopes } => {
+                f.debug_struct("Report").field("query", query).field("scopes", scopes).finish()
+            }
+            Self::Stop { deadline_ms } => {
+                f.debug_struct("Stop").field("deadline_ms", deadline_ms).finish()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_of_a_body_its_length_alone() {
+        let connection = ConnectionId { shard: ShardId(0), slot: 1, generation: 2 };
+        let body: Box<[u8]> = b"hush".as_slice().into();
+        let shown = format!("{body:?}");
+        let command =
+            Command::Respond { connection, status: 200, content_type: "text/plain", body };
+        let command = format!("{command:?}");
+        assert!(!command.contains("hush") && !command.contains(&shown), "{command}");
+        assert!(command.contains("body_bytes: 4"), "{command}");
+    }
 }
