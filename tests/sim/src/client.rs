@@ -1,12 +1,13 @@
 //! A simulated client: shakes hands, then talks in its session.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use relay_driver::sim::{Seed, World};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::daemon::e2ee;
-use crate::oracle::{Actor, Oracle};
-use crate::peer::{Arrival, Stage, Wire};
+use crate::frame;
+use crate::message::Actor;
+use crate::oracle::Oracle;
+use crate::peer::{Card, Stage, TOKEN, Wire};
 
 /// One client of one workspace. It connects again whenever it is gone.
 pub(crate) struct Client {
@@ -17,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) life: u64,
     session: Session,
     handshakes: u64,
+    /// The last handshake that was answered.
+    answered: u64,
     /// The daemon's life in which all of this connection's messages fell; `None` when they fell in
     /// several.
     pub(crate) daemon_life: Option<u64>,
@@ -40,6 +43,7 @@ impl Client {
             life: 0,
             session: Session::None,
             handshakes: 0,
+            answered: 0,
             daemon_life: None,
             sent_any: false,
         }
@@ -49,8 +53,9 @@ impl Client {
         self.wire.as_mut()
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.wire.as_ref().is_some_and(|wire| wire.stage == Stage::Open)
+    /// Whether it is open, and all it sent was sound.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_sound)
     }
 
     /// Connects if it is not connected.
@@ -59,7 +64,8 @@ impl Client {
             return false;
         }
         let target = format!("/ws?role=client&workspaceId=w{}&runtimeTargetId=t", self.workspace);
-        self.wire = Wire::connect(world, listener, &target, 1 + (self.index % 100) as u8);
+        let host = 1 + (self.index % 100) as u8;
+        self.wire = Wire::connect(world, listener, Card { target: &target, host, token: TOKEN });
         self.life = life;
         self.session = Session::None;
         self.daemon_life = None;
@@ -79,12 +85,8 @@ impl Client {
             return Ok(());
         };
         for arrival in wire.turn(seed) {
-            match arrival {
-                Arrival::Opened => {}
-                Arrival::Text(text) => self.on_text(&text, oracle)?,
-                Arrival::Refused(status) => oracle.ended(self.actor(), Some(status)),
-                Arrival::Closing(code) => oracle.ended(self.actor(), code),
-                Arrival::Gone => oracle.ended(self.actor(), None),
+            if let Some(text) = oracle.witness(self.life, arrival)? {
+                self.on_text(&text, oracle)?;
             }
         }
         if let (Some((daemon_life, bytes_max)), Stage::Open, true) =
@@ -110,12 +112,8 @@ impl Client {
             Session::None => {
                 self.handshakes += 1;
                 let request_id = format!("r{}-{}", self.life, self.handshakes);
-                let init = json!({
-                    "type": "relay_key_exchange_init", "version": 3, "profile": "noise-ik",
-                    "requestId": request_id, "clientEphemeralPublicKey": self.index.to_string(),
-                    "encryptedClientStatic": "s",
-                });
-                wire.send_text(init.to_string().as_bytes(), seed);
+                let init = frame::key_exchange_init(&request_id, self.life);
+                wire.send_text(init.as_bytes(), seed);
                 self.session = Session::Asked(50);
             }
             Session::Asked(0) => self.session = Session::None,
@@ -123,8 +121,8 @@ impl Client {
             Session::Made(session_id) => {
                 let daemon = Actor::Daemon(self.workspace);
                 for _ in 0..seed.length(3) {
-                    let head = oracle.send(self.life, daemon);
-                    wire.send_text(&e2ee(session_id, &head, seed, bytes_max), seed);
+                    let message = oracle.send(self.life, daemon, seed, bytes_max);
+                    wire.send_text(frame::e2ee(session_id, &message).as_bytes(), seed);
                 }
                 let same = !self.sent_any || self.daemon_life == Some(daemon_life);
                 self.daemon_life = same.then_some(daemon_life);
@@ -133,27 +131,33 @@ impl Client {
         }
     }
 
-    fn actor(&self) -> Actor {
-        Actor::Client(self.index)
-    }
-
     fn on_text(&mut self, text: &[u8], oracle: &mut Oracle) -> Result<()> {
         let frame: Value = serde_json::from_slice(text)?;
-        match frame["type"].as_str() {
-            Some("relay_key_exchange_response") => {
-                let request_id = frame["requestId"].as_str().unwrap_or_default();
-                let own = request_id.starts_with(&format!("r{}-", self.life));
-                ensure!(own, "client {} received the answer to {request_id}", self.index);
-                let session_id = frame["sessionId"].as_str().unwrap_or_default();
+        let member = |name: &str| frame[name].as_str().unwrap_or_default();
+        let session_id = member("sessionId");
+        let sent = match member("type") {
+            "relay_key_exchange_response" => {
+                let request_id = member("requestId");
+                let own = request_id.strip_prefix(&format!("r{}-", self.life));
+                let number: u64 = own.context("an answer to another connection")?.parse()?;
+                let expected = self.answered + 1..=self.handshakes;
+                ensure!(expected.contains(&number), "{request_id} was answered out of turn");
+                self.answered = number;
                 self.session = Session::Made(session_id.to_owned());
+                frame::key_exchange_response(request_id, session_id)
             }
-            Some("e2ee") => {
-                oracle.receive(self.actor(), frame["ciphertext"].as_str().unwrap_or_default())?;
+            "e2ee" => {
+                oracle.receive(Actor::Client(self.life), member("ciphertext"))?;
+                frame::e2ee(session_id, member("ciphertext"))
             }
-            // The daemon is away; the session is as good as gone.
-            Some("relay_status") => self.session = Session::None,
-            other => ensure!(false, "a client received {other:?}"),
-        }
+            "relay_status" => {
+                // The daemon is away; the session is as good as gone.
+                self.session = Session::None;
+                return Ok(());
+            }
+            other => bail!("a client received {other:?}"),
+        };
+        ensure!(sent.as_bytes() == text, "a client received what was not sent");
         Ok(())
     }
 }

@@ -1,11 +1,13 @@
-//! A simulated daemon: answers handshakes, and every message of a session it made.
+//! A simulated daemon: answers handshakes, pairing requests, and messages of its sessions.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use relay_driver::sim::{Seed, World};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::oracle::{Actor, Oracle};
-use crate::peer::{Arrival, Stage, Wire};
+use crate::frame;
+use crate::message::Actor;
+use crate::oracle::Oracle;
+use crate::peer::{Card, Stage, TOKEN, Wire};
 
 /// The daemon of one workspace. It connects again whenever it is gone.
 pub(crate) struct Daemon {
@@ -13,10 +15,10 @@ pub(crate) struct Daemon {
     wire: Option<Wire>,
     /// Names the connection; never used again.
     pub(crate) life: u64,
-    /// Sessions of this life, with the client each was made for.
-    sessions: Vec<(String, usize)>,
+    /// Sessions of this life, with the client's life each was made for.
+    sessions: Vec<(String, u64)>,
     /// Text that waits for its turn.
-    outbox: Vec<Vec<u8>>,
+    outbox: Vec<String>,
 }
 
 impl Daemon {
@@ -33,6 +35,11 @@ impl Daemon {
         self.wire.as_ref().is_some_and(|wire| wire.stage == Stage::Open)
     }
 
+    /// Whether it is open, and all it sent was sound.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_sound)
+    }
+
     /// Connects if it is not connected.
     pub(crate) fn connect(&mut self, world: &World, listener: usize, life: u64) -> bool {
         if self.wire.is_some() {
@@ -41,7 +48,8 @@ impl Daemon {
         let workspace = self.workspace;
         let target =
             format!("/ws?role=workspace-daemon&workspaceId=w{workspace}&runtimeTargetId=t");
-        self.wire = Wire::connect(world, listener, &target, 200);
+        self.wire =
+            Wire::connect(world, listener, Card { target: &target, host: 200, token: TOKEN });
         self.life = life;
         self.sessions.clear();
         self.outbox.clear();
@@ -53,22 +61,18 @@ impl Daemon {
         &mut self,
         oracle: &mut Oracle,
         seed: &mut Seed,
-        ciphertext_bytes_max: usize,
+        bytes_max: usize,
     ) -> Result<()> {
         let Some(mut wire) = self.wire.take() else {
             return Ok(());
         };
         for arrival in wire.turn(seed) {
-            match arrival {
-                Arrival::Opened => {}
-                Arrival::Text(text) => self.on_text(&text, oracle, seed, ciphertext_bytes_max)?,
-                Arrival::Refused(status) => oracle.ended(self.actor(), Some(status)),
-                Arrival::Closing(code) => oracle.ended(self.actor(), code),
-                Arrival::Gone => oracle.ended(self.actor(), None),
+            if let Some(text) = oracle.witness(self.life, arrival)? {
+                self.on_text(&text, oracle, seed, bytes_max)?;
             }
         }
         for text in self.outbox.drain(..) {
-            wire.send_text(&text, seed);
+            wire.send_text(text.as_bytes(), seed);
         }
         if wire.stage != Stage::Over {
             self.wire = Some(wire);
@@ -76,60 +80,47 @@ impl Daemon {
         Ok(())
     }
 
-    fn actor(&self) -> Actor {
-        Actor::Daemon(self.workspace)
-    }
-
     fn on_text(
         &mut self,
         text: &[u8],
         oracle: &mut Oracle,
         seed: &mut Seed,
-        ciphertext_bytes_max: usize,
+        bytes_max: usize,
     ) -> Result<()> {
         let frame: Value = serde_json::from_slice(text)?;
-        match frame["type"].as_str() {
-            Some("relay_key_exchange_init") => {
-                let request_id = frame["requestId"].as_str().unwrap_or_default();
-                let client = frame["clientEphemeralPublicKey"].as_str().unwrap_or_default();
+        let member = |name: &str| frame[name].as_str().unwrap_or_default();
+        let by = Actor::Daemon(self.workspace);
+        let sent = match member("type") {
+            "relay_key_exchange_init" => {
+                let client = member("clientEphemeralPublicKey").parse()?;
                 let session_id = format!("s{}-{}", self.life, self.sessions.len());
-                self.sessions.push((session_id.clone(), client.parse()?));
-                self.outbox.push(
-                    json!({
-                        "type": "relay_key_exchange_response", "version": 3, "profile": "noise-ik",
-                        "requestId": request_id, "daemonPublicKey": "k",
-                        "daemonEphemeralPublicKey": "e", "encryptedMetadata": "m",
-                        "sessionId": session_id, "epoch": 1, "proof": "p",
-                    })
-                    .to_string()
-                    .into_bytes(),
-                );
+                let answer = frame::key_exchange_response(member("requestId"), &session_id);
+                self.outbox.push(answer);
+                self.sessions.push((session_id, client));
+                frame::key_exchange_init(member("requestId"), client)
             }
-            Some("e2ee") => {
-                let ciphertext = frame["ciphertext"].as_str().unwrap_or_default();
-                oracle.receive(self.actor(), ciphertext)?;
-                let session_id = frame["sessionId"].as_str().unwrap_or_default();
-                let session = self.sessions.iter().find(|(id, _)| id == session_id);
-                if let (Some((_, client)), true) = (session, seed.below(2) == 0) {
-                    let head = oracle.send(self.life, Actor::Client(*client));
-                    self.outbox.push(e2ee(session_id, &head, seed, ciphertext_bytes_max));
+            "relay_pairing_offer_request" => {
+                let message = member("clientChannelPublicKey");
+                let client = oracle.receive(by, message)?;
+                let answer = oracle.send(self.life, Actor::Client(client), seed, bytes_max);
+                self.outbox.push(frame::offer_response(member("requestId"), &answer));
+                frame::offer_request(member("requestId"), message)
+            }
+            "e2ee" => {
+                let (session_id, message) = (member("sessionId"), member("ciphertext"));
+                let from = oracle.receive(by, message)?;
+                if let Some((_, client)) = self.sessions.iter().find(|(id, _)| id == session_id) {
+                    ensure!(*client == from, "connection {from} speaks in session {session_id}");
+                    if seed.below(2) == 0 {
+                        let answer = oracle.send(self.life, Actor::Client(from), seed, bytes_max);
+                        self.outbox.push(frame::e2ee(session_id, &answer));
+                    }
                 }
+                frame::e2ee(session_id, message)
             }
-            other => ensure!(false, "a daemon received {other:?}"),
-        }
+            other => bail!("a daemon received {other:?}"),
+        };
+        ensure!(sent.as_bytes() == text, "a daemon received what was not sent");
         Ok(())
     }
-}
-
-/// An encrypted frame as the relay sees it: the ciphertext begins with what identifies the message.
-pub(crate) fn e2ee(session_id: &str, head: &str, seed: &mut Seed, bytes_max: usize) -> Vec<u8> {
-    let ciphertext = format!("{head}{}", "x".repeat(seed.below(bytes_max as u64) as usize));
-    format!(
-        concat!(
-            r#"{{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"{}","epoch":1,"#,
-            r#""seq":1,"iv":"aXY","tag":"dGFn","ciphertext":"{}"}}"#
-        ),
-        session_id, ciphertext
-    )
-    .into_bytes()
 }

@@ -8,14 +8,21 @@
 //! `--seed N` runs one again. A failure prints its seed.
 #![forbid(unsafe_code)]
 
+mod cast;
 mod client;
 mod daemon;
+mod frame;
+mod message;
 mod office;
 mod oracle;
+mod pairer;
 mod peer;
 mod plan;
 mod run;
+mod visitor;
+mod worker;
 
+use std::panic;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
@@ -49,6 +56,7 @@ fn main() -> Result<()> {
     let mut total = Outcome::default();
     let mut failed = 0;
     for seed in from..from + count {
+        panic::set_hook(Box::new(move |defect| println!("seed {seed} failed: {defect}")));
         match both_ways(seed) {
             Ok(outcome) => total.add(&outcome),
             Err(error) => {
@@ -62,8 +70,14 @@ fn main() -> Result<()> {
         }
     }
     println!(
-        "simulator: {} connections, {} messages delivered, {} closes, {} rewrites, {} ms simulated",
-        total.connections, total.delivered, total.closes, total.rewrites, total.simulated_ms
+        "simulator: {} connections, {} messages delivered, {} closes ({} by policy), {} rewrites, \
+         {} ms simulated",
+        total.connections,
+        total.delivered,
+        total.closes,
+        total.policy_closes,
+        total.rewrites,
+        total.simulated_ms
     );
     println!("{} passed, {failed} failed", count - failed);
     if failed > 0 {

@@ -1,14 +1,20 @@
 //! The control plane of the simulation: admits by the query, late and not always.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Result, ensure};
 use relay_contract::{
-    AdmissionId, Claims, Command, ConnectionId, Event, Grant, Preflight, Profile, Refusal, Role,
-    Scope, ShardId,
+    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Event, Grant, Preflight, Profile,
+    Refusal, Role, Scope, ShardId, WorkerRequest, WorkerResponse,
 };
 use relay_driver::sim::Seed;
 use relay_mailbox::{Receiver, Sender};
+
+use crate::message::Actor;
+use crate::oracle::Oracle;
+use crate::peer::PAIRING_TOKEN;
+use crate::plan::{Plan, WORKSPACES_MAX};
+use crate::worker::call_path;
 
 /// Plays the control plane for all shards and keeps its ledger.
 pub(crate) struct Office {
@@ -18,17 +24,32 @@ pub(crate) struct Office {
     pending: BTreeMap<u64, Vec<(ShardId, Command)>>,
     round: u64,
     admissions: u64,
+    /// Workers' calls that wait for their answer, by the round in which they get it.
+    calls: BTreeMap<u64, Vec<(ShardId, Call)>>,
+    /// How many of those each worker has.
+    in_flight: HashMap<ConnectionId, u32>,
+    calls_max: u32,
+    bytes_max: usize,
     /// Admitted and not released.
     open: BTreeSet<AdmissionId>,
     pub(crate) stopped: BTreeSet<ShardId>,
     refusal: u32,
+    /// Whether each connection of a client counts for itself at the limits.
+    unique_clients: bool,
+}
+
+/// A worker's call, as far as its answer needs it.
+struct Call {
+    worker: ConnectionId,
+    life: u64,
+    request_id: String,
 }
 
 impl Office {
     pub(crate) fn new(
         commands: Vec<Sender<Command>>,
         events: Vec<Receiver<Event>>,
-        refusal: u32,
+        plan: &Plan,
     ) -> Self {
         Self {
             commands,
@@ -36,9 +57,14 @@ impl Office {
             pending: BTreeMap::new(),
             round: 0,
             admissions: 0,
+            calls: BTreeMap::new(),
+            in_flight: HashMap::new(),
+            calls_max: plan.limits.worker_calls_max,
+            bytes_max: plan.ciphertext_bytes_max,
             open: BTreeSet::new(),
             stopped: BTreeSet::new(),
-            refusal,
+            refusal: plan.refusal,
+            unique_clients: plan.unique_clients,
         }
     }
 
@@ -55,8 +81,9 @@ impl Office {
     /// Reads events and sends the decisions that are due.
     ///
     /// # Errors
-    /// A connection was released that was not admitted, or twice.
-    pub(crate) fn turn(&mut self, seed: &mut Seed) -> Result<()> {
+    /// A connection was released that was not admitted, or twice; a worker's call is not what was
+    /// sent, or one too many.
+    pub(crate) fn turn(&mut self, oracle: &mut Oracle, seed: &mut Seed) -> Result<()> {
         self.round += 1;
         let mut events = Vec::new();
         for (shard, lane) in self.events.iter().enumerate() {
@@ -67,9 +94,24 @@ impl Office {
         for (shard, event) in events {
             match event {
                 Event::AdmissionAsked { connection, request } => {
-                    let command = self.decide(connection, &request.preflight, seed);
+                    let command = self.decide(connection, &request, seed);
                     let due = self.round + seed.below(6);
                     self.pending.entry(due).or_default().push((shard, command));
+                }
+                Event::HttpAsked { connection, request } => {
+                    let command = Command::Respond {
+                        connection,
+                        status: 200,
+                        content_type: "text/plain",
+                        body: request.query.unwrap_or_default().into_boxed_bytes(),
+                    };
+                    let due = self.round + seed.below(6);
+                    self.pending.entry(due).or_default().push((shard, command));
+                }
+                Event::WorkerAsked { connection, request } => {
+                    let call = self.on_call(connection, *request, oracle)?;
+                    let due = self.round + seed.below(6);
+                    self.calls.entry(due).or_default().push((shard, call));
                 }
                 Event::Released { admission } => {
                     ensure!(self.open.remove(&admission), "{admission:?} was released twice");
@@ -77,18 +119,57 @@ impl Office {
                 Event::Stopped { shard } => {
                     self.stopped.insert(shard);
                 }
-                Event::Abandoned { .. }
-                | Event::HttpAsked { .. }
-                | Event::WorkerAsked { .. }
-                | Event::Logged { .. }
-                | Event::Reported { .. } => {}
+                Event::Abandoned { .. } | Event::Logged { .. } | Event::Reported { .. } => {}
             }
         }
+        self.answer_calls(oracle, seed)?;
         let later = self.pending.split_off(&(self.round + 1));
         for (shard, command) in std::mem::replace(&mut self.pending, later).into_values().flatten()
         {
-            let sent = self.commands[usize::from(shard.0)].send(command);
-            ensure!(sent.is_ok(), "the simulation's lanes are wide enough");
+            self.order(shard, command)?;
+        }
+        Ok(())
+    }
+
+    fn order(&self, shard: ShardId, command: Command) -> Result<()> {
+        let sent = self.commands[usize::from(shard.0)].send(command);
+        ensure!(sent.is_ok(), "the simulation's lanes are wide enough");
+        Ok(())
+    }
+
+    fn on_call(
+        &mut self,
+        worker: ConnectionId,
+        request: WorkerRequest,
+        oracle: &mut Oracle,
+    ) -> Result<Call> {
+        let life = oracle.receive(Actor::Office, request.body.as_deref().unwrap_or_default())?;
+        let own = request.request_id.starts_with(&format!("c{life}-"));
+        ensure!(own, "connection {life} called with {}", request.request_id);
+        ensure!(&*request.method == "POST", "a call became {}", request.method);
+        let known = (0..WORKSPACES_MAX).any(|workspace| request.path == call_path(workspace));
+        ensure!(known, "a call went to {}", request.path);
+        let in_flight = self.in_flight.entry(worker).or_default();
+        *in_flight += 1;
+        ensure!(*in_flight <= self.calls_max, "{in_flight} calls of one worker in flight");
+        Ok(Call { worker, life, request_id: request.request_id })
+    }
+
+    /// Answers what is due. Answers get their numbers as they leave.
+    fn answer_calls(&mut self, oracle: &mut Oracle, seed: &mut Seed) -> Result<()> {
+        let later = self.calls.split_off(&(self.round + 1));
+        for (shard, call) in std::mem::replace(&mut self.calls, later).into_values().flatten() {
+            let Call { worker, life, request_id } = call;
+            *self.in_flight.entry(worker).or_insert(1) -= 1;
+            let response = WorkerResponse {
+                request_id,
+                status: 200,
+                headers: Vec::new(),
+                body: oracle.send(0, Actor::Client(life), seed, self.bytes_max),
+                forwarded: true,
+            };
+            let response = Box::new(response);
+            self.order(shard, Command::WorkerReply { connection: worker, response })?;
         }
         Ok(())
     }
@@ -105,10 +186,10 @@ impl Office {
     fn decide(
         &mut self,
         connection: ConnectionId,
-        preflight: &Preflight,
+        asked: &AdmissionRequest,
         seed: &mut Seed,
     ) -> Command {
-        let Preflight::Ask { request, .. } = preflight else {
+        let Preflight::Ask { request, token } = &asked.preflight else {
             return Command::Refuse { connection, refusal: Refusal::BadRequest };
         };
         if seed.happens(self.refusal) {
@@ -119,16 +200,22 @@ impl Office {
         self.open.insert(admission);
         let workspace = request.workspace_id.as_str();
         let home = workspace.bytes().map(u64::from).sum::<u64>() % self.commands.len() as u64;
+        let pairing = token.expose() == PAIRING_TOKEN;
+        let client = if self.unique_clients {
+            format!("client-{}", admission.0)
+        } else {
+            format!("client-at-{}", asked.address)
+        };
         let claims = Claims {
-            client_id: (request.role == Role::Client)
-                .then(|| format!("client-{admission:?}").into()),
+            client_id: (request.role == Role::Client).then(|| client.into()),
             workspace_id: Some(workspace.into()),
             runtime_target_id: request.target_id.as_ref().map(|target| target.as_str().into()),
-            scope: Some(Scope::Runtime),
+            scope: Some(if pairing { Scope::Pairing } else { Scope::Runtime }),
+            managed_executor_id: (request.role == Role::Worker).then(|| "e".into()),
             e2ee_profile: Some(Profile::NoiseIk),
             ..Claims::default()
         };
-        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let address = asked.address;
         let grant = Box::new(Grant { admission, request: request.clone(), claims, address });
         Command::Admit { connection, grant, home: ShardId(home as u16) }
     }

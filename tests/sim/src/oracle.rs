@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Result, bail, ensure};
+use relay_contract::{Counter, Counters};
+use relay_driver::sim::Seed;
 
-/// Names an actor: a client, or the daemon of a workspace.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) enum Actor {
-    Client(usize),
-    Daemon(usize),
-}
+use crate::message::{Actor, Message};
+use crate::peer::Arrival;
 
-/// Keeps account of every message and hashes what peers see, in order.
+/// Keeps account of every message and hashes all that peers see, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
     /// Messages sent from one connection to an actor. The connection is a number that is never used
@@ -25,32 +23,31 @@ pub(crate) struct Oracle {
     transcript: DefaultHasher,
     pub(crate) delivered: u64,
     pub(crate) closes: u64,
+    /// Closes by which the relay enforced a limit.
+    pub(crate) policy_closes: u64,
 }
 
 impl Oracle {
-    /// A connection sends its next message to an actor; returns the text that identifies it.
-    pub(crate) fn send(&mut self, from: u64, to: Actor) -> String {
+    /// A connection sends its next message to an actor; returns its text.
+    pub(crate) fn send(
+        &mut self,
+        from: u64,
+        to: Actor,
+        seed: &mut Seed,
+        bytes_max: usize,
+    ) -> String {
         let number = self.sent.entry((from, to)).or_default();
         *number += 1;
-        let (kind, index) = match to {
-            Actor::Client(index) => ("c", index),
-            Actor::Daemon(index) => ("d", index),
-        };
-        format!("{from}.{kind}.{index}.{number}.")
+        let padding_bytes = seed.below(bytes_max as u64) as usize;
+        Message { from, to, number: *number, padding_bytes }.text()
     }
 
-    /// An actor received a message with this text.
+    /// An actor received this text; returns the connection that sent it.
     ///
     /// # Errors
-    /// It was for somebody else, came twice, or out of order.
-    pub(crate) fn receive(&mut self, by: Actor, text: &str) -> Result<()> {
-        let mut parts = text.splitn(5, '.');
-        let mut part = || parts.next().unwrap_or_default();
-        let (from, kind, index, number) = (part(), part(), part(), part());
-        let from: u64 = from.parse()?;
-        let index: usize = index.parse()?;
-        let number: u64 = number.parse()?;
-        let to = if kind == "c" { Actor::Client(index) } else { Actor::Daemon(index) };
+    /// It was for somebody else, not what was sent, came twice, or out of order.
+    pub(crate) fn receive(&mut self, by: Actor, text: &str) -> Result<u64> {
+        let Message { from, to, number, .. } = Message::parse(text)?;
         ensure!(to == by, "a message for {to:?} reached {by:?}");
         let sent = self.sent.get(&(from, to)).copied().unwrap_or_default();
         ensure!(number <= sent, "{by:?} received a message that nobody sent");
@@ -61,14 +58,34 @@ impl Oracle {
         ensure!(number > last, "{by:?} received {number} after {last} of connection {from}");
         *self.count.entry((from, to)).or_default() += 1;
         self.delivered += 1;
-        (by, from, number).hash(&mut self.transcript);
-        Ok(())
+        Ok(from)
     }
 
-    /// An actor saw its connection end or be refused.
-    pub(crate) fn ended(&mut self, by: Actor, code: Option<u16>) {
-        self.closes += 1;
-        (by, code).hash(&mut self.transcript);
+    /// A connection saw something. Returns the text, if it is one.
+    ///
+    /// # Errors
+    /// The relay may not send such a thing.
+    pub(crate) fn witness(&mut self, life: u64, arrival: Arrival) -> Result<Option<Vec<u8>>> {
+        (life, &arrival).hash(&mut self.transcript);
+        match arrival {
+            Arrival::Text(text) => return Ok(Some(text)),
+            Arrival::Wrong(what) => bail!("connection {life}: {what}"),
+            Arrival::Refused(_) | Arrival::Gone => self.closes += 1,
+            Arrival::Closing(code) => {
+                self.closes += 1;
+                self.policy_closes += u64::from(code == Some(4008));
+            }
+            Arrival::Opened | Arrival::Answered(_) | Arrival::Pong => {}
+        }
+        Ok(None)
+    }
+
+    /// A shard's counters at its end. None of them may depend on how often its state was written
+    /// down.
+    pub(crate) fn witness_counters(&mut self, counters: &Counters) {
+        for &counter in Counter::ALL {
+            (counter.name(), counters.of(counter)).hash(&mut self.transcript);
+        }
     }
 
     /// Both ends of these messages lived to the end: all of them must have arrived.

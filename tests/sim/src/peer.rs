@@ -13,6 +13,11 @@ pub(crate) struct Wire {
     pub(crate) stage: Stage,
     /// Whether it reads. A peer that does not is a slow reader.
     pub(crate) reading: bool,
+    /// Whether it sent nonsense: what the relay made of that is its own affair.
+    wild: bool,
+    pings: u64,
+    /// The last ping that was answered.
+    ponged: u64,
 }
 
 /// How far the connection is.
@@ -27,29 +32,47 @@ pub(crate) enum Stage {
 }
 
 /// What came.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Arrival {
     /// The upgrade was answered with 101.
     Opened,
     /// The upgrade was answered otherwise.
     Refused(u16),
+    /// A plain HTTP request was answered.
+    Answered(u16),
     /// A text message.
     Text(Vec<u8>),
     /// A close frame.
     Closing(Option<u16>),
+    /// The answer to a ping.
+    Pong,
+    /// Something the relay may not send.
+    Wrong(String),
     /// The connection is over.
     Gone,
 }
 
+/// What a peer shows when it connects.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Card<'c> {
+    /// Path and query.
+    pub(crate) target: &'c str,
+    /// Last number of its address.
+    pub(crate) host: u8,
+    /// Tells the simulated control plane what it is for.
+    pub(crate) token: &'c str,
+}
+
 impl Wire {
     /// Connects and asks to upgrade. `None` when the relay does not listen any more.
-    pub(crate) fn connect(world: &World, listener: usize, target: &str, host: u8) -> Option<Self> {
+    pub(crate) fn connect(world: &World, listener: usize, card: Card<'_>) -> Option<Self> {
+        let Card { target, host, token } = card;
         let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)), 40_000);
         let peer = world.connect(listener, from)?;
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Authorization: Bearer {TOKEN}\r\n\r\n"
+             Authorization: Bearer {token}\r\n\r\n"
         );
         Some(Self {
             peer,
@@ -57,6 +80,9 @@ impl Wire {
             outgoing: request.into_bytes(),
             stage: Stage::Upgrading,
             reading: true,
+            wild: false,
+            pings: 0,
+            ponged: 0,
         })
     }
 
@@ -75,8 +101,27 @@ impl Wire {
             let (part, tail) = rest.split_at(len);
             let opcode = if index == 0 { 0x1 } else { 0x0 };
             self.send_frame(opcode, index == cuts, part, seed);
+            if index < cuts && seed.below(4) == 0 {
+                self.send_ping(seed);
+            }
             rest = tail;
         }
+    }
+
+    /// Queues a ping that names itself.
+    pub(crate) fn send_ping(&mut self, seed: &mut Seed) {
+        self.pings += 1;
+        self.send_frame(0x9, true, &self.pings.to_be_bytes(), seed);
+    }
+
+    /// Whether it is open, and all it sent was sound.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.stage == Stage::Open && !self.wild
+    }
+
+    /// Whether pings were sent and none was ever answered.
+    pub(crate) fn is_ignored(&self) -> bool {
+        self.pings > 0 && self.ponged == 0
     }
 
     /// Queues a close frame.
@@ -88,6 +133,7 @@ impl Wire {
     pub(crate) fn send_nonsense(&mut self, seed: &mut Seed) {
         let bytes: Vec<u8> = (0..seed.length(40)).map(|_| seed.bits() as u8).collect();
         self.outgoing.extend_from_slice(&bytes);
+        self.wild = true;
     }
 
     fn send_frame(&mut self, opcode: u8, fin: bool, payload: &[u8], seed: &mut Seed) {
@@ -158,10 +204,23 @@ impl Wire {
                     self.send_frame(0x8, true, &payload[..payload.len().min(2)], seed);
                 }
                 0x9 => self.send_frame(0xa, true, &payload, seed),
-                0xa => {}
-                other => panic!("the relay sent opcode {other}"),
+                0xa => arrivals.push(self.on_pong(&payload)),
+                other => arrivals.push(Arrival::Wrong(format!("opcode {other}"))),
             }
         }
+    }
+
+    /// Pings may stay unanswered when many wait, but answers keep their order.
+    fn on_pong(&mut self, payload: &[u8]) -> Arrival {
+        if self.wild {
+            return Arrival::Pong;
+        }
+        let number = <[u8; 8]>::try_from(payload).map_or(0, u64::from_be_bytes);
+        if number <= self.ponged || number > self.pings {
+            return Arrival::Wrong(format!("pong {number} after {}", self.ponged));
+        }
+        self.ponged = number;
+        Arrival::Pong
     }
 
     /// Takes one whole frame off what was received.
@@ -184,9 +243,12 @@ impl Wire {
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+/// Where it begins.
+pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
 
-/// Long enough to be one; the simulated control plane looks at the query instead.
-const TOKEN: &str = "simulated-token";
+/// For whatever the query says.
+pub(crate) const TOKEN: &str = "simulated-token";
+/// For pairing alone.
+pub(crate) const PAIRING_TOKEN: &str = "simulated-pairing-token";

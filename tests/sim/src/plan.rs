@@ -26,6 +26,10 @@ pub(crate) struct Plan {
     /// How likely peers misbehave, in millionths per round: close, cut, stop reading, speak
     /// nonsense.
     pub(crate) mischief: u32,
+    /// How likely a peer sends a burst of pings, in millionths per round.
+    pub(crate) pings: u32,
+    /// Whether each connection of a client has its own name, and so its own limits.
+    pub(crate) unique_clients: bool,
     /// How likely the control plane refuses an upgrade, in millionths.
     pub(crate) refusal: u32,
 }
@@ -37,13 +41,25 @@ impl Plan {
         let frame_bytes_max = 4096usize << seed.below(6);
         let gentle = seed.below(3) == 0;
         let faults = if gentle { Faults::none() } else { Faults::drawn(&mut seed) };
+        let crowded = seed.below(4) == 0;
+        let mut guests = seed.fork();
+        let strict = seed.below(4) == 0;
+        let mut rates = seed.fork();
+        // In strict plans each rate is low or not a limit at all.
+        let mut rate = |most: u64| {
+            if strict && rates.below(3) > 0 { 1 + rates.below(most) as u32 } else { RATE_UNLIMITED }
+        };
         let limits = Limits {
             frame_bytes_max,
             egress_bytes_max: 2048 << seed.below(10),
-            runtime_per_minute: 1_000_000_000,
-            runtime_per_minute_workspace: 1_000_000_000,
-            daemon_per_minute: 1_000_000_000,
-            key_exchange_per_minute: 1_000_000,
+            runtime_per_minute: rate(200),
+            runtime_per_minute_workspace: rate(600),
+            daemon_per_minute: rate(1000),
+            key_exchange_per_minute: rate(6),
+            pairing_per_minute: rate(20),
+            guests_max: if crowded { 1 + guests.below(8) as usize } else { 4096 },
+            guests_per_address_max: if crowded { 1 + guests.below(2) as u32 } else { 2048 },
+            worker_calls_max: 1 + seed.below(6) as u32,
             pending_requests_max: 4 + seed.below(64) as usize,
             session_owners_max: 64 + seed.below(64) as usize,
             heartbeat: Heartbeat {
@@ -67,13 +83,20 @@ impl Plan {
             faults,
             limits,
             driver,
-            workspaces: 1 + seed.below(4) as usize,
+            workspaces: 1 + seed.below(WORKSPACES_MAX as u64) as usize,
             clients: 1 + seed.below(5) as usize,
             rounds: 200 + seed.below(400) as u32,
             ciphertext_bytes_max: 1 + seed.below(frame_bytes_max as u64 - 600) as usize,
             mischief: if gentle { 0 } else { seed.below(3000) as u32 },
+            pings: seed.below(20_000) as u32,
+            unique_clients: seed.below(2) == 0,
             refusal: seed.below(100_000) as u32,
             seed,
         }
     }
 }
+
+/// Workspaces of a run at most.
+pub(crate) const WORKSPACES_MAX: usize = 4;
+/// More than any run sends.
+const RATE_UNLIMITED: u32 = 1_000_000_000;

@@ -11,10 +11,9 @@ use relay_mailbox::{Bell, Ring, lane};
 use relay_shard::{HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
 use relay_wire::http1::TrustedProxies;
 
-use crate::client::Client;
-use crate::daemon::Daemon;
+use crate::cast::Cast;
 use crate::office::Office;
-use crate::oracle::{Actor, Oracle};
+use crate::oracle::Oracle;
 use crate::plan::Plan;
 
 /// Shards, peers and control plane of one run.
@@ -23,14 +22,12 @@ pub(crate) struct Run {
     world: World,
     shards: Vec<Option<Shard<SimDriver>>>,
     office: Office,
-    daemons: Vec<Daemon>,
-    clients: Vec<Client>,
+    cast: Cast,
     oracle: Oracle,
     seed: Seed,
     /// When the state is written down and restored; its own sequence, so that nothing else changes.
     rewrites: Option<Seed>,
     outcome: Outcome,
-    lives: u64,
 }
 
 /// What a run came to.
@@ -39,6 +36,7 @@ pub(crate) struct Outcome {
     pub(crate) connections: u64,
     pub(crate) delivered: u64,
     pub(crate) closes: u64,
+    pub(crate) policy_closes: u64,
     pub(crate) rewrites: u64,
     pub(crate) simulated_ms: u64,
     pub(crate) transcript: u64,
@@ -49,6 +47,7 @@ impl Outcome {
         self.connections += other.connections;
         self.delivered += other.delivered;
         self.closes += other.closes;
+        self.policy_closes += other.policy_closes;
         self.rewrites += other.rewrites;
         self.simulated_ms += other.simulated_ms;
     }
@@ -69,21 +68,15 @@ impl Run {
         let (shards, office) = build(&plan, &world);
         let seed = plan.seed.fork();
         let rewrites = plan.seed.fork();
-        let daemons = (0..plan.workspaces).map(Daemon::new).collect();
-        let clients = (0..plan.workspaces * plan.clients)
-            .map(|index| Client::new(index, index % plan.workspaces))
-            .collect();
         Self {
             world,
             shards,
             office,
-            daemons,
-            clients,
+            cast: Cast::new(&plan),
             oracle: Oracle::default(),
             seed,
             rewrites: rewrite.then_some(rewrites),
             outcome: Outcome::default(),
-            lives: 0,
             plan,
         }
     }
@@ -92,14 +85,15 @@ impl Run {
     pub(crate) fn finish(mut self) -> Result<Outcome> {
         for _ in 0..self.plan.rounds {
             self.make_mischief();
-            self.connect()?;
+            self.cast.connect(&self.world, &mut self.seed, self.plan.shards);
             self.round(true)?;
         }
         self.settle().context("while everything should arrive")?;
         self.stop().context("while stopping")?;
         self.outcome.delivered = self.oracle.delivered;
         self.outcome.closes = self.oracle.closes;
-        self.outcome.connections = self.lives;
+        self.outcome.policy_closes = self.oracle.policy_closes;
+        self.outcome.connections = self.cast.lives;
         self.outcome.simulated_ms = self.world.now().as_millis();
         self.outcome.transcript = self.oracle.transcript();
         Ok(self.outcome)
@@ -107,20 +101,11 @@ impl Run {
 
     /// Peers act, shards turn, the control plane decides, time passes.
     fn round(&mut self, talk: bool) -> Result<()> {
-        let bytes_max = self.plan.ciphertext_bytes_max;
-        for client in &mut self.clients {
-            let daemon = &self.daemons[client.workspace];
-            let talk = (talk && daemon.is_open() && self.seed.below(2) == 0)
-                .then_some((daemon.life, bytes_max));
-            client.turn(&mut self.oracle, &mut self.seed, talk)?;
-        }
-        for daemon in &mut self.daemons {
-            daemon.turn(&mut self.oracle, &mut self.seed, bytes_max)?;
-        }
+        self.cast.turn(&mut self.oracle, &mut self.seed, &self.plan, talk)?;
         for index in 0..self.shards.len() {
             self.turn_shard(index)?;
         }
-        self.office.turn(&mut self.seed)?;
+        self.office.turn(&mut self.oracle, &mut self.seed)?;
         let pause = if self.seed.below(50) == 0 { 50_000_000 } else { 500_000 };
         self.world.advance(Duration::from_nanos(1 + self.seed.below(pause)));
         Ok(())
@@ -143,6 +128,8 @@ impl Run {
         let limits = &self.plan.limits;
         let bound = limits.egress_bytes_max + limits.frame_bytes_max + OWN_BYTES_MAX;
         ensure!(audit.egress_bytes_max <= bound, "{} bytes queued", audit.egress_bytes_max);
+        let (guests, guests_max) = (audit.guests, limits.guests_max);
+        ensure!(guests <= guests_max, "{guests} guests where {guests_max} may be");
         let pins_max = usize::from(self.plan.driver.buffer_count) / 4;
         ensure!(audit.pinned_leases <= pins_max, "{} buffers held", audit.pinned_leases);
         if turn == Turn::Done {
@@ -151,29 +138,21 @@ impl Run {
             let in_use = shard.driver().stats().connections;
             ensure!(in_use == 0, "the driver holds {in_use} connections at the end");
             check_buffers(&shard)?;
+            self.oracle.witness_counters(&shard.counters());
         }
         Ok(())
     }
 
-    fn connect(&mut self) -> Result<()> {
-        let shards = u64::from(self.plan.shards);
-        for daemon in &mut self.daemons {
-            let listener = self.seed.below(shards) as usize;
-            self.lives += u64::from(daemon.connect(&self.world, listener, self.lives + 1));
-        }
-        for client in &mut self.clients {
-            let listener = self.seed.below(shards) as usize;
-            self.lives += u64::from(client.connect(&self.world, listener, self.lives + 1));
-        }
-        Ok(())
-    }
-
-    /// Peers close, cut, stop reading or speak nonsense.
+    /// Peers close, cut, stop reading, speak nonsense or ping.
     fn make_mischief(&mut self) {
         let mischief = self.plan.mischief;
-        let clients = self.clients.iter_mut().filter_map(Client::wire);
-        let wires = clients.chain(self.daemons.iter_mut().filter_map(Daemon::wire));
-        for wire in wires {
+        let pings = self.plan.pings;
+        for wire in self.cast.wires() {
+            if wire.is_sound() && self.seed.happens(pings) {
+                for _ in 0..self.seed.length(40) {
+                    wire.send_ping(&mut self.seed);
+                }
+            }
             if !self.seed.happens(mischief) {
                 continue;
             }
@@ -191,30 +170,14 @@ impl Run {
     /// arrive.
     fn settle(&mut self) -> Result<()> {
         for _ in 0..SETTLE_ROUNDS {
-            let clients = self.clients.iter_mut().filter_map(Client::wire);
-            for wire in clients.chain(self.daemons.iter_mut().filter_map(Daemon::wire)) {
-                wire.reading = true;
-            }
+            self.cast.wires().for_each(|wire| wire.reading = true);
             self.round(false)?;
         }
-        for (index, client) in self.clients.iter().enumerate() {
-            let daemon = &self.daemons[client.workspace];
-            let lived = client.is_open() && daemon.is_open();
-            if lived && client.daemon_life == Some(daemon.life) {
-                self.oracle.expect_all(client.life, Actor::Daemon(client.workspace))?;
-            }
-            if lived && client.daemon_life == Some(daemon.life) && self.is_first_life(index) {
-                self.oracle.expect_all(daemon.life, Actor::Client(index))?;
-            }
-        }
+        self.cast.expect_all(&self.oracle)?;
+        let audits = self.shards.iter_mut().flatten().map(|shard| shard.audit().connections);
+        let (held, alive): (usize, usize) = (audits.sum(), self.cast.connections());
+        ensure!(held <= alive, "shards hold {held} connections, peers {alive}");
         Ok(())
-    }
-
-    /// Whether this client has had one connection since its daemon connected, so that every answer
-    /// of the daemon was meant for it.
-    fn is_first_life(&self, index: usize) -> bool {
-        let client = &self.clients[index];
-        client.life < self.daemons[client.workspace].life
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -226,7 +189,7 @@ impl Run {
             self.round(false)?;
         }
         for _ in 0..16 {
-            self.office.turn(&mut self.seed)?;
+            self.office.turn(&mut self.oracle, &mut self.seed)?;
         }
         ensure!(self.shards.iter().all(Option::is_none), "a shard did not stop");
         ensure!(self.office.stopped.len() == usize::from(self.plan.shards), "a shard said nothing");
@@ -278,7 +241,7 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
         listening.expect("a fresh driver has no listener");
         shards.push(Some(shard));
     }
-    (shards, Office::new(commands, events, plan.refusal))
+    (shards, Office::new(commands, events, plan))
 }
 
 /// Pings, pongs, close frames and the answer to the upgrade that may lie beside counted messages.
