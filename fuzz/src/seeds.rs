@@ -62,6 +62,7 @@ pub fn token() -> Vec<Vec<u8>> {
         (r#"{"alg":"ES256","kid":"e"}"#, r#"{"iss":"i","aud":"a","exp":2000}"#),
         (r#"{"alg":"RS256"}"#, r#"{"iss":"i","aud":["a"],"nbf":1}"#),
         (r#"{"alg":"Ed25519","kid":"d","crit":["b64"],"b64":false}"#, "{}"),
+        (r#"["ES256","e",null]"#, r#"{"role":"client"}"#),
         (r#"{"alg":"none"}"#, r#"{"role":"client"}"#),
         (r#"{"alg":"HS256","kid":"r"}"#, r#"{"role":"client"}"#),
     ];
