@@ -1,6 +1,7 @@
 //! Calls to the platform: one connection pool, one deadline, one byte limit.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,8 +44,7 @@ pub(crate) struct CallLimits {
     pub(crate) response_bytes_max: usize,
 }
 
-/// A whole answer.
-#[derive(Debug)]
+/// A whole answer. Its `Debug` shows neither headers nor body: both may carry credentials.
 pub(crate) struct PlatformAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -63,6 +63,16 @@ pub(crate) enum CallError {
     /// Connecting, TLS or HTTP failed, or the answer was cut.
     #[error("{0}")]
     Failed(String),
+}
+
+impl fmt::Debug for PlatformAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlatformAnswer")
+            .field("status", &self.status)
+            .field("header_count", &self.headers.len())
+            .field("body_bytes", &self.body.len())
+            .finish()
+    }
 }
 
 impl PlatformHttp {
@@ -197,6 +207,16 @@ mod tests {
             let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(changed_secs);
             File::options().write(true).open(&path).unwrap().set_modified(changed).unwrap();
         }
+    }
+
+    #[test]
+    fn debug_of_an_answer_shows_what_it_is_and_not_what_it_says() {
+        let mut headers = HeaderMap::new();
+        headers.insert("set-cookie", "hush".parse().unwrap());
+        let body = Bytes::from_static(b"hush");
+        let shown = format!("{:?}", PlatformAnswer { status: StatusCode::OK, headers, body });
+        assert!(!shown.contains("hush"), "{shown}");
+        assert!(shown.contains("header_count: 1, body_bytes: 4"), "{shown}");
     }
 
     #[test]
