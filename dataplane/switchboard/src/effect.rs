@@ -1,9 +1,10 @@
 //! What a decision asks the shard to do.
 
+use std::fmt;
+
 use relay_contract::{AdmissionId, CloseReason, ConnectionId, LogEntry, WorkerRequest};
 
-/// One thing to do, for the shard to perform.
-#[derive(Debug)]
+/// One thing to do, for the shard to perform. Its `Debug` shows of a text its length alone.
 pub enum Effect {
     /// Send the message being judged, as one text frame, its text unchanged. A message is
     /// forwarded at most once.
@@ -52,6 +53,35 @@ pub enum Effect {
     Log(Box<LogEntry>),
 }
 
+impl fmt::Debug for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Forward { to } => f.debug_struct("Forward").field("to", to).finish(),
+            Self::Send { to, text } => {
+                f.debug_struct("Send").field("to", to).field("text_bytes", &text.len()).finish()
+            }
+            Self::Ping { to } => f.debug_struct("Ping").field("to", to).finish(),
+            Self::Close { connection, reason } => f
+                .debug_struct("Close")
+                .field("connection", connection)
+                .field("reason", reason)
+                .finish(),
+            Self::Terminate { connection } => {
+                f.debug_struct("Terminate").field("connection", connection).finish()
+            }
+            Self::CallPlatform { from, request } => f
+                .debug_struct("CallPlatform")
+                .field("from", from)
+                .field("request", request)
+                .finish(),
+            Self::Release { admission } => {
+                f.debug_struct("Release").field("admission", admission).finish()
+            }
+            Self::Log(entry) => f.debug_tuple("Log").field(entry).finish(),
+        }
+    }
+}
+
 /// The effects of one or more inputs, in the order to perform them.
 ///
 /// Cost: keeps its memory when drained or cleared, so it stops allocating once it has grown to its
@@ -94,5 +124,22 @@ impl Effects {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_contract::ShardId;
+
+    use super::*;
+
+    #[test]
+    fn debug_shows_of_a_text_its_length_alone() {
+        let text: Box<[u8]> = b"hush".as_slice().into();
+        let bytes = format!("{text:?}");
+        let to = ConnectionId { shard: ShardId(0), slot: 1, generation: 2 };
+        let shown = format!("{:?}", Effect::Send { to, text });
+        assert!(!shown.contains("hush") && !shown.contains(&bytes), "{shown}");
+        assert!(shown.contains("text_bytes: 4"), "{shown}");
     }
 }
