@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -73,7 +74,7 @@ pub(crate) enum ConfigCommand {
 }
 
 /// Settings on the command line. They win over the environment.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Default)]
 pub(crate) struct Settings {
     /// Address to bind (HOST)
     #[arg(long, value_name = "ADDRESS")]
@@ -123,6 +124,13 @@ impl Settings {
         });
         // The last one wins: a flag of its own beats `--set`.
         set.chain(named).collect()
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Shows which are given and how long they are: `--set` takes keys too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.values()).finish()
     }
 }
 
@@ -266,6 +274,17 @@ mod tests {
         let cli = Cli::try_parse_from(arguments).expect("valid");
         let values = cli.settings.values();
         assert_eq!(values.last().map(|given| given.value.as_str()), Some("2"));
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let set = ["relay", "--host", "hush-host", "--set", "RELAY_INTERNAL_KEY=hush"];
+        for command in [&set[..], &["relay", "serve", "--set", "RELAY_INTERNAL_KEY=hush"]] {
+            let cli = Cli::try_parse_from(command).expect("valid");
+            let shown = format!("{cli:?}");
+            assert!(!shown.contains("hush"), "{shown}");
+            assert!(shown.contains("RELAY_INTERNAL_KEY"), "{shown}");
+        }
     }
 
     #[test]

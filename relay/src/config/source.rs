@@ -31,8 +31,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// One value given on the command line.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// One value given on the command line. Its `Debug` shows no text: it may be a key.
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) struct FlagValue {
     /// The flag as typed, for messages.
     pub flag: String,
@@ -40,6 +40,16 @@ pub(crate) struct FlagValue {
     pub name: String,
     /// Its text.
     pub value: String,
+}
+
+impl fmt::Debug for FlagValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlagValue")
+            .field("flag", &self.flag)
+            .field("name", &self.name)
+            .field("value_bytes", &self.value.len())
+            .finish()
+    }
 }
 
 /// What the parser knows of the world. It asks nothing else, so a test can be the world.
