@@ -9,8 +9,8 @@ use crate::claims::{ClaimsError, Members, is_channel, parse_profile, parse_scope
 use crate::denial::Denial;
 use crate::jwt::UNAUTHORIZED;
 
-/// The claims of a token whose signature, times, issuer and audience were checked. Its `Debug` shows
-/// how many there are: what they say is between the bearer and the issuer.
+/// The claims of a token whose signature, times, issuer and audience were checked. Its `Debug`
+/// shows how many there are: what they say is between the bearer and the issuer.
 #[derive(Clone)]
 pub struct VerifiedToken {
     claims: Map<String, Value>,
