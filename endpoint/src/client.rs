@@ -25,8 +25,7 @@ pub struct ClientSettings {
     pub limits: Limits,
 }
 
-/// What can happen to a client.
-#[derive(Debug)]
+/// What can happen to a client. Its `Debug` shows kinds and lengths, never a text.
 pub enum ClientInput<'a> {
     /// A connection to the relay is open.
     Connected,
@@ -47,8 +46,9 @@ pub enum ClientInput<'a> {
     Expired,
 }
 
-/// What the owner of a client is to do or to know.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// What the owner of a client is to do or to know. Its `Debug` shows kinds and lengths, never
+/// a text.
+#[derive(Clone, Eq, PartialEq)]
 pub enum ClientAction {
     /// Send a text message to the relay.
     Transmit {

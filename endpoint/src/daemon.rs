@@ -30,8 +30,7 @@ pub struct DaemonSettings {
     pub limits: Limits,
 }
 
-/// What can happen to a daemon.
-#[derive(Debug)]
+/// What can happen to a daemon. Its `Debug` shows kinds and lengths, never a text.
 pub enum DaemonInput<'a> {
     /// A connection to the relay is open.
     Connected,
@@ -82,8 +81,9 @@ pub enum EndReason {
     KeyWornOut,
 }
 
-/// What the owner of a daemon is to do or to know.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// What the owner of a daemon is to do or to know. Its `Debug` shows kinds and lengths, never
+/// a text.
+#[derive(Clone, Eq, PartialEq)]
 pub enum DaemonAction {
     /// Send a text message to the relay.
     Transmit {

@@ -14,6 +14,7 @@ mod backoff;
 mod base64url;
 mod client;
 mod daemon;
+mod debug;
 mod fault;
 pub mod frame;
 pub mod handshake;

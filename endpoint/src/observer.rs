@@ -28,8 +28,7 @@ impl<F: FnMut(Instant, &Observation<'_>) + Send> Observer for F {
     }
 }
 
-/// What can be seen at an end.
-#[derive(Debug)]
+/// What can be seen at an end. Its `Debug` shows kinds and lengths, never a text.
 pub enum Observation<'a> {
     /// The connection to the relay is open.
     Connected,
