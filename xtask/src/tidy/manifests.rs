@@ -1,5 +1,7 @@
 //! One version of each dependency, written once, with what it saves us.
 
+use std::collections::HashSet;
+
 use toml::Table;
 
 use super::Finding;
@@ -7,16 +9,37 @@ use super::tree::{File, Tree};
 use crate::workspace::Workspace;
 
 pub(super) fn check(tree: &Tree, workspace: &Workspace) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let members: Vec<&File> =
+        workspace.members().filter_map(|package| tree.get(&workspace.manifest(package))).collect();
+    let mut findings: Vec<Finding> = members.iter().flat_map(|file| judge_member(file)).collect();
     if let Some(root) = tree.get("Cargo.toml") {
         findings.extend(judge_root(root));
-    }
-    for package in workspace.members() {
-        if let Some(file) = tree.get(&workspace.manifest(package)) {
-            findings.extend(judge_member(file));
-        }
+        let users: Vec<&File> = members.into_iter().chain(tree.get(FUZZ)).collect();
+        findings.extend(judge_use(root, &users));
     }
     findings
+}
+
+/// Every dependency in the root manifest is one of a member, or of the fuzz workspace, which names
+/// the same crates but cannot inherit them.
+fn judge_use(root: &File, users: &[&File]) -> Vec<Finding> {
+    let manifests: Vec<Table> = users.iter().filter_map(|file| file.text.parse().ok()).collect();
+    let used: HashSet<&String> =
+        manifests.iter().flat_map(dependencies).map(|(name, _)| name).collect();
+    let Ok(manifest) = root.text.parse::<Table>() else {
+        return vec![Finding::file(&root.path, RULE, "not a TOML file")];
+    };
+    let entries = manifest.get("workspace").and_then(|table| table.get("dependencies"));
+    let names = entries.and_then(toml::Value::as_table).into_iter().flat_map(Table::keys);
+    names
+        .filter(|name| !used.contains(name))
+        .map(|name| {
+            let starts = |line: &str| line.split([' ', '.', '=']).next() == Some(name.as_str());
+            let index = root.text.lines().position(starts).unwrap_or(0);
+            let text = format!("no member inherits {name}: a version nobody uses goes stale");
+            Finding::at(&root.path, index, RULE, text)
+        })
+        .collect()
 }
 
 /// Every external dependency in the root manifest says on its line what it saves us.
@@ -88,6 +111,9 @@ fn inherits(value: Option<&toml::Value>) -> bool {
 
 const RULE: &str = "manifests";
 
+/// A workspace of its own beside ours.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
 #[cfg(test)]
 mod tests {
     use super::super::tree::sample;
@@ -105,6 +131,22 @@ mod tests {
         let text = "[workspace.dependencies]\nrelay-wire = { path = \"x\" }\n\
                     anyhow = \"1\" # context\nclap = \"4\"\n\n[profile.dev]\ndebug = 1\n";
         assert_eq!(lines(judge_root, text), [4]);
+    }
+
+    #[test]
+    fn a_root_entry_that_no_member_inherits_is_found() {
+        let root = "[workspace.dependencies]\nhttp = \"1\" # names\nhttp-body = \"1\" # bodies\n\
+                    loom = \"0.7\" # lanes\nserde = \"1\" # JSON\n";
+        let tree = sample(&[
+            ("Cargo.toml", root),
+            ("a/Cargo.toml", "[dependencies]\nhttp-body.workspace = true\n"),
+            ("b/Cargo.toml", "[target.'cfg(loom)'.dependencies]\nloom.workspace = true\n"),
+            (FUZZ, "[dependencies]\nserde = \"1\" # values\n"),
+        ]);
+        let users = ["a/Cargo.toml", "b/Cargo.toml", FUZZ].map(|path| tree.get(path).unwrap());
+        let findings = judge_use(tree.get("Cargo.toml").unwrap(), &users);
+        let lines: Vec<usize> = findings.into_iter().map(|finding| finding.line).collect();
+        assert_eq!(lines, [2]);
     }
 
     const MEMBER: &str = "[package]\nname = \"x\"\nversion.workspace = true\n\
