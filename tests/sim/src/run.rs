@@ -169,9 +169,16 @@ impl Run {
     /// Everybody reads and nobody says anything new: what was sent between ends that live has to
     /// arrive.
     fn settle(&mut self) -> Result<()> {
-        for _ in 0..SETTLE_ROUNDS {
-            self.cast.wires().for_each(|wire| wire.reading = true);
-            self.round(false)?;
+        // A network of tiny buffers takes its time: wait as long as anything still arrives.
+        let mut delivered = None;
+        for _ in 0..SETTLE_SPELLS_MAX {
+            if delivered.replace(self.oracle.delivered) == Some(self.oracle.delivered) {
+                break;
+            }
+            for _ in 0..SETTLE_ROUNDS {
+                self.cast.wires().for_each(|wire| wire.reading = true);
+                self.round(false)?;
+            }
         }
         self.cast.expect_all(&self.oracle)?;
         let audits = self.shards.iter_mut().flatten().map(|shard| shard.audit().connections);
@@ -246,7 +253,10 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
 
 /// Pings, pongs, close frames and the answer to the upgrade that may lie beside counted messages.
 const OWN_BYTES_MAX: usize = 8192;
-/// Rounds in which everything has to arrive: longer than any pause of the network.
+/// Rounds of one spell of waiting: longer than any pause of the network, and than the largest
+/// message takes through the smallest buffers.
 const SETTLE_ROUNDS: u32 = 4000;
+/// Spells after which everything has to have arrived.
+const SETTLE_SPELLS_MAX: u32 = 40;
 /// Rounds after which a stop has to be over.
 const STOP_ROUNDS: u32 = 20_000;
