@@ -108,7 +108,7 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
         }
         Task::Nightly => pipeline.nightly()?,
         Task::Lint => Pipeline::style(),
-        Task::Sim { seeds } => vec![Pipeline::build(), pipeline.simulator(*seeds)?],
+        Task::Sim { seeds } => vec![Pipeline::build(), pipeline.simulator(*seeds, None)?],
         Task::FuzzSmoke => vec![pipeline.fuzz_smoke()?],
         Task::Fuzz { secs } => pipeline.fuzz(*secs)?,
         Task::Conformance { driver, extra } => {
