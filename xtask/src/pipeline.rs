@@ -56,7 +56,7 @@ impl Pipeline {
         );
         steps.push(self.fuzz_smoke()?);
         steps.push(Self::build());
-        // The same seeds each time: a change is judged by what it changes. The nightly run explores.
+        // The same seeds each time: a change is judged by what it changes. The nightly explores.
         steps.push(self.simulator(300, Some(1))?);
         steps.extend(self.conformance(None, &[])?);
         steps
