@@ -20,6 +20,7 @@ mod shards;
 mod signals;
 mod tls;
 mod token;
+mod vanished;
 mod version;
 
 use std::io;

@@ -19,6 +19,7 @@ use crate::settings::settings;
 use crate::shards::Shards;
 use crate::signals::Signals;
 use crate::tls;
+use crate::vanished;
 
 /// Blocking calls at a time: name resolution and reading of certificates.
 const BLOCKING_THREADS_MAX: usize = 4;
@@ -83,6 +84,7 @@ impl Relay {
             Signals::watch().context("cannot watch signals")?
         };
         let listener = Listener::bind(&config.listen.host, config.listen.port)?;
+        vanished::look_out(&listener.socket, &config.tcp).context("cannot set TCP keepalive")?;
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
         let configs = (0..config.engine.shard_count)

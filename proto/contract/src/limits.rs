@@ -72,17 +72,19 @@ pub struct Limits {
     /// the shard's time: what is due may stay this much longer. `RELAY_CLEANUP_INTERVAL_MS`
     pub cleanup_interval: Duration,
     /// How long a peer may take to take what is queued and to answer our close frame. Protects
-    /// slots and descriptors. Reached: TCP is cut.
+    /// slots and descriptors. Reached: TCP is cut. `RELAY_CLOSE_TIMEOUT_MS`
     pub close_timeout: Duration,
     /// Bytes of a request head. Protects memory from strangers. Reached: 431. The reference's HTTP
     /// parser has the same bound.
     pub head_bytes_max: usize,
-    /// How long a request head may take from its first moment, however it drips. Protects slots
-    /// from strangers. Reached: the socket is closed unanswered, with a count. Ours: many round
-    /// trips of the slowest network, and the reference has none.
+    /// How long a request head may take from its first moment, and then its body, however they
+    /// drip. Protects slots from strangers. Reached: the socket is closed unanswered, with a count.
+    /// Ours: many round trips of the slowest network, and the reference has none.
+    /// `RELAY_HEAD_TIMEOUT_MS`
     pub head_timeout: Duration,
     /// How long a kept-alive HTTP connection may idle between requests. Protects slots. Reached:
     /// the socket is closed. The default of Node's server, on which the reference stands.
+    /// `RELAY_KEEP_ALIVE_TIMEOUT_MS`
     pub keep_alive_timeout: Duration,
     /// How long an upgrade or a plain request waits for the control plane. Protects slots when
     /// that is away. Reached: 503, with a count for upgrades. Ours: the configured patience with

@@ -73,6 +73,9 @@ pub(super) fn limits(reader: &mut Reader<'_>, patience: Duration) -> Limits {
         },
         empty_scope_ttl: reader.millis("RELAY_EMPTY_WORKSPACE_TTL_MS"),
         cleanup_interval: reader.millis("RELAY_CLEANUP_INTERVAL_MS"),
+        head_timeout: reader.millis("RELAY_HEAD_TIMEOUT_MS"),
+        keep_alive_timeout: reader.millis("RELAY_KEEP_ALIVE_TIMEOUT_MS"),
+        close_timeout: reader.millis("RELAY_CLOSE_TIMEOUT_MS"),
         // A shard waits a little longer than the decision it waits for.
         admission_timeout: default
             .admission_timeout

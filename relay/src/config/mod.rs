@@ -7,6 +7,7 @@ mod backplane;
 mod capacity;
 mod listen;
 mod number;
+mod patience;
 mod platform;
 mod problem;
 mod reader;
@@ -20,6 +21,7 @@ mod tests;
 pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 pub(crate) use listen::{Listen, Mode, Tls};
+pub(crate) use patience::TcpPatience;
 pub(crate) use platform::{Admission, AdmissionMode, Platform, ServerAuth, TlsVerify};
 pub(crate) use problem::{Problem, Refused};
 pub(crate) use reader::Effective;
@@ -49,6 +51,8 @@ pub(crate) struct Config {
     pub capacity: Capacity,
     /// Bounds of every shard.
     pub limits: Limits,
+    /// How long TCP waits for peers that have vanished.
+    pub tcp: TcpPatience,
     /// Threads and their kernel interface.
     pub engine: Engine,
 }
@@ -109,6 +113,7 @@ impl Config {
         // A look for new keys may come before the validation.
         let patience = platform.admission_timeout.saturating_add(platform.api_timeout);
         let limits = capacity::limits(&mut reader, patience);
+        let tcp = TcpPatience::read(&mut reader);
         let engine = Engine::read(&mut reader, world);
         if !reader.problems.is_empty() {
             return Err(Refused(reader.problems));
@@ -122,6 +127,7 @@ impl Config {
             backplane,
             capacity,
             limits,
+            tcp,
             engine,
         };
         let broken = rules::broken(&config, world);
@@ -131,6 +137,7 @@ impl Config {
         let mut warnings = reader.warnings;
         warnings.extend(rules::warnings(&config));
         warnings.extend(rules::unread(world));
+        warnings.extend(rules::backlog(world));
         let effective = in_table_order(reader.effective);
         Ok(Parsed { config, effective, warnings })
     }

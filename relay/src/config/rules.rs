@@ -4,6 +4,8 @@ use std::path::Path;
 
 use url::Url;
 
+use crate::listener::BACKLOG;
+
 use super::listen::{is_local, is_loopback};
 use super::{
     AdmissionMode, BackplaneMode, Config, Mode, Problem, ServerAuth, Surroundings, TlsVerify,
@@ -29,6 +31,20 @@ pub(super) fn unread(world: &dyn Surroundings) -> Vec<String> {
 }
 
 const NOT_READ_YET: [&str; 2] = ["RELAY_CONFIG", "RELAY_MEMORY_BUDGET"];
+
+/// A kernel that lets fewer connections wait to be accepted than the relay asks for.
+pub(super) fn backlog(world: &dyn Surroundings) -> Option<String> {
+    let cap = world.read(Path::new(SOMAXCONN)).ok()?;
+    let cap: i32 = cap.trim().parse().ok()?;
+    (cap < BACKLOG).then(|| {
+        format!(
+            "net.core.somaxconn={cap}: the kernel drops connections of a burst larger than that; \
+             the relay asks for {BACKLOG} (sysctl -w net.core.somaxconn={BACKLOG})"
+        )
+    })
+}
+
+const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
 /// What works but is probably not meant.
 pub(super) fn warnings(config: &Config) -> Vec<String> {

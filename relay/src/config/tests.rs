@@ -438,6 +438,29 @@ fn a_shard_outwaits_a_look_for_keys_and_a_validation() {
 }
 
 #[test]
+fn deadlines_of_strangers_and_leavers_are_settings() {
+    let config = config(
+        "RELAY_HEAD_TIMEOUT_MS=1234 RELAY_KEEP_ALIVE_TIMEOUT_MS=2345 \
+         RELAY_CLOSE_TIMEOUT_MS=3456 RELAY_TCP_KEEPALIVE_SECS=7 RELAY_TCP_USER_TIMEOUT_MS=8000",
+    );
+    assert_eq!(config.limits.head_timeout.as_millis(), 1234);
+    assert_eq!(config.limits.keep_alive_timeout.as_millis(), 2345);
+    assert_eq!(config.limits.close_timeout.as_millis(), 3456);
+    assert_eq!((config.tcp.keepalive.as_secs(), config.tcp.unacknowledged.as_secs()), (7, 8));
+}
+
+#[test]
+fn a_backlog_that_the_kernel_caps_is_warned_about() {
+    let warnings = |cap: &str| {
+        let mut world = world("");
+        world.files.insert("/proc/sys/net/core/somaxconn".into(), cap.to_owned());
+        Config::parse(&[], &world).expect("usable").warnings
+    };
+    assert_eq!(warnings("4096\n"), [""; 0]);
+    assert!(warnings("128\n")[0].starts_with("net.core.somaxconn=128"));
+}
+
+#[test]
 fn local_tokens_need_keys_and_a_named_audience() {
     assert!(problems("RELAY_ADMISSION=jwks")[0].starts_with("RELAY_JWKS_URL"));
     let strict = config("RELAY_ADMISSION=jwks RELAY_JWKS_URL=https://a.corp/k").admission;

@@ -222,6 +222,18 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_PONG_TIMEOUT_MS", "10000", "Silence after a ping that ends a connection."),
     count("RELAY_IDLE_TIMEOUT_MS", "300000",
         "Time without message or pong that ends a connection."),
+    count("RELAY_HEAD_TIMEOUT_MS", "10000",
+        "How long a request head may take, and then its body, however it drips."),
+    count("RELAY_KEEP_ALIVE_TIMEOUT_MS", "5000",
+        "How long an HTTP connection may idle between two requests."),
+    count("RELAY_CLOSE_TIMEOUT_MS", "30000",
+        "How long a peer may take to read its last bytes and to answer a close frame."),
+    count("RELAY_TCP_KEEPALIVE_SECS", "60",
+        "Silence after which TCP asks whether a peer is still there; after as long again without \
+         an answer the connection is cut."),
+    count("RELAY_TCP_USER_TIMEOUT_MS", "60000",
+        "How long sent bytes may stay unacknowledged, or a peer's window closed, before TCP cuts \
+         the connection."),
     count("RELAY_EMPTY_WORKSPACE_TTL_MS", "120000",
         "How long an empty workspace is remembered."),
     count("RELAY_CLEANUP_INTERVAL_MS", "30000", "Time between searches for empty workspaces."),

@@ -33,6 +33,7 @@ macro_rules! claims {
 claims! {
     streams:
         an_accepted_socket_names_its_peer_and_does_not_delay
+        an_accepted_socket_inherits_keepalive_and_user_timeout
         accepting_ends_when_it_is_stopped
         a_second_listener_is_refused
         a_guest_receives_once_per_request

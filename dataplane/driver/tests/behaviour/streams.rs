@@ -1,9 +1,12 @@
 //! One connection: accepting, receiving, sending.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
 
 use relay_driver::{Choice, Chunk, Completion, Driver, DriverError, End, SendError, SendMode};
+
+use rustix::net::sockopt;
 
 use crate::harness::{Harness, cut, key};
 
@@ -14,6 +17,21 @@ pub(crate) fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choic
     let Completion::Accepted { socket, peer } = harness.next() else { panic!("accepts first") };
     assert_eq!(peer, client.local_addr().unwrap());
     assert!(TcpStream::from(socket).nodelay().unwrap());
+}
+
+pub(crate) fn an_accepted_socket_inherits_keepalive_and_user_timeout(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    sockopt::set_socket_keepalive(&listener, true).unwrap();
+    sockopt::set_tcp_keepidle(&listener, Duration::from_secs(44)).unwrap();
+    sockopt::set_tcp_user_timeout(&listener, 33_000).unwrap();
+    harness.driver.listen(listener.into()).unwrap();
+    let _peer = TcpStream::connect(address).unwrap();
+    let Completion::Accepted { socket, .. } = harness.next() else { panic!("accepts first") };
+    assert!(sockopt::socket_keepalive(&socket).unwrap());
+    assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(44));
+    assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 33_000);
 }
 
 pub(crate) fn accepting_ends_when_it_is_stopped(choice: Choice) {
