@@ -22,6 +22,7 @@ pub fn restored(data: &[u8]) {
     for input in [
         Input::Elapsed,
         Input::Pong { from: connection },
+        Input::Progress { from: connection },
         Input::Sent { to: connection, bytes: 10 },
         Input::Closed { connection },
         Input::Stop,

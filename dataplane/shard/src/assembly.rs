@@ -3,10 +3,12 @@
 use relay_driver::Chunk;
 use relay_wire::envelope::Scanner;
 
+use crate::egress::SEND_BYTES_MAX;
+
 /// The pieces so far, without copying them while they are few.
 ///
 /// Pieces lie in leased buffers, which the whole shard shares: past [`LEASES_MAX`], or when the
-/// shard needs its buffers back, they are copied into one block and the leases return. Pieces in
+/// shard needs its buffers back, they are copied into blocks and the leases return. Pieces in
 /// memory of their own are always gathered, so memory is that of the payload.
 #[derive(Default)]
 pub(crate) struct Assembly {
@@ -39,8 +41,8 @@ impl Assembly {
         }
         self.len += len;
         let is_leased = matches!(piece, Chunk::Leased(_));
-        if let (false, Some(Chunk::Owned { bytes, .. })) = (is_leased, self.pieces.last_mut()) {
-            bytes.extend_from_slice(piece.as_bytes());
+        if !is_leased && matches!(self.pieces.last(), Some(Chunk::Owned { .. })) {
+            append(&mut self.pieces, piece.as_bytes());
             return 0;
         }
         self.leases += usize::from(is_leased);
@@ -51,22 +53,18 @@ impl Assembly {
     /// Copies leased pieces into memory of its own, so that their buffers return. Returns the bytes
     /// copied.
     pub(crate) fn copy_out(&mut self) -> usize {
-        let mut whole = match self.pieces.first_mut() {
-            // Growing the block of an earlier copy keeps repeated copying linear.
-            Some(Chunk::Owned { bytes, start: 0 }) => std::mem::take(bytes),
-            _ => Vec::with_capacity(self.len),
+        let first = self.pieces.iter().position(|piece| matches!(piece, Chunk::Leased(_)));
+        let Some(first) = first else {
+            return 0;
         };
-        let before = whole.len();
-        let fresh = self.pieces.iter().skip(usize::from(before > 0));
-        for piece in fresh {
-            whole.extend_from_slice(piece.as_bytes());
+        // Blocks of an earlier copy stay where they are, so repeated copying is linear.
+        let tail = self.pieces.split_off(first);
+        for piece in &tail {
+            append(&mut self.pieces, piece.as_bytes());
         }
-        let copied = whole.len() - before;
-        self.pieces.clear();
-        self.pieces.push(whole.into());
         self.leases = 0;
         self.copied = true;
-        copied
+        tail.iter().map(|piece| piece.as_bytes().len()).sum()
     }
 
     /// Payload bytes so far.
@@ -112,6 +110,24 @@ impl Assembly {
     }
 }
 
+/// Copies `bytes` behind the pieces, into blocks that one send each can take.
+fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let room = match pieces.last_mut() {
+            Some(Chunk::Owned { bytes: block, .. }) => {
+                let part = bytes.len().min(SEND_BYTES_MAX.saturating_sub(block.len()));
+                block.extend_from_slice(&bytes[..part]);
+                bytes = &bytes[part..];
+                part
+            }
+            _ => 0,
+        };
+        if room == 0 {
+            pieces.push(Vec::new().into());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +157,26 @@ mod tests {
         assembly.drain_into(&mut out);
         assembly.renew();
         assert_eq!((out.len(), assembly.len(), assembly.text().len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_large_message_is_gathered_in_blocks_of_one_send_each() {
+        let pool = relay_driver::BufferPool::new(1, 32 << 10);
+        let mut assembly = Assembly::default();
+        let mut expected = Vec::new();
+        for number in 0..33u8 {
+            let mut lease = pool.lease().expect("copying gives the buffer back");
+            lease.fill(number);
+            expected.extend_from_slice(&lease);
+            let shared = lease.freeze();
+            assembly.push(Chunk::Leased(shared.slice(0..shared.len())));
+            drop(shared);
+            assembly.copy_out();
+        }
+        assert_eq!(assembly.text(), expected);
+        let blocks: Vec<_> = assembly.pieces.iter().map(|piece| piece.as_bytes().len()).collect();
+        assert!(blocks.iter().all(|&bytes| bytes <= SEND_BYTES_MAX), "{blocks:?}");
+        assert_eq!(blocks.len(), expected.len().div_ceil(SEND_BYTES_MAX));
     }
 
     #[test]

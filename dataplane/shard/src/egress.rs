@@ -49,10 +49,11 @@ pub(crate) struct Progress {
     pub(crate) left: usize,
 }
 
-/// Bytes gathered into one send. Larger frames go alone. Protects the close of a slow reader from
-/// waiting behind more than one block. Source: beyond this, gathering no longer lowers the cost per
-/// byte.
-const BATCH_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one send, of which a connection has one per turn. Protects the turns of all others: the
+/// kernel copies these bytes, and on loopback delivers them, while the shard waits. Protects the
+/// close of a slow reader from waiting behind more than one block as well. Reached: the rest goes
+/// with the next turn's send. Source: beyond this, gathering no longer lowers the cost per byte.
+pub(crate) const SEND_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes of pongs that may wait. Reached: a ping stays unanswered, which RFC 6455 §5.5.3 allows as
 /// long as a later one is. Protects memory from peers that ping faster than they read.
@@ -69,16 +70,34 @@ impl Egress {
             let mut block = Vec::new();
             for chunk in frame.drain(..) {
                 copied += leased_len(&chunk);
-                block.extend_from_slice(chunk.as_bytes());
+                for part in chunk.as_bytes().chunks(SEND_BYTES_MAX) {
+                    if block.len() + part.len() > SEND_BYTES_MAX {
+                        self.enqueue(std::mem::take(&mut block).into(), false);
+                    }
+                    block.extend_from_slice(part);
+                }
             }
-            self.queue.push_back(Queued { chunk: block.into(), last: true, own: false });
+            self.enqueue(block.into(), true);
             return copied;
         }
         let count = frame.len();
         for (index, chunk) in frame.drain(..).enumerate() {
-            self.queue.push_back(Queued { chunk, last: index + 1 == count, own: false });
+            self.enqueue(chunk, index + 1 == count);
         }
         0
+    }
+
+    /// Queues one chunk of a frame, in blocks that one send each can take.
+    fn enqueue(&mut self, chunk: Chunk, last: bool) {
+        if chunk.as_bytes().len() <= SEND_BYTES_MAX {
+            return self.queue.push_back(Queued { chunk, last, own: false });
+        }
+        // Only what had to be copied anyway comes in larger pieces.
+        let mut blocks = chunk.as_bytes().chunks(SEND_BYTES_MAX).peekable();
+        while let Some(block) = blocks.next() {
+            let last = last && blocks.peek().is_none();
+            self.queue.push_back(Queued { chunk: block.to_vec().into(), last, own: false });
+        }
     }
 
     /// Queues one frame of the shard's own, or a piece of HTTP.
@@ -128,7 +147,7 @@ impl Egress {
         let mut ends_frame = true;
         while let Some(queued) = self.queue.front() {
             let len = queued.chunk.as_bytes().len();
-            let fits = batch.is_empty() || batch.len() + len <= BATCH_BYTES_MAX;
+            let fits = batch.is_empty() || batch.len() + len <= SEND_BYTES_MAX;
             if batch.room() == 0 || !fits {
                 break;
             }
@@ -146,7 +165,7 @@ impl Egress {
     pub(crate) fn seal(&mut self, mut seal: impl FnMut(&[u8])) {
         let mut plain_bytes = 0;
         let mut ends_frame = true;
-        while plain_bytes < BATCH_BYTES_MAX {
+        while plain_bytes < SEND_BYTES_MAX {
             let Some(queued) = self.queue.pop_front() else { break };
             plain_bytes += queued.chunk.as_bytes().len();
             ends_frame = queued.last;
@@ -353,6 +372,41 @@ mod tests {
                 self.finish(usize::MAX);
             }
         }
+    }
+
+    #[test]
+    fn a_large_frame_leaves_in_bounded_sends_whole_and_in_order() {
+        for stalled in [false, true] {
+            let mut egress = Egress { stalled, ..Egress::default() };
+            let mut batch = Batch::new();
+            let payload: Vec<u8> = (0..1_000_000u32).map(|index| (index / 251) as u8).collect();
+            let frame = || vec![Chunk::from(vec![7; 10]), Chunk::from(payload.clone())];
+            egress.push(&mut frame());
+            egress.push(&mut frame());
+            let mut wire: Vec<u8> = Vec::new();
+            while egress.is_ready() {
+                egress.fill(&mut batch);
+                assert!(batch.len() <= SEND_BYTES_MAX, "{} bytes in one send", batch.len());
+                wire.extend(batch.chunks().iter().flat_map(Chunk::as_bytes));
+                let sent = batch.len();
+                egress.sent(&mut batch, sent);
+            }
+            let expected = [&[7; 10], &payload[..], &[7; 10], &payload[..]].concat();
+            assert!(wire == expected, "stalled {stalled}");
+        }
+    }
+
+    #[test]
+    fn an_overflow_drops_nothing_of_a_large_frame_whose_first_block_left() {
+        let mut egress = Egress::default();
+        let mut batch = Batch::new();
+        egress.push(&mut vec![Chunk::from(vec![1; 3 * SEND_BYTES_MAX])]);
+        egress.push(&mut vec![Chunk::from(vec![2; 10])]);
+        egress.fill(&mut batch);
+        let sent = batch.len();
+        egress.sent(&mut batch, sent);
+        assert_eq!(egress.drop_waiting_frames(), 1);
+        assert_eq!(egress.queued_bytes(), 3 * SEND_BYTES_MAX - sent);
     }
 
     #[test]

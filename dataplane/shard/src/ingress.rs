@@ -63,7 +63,17 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Walks the frames in what arrived on an open connection.
-    pub(crate) fn on_open_bytes(&mut self, key: Key, mut input: Received) {
+    pub(crate) fn on_open_bytes(&mut self, key: Key, input: Received) {
+        self.walk_frames(key, input);
+        if let Some(Phase::Open(open)) = self.phase_mut(key)
+            && open.decoder.is_inside_payload()
+        {
+            let from = self.table.id(key);
+            self.consult(Input::Progress { from });
+        }
+    }
+
+    fn walk_frames(&mut self, key: Key, mut input: Received) {
         let frame_bytes_max = self.limits.frame_bytes_max;
         while !input.bytes_mut().is_empty() {
             let Some(connection) = self.table.get_mut(key) else {

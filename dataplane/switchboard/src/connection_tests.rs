@@ -94,6 +94,7 @@ impl Seat {
         row(self, Input::TooLarge { from: id });
         row(self, Input::ProtocolError { from: id });
         row(self, Input::Pong { from: id });
+        row(self, Input::Progress { from: id });
         row(self, Input::Sent { to: id, bytes: 1 });
         row(self, Input::WorkerReply { to: id, response: &answer("w-1", true) });
         row(self, Input::Closing { connection: id });
@@ -112,6 +113,7 @@ fn name_of(input: &Input<'_>) -> &'static str {
         Input::TooLarge { .. } => "too large",
         Input::ProtocolError { .. } => "protocol error",
         Input::Pong { .. } => "pong",
+        Input::Progress { .. } => "progress",
         Input::Sent { .. } => "sent",
         Input::WorkerReply { .. } => "worker reply",
         Input::Closing { .. } => "closing",

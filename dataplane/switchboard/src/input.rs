@@ -40,6 +40,11 @@ pub enum Input<'a> {
         /// Who sent it.
         from: ConnectionId,
     },
+    /// Bytes arrived that leave the peer inside a frame, where it cannot answer a ping.
+    Progress {
+        /// Who is sending it.
+        from: ConnectionId,
+    },
     /// Bytes that [`crate::Effect::Forward`] and [`crate::Effect::Send`] had queued left for the
     /// kernel, headers included. Frames the shard makes itself and pings are not part of the count.
     Sent {

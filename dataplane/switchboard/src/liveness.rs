@@ -14,6 +14,8 @@ pub(crate) struct Liveness {
     unanswered: Option<Tick>,
     /// When the last message or pong came.
     heard: Tick,
+    /// When bytes of an unfinished frame last came. A pong cannot come before that frame's end.
+    progress: Tick,
 }
 
 /// What is due.
@@ -31,7 +33,12 @@ pub(crate) enum Verdict {
 
 impl Liveness {
     pub(crate) fn new(now: Tick, heartbeat: &Heartbeat) -> Self {
-        Self { next_ping: now.after(interval(heartbeat)), unanswered: None, heard: now }
+        Self {
+            next_ping: now.after(interval(heartbeat)),
+            unanswered: None,
+            heard: now,
+            progress: now,
+        }
     }
 
     /// A message came. It says nothing about pings.
@@ -45,16 +52,27 @@ impl Liveness {
         self.unanswered = None;
     }
 
+    /// Part of a frame came. The answer to a ping has to wait behind the rest, so its time counts
+    /// from here; silence is measured as before, which bounds how long a frame may drip.
+    pub(crate) fn on_progress(&mut self, now: Tick) {
+        self.progress = now;
+    }
+
+    /// When an unanswered ping is one too many.
+    fn stale(&self, heartbeat: &Heartbeat) -> Option<Tick> {
+        self.unanswered.map(|sent| sent.max(self.progress).after(heartbeat.pong_timeout))
+    }
+
     /// When [`Liveness::on_timer`] is to be called next. What happens meanwhile only defers it.
     pub(crate) fn deadline(&self, heartbeat: &Heartbeat) -> Tick {
         let idle = self.heard.after(heartbeat.idle_timeout);
-        let stale = self.unanswered.map_or(idle, |sent| sent.after(heartbeat.pong_timeout));
+        let stale = self.stale(heartbeat).unwrap_or(idle);
         self.next_ping.min(idle).min(stale)
     }
 
     /// Judges the peer at `now`. After [`Verdict::Ping`] the ping counts as sent.
     pub(crate) fn on_timer(&mut self, now: Tick, heartbeat: &Heartbeat) -> Verdict {
-        if self.unanswered.is_some_and(|sent| now >= sent.after(heartbeat.pong_timeout)) {
+        if self.stale(heartbeat).is_some_and(|stale| now >= stale) {
             return Verdict::Stale;
         }
         if now >= self.heard.after(heartbeat.idle_timeout) {
@@ -122,6 +140,21 @@ mod tests {
         liveness.on_message(ms(110));
         assert_eq!(liveness.on_timer(ms(120), &heartbeat), Verdict::Well);
         assert_eq!(liveness.on_timer(ms(150), &heartbeat), Verdict::Stale);
+    }
+
+    #[test]
+    fn an_upload_in_progress_defers_the_pong_but_not_silence() {
+        let heartbeat = heartbeat(100, 50, 400);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        assert_eq!(liveness.on_timer(ms(100), &heartbeat), Verdict::Ping);
+        liveness.on_progress(ms(140));
+        assert_eq!(liveness.on_timer(ms(150), &heartbeat), Verdict::Well);
+        assert_eq!(liveness.deadline(&heartbeat), ms(190));
+        liveness.on_progress(ms(189));
+        assert_eq!(liveness.on_timer(ms(190), &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(239), &heartbeat), Verdict::Stale);
+        liveness.on_progress(ms(399));
+        assert_eq!(liveness.on_timer(ms(400), &heartbeat), Verdict::Idle);
     }
 
     #[test]

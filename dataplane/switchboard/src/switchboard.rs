@@ -88,6 +88,7 @@ impl Switchboard {
             Input::TooLarge { from } => self.on_fault(now, from, "frame_too_large", effects),
             Input::ProtocolError { from } => self.on_fault(now, from, "protocol_error", effects),
             Input::Pong { from } => self.on_pong(now, from),
+            Input::Progress { from } => self.on_progress(now, from),
             Input::Sent { to, bytes } => self.on_sent(to, bytes),
             Input::WorkerReply { to, response } => {
                 self.on_worker_reply(now, to, response, effects);
@@ -206,6 +207,12 @@ impl Switchboard {
     fn on_pong(&mut self, now: Tick, from: ConnectionId) {
         if let Some(member) = self.core.connections.member_mut(from) {
             member.liveness.on_pong(now);
+        }
+    }
+
+    fn on_progress(&mut self, now: Tick, from: ConnectionId) {
+        if let Some(member) = self.core.connections.member_mut(from) {
+            member.liveness.on_progress(now);
         }
     }
 

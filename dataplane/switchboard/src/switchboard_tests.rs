@@ -268,6 +268,7 @@ fn an_input_about_nobody_changes_nothing() {
         Input::TooLarge { from: nobody },
         Input::ProtocolError { from: nobody },
         Input::Pong { from: nobody },
+        Input::Progress { from: nobody },
         Input::Sent { to: nobody, bytes: 1 },
         Input::Closing { connection: nobody },
         Input::Closed { connection: nobody },

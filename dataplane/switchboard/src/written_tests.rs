@@ -18,6 +18,7 @@ enum Step {
     Open { who: usize, generation: Option<u64> },
     Say { slot: u32, what: usize, about: usize },
     Pong(u32),
+    Progress(u32),
     Sent(u32),
     Reply(u32),
     Fault(u32),
@@ -37,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (slot.clone(), 0..12usize, 0..4usize)
             .prop_map(|(slot, what, about)| Step::Say { slot, what, about }),
         2 => slot.clone().prop_map(Step::Pong),
+        1 => slot.clone().prop_map(Step::Progress),
         2 => slot.clone().prop_map(Step::Sent),
         1 => slot.clone().prop_map(Step::Reply),
         1 => slot.clone().prop_map(Step::Fault),
@@ -98,6 +100,7 @@ impl Script {
                 return say(board, self.now, self.id(slot), &text).iter().map(seen).collect();
             }
             Step::Pong(slot) => Input::Pong { from: self.id(slot) },
+            Step::Progress(slot) => Input::Progress { from: self.id(slot) },
             Step::Sent(slot) => Input::Sent { to: self.id(slot), bytes: 700 },
             Step::Reply(slot) => Input::WorkerReply { to: self.id(slot), response: &response },
             Step::Fault(slot) => Input::ProtocolError { from: self.id(slot) },

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use relay_contract::Limits;
+use relay_contract::{Counter, Heartbeat, Limits};
 use relay_driver::sim::Faults;
 
-use crate::bench::{Bench, Office, Setup};
+use crate::bench::{Bench, Office, Setup, SocketId};
 use crate::frames;
 
 const HEAD: Duration = Duration::from_secs(3);
@@ -171,4 +171,40 @@ fn a_peer_that_never_sends_its_fin_does_not_get_the_whole_close_timeout() {
         bench.socket(client).send(&frames::close(1000));
         assert_ends(&mut bench, Duration::from_secs(1), |_| {});
     }
+}
+
+/// Sends one frame bit by bit over 20 s at a relay that pings each second and waits two for the
+/// answer.
+fn upload_slowly(bench: &mut Bench, client: SocketId, frame: &[u8]) {
+    for part in frame.chunks(frame.len().div_ceil(200)) {
+        bench.socket(client).send(part);
+        bench.step_by(Duration::from_millis(100));
+    }
+}
+
+fn attentive(idle: Duration) -> Bench {
+    let second = Duration::from_secs(1);
+    let heartbeat =
+        Heartbeat { ping_interval: second, pong_timeout: 2 * second, idle_timeout: idle };
+    let limits = Limits { heartbeat, ..Setup::default().limits };
+    Bench::new(Setup { limits, ..Setup::default() })
+}
+
+#[test]
+fn a_slow_upload_is_not_taken_for_a_dead_peer() {
+    let mut bench = attentive(Duration::from_secs(300));
+    let client = bench.open("client", "t");
+    upload_slowly(&mut bench, client, &frames::text(&frames::envelope(0, 100_000)));
+    assert_eq!(bench.counted(Counter::WsStaleTerminated), 0);
+    // Once it could have answered and did not, it is one.
+    bench.pass(Duration::from_secs(4));
+    assert_eq!(bench.counted(Counter::WsStaleTerminated), 1);
+}
+
+#[test]
+fn a_frame_that_drips_for_ever_ends_by_the_idle_timeout() {
+    let mut bench = attentive(Duration::from_secs(5));
+    let client = bench.open("client", "t");
+    upload_slowly(&mut bench, client, &frames::text(&frames::envelope(0, 100_000)));
+    assert_eq!(bench.counted(Counter::WsIdleTerminated), 1);
 }

@@ -209,6 +209,12 @@ impl Decoder {
         step
     }
 
+    /// Whether the payload of a data frame has begun and not ended: until it ends, the peer cannot
+    /// say anything else, not even answer a ping.
+    pub fn is_inside_payload(&self) -> bool {
+        matches!(self.phase, Phase::Payload { .. })
+    }
+
     /// A header that starts in this buffer.
     fn on_header(
         &mut self,
