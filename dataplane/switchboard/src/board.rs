@@ -233,7 +233,11 @@ fn line(effect: &Effect) -> String {
                 let value = match value {
                     Value::Text(text) => text,
                     Value::Name(name) => *name,
-                    Value::Number(_) | Value::Flag(_) | Value::Null | Value::Redacted => {
+                    Value::Number(number) => {
+                        write!(line, " {key}={number}").expect("strings grow");
+                        continue;
+                    }
+                    Value::Flag(_) | Value::Null | Value::Redacted => {
                         panic!("no such value in these entries: {value:?}")
                     }
                 };

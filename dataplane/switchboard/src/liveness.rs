@@ -71,11 +71,24 @@ impl Liveness {
     }
 
     /// Judges the peer at `now`. After [`Verdict::Ping`] the ping counts as sent.
-    pub(crate) fn on_timer(&mut self, now: Tick, heartbeat: &Heartbeat) -> Verdict {
-        if self.stale(heartbeat).is_some_and(|stale| now >= stale) {
+    ///
+    /// `resumed` is when the shard last went on after it had been stopped. Silence before that is
+    /// no fault of the peer, whose answer may still wait to be read: it is asked again first.
+    pub(crate) fn on_timer(&mut self, now: Tick, resumed: Tick, heartbeat: &Heartbeat) -> Verdict {
+        let stale = self.stale(heartbeat).is_some_and(|stale| now >= stale);
+        let asked_before = self.unanswered.is_some_and(|sent| sent < resumed);
+        let idle = now >= self.heard.after(heartbeat.idle_timeout);
+        let excused = stale && asked_before || idle && self.heard < resumed;
+        if excused {
+            self.unanswered = Some(now);
+            self.heard = self.heard.max(resumed);
+            self.next_ping = now.after(interval(heartbeat));
+            return Verdict::Ping;
+        }
+        if stale {
             return Verdict::Stale;
         }
-        if now >= self.heard.after(heartbeat.idle_timeout) {
+        if idle {
             return Verdict::Idle;
         }
         if now < self.next_ping {
@@ -105,6 +118,9 @@ mod tests {
         }
     }
 
+    /// The shard was never stopped.
+    const NEVER: Tick = Tick(0);
+
     fn ms(ms: u64) -> Tick {
         Tick::from_millis(ms)
     }
@@ -113,22 +129,22 @@ mod tests {
     fn patience_is_measured_from_the_first_unanswered_ping() {
         let heartbeat = heartbeat(100, 250, 10_000);
         let mut liveness = Liveness::new(ms(0), &heartbeat);
-        assert_eq!(liveness.on_timer(ms(100), &heartbeat), Verdict::Ping);
-        assert_eq!(liveness.on_timer(ms(200), &heartbeat), Verdict::Ping);
-        assert_eq!(liveness.on_timer(ms(300), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(100), NEVER, &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(200), NEVER, &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(300), NEVER, &heartbeat), Verdict::Ping);
         assert_eq!(liveness.deadline(&heartbeat), ms(350));
-        assert_eq!(liveness.on_timer(ms(349), &heartbeat), Verdict::Well);
-        assert_eq!(liveness.on_timer(ms(350), &heartbeat), Verdict::Stale);
+        assert_eq!(liveness.on_timer(ms(349), NEVER, &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(350), NEVER, &heartbeat), Verdict::Stale);
     }
 
     #[test]
     fn a_pong_answers_all_pings_before_it() {
         let heartbeat = heartbeat(100, 250, 10_000);
         let mut liveness = Liveness::new(ms(0), &heartbeat);
-        liveness.on_timer(ms(100), &heartbeat);
-        liveness.on_timer(ms(200), &heartbeat);
+        liveness.on_timer(ms(100), NEVER, &heartbeat);
+        liveness.on_timer(ms(200), NEVER, &heartbeat);
         liveness.on_pong(ms(340));
-        assert_eq!(liveness.on_timer(ms(350), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(350), NEVER, &heartbeat), Verdict::Ping);
         assert_eq!(liveness.deadline(&heartbeat), ms(400));
     }
 
@@ -136,25 +152,25 @@ mod tests {
     fn a_message_defers_silence_but_not_the_pong() {
         let heartbeat = heartbeat(100, 50, 120);
         let mut liveness = Liveness::new(ms(0), &heartbeat);
-        liveness.on_timer(ms(100), &heartbeat);
+        liveness.on_timer(ms(100), NEVER, &heartbeat);
         liveness.on_message(ms(110));
-        assert_eq!(liveness.on_timer(ms(120), &heartbeat), Verdict::Well);
-        assert_eq!(liveness.on_timer(ms(150), &heartbeat), Verdict::Stale);
+        assert_eq!(liveness.on_timer(ms(120), NEVER, &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(150), NEVER, &heartbeat), Verdict::Stale);
     }
 
     #[test]
     fn an_upload_in_progress_defers_the_pong_but_not_silence() {
         let heartbeat = heartbeat(100, 50, 400);
         let mut liveness = Liveness::new(ms(0), &heartbeat);
-        assert_eq!(liveness.on_timer(ms(100), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(100), NEVER, &heartbeat), Verdict::Ping);
         liveness.on_progress(ms(140));
-        assert_eq!(liveness.on_timer(ms(150), &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(150), NEVER, &heartbeat), Verdict::Well);
         assert_eq!(liveness.deadline(&heartbeat), ms(190));
         liveness.on_progress(ms(189));
-        assert_eq!(liveness.on_timer(ms(190), &heartbeat), Verdict::Well);
-        assert_eq!(liveness.on_timer(ms(239), &heartbeat), Verdict::Stale);
+        assert_eq!(liveness.on_timer(ms(190), NEVER, &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(239), NEVER, &heartbeat), Verdict::Stale);
         liveness.on_progress(ms(399));
-        assert_eq!(liveness.on_timer(ms(400), &heartbeat), Verdict::Idle);
+        assert_eq!(liveness.on_timer(ms(400), NEVER, &heartbeat), Verdict::Idle);
     }
 
     #[test]
@@ -162,14 +178,46 @@ mod tests {
         let heartbeat = heartbeat(1000, 50, 120);
         let mut liveness = Liveness::new(ms(0), &heartbeat);
         assert_eq!(liveness.deadline(&heartbeat), ms(120));
-        assert_eq!(liveness.on_timer(ms(120), &heartbeat), Verdict::Idle);
+        assert_eq!(liveness.on_timer(ms(120), NEVER, &heartbeat), Verdict::Idle);
     }
 
     #[test]
     fn after_a_stall_one_ping_goes_out_and_not_all_that_were_missed() {
         let heartbeat = heartbeat(10, 5000, 5000);
         let mut liveness = Liveness::new(ms(0), &heartbeat);
-        assert_eq!(liveness.on_timer(ms(100), &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(100), NEVER, &heartbeat), Verdict::Ping);
         assert_eq!(liveness.deadline(&heartbeat), ms(110));
+    }
+
+    #[test]
+    fn a_ping_from_before_a_stop_is_sent_again_and_judged_later() {
+        let heartbeat = heartbeat(100, 250, 10_000);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        liveness.on_timer(ms(100), NEVER, &heartbeat);
+        let resumed = ms(5000);
+        assert_eq!(liveness.on_timer(resumed, resumed, &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(5249), resumed, &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(5250), resumed, &heartbeat), Verdict::Stale);
+    }
+
+    #[test]
+    fn a_deadline_shortly_after_a_stop_is_excused_too() {
+        let heartbeat = heartbeat(100, 5000, 10_000);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        liveness.on_timer(ms(100), NEVER, &heartbeat);
+        let resumed = ms(5000);
+        assert_eq!(liveness.on_timer(ms(5100), resumed, &heartbeat), Verdict::Ping);
+        assert_eq!(liveness.on_timer(ms(10_100), resumed, &heartbeat), Verdict::Stale);
+    }
+
+    #[test]
+    fn silence_during_a_stop_does_not_count() {
+        let heartbeat = heartbeat(60_000, 250, 1000);
+        let mut liveness = Liveness::new(ms(0), &heartbeat);
+        let resumed = ms(5000);
+        assert_eq!(liveness.on_timer(ms(5001), resumed, &heartbeat), Verdict::Ping);
+        liveness.on_pong(ms(5100));
+        assert_eq!(liveness.on_timer(ms(6099), resumed, &heartbeat), Verdict::Well);
+        assert_eq!(liveness.on_timer(ms(6100), resumed, &heartbeat), Verdict::Idle);
     }
 }

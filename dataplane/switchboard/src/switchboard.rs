@@ -44,6 +44,8 @@ pub(crate) struct Core {
     /// Whether [`Timer::Cleanup`] is pending.
     pub(crate) cleanup_armed: bool,
     pub(crate) stopping: bool,
+    /// When the shard last went on after it had been stopped: silence before counts against nobody.
+    pub(crate) resumed: Tick,
 }
 
 /// Whose deadline it is.
@@ -70,6 +72,7 @@ impl Switchboard {
                 peer_count: 0,
                 cleanup_armed: false,
                 stopping: false,
+                resumed: Tick(0),
             },
             counters: Counters::default(),
             limits,
@@ -250,11 +253,25 @@ impl Switchboard {
     }
 
     fn on_elapsed(&mut self, now: Tick, effects: &mut Effects) {
+        self.note_stall(now, effects);
         while let Some(timer) = self.wheel.expire(now) {
             match timer {
                 Timer::Connection(slot) => self.on_connection_timer(now, slot, effects),
                 Timer::Cleanup => self.on_cleanup(now, effects),
             }
+        }
+    }
+
+    /// Takes note when nobody looked at the time for long: the process was stopped, or the machine
+    /// was. Peers are then asked before they are judged, so that they do not all end at once.
+    fn note_stall(&mut self, now: Tick, effects: &mut Effects) {
+        let late = self.wheel.next_deadline().map_or(Duration::ZERO, |due| now.since(due));
+        if late > self.limits.heartbeat.pong_timeout.clamp(STALL_MIN, STALL_MAX) {
+            self.core.resumed = now;
+            self.counters.count(Counter::ShardStalls);
+            let late_ms = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
+            let entry = LogEntry::new(Level::Warn, "shard_stalled").ours();
+            effects.push(Effect::Log(Box::new(entry.with("lateMs", late_ms))));
         }
     }
 
@@ -265,7 +282,8 @@ impl Switchboard {
         let id = connection.id;
         match &mut connection.state {
             State::Open(member) => {
-                let verdict = member.liveness.on_timer(now, &self.limits.heartbeat);
+                let resumed = self.core.resumed;
+                let verdict = member.liveness.on_timer(now, resumed, &self.limits.heartbeat);
                 let next = member.liveness.deadline(&self.limits.heartbeat);
                 self.on_verdict(now, id, verdict, effects);
                 if let Some(member) = self.core.connections.member_mut(id) {
@@ -480,6 +498,12 @@ impl Switchboard {
         self.seat_closing(now, connection, Leaver { admission, registered: false });
     }
 }
+
+/// How late a deadline is looked at before the shard counts as having been stopped, at least and at
+/// most; between them it is the time a pong may take. Protects peers from being judged by answers
+/// that wait unread. Source: a busy shard's turn takes far less than the lower one.
+const STALL_MIN: Duration = Duration::from_millis(100);
+const STALL_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes a message takes in a queue: its payload and the header of an unmasked frame.
 /// Source: RFC 6455 §5.2.

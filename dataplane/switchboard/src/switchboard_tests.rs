@@ -62,6 +62,45 @@ fn messages_do_not_stand_in_for_the_pong() {
     assert_eq!(board.pass(50)[1], "1400 terminate 0");
 }
 
+/// Time passes and nobody looks at it, as when the process or its machine is stopped.
+fn stop_for(board: &mut Board, ms: u64) -> Vec<String> {
+    board.now = Tick(board.now.0 + Tick::from_millis(ms).0);
+    board.see(Input::Elapsed)
+}
+
+#[test]
+fn after_a_stop_longer_than_the_pong_timeout_everybody_is_asked_and_nobody_cut() {
+    let mut board = beating(300, 500, 10_000);
+    let peers = [board.daemon(), board.client(), board.client()];
+    board.pass(310);
+    let seen = stop_for(&mut board, 60_000);
+    assert_eq!(seen, ["log warn shard_stalled lateMs=59710", "ping 0", "ping 1", "ping 2"]);
+    assert_eq!(board.count(Counter::ShardStalls), 1);
+    board.see(Input::Pong { from: peers[0] });
+    board.see(Input::Pong { from: peers[1] });
+    let ends = board.pass(600).into_iter().filter(|seen| seen.contains(" terminate "));
+    assert_eq!(ends.collect::<Vec<_>>(), ["61810 terminate 2"], "who does not answer goes");
+    assert_eq!(board.count(Counter::ShardStalls), 1);
+}
+
+#[test]
+fn after_a_stop_longer_than_the_idle_timeout_everybody_is_asked_and_nobody_cut() {
+    let mut board = beating(60_000, 500, 5000);
+    let client = board.client();
+    assert_eq!(stop_for(&mut board, 20_000)[1..], ["ping 0"]);
+    board.see(Input::Pong { from: client });
+    assert_eq!(board.pass(4000), [""; 0]);
+    assert_eq!(board.count(Counter::WsIdleTerminated), 0);
+}
+
+#[test]
+fn a_turn_that_is_a_little_late_is_no_stop() {
+    let mut board = beating(300, 500, 10_000);
+    board.client();
+    assert_eq!(stop_for(&mut board, 700), ["ping 0"]);
+    assert_eq!(board.count(Counter::ShardStalls), 0);
+}
+
 #[test]
 fn a_terminated_daemon_leaves_its_scope_at_once() {
     let mut board = beating(400, 100, 60_000);

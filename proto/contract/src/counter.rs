@@ -197,6 +197,8 @@ counters! {
         "Worker calls refused because too many were in flight."
     HandedOver "relay_sockets_handed_over_total"
         "Sockets moved to their workspace's home shard."
+    ShardStalls "relay_shard_stalls_total"
+        "Times a shard went on after it had been stopped, and asked its peers before judging them."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

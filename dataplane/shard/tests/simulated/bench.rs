@@ -182,6 +182,11 @@ impl Bench {
         }
     }
 
+    /// Time since the simulated clock's origin.
+    pub(crate) fn now(&self) -> Duration {
+        self.world.now().since(Tick::default())
+    }
+
     /// Lets that much time pass in small steps.
     pub(crate) fn pass(&mut self, time: Duration) {
         let end = self.world.now().after(time);

@@ -2,6 +2,7 @@
 
 mod admission;
 mod bench;
+mod clock;
 mod deadlines;
 mod endings;
 mod event_lane;
