@@ -144,7 +144,7 @@ impl Platform {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let service =
-            Arc::new(Service { issuer: Issuer::new(key), internal_key: Some(internal_key) });
+            Arc::new(Service { issuer: Issuer::new(key), internal_keys: vec![internal_key] });
         let (stop, stopped) = oneshot::channel();
         let serving = serve(Arc::clone(&service), listener, async {
             // A sender that is gone means the same.

@@ -27,6 +27,7 @@ pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static st
         validate_url: platform.validate.clone(),
         public_ws_url: listen.public_ws_url.clone(),
         internal_key: platform.key.clone(),
+        internal_key_previous: platform.previous_key.clone(),
         admission: match config.admission.mode {
             AdmissionMode::Validate => Admission::Validate,
             AdmissionMode::Jwks => Admission::Jwks,
@@ -38,7 +39,11 @@ pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static st
         internal_timeout: platform.api_timeout,
         internal_response_bytes_max: platform.api_response_bytes_max,
         platform_tls: platform_tls(config),
-        admin: AdminAccess { enabled: config.admin.enabled, token: config.admin.token.clone() },
+        admin: AdminAccess {
+            enabled: config.admin.enabled,
+            token: config.admin.token.clone(),
+            previous_token: config.admin.previous_token.clone(),
+        },
         health_verbose: config.admin.verbose,
         state_includes_client_ids: config.admin.client_ids,
         log_entries_max: config.admin.logs_max,

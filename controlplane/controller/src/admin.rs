@@ -2,7 +2,7 @@
 
 use relay_contract::{ControlRequest, Secret};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use crate::settings::AdminAccess;
 
@@ -10,8 +10,8 @@ use crate::settings::AdminAccess;
 #[derive(Debug)]
 pub(crate) struct Gate {
     enabled: bool,
-    /// Digest of the token, so that a comparison tells nothing about it, its length included.
-    token_sha256: Option<[u8; 32]>,
+    /// Digests of the tokens, so that a comparison tells nothing about them, their length included.
+    tokens_sha256: Vec<[u8; 32]>,
 }
 
 /// What a request may have.
@@ -47,7 +47,11 @@ impl Gate {
     pub(crate) fn new(access: &AdminAccess) -> Self {
         Self {
             enabled: access.enabled,
-            token_sha256: access.token.as_ref().map(|token| digest(token.expose())),
+            tokens_sha256: [&access.token, &access.previous_token]
+                .into_iter()
+                .flatten()
+                .map(|token| digest(token.expose()))
+                .collect(),
         }
     }
 
@@ -72,11 +76,13 @@ impl Gate {
         Ok(route)
     }
 
+    /// Takes as long whichever token it is, and whether it is one.
     fn admits(&self, shown: Option<&str>) -> bool {
-        match (&self.token_sha256, shown) {
-            (Some(expected), Some(shown)) => digest(shown).ct_eq(expected).into(),
-            (None, _) | (_, None) => false,
-        }
+        let Some(shown) = shown.map(digest) else {
+            return false;
+        };
+        let known = self.tokens_sha256.iter();
+        known.fold(Choice::from(0), |found, token| found | shown.ct_eq(token)).into()
     }
 }
 
@@ -114,7 +120,7 @@ mod tests {
     use super::*;
 
     fn gate(enabled: bool, token: Option<&str>) -> Gate {
-        Gate::new(&AdminAccess { enabled, token: token.map(Secret::from) })
+        Gate::new(&AdminAccess { enabled, token: token.map(Secret::from), previous_token: None })
     }
 
     fn request(target: &str, bearer: Option<&str>, own: Option<&str>) -> ControlRequest {
@@ -154,6 +160,23 @@ mod tests {
         for shown in [None, Some("Bearer "), Some("Bearer righ"), Some("Bearer right2"), Some("é")]
         {
             assert_eq!(judged(shown, None), Err(Refused::Unauthorized), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn during_a_rotation_both_tokens_open_and_nothing_else_does() {
+        let gate = Gate::new(&AdminAccess {
+            enabled: true,
+            token: Some(Secret::from("new")),
+            previous_token: Some(Secret::from("old")),
+        });
+        for (shown, expected) in [
+            ("Bearer new", Ok(Route::Node)),
+            ("Bearer old", Ok(Route::Node)),
+            ("Bearer newold", Err(Refused::Unauthorized)),
+            ("Bearer older", Err(Refused::Unauthorized)),
+        ] {
+            assert_eq!(gate.judge(&request("/node", Some(shown), None)), expected, "{shown}");
         }
     }
 

@@ -21,6 +21,7 @@ use crate::homes::{HomeTable, HomeTableError};
 use crate::journal::Journal;
 use crate::judge::{Answer, Judge};
 use crate::jwks::KeyKeeper;
+use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
@@ -123,14 +124,15 @@ impl Controller {
         if shards == 0 {
             return Err(StartError::NoShards);
         }
-        let platform = Arc::new(PlatformHttp::new(settings.platform_tls.clone())?);
-        let (notify, notices) = mpsc::channel(NOTICES_MAX);
-        let local = local_check(&settings, &platform, notify)?;
+        let (notify, notices) = Notices::channel();
+        let platform = PlatformHttp::new(settings.platform_tls.clone(), notify.clone())?;
+        let platform = Arc::new(platform);
+        let local = local_check(&settings, &platform, notify.clone())?;
         let keys = local.as_ref().map(|local| Arc::clone(&local.keys));
         let decider = Decider {
             admission: settings.admission,
             local,
-            validator: Validator::new(&settings)?,
+            validator: Validator::new(&settings, notify)?,
             platform: Arc::clone(&platform),
             clock: Arc::clone(&clock),
         };
@@ -291,7 +293,7 @@ impl Controller {
 fn local_check(
     settings: &Settings,
     platform: &Arc<PlatformHttp>,
-    notices: mpsc::Sender<LogEntry>,
+    notices: Notices,
 ) -> Result<Option<LocalCheck>, StartError> {
     let jwks = match (settings.admission, &settings.jwks) {
         (Admission::Validate, _) => return Ok(None),
@@ -325,6 +327,3 @@ const PULSE: Duration = Duration::from_millis(20);
 
 /// Events handled before jobs and shutdown have their turn.
 const EVENTS_PER_TURN: usize = 64;
-
-/// Entries of background work that wait to be logged. Reached: more of the same is lost.
-const NOTICES_MAX: usize = 64;

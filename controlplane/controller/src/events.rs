@@ -211,6 +211,7 @@ impl Controller {
     fn exposition(&self, reports: &[ShardReport]) -> String {
         let mut counters = Counters::default();
         counters.merge(&self.counters);
+        counters.add(Counter::InternalKeyRetries, self.decider.validator.retried());
         let mut gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::Full;
 use relay_admission::KeySet;
-use relay_contract::{Level, LogEntry};
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
+use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 
 /// Fetches the key set and keeps the last good one for at most [`AGE_MAX`].
@@ -22,8 +22,7 @@ pub(crate) struct KeyKeeper {
     current: Mutex<Option<Kept>>,
     /// When the last fetch began. Held while one is in flight: there is one at a time.
     last_fetch: AsyncMutex<Option<Instant>>,
-    /// Where what an operator may want to read goes; entries that find it full are lost.
-    notices: mpsc::Sender<LogEntry>,
+    notices: Notices,
 }
 
 #[derive(Clone, Debug)]
@@ -37,7 +36,7 @@ impl KeyKeeper {
         url: Uri,
         limits: CallLimits,
         platform: Arc<PlatformHttp>,
-        notices: mpsc::Sender<LogEntry>,
+        notices: Notices,
     ) -> Self {
         Self {
             url,
@@ -92,7 +91,7 @@ impl KeyKeeper {
             Ok(answer) if answer.status.is_success() => match KeySet::parse(&answer.body) {
                 Ok((keys, skipped)) => {
                     for key in skipped {
-                        self.note("jwks_key_skipped", key.reason.to_owned());
+                        self.notices.warn("jwks_key_skipped", key.reason.to_owned());
                     }
                     self.put_in_force(keys);
                     return;
@@ -102,18 +101,12 @@ impl KeyKeeper {
             Ok(answer) => format!("status {}", answer.status.as_u16()),
             Err(error) => error.to_string(),
         };
-        self.note("jwks_fetch_failed", problem);
+        self.notices.warn("jwks_fetch_failed", problem);
     }
 
     fn put_in_force(&self, keys: KeySet) {
         let kept = Kept { keys: Arc::new(keys), since: Instant::now() };
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-    }
-
-    fn note(&self, event: &'static str, reason: String) {
-        let entry = LogEntry::new(Level::Warn, event).with("reason", reason);
-        // Full: the operator has enough of the same to read.
-        let _ = self.notices.try_send(entry.ours());
     }
 }
 
@@ -136,9 +129,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_set_that_cannot_be_fetched_anew_is_used_for_a_day() {
-        let platform = Arc::new(PlatformHttp::new(PlatformTls::default()).unwrap());
+        let (notices, _) = Notices::channel();
+        let platform = PlatformHttp::new(PlatformTls::default(), notices.clone()).unwrap();
+        let platform = Arc::new(platform);
         let limits = CallLimits { timeout: Duration::from_secs(1), response_bytes_max: 1 };
-        let (notices, _) = mpsc::channel(1);
         let url = Uri::from_static("http://127.0.0.1:9/");
         let keeper = KeyKeeper::new(url, limits, platform, notices);
         assert!(keeper.current().is_none());

@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::notices::Notices;
 use crate::platform_tls::{self, PlatformTlsError, Stamp};
 use crate::settings::PlatformTls;
 
@@ -23,6 +24,7 @@ use crate::settings::PlatformTls;
 pub(crate) struct PlatformHttp {
     tls: PlatformTls,
     current: Mutex<Current>,
+    notices: Notices,
 }
 
 #[derive(Debug)]
@@ -80,10 +82,10 @@ impl PlatformHttp {
     ///
     /// # Errors
     /// [`PlatformTlsError`].
-    pub(crate) fn new(tls: PlatformTls) -> Result<Self, PlatformTlsError> {
+    pub(crate) fn new(tls: PlatformTls, notices: Notices) -> Result<Self, PlatformTlsError> {
         let stamp = platform_tls::stamp(&tls);
         let client = pool(&tls)?;
-        Ok(Self { tls, current: Mutex::new(Current { stamp, client, refused: None }) })
+        Ok(Self { tls, current: Mutex::new(Current { stamp, client, refused: None }), notices })
     }
 
     /// Makes one call. Dropping the future closes its connection.
@@ -115,8 +117,14 @@ impl PlatformHttp {
         let stamp = platform_tls::stamp(&self.tls);
         if stamp != current.stamp && !current.refused_lately(stamp) {
             match pool(&self.tls) {
-                Ok(client) => *current = Current { stamp, client, refused: None },
-                Err(_) => current.refused = Some((stamp, Instant::now())),
+                Ok(client) => {
+                    *current = Current { stamp, client, refused: None };
+                    self.notices.info("client_certificate_reloaded");
+                }
+                Err(error) => {
+                    current.refused = Some((stamp, Instant::now()));
+                    self.notices.warn("client_certificate_reload_failed", error.to_string());
+                }
             }
         }
         current.client.clone()
@@ -220,29 +228,34 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_used_are_not_read_for_every_call() {
+    fn files_that_cannot_be_used_are_reported_once_and_not_read_for_every_call() {
         let dir = tempfile::tempdir().unwrap();
         let pair = rcgen::generate_simple_self_signed(vec!["relay".to_owned()]).unwrap();
         let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
         write(dir.path(), 1, &certificate, &key);
-        let http = PlatformHttp::new(PlatformTls {
+        let tls = PlatformTls {
             client: Some(ClientCertificate {
                 cert_path: dir.path().join("client.crt"),
                 key_path: dir.path().join("client.key"),
                 passphrase: None,
             }),
             ..PlatformTls::default()
-        })
-        .unwrap();
+        };
+        let (notices, mut noticed) = Notices::channel();
+        let http = PlatformHttp::new(tls, notices).unwrap();
         let refused = || http.current.lock().unwrap().refused;
         write(dir.path(), 2, "half a certificate", &key);
         http.client();
         let first = refused().expect("read once");
         http.client();
         assert_eq!(refused(), Some(first), "not read again");
+        let entry = noticed.try_recv().expect("the operator is told");
+        assert_eq!(entry.event, "client_certificate_reload_failed");
+        assert!(noticed.try_recv().is_err(), "once");
         write(dir.path(), 3, &certificate, &key);
         http.client();
         assert_eq!(refused(), None);
         assert_ne!(http.current.lock().unwrap().stamp, first.0, "in use");
+        assert_eq!(noticed.try_recv().unwrap().event, "client_certificate_reloaded");
     }
 }

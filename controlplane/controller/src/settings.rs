@@ -31,6 +31,9 @@ pub struct Settings {
     pub public_ws_url: String,
     /// The shared secret of relay and platform. `RELAY_INTERNAL_KEY`
     pub internal_key: Option<Secret>,
+    /// The key before it: asked with when the platform does not know the other.
+    /// `RELAY_INTERNAL_KEY_PREVIOUS`
+    pub internal_key_previous: Option<Secret>,
     /// Who decides about a token. `RELAY_ADMISSION`
     pub admission: Admission,
     /// Local token checks; needed for every admission but [`Admission::Validate`].
@@ -145,6 +148,9 @@ pub struct AdminAccess {
     /// What a request must show; without one every request is refused. `RELAY_ADMIN_TOKEN`,
     /// trimmed.
     pub token: Option<Secret>,
+    /// The token before it, accepted too until everybody has the other.
+    /// `RELAY_ADMIN_TOKEN_PREVIOUS`
+    pub previous_token: Option<Secret>,
 }
 
 /// TLS of the relay's own port, for display.

@@ -1,21 +1,25 @@
 //! The validate call: the platform decides about a token.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, InvalidHeaderValue};
-use http::{Method, Request};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use relay_admission::{Denial, judge_answer};
 use relay_contract::{Claims, Secret, UpgradeRequest};
 use serde::Serialize;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
 
-use crate::platform_http::{CallError, CallLimits, PlatformHttp};
+use crate::internal_keys::{INTERNAL_KEY, InternalKeys};
+use crate::notices::Notices;
+use crate::platform_http::{CallError, CallLimits, PlatformAnswer, PlatformHttp};
 use crate::settings::Settings;
 
 /// Makes validate calls. Source: relay specification, section 4.
 #[derive(Debug)]
 pub(crate) struct Validator {
     url: http::Uri,
-    internal_key: Option<HeaderValue>,
+    keys: InternalKeys,
     limits: CallLimits,
 }
 
@@ -42,15 +46,12 @@ struct Question<'a> {
 }
 
 impl Validator {
-    pub(crate) fn new(settings: &Settings) -> Result<Self, ValidatorError> {
+    pub(crate) fn new(settings: &Settings, notices: Notices) -> Result<Self, ValidatorError> {
+        let keys = [&settings.internal_key, &settings.internal_key_previous];
+        let keys = InternalKeys::new(keys.into_iter().flatten(), notices);
         Ok(Self {
             url: settings.validate_url.as_str().parse().map_err(|_| ValidatorError::Url)?,
-            internal_key: settings
-                .internal_key
-                .as_ref()
-                .map(key_header)
-                .transpose()
-                .map_err(|_| ValidatorError::InternalKey)?,
+            keys: keys.map_err(|_| ValidatorError::InternalKey)?,
             limits: CallLimits {
                 timeout: settings.admission_timeout,
                 response_bytes_max: settings.admission_response_bytes_max,
@@ -58,7 +59,8 @@ impl Validator {
         })
     }
 
-    /// Asks the platform once. Every failure is a denial: the peer sees 401.
+    /// Asks the platform once, during a rotation of the internal key perhaps twice. Every failure
+    /// is a denial: the peer sees 401.
     ///
     /// # Errors
     /// A [`Denial`] with the platform's reason, or ours.
@@ -68,38 +70,81 @@ impl Validator {
         request: &UpgradeRequest,
         token: &Secret,
     ) -> Result<Claims, Denial> {
-        let answer = platform
-            .call(self.request(request, token), self.limits)
-            .await
-            .map_err(|error| denial(&error))?;
+        let answer = self.ask(platform, request, token).await.map_err(|error| denial(&error))?;
         judge_answer(answer.status.as_u16(), &answer.body)
             .map_err(|denial| without_token(denial, token))
     }
 
-    fn request(&self, request: &UpgradeRequest, token: &Secret) -> Request<Full<Bytes>> {
+    /// How often the platform was asked again with the other internal key.
+    pub(crate) fn retried(&self) -> u64 {
+        self.keys.retried()
+    }
+
+    /// The platform's answer. A 401 or 403 may mean the token or our key, so while there are two
+    /// keys it is asked again with the other; both calls share the deadline of one.
+    async fn ask(
+        &self,
+        platform: &PlatformHttp,
+        request: &UpgradeRequest,
+        token: &Secret,
+    ) -> Result<PlatformAnswer, CallError> {
+        let began = Instant::now();
+        let (first, key) = self.keys.in_use();
+        let answer = platform.call(self.request(request, token, key), self.limits).await?;
+        if !is_key_doubt(answer.status) {
+            return Ok(answer);
+        }
+        let Some((other, key)) = self.keys.other_than(first) else {
+            return Ok(answer);
+        };
+        let timeout = self.limits.timeout.saturating_sub(began.elapsed());
+        let limits = CallLimits { timeout, ..self.limits };
+        match platform.call(self.request(request, token, Some(key)), limits).await {
+            Ok(second) if second.status.is_success() => {
+                self.keys.use_from_now_on(other);
+                Ok(second)
+            }
+            // The first answer was as good: the token is what is refused.
+            Ok(_) | Err(_) => Ok(answer),
+        }
+    }
+
+    fn request(
+        &self,
+        request: &UpgradeRequest,
+        token: &Secret,
+        key: Option<&HeaderValue>,
+    ) -> Request<Full<Bytes>> {
         let question = Question {
             relay_token: token.expose(),
             role: request.role.name(),
             workspace_id: request.workspace_id.as_str(),
             runtime_target_id: request.target_id.as_ref().map(|id| id.as_str()),
         };
-        let body = serde_json::to_vec(&question).expect("text is always JSON");
-        let mut call = Request::new(Full::new(Bytes::from(body)));
+        let mut call = Request::new(Full::new(wiped_body(&question, token)));
         *call.method_mut() = Method::POST;
         *call.uri_mut() = self.url.clone();
         let headers = call.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = &self.internal_key {
+        if let Some(key) = key {
             headers.insert(INTERNAL_KEY, key.clone());
         }
         call
     }
 }
 
-fn key_header(key: &Secret) -> Result<HeaderValue, InvalidHeaderValue> {
-    let mut header = HeaderValue::from_str(key.expose())?;
-    header.set_sensitive(true);
-    Ok(header)
+/// The body in memory that is wiped when the call is over. It is sized before it is written: a
+/// buffer that grows leaves pieces of the token behind.
+fn wiped_body(question: &Question<'_>, token: &Secret) -> Bytes {
+    let escaped_max = token.expose().len() * JSON_ESCAPE_BYTES_MAX;
+    let mut body = Zeroizing::new(Vec::with_capacity(escaped_max + QUESTION_BYTES));
+    serde_json::to_writer(&mut *body, question).expect("text is always JSON");
+    Bytes::from_owner(body)
+}
+
+/// Whether an answer may be about our key instead of the token.
+fn is_key_doubt(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// A platform that quotes the token it was shown is not quoted in our log.
@@ -122,4 +167,8 @@ fn denial(error: &CallError) -> Denial {
 /// Characters of a token by which a quotation is known, even one that is cut short.
 const QUOTE_CHARS: usize = 16;
 
-const INTERNAL_KEY: HeaderName = HeaderName::from_static("x-relay-internal-key");
+/// Bytes that JSON may make of one: a control character becomes an escape of six.
+const JSON_ESCAPE_BYTES_MAX: usize = 6;
+
+/// Bytes of a question beside its token: names, and two identifiers of 128 characters at most.
+const QUESTION_BYTES: usize = 512;

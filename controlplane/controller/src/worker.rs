@@ -148,11 +148,14 @@ fn header_value(text: &str) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notices::Notices;
     use crate::settings::PlatformTls;
 
     fn calls() -> WorkerCalls {
         WorkerCalls {
-            platform: Arc::new(PlatformHttp::new(PlatformTls::default()).unwrap()),
+            platform: Arc::new(
+                PlatformHttp::new(PlatformTls::default(), Notices::channel().0).unwrap(),
+            ),
             origin: Url::parse("https://platform.example/ignored").unwrap(),
             limits: CallLimits {
                 timeout: std::time::Duration::from_secs(1),

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use relay_contract::{Role, Secret};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use tokio::net::TcpListener;
 
 use crate::{Issuer, Refused, TokenClaims};
@@ -29,8 +29,9 @@ const REQUEST_BYTES_MAX: usize = 64 << 10;
 pub struct Service {
     /// Makes and judges tokens.
     pub issuer: Issuer,
-    /// Shared secret a caller of the validate endpoint must show; none means anybody may ask.
-    pub internal_key: Option<Secret>,
+    /// Shared secrets of which a caller of the validate endpoint must show one: two while they are
+    /// rotated; none means anybody may ask.
+    pub internal_keys: Vec<Secret>,
 }
 
 /// The routes, without a listener.
@@ -92,14 +93,14 @@ fn refusal(status: StatusCode, reason: &str) -> Response {
 
 impl Service {
     fn knows_caller(&self, headers: &HeaderMap) -> bool {
-        let Some(key) = &self.internal_key else {
+        if self.internal_keys.is_empty() {
             return true;
-        };
+        }
         let shown = headers.get("x-relay-internal-key");
         // Digests have one length, so the comparison tells nothing about the key's.
         let shown = Sha256::digest(shown.map_or(&[][..], |value| value.as_bytes()));
-        let known = Sha256::digest(key.expose().as_bytes());
-        bool::from(shown.ct_eq(&known))
+        let known = self.internal_keys.iter().map(|key| Sha256::digest(key.expose().as_bytes()));
+        known.fold(Choice::from(0), |found, key| found | shown.ct_eq(&key)).into()
     }
 
     /// A token counts only for what it was issued for.
@@ -131,10 +132,10 @@ mod tests {
     use super::*;
     use crate::SigningKey;
 
-    fn service(internal_key: Option<&str>) -> Arc<Service> {
+    fn service(internal_keys: &[&str]) -> Arc<Service> {
         Arc::new(Service {
             issuer: Issuer::new(SigningKey::generate().expect("randomness")),
-            internal_key: internal_key.map(Secret::from),
+            internal_keys: internal_keys.iter().copied().map(Secret::from).collect(),
         })
     }
 
@@ -158,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_good_for_its_own_role_workspace_and_target() {
-        let service = service(None);
+        let service = service(&[]);
         let token = token(&service);
         let good = json!({ "relayToken": token, "role": "client", "workspaceId": "ws1" });
         let (status, body) = ask(&service, "", good.clone()).await;
@@ -179,22 +180,24 @@ mod tests {
 
     #[tokio::test]
     async fn the_internal_key_is_asked_for_first() {
-        let service = service(Some("right"));
+        let service = service(&["right", "old"]);
         let body = json!({ "relayToken": token(&service), "role": "client", "workspaceId": "ws1" });
         let (status, answer) = ask(&service, "wrong", body.clone()).await;
         assert_eq!((status, answer["reason"].as_str()), (401, Some("INVALID_INTERNAL_KEY")));
-        assert_eq!(ask(&service, "right", body).await.0, 200);
+        for key in ["right", "old"] {
+            assert_eq!(ask(&service, key, body.clone()).await.0, 200, "{key}");
+        }
     }
 
     #[tokio::test]
     async fn a_body_that_is_no_question_is_refused() {
-        let (status, body) = ask(&service(None), "", json!([])).await;
+        let (status, body) = ask(&service(&[]), "", json!([])).await;
         assert_eq!((status, body["ok"].as_bool()), (400, Some(false)));
     }
 
     #[tokio::test]
     async fn the_key_set_names_the_key_and_hides_its_secret() {
-        let service = service(None);
+        let service = service(&[]);
         let request = Request::get(JWKS_PATH).body(Body::empty()).expect("a request");
         let response = router(service.clone()).oneshot(request).await.expect("an answer");
         let bytes = to_bytes(response.into_body(), 1 << 20).await.expect("a body");

@@ -195,6 +195,8 @@ counters! {
         "Log entries lost because the control plane was behind."
     WorkerCallsLimited "relay_worker_calls_limited_total"
         "Worker calls refused because too many were in flight."
+    InternalKeyRetries "relay_internal_key_retries_total"
+        "Validations asked again with the other internal key, during its rotation."
     HandedOver "relay_sockets_handed_over_total"
         "Sockets moved to their workspace's home shard."
     ShardStalls "relay_shard_stalls_total"

@@ -62,6 +62,8 @@ pub(crate) struct Backplane {
     pub bus: bool,
     /// Signs these frames.
     pub bus_key: Option<Secret>,
+    /// Verifies, beside the other, what relays with the key before it have signed.
+    pub previous_bus_key: Option<Secret>,
     /// Pause between pulls.
     pub bus_poll_interval: Duration,
     /// Frames of one pull.
@@ -110,6 +112,7 @@ impl Backplane {
             redirect_hosts: reader.list("RELAY_REDIRECT_ALLOWED_HOSTS"),
             bus: !alone && bus.unwrap_or(false),
             bus_key: reader.secret("RELAY_BUS_HMAC_KEY"),
+            previous_bus_key: reader.secret("RELAY_BUS_HMAC_KEY_PREVIOUS"),
             bus_poll_interval: reader.millis("RELAY_BUS_POLL_INTERVAL_MS"),
             bus_pull_limit: reader.count("RELAY_BUS_PULL_LIMIT"),
             bus_pull_wait: reader.millis("RELAY_BUS_PULL_WAIT_MS"),

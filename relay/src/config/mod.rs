@@ -64,6 +64,8 @@ pub(crate) struct Admin {
     pub enabled: bool,
     /// The bearer token; without one nobody is authorised.
     pub token: Option<Secret>,
+    /// The token before it, accepted too.
+    pub previous_token: Option<Secret>,
     /// Whether `/health`, `/logs` and `/state` show everything.
     pub verbose: bool,
     /// Whether `/state` lists client ids.
@@ -150,6 +152,7 @@ impl Admin {
         let reason = Source::Inferred("RELAY_MODE");
         let enabled = reader.flag("RELAY_ENABLE_ADMIN_HTTP").unwrap_or(false);
         let token = reader.secret("RELAY_ADMIN_TOKEN");
+        let previous_token = reader.secret("RELAY_ADMIN_TOKEN_PREVIOUS");
         let verbose = reader.flag("RELAY_HEALTH_VERBOSE").unwrap_or(in_dev);
         reader.conclude("RELAY_HEALTH_VERBOSE", shown, reason.clone());
         let client_ids = reader.flag("RELAY_STATE_INCLUDE_CLIENT_IDS");
@@ -163,6 +166,7 @@ impl Admin {
         Self {
             enabled,
             token,
+            previous_token,
             verbose,
             client_ids: client_ids.unwrap_or(in_dev),
             logs_max: as_size(reader.count("MAX_LOGS")),

@@ -54,6 +54,8 @@ pub(crate) struct Platform {
     pub validate: Url,
     /// Shared secret of the internal endpoints.
     pub key: Option<Secret>,
+    /// The secret before it, until the platform has forgotten it.
+    pub previous_key: Option<Secret>,
     /// Deadline of one validation.
     pub admission_timeout: Duration,
     /// Bytes of one validation answer.
@@ -187,6 +189,7 @@ impl Platform {
             is_named: named.platform_url().is_some(),
             validate,
             key: reader.secret("RELAY_INTERNAL_KEY"),
+            previous_key: reader.secret("RELAY_INTERNAL_KEY_PREVIOUS"),
             admission_timeout: reader.millis("RELAY_ADMISSION_TIMEOUT_MS"),
             admission_response_bytes_max: as_size(
                 reader.count("RELAY_ADMISSION_MAX_RESPONSE_BYTES"),

@@ -180,26 +180,41 @@ impl<'a> Reader<'a> {
         let is_flag = matches!(found, Some((_, Source::Flag(_))));
         let file = self.world.variable(&file_name).filter(|p| !p.is_empty() && !is_flag);
         let (text, source) = match (found, file) {
-            (Some(found), None) => found,
-            (None, Some(path)) => match self.world.read(path.as_ref()) {
-                Ok(text) => (text, Source::File(path)),
-                Err(error) => {
-                    self.refuse(name, format!("{file_name}: cannot read {path}: {error}"));
-                    return None;
-                }
-            },
+            (Some((text, source)), None) => (Secret::new(text), source),
+            (None, Some(path)) => (self.secret_file(name, &file_name, &path)?, Source::File(path)),
             (Some(_), Some(_)) => {
                 self.refuse(name, format!("both {name} and {file_name} are set"));
                 return None;
             }
             (None, None) => return None,
         };
-        let text = text.trim();
+        let text = text.expose().trim();
         if text.is_empty() {
             return None;
         }
         self.note(name, "[set]".to_owned(), source);
         Some(Secret::from(text))
+    }
+
+    /// What stands in a secret's file. An empty one is a mistake: somebody meant to have a secret.
+    fn secret_file(&mut self, name: &'static str, file_name: &str, path: &str) -> Option<Secret> {
+        let text = match self.world.read(path.as_ref()) {
+            Ok(text) => Secret::new(text),
+            Err(error) => {
+                self.refuse(name, format!("{file_name}: cannot read {path}: {error}"));
+                return None;
+            }
+        };
+        if text.expose().trim().is_empty() {
+            self.refuse(name, format!("{file_name}: {path} is empty"));
+            return None;
+        }
+        if self.world.is_open_to_all(path.as_ref()) {
+            self.warnings.push(format!(
+                "{file_name}: every user of this machine can read {path}; chmod 600 {path}"
+            ));
+        }
+        Some(text)
     }
 
     /// Records a value that was concluded or is the default; a value already noted stays.

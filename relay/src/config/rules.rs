@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use relay_contract::Secret;
 use url::Url;
 
 use crate::listener::BACKLOG;
@@ -46,9 +47,44 @@ pub(super) fn backlog(world: &dyn Surroundings) -> Option<String> {
 
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
+/// A secret and the one before it.
+struct Rotation<'a> {
+    name: &'static str,
+    current: &'a Option<Secret>,
+    previous: &'a Option<Secret>,
+}
+
+fn rotations(config: &Config) -> [Rotation<'_>; 3] {
+    [
+        Rotation {
+            name: "RELAY_INTERNAL_KEY",
+            current: &config.platform.key,
+            previous: &config.platform.previous_key,
+        },
+        Rotation {
+            name: "RELAY_ADMIN_TOKEN",
+            current: &config.admin.token,
+            previous: &config.admin.previous_token,
+        },
+        Rotation {
+            name: "RELAY_BUS_HMAC_KEY",
+            current: &config.backplane.bus_key,
+            previous: &config.backplane.previous_bus_key,
+        },
+    ]
+}
+
 /// What works but is probably not meant.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    for Rotation { name, current, previous } in rotations(config) {
+        // Both are the operator's: how long this takes tells nobody anything.
+        if let (Some(current), Some(previous)) = (current, previous)
+            && current.expose() == previous.expose()
+        {
+            warnings.push(format!("{name}_PREVIOUS is {name} itself: nothing is rotated"));
+        }
+    }
     let platform = &config.platform;
     if platform.key.is_some()
         && platform.validate.scheme() == "http"
@@ -246,6 +282,15 @@ fn ours(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) 
             "SERVER_URL=https://api.corp",
         ));
     }
+    for Rotation { name, current, previous } in rotations(config) {
+        if current.is_none() && previous.is_some() {
+            problems.push(Problem::rule(
+                name,
+                format!("unset, but {name}_PREVIOUS, which only stands beside it, is set"),
+                PREVIOUS_EXAMPLE,
+            ));
+        }
+    }
     if let Some(path) = config.platform.authorities.as_ref().filter(|path| !world.exists(path)) {
         problems.push(Problem::rule(
             "RELAY_SERVER_CA_CERT_PATH",
@@ -261,6 +306,9 @@ fn ours(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) 
         ));
     }
 }
+
+const PREVIOUS_EXAMPLE: &str = "the new secret under the plain name, the old one under \
+                                NAME_PREVIOUS until nobody uses it";
 
 /// Long enough, and not copied from an example.
 fn is_strong(key: &str) -> bool {

@@ -1,7 +1,9 @@
 //! Where values come from: flags over environment over defaults.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The origin of one effective value.
@@ -56,8 +58,10 @@ impl fmt::Debug for FlagValue {
 pub(crate) trait Surroundings {
     /// The text of an environment variable.
     fn variable(&self, name: &str) -> Option<String>;
-    /// The text of a file.
+    /// The text of a file, refused beyond [`FILE_BYTES_MAX`].
     fn read(&self, path: &Path) -> io::Result<String>;
+    /// Whether every user of the machine may read a file.
+    fn is_open_to_all(&self, path: &Path) -> bool;
     /// Whether a file can be there to be read.
     fn exists(&self, path: &Path) -> bool;
     /// Whether the process runs in a container.
@@ -76,11 +80,25 @@ pub(crate) struct Machine;
 
 impl Surroundings for Machine {
     fn variable(&self, name: &str) -> Option<String> {
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        // Without a copy, which nobody would wipe, unless it is needed.
+        let text = std::env::var_os(name)?.into_string();
+        Some(text.unwrap_or_else(|bytes| bytes.to_string_lossy().into_owned()))
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {
-        std::fs::read_to_string(path)
+        // Sized before it is filled: a buffer that grows leaves pieces of a secret behind.
+        let mut text = String::with_capacity(FILE_BYTES_MAX + 1);
+        let bytes_max = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
+        File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+        if text.len() > FILE_BYTES_MAX {
+            let error = format!("it is longer than {FILE_BYTES_MAX} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+        }
+        Ok(text)
+    }
+
+    fn is_open_to_all(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|facts| facts.permissions().mode() & OTHERS_READ != 0)
     }
 
     fn exists(&self, path: &Path) -> bool {
@@ -113,6 +131,13 @@ impl Surroundings for Machine {
     }
 }
 
+/// Bytes of a file that holds one value. Protects the start from a path that names a device or a
+/// log. Reached: the variable is refused.
+pub(super) const FILE_BYTES_MAX: usize = 64 << 10;
+
+/// The permission of everybody to read.
+const OTHERS_READ: u32 = 0o004;
+
 /// Container runtimes put their containers into control groups of these names.
 fn names_a_container(cgroup: &str) -> bool {
     ["docker", "kubepods", "containerd", "libpod", "lxc"]
@@ -123,6 +148,23 @@ fn names_a_container(cgroup: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_up_to_its_bound_and_its_openness_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("secret");
+        std::fs::write(&path, "s3cret\n").expect("written");
+        assert_eq!(Machine.read(&path).expect("read"), "s3cret\n");
+        for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true)] {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(&path, permissions).expect("changed");
+            assert_eq!(Machine.is_open_to_all(&path), is_open, "{mode:o}");
+        }
+        std::fs::write(&path, vec![b'x'; FILE_BYTES_MAX + 1]).expect("written");
+        assert_eq!(Machine.read(&path).expect_err("long").kind(), io::ErrorKind::FileTooLarge);
+        let endless = Machine.read(Path::new("/dev/zero")).expect_err("endless");
+        assert_eq!(endless.kind(), io::ErrorKind::FileTooLarge);
+    }
 
     #[test]
     fn control_groups_of_container_runtimes_are_recognised() {

@@ -12,6 +12,7 @@ struct World {
     variables: HashMap<String, String>,
     files: HashMap<PathBuf, String>,
     in_container: bool,
+    open_files: bool,
 }
 
 impl Surroundings for World {
@@ -21,6 +22,9 @@ impl Surroundings for World {
     fn read(&self, path: &Path) -> io::Result<String> {
         let text = self.files.get(path).cloned();
         text.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+    fn is_open_to_all(&self, _path: &Path) -> bool {
+        self.open_files
     }
     fn exists(&self, path: &Path) -> bool {
         self.files.contains_key(path)
@@ -380,6 +384,35 @@ fn secrets_come_from_files_too_and_are_never_shown() {
     world.files.clear();
     let refused = Config::parse(&[], &world).expect_err("unreadable");
     assert!(refused.to_string().contains("RELAY_ADMIN_TOKEN_FILE"));
+}
+
+#[test]
+fn a_secret_file_that_is_empty_is_a_mistake_and_one_that_is_open_a_warning() {
+    let mut world = world("RELAY_ADMIN_TOKEN_FILE=/run/token");
+    world.files.insert("/run/token".into(), " \n".to_owned());
+    let refused = Config::parse(&[], &world).expect_err("empty");
+    assert!(refused.to_string().contains("/run/token is empty"), "{refused}");
+    world.files.insert("/run/token".into(), "s3cret".to_owned());
+    assert!(Config::parse(&[], &world).expect("usable").warnings.is_empty());
+    world.open_files = true;
+    let warnings = Config::parse(&[], &world).expect("usable").warnings;
+    assert!(warnings[0].contains("chmod 600 /run/token"), "{warnings:?}");
+}
+
+#[test]
+fn the_secret_before_stands_beside_the_current_one_only() {
+    for name in ["RELAY_INTERNAL_KEY", "RELAY_ADMIN_TOKEN", "RELAY_BUS_HMAC_KEY"] {
+        let found = problems(&format!("{name}_PREVIOUS=old SERVER_URL=https://a.corp"));
+        assert!(found[0].starts_with(name) && found[0].contains("_PREVIOUS"), "{found:?}");
+        let pairs = format!("{name}=k {name}_PREVIOUS=k SERVER_URL=https://a.corp");
+        let warnings = parse(&pairs).expect("usable").warnings;
+        assert!(warnings.iter().any(|line| line.contains("nothing is rotated")), "{warnings:?}");
+    }
+    let mut world = world("RELAY_INTERNAL_KEY=new SERVER_URL=https://a.corp");
+    world.variables.insert("RELAY_INTERNAL_KEY_PREVIOUS_FILE".into(), "/run/old".into());
+    world.files.insert("/run/old".into(), "old\n".to_owned());
+    let platform = Config::parse(&[], &world).expect("usable").config.platform;
+    assert_eq!(platform.previous_key.expect("read").expose(), "old");
 }
 
 #[test]

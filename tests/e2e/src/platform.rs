@@ -21,7 +21,7 @@ impl Platform {
     /// Starts one with a key of its own.
     pub fn start() -> Result<Self> {
         let issuer = Issuer::new(SigningKey::generate()?);
-        let service = Arc::new(Service { issuer, internal_key: None });
+        let service = Arc::new(Service { issuer, internal_keys: Vec::new() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();

@@ -6,6 +6,7 @@ mod admission;
 mod operator;
 mod platform;
 mod relay;
+mod rotation;
 mod shutdown;
 mod tls;
 mod tokens;

@@ -12,6 +12,8 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) enum Behaviour {
     /// Answers with this status and body.
     Answer(u16, String),
+    /// Answers 200 and `known` to whoever shows this internal key, else 401 and `unknown`.
+    Keyed { key: String, known: String, unknown: String },
     /// Answers with these bytes.
     Raw(String),
     /// Never answers.
@@ -24,6 +26,21 @@ pub(crate) enum Behaviour {
     Cut,
     /// A character every few milliseconds, for ever.
     Drip,
+}
+
+impl Behaviour {
+    /// What becomes of it when this is asked.
+    fn towards(self, request: &Request) -> Self {
+        match self {
+            Self::Keyed { key, known, unknown } => {
+                match request.header("x-relay-internal-key") == Some(&key) {
+                    true => Self::Answer(200, known),
+                    false => Self::Answer(401, unknown),
+                }
+            }
+            other => other,
+        }
+    }
 }
 
 /// A request as it arrived.
@@ -108,7 +125,7 @@ impl Platform {
                 state.requests.push(request.clone());
                 let mut behaviours = state.behaviours.iter();
                 let found = behaviours.find(|(path, _)| request.path().starts_with(path));
-                found.map(|(_, behaviour)| behaviour.clone())
+                found.map(|(_, behaviour)| behaviour.clone().towards(&request))
             };
             let not_found = || Behaviour::Answer(404, r#"{"ok":false}"#.to_owned());
             behave(&mut socket, behaviour.unwrap_or_else(not_found)).await?;
@@ -156,6 +173,8 @@ async fn behave(socket: &mut (impl AsyncWrite + Unpin), behaviour: Behaviour) ->
             socket.write_all(text.as_bytes()).await.ok()?;
             socket.flush().await.ok()
         }
+        // Decided when it was asked.
+        Behaviour::Keyed { .. } => None,
         Behaviour::Hang => std::future::pending().await,
         Behaviour::Drop => None,
         Behaviour::Stall => {
