@@ -281,7 +281,7 @@ fn a_control_frame_between_fragments_does_not_count_as_one_of_them() {
 #[test]
 fn endless_empty_fragments_are_refused() {
     let mut stream = frame(0x01, b"");
-    stream.extend(frame(0x00, b"").repeat(usize::from(FRAGMENT_COUNT_MAX)));
+    stream.extend(frame(0x00, b"").repeat(FRAGMENT_COUNT_MAX as usize));
     let meanings = meanings(&[&stream]);
     assert_eq!(meanings, [Meaning::Error(FrameError::TooManyFragments)]);
     assert_eq!(FrameError::TooManyFragments.close_code().0, 1008);
