@@ -4,6 +4,7 @@
 //! [`pipeline::Pipeline::ci`].
 #![forbid(unsafe_code)]
 
+mod autobahn;
 mod components;
 mod pipeline;
 mod step;
@@ -70,6 +71,12 @@ enum Task {
     },
     /// End-to-end tests against the release build, on both drivers
     E2e,
+    /// The Autobahn test suite against the codec (needs Python 2.7)
+    Autobahn {
+        /// Keep the outcome as docs/autobahn.md
+        #[arg(long)]
+        keep: bool,
+    },
     /// Documentation, where a warning is an error
     Doc,
 }
@@ -120,6 +127,15 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
         Task::E2e => vec![
             Pipeline::build(),
             Step::ours("end to end", "cargo xtask e2e", pipeline::end_to_end),
+        ],
+        Task::Autobahn { keep } => vec![
+            Pipeline::build_echo(),
+            match keep {
+                false => pipeline::autobahn_step(),
+                true => {
+                    Step::ours("autobahn", "cargo xtask autobahn --keep", autobahn::run_and_keep)
+                }
+            },
         ],
         Task::Doc => vec![Pipeline::doc()],
         Task::Components | Task::Tidy | Task::Test => Vec::new(),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::step::Step;
 use crate::workspace::{Workspace, cargo};
-use crate::{components, suite, tidy};
+use crate::{autobahn, components, suite, tidy};
 
 /// Drivers that every whole-process check runs on.
 pub(crate) const DRIVERS: [&str; 2] = ["uring", "epoll"];
@@ -70,6 +70,7 @@ impl Pipeline {
     pub(crate) fn nightly(&self) -> Result<Vec<Step>> {
         let mut steps = vec![Self::build(), self.simulator(10_000, None)?];
         steps.extend(self.conformance(None, &["--env", "RELAY_SHARDS=4"])?);
+        steps.push(autobahn_step());
         steps.push(
             Step::program(
                 "loom",
@@ -167,6 +168,11 @@ impl Pipeline {
         Step::program("release build", &cargo(), &arguments)
     }
 
+    /// The echo server of the Autobahn suite alone.
+    pub(crate) fn build_echo() -> Step {
+        Step::program("echo server", &cargo(), &["build", "--release", "-p", "relay-autobahn"])
+    }
+
     /// Documentation, where a broken link is an error.
     pub(crate) fn doc() -> Step {
         Step::program("documentation", &cargo(), &["doc", "--workspace", "--no-deps"])
@@ -211,6 +217,12 @@ impl Pipeline {
 fn tidy_step() -> Step {
     Step::ours("tidy", "cargo xtask tidy", tidy::run)
         .advise("each finding above names its rule; docs/checks.md says what the rules are for")
+}
+
+/// The Autobahn suite against an echo server that is built already.
+pub(crate) fn autobahn_step() -> Step {
+    Step::ours("autobahn", "cargo xtask autobahn", autobahn::run)
+        .advise("target/autobahn/reports has a page for each case: what was sent and answered")
 }
 
 /// The end-to-end tests on both drivers.

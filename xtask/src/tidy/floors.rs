@@ -23,6 +23,7 @@ const FLOORS: &[(&str, Floor, &[&str])] = &[
     ("relay-controller", Floor::Third, &[]),
     ("relay", Floor::Roof, &[]),
     ("relay-load", Floor::Roof, &[]),
+    ("relay-autobahn", Floor::Roof, &[]),
     ("relay-conformance", Floor::Roof, &[]),
     ("relay-e2e", Floor::Roof, &[]),
     ("relay-sim", Floor::Roof, &[]),
