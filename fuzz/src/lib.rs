@@ -184,7 +184,7 @@ pub fn proxies(data: &[u8]) {
     };
     match TrustedProxies::parse(text) {
         Ok(trusted) => {
-            let peer = IpAddr::from([10, 0, 0, 1]);
+            let peer = trusted.peer(IpAddr::from([10, 0, 0, 1]));
             let lines = text.lines().map(str::as_bytes);
             let client = http1::client_address(peer, lines, &trusted);
             assert_eq!(client, client.to_canonical());

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use rustix::net::{AddressFamily, SocketAddrAny};
+
 use crate::{Batch, Key, Lease};
 
 /// One thing that happened. `S` is the driver's [`Socket`](crate::Driver::Socket).
@@ -13,7 +15,7 @@ pub enum Completion<S> {
         /// In blocking mode, without Nagle's delay.
         socket: S,
         /// The other end.
-        peer: SocketAddr,
+        remote: Remote,
     },
     /// Accepting failed for a reason of ours, mostly a lack of descriptors; it goes on after a
     /// pause.
@@ -46,6 +48,25 @@ pub enum Completion<S> {
         /// Which.
         key: Key,
     },
+}
+
+/// Where an accepted connection comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Remote {
+    /// Another host, or this one over TCP.
+    Internet(SocketAddr),
+    /// A process of this host, through a Unix socket. Those that connect have no name of their own.
+    Local,
+}
+
+impl Remote {
+    /// Reads what the kernel says of a socket's other end; `None` for families nobody listens on.
+    pub(crate) fn read(address: SocketAddrAny) -> Option<Self> {
+        if address.address_family() == AddressFamily::UNIX {
+            return Some(Self::Local);
+        }
+        address.try_into().ok().map(Self::Internet)
+    }
 }
 
 /// Why a receive ended.

@@ -53,9 +53,6 @@ pub enum DriverError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The driver accepts from another listener already.
-    #[error("a listener is in place already")]
-    AlreadyListening,
 }
 
 impl DriverError {
@@ -78,14 +75,15 @@ pub trait Driver {
     /// What a socket is to this driver: a descriptor, or its simulation.
     type Socket: Send + 'static;
 
-    /// Accepts from `listener` until [`stop_listening`](Self::stop_listening). Accepting pauses for
-    /// a moment after [`Completion::AcceptFailed`].
+    /// Accepts from `listener`, beside those given before, until
+    /// [`stop_listening`](Self::stop_listening). A listener is of TCP or a Unix socket. Accepting
+    /// from it pauses for a moment after [`Completion::AcceptFailed`].
     ///
     /// # Errors
-    /// When there is a listener already, or this one cannot be watched; it is closed then.
+    /// When the listener cannot be watched; it is closed then.
     fn listen(&mut self, listener: Self::Socket) -> Result<(), DriverError>;
 
-    /// Stops accepting and closes the listener. Sockets accepted meanwhile may still be reported.
+    /// Stops accepting and closes all listeners. Sockets accepted meanwhile may still be reported.
     fn stop_listening(&mut self);
 
     /// Takes a connected stream socket in as a guest. It has to be in blocking mode.

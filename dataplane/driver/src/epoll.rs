@@ -26,8 +26,8 @@ use crate::batch::BatchShelf;
 use crate::driver::monotonic;
 use crate::table::Table;
 use crate::{
-    Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, SendError,
-    SendMode, TableFull, accept,
+    Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, Remote,
+    SendError, SendMode, TableFull, accept,
 };
 
 /// The epoll driver.
@@ -39,7 +39,7 @@ pub struct Epoll {
     queue: VecDeque<Key>,
     /// Receives that found no buffer, the longest waiting first.
     starved: VecDeque<Key>,
-    listener: Option<Listener>,
+    listeners: Vec<Listener>,
     /// Completions made between turns.
     pending: Vec<Completion<OwnedFd>>,
     closing: Vec<Key>,
@@ -59,6 +59,16 @@ struct Listener {
     ready: bool,
     /// When to try again after a failure of ours.
     paused_until: Option<Tick>,
+}
+
+impl Listener {
+    /// How long a turn may wait because of it; `None` when it asks for nothing.
+    fn patience(&self) -> Option<Duration> {
+        match self.paused_until {
+            Some(until) => Some(until.since(monotonic())),
+            None => self.ready.then_some(Duration::ZERO),
+        }
+    }
 }
 
 impl Epoll {
@@ -82,7 +92,7 @@ impl Epoll {
             table: Table::new(),
             queue: VecDeque::new(),
             starved: VecDeque::new(),
-            listener: None,
+            listeners: Vec::new(),
             pending: Vec::new(),
             closing: Vec::new(),
             unpolled: false,
@@ -128,7 +138,9 @@ impl Epoll {
                 self.enqueue(key);
             }
         }
-        self.accept_some(out);
+        for listener in &mut self.listeners {
+            accept_some(listener, &mut self.stats, out);
+        }
         for _ in 0..self.queue.len() {
             if out.len() >= full {
                 return;
@@ -164,41 +176,6 @@ impl Epoll {
                 return;
             };
             out.extend(connection.try_receiving(key, lease, &mut self.stats));
-        }
-    }
-
-    /// Accepts those who wait, a bounded number per turn.
-    fn accept_some(&mut self, out: &mut Vec<Completion<OwnedFd>>) {
-        let Some(listener) = &mut self.listener else {
-            return;
-        };
-        if listener.paused_until.is_some_and(|until| until <= monotonic()) {
-            listener.paused_until = None;
-        }
-        for _ in 0..ACCEPTS_MAX {
-            if !listener.ready || listener.paused_until.is_some() {
-                return;
-            }
-            self.stats.system_calls += 1;
-            self.stats.operations += 1;
-            match rustix::net::acceptfrom_with(&listener.socket, SocketFlags::CLOEXEC) {
-                Ok((socket, peer)) => match peer.and_then(|peer| peer.try_into().ok()) {
-                    Some(peer) => {
-                        self.stats.accepted += 1;
-                        out.push(Completion::Accepted { socket, peer });
-                    }
-                    None => self.stats.accept_aborted += 1,
-                },
-                Err(Errno::AGAIN) => listener.ready = false,
-                Err(errno) if accept::is_of_the_peer(errno.raw_os_error()) => {
-                    self.stats.accept_aborted += 1;
-                }
-                Err(errno) => {
-                    self.stats.accept_failed += 1;
-                    listener.paused_until = Some(monotonic().after(accept::PAUSE));
-                    out.push(Completion::AcceptFailed(errno.into()));
-                }
-            }
         }
     }
 
@@ -244,8 +221,9 @@ impl Epoll {
             let (flags, token) = (event.flags, event.data.u64());
             match token {
                 DOORBELL => {}
-                LISTENER => {
-                    if let Some(listener) = &mut self.listener {
+                LISTENERS..DOORBELL => {
+                    let place = (token - LISTENERS) as usize;
+                    if let Some(listener) = self.listeners.get_mut(place) {
                         listener.ready = true;
                     }
                 }
@@ -268,11 +246,7 @@ impl Epoll {
         if fed || !self.queue.is_empty() || !self.closing.is_empty() {
             return Some(Duration::ZERO);
         }
-        let pause = match &self.listener {
-            Some(Listener { paused_until: Some(until), .. }) => Some(until.since(monotonic())),
-            Some(Listener { ready: true, .. }) => Some(Duration::ZERO),
-            _ => None,
-        };
+        let pause = self.listeners.iter().filter_map(Listener::patience).min();
         match (timeout, pause) {
             (Some(timeout), Some(pause)) => Some(timeout.min(pause)),
             (timeout, pause) => timeout.or(pause),
@@ -284,23 +258,21 @@ impl Driver for Epoll {
     type Socket = OwnedFd;
 
     fn listen(&mut self, listener: OwnedFd) -> Result<(), DriverError> {
-        if self.listener.is_some() {
-            return Err(DriverError::AlreadyListening);
-        }
         rustix::io::ioctl_fionbio(&listener, true)
             .map_err(io::Error::from)
             .map_err(DriverError::setup("non-blocking mode of the listener"))?;
         accept::without_delay(&listener).map_err(DriverError::setup("TCP_NODELAY"))?;
         let flags = EventFlags::IN | EventFlags::ET;
-        epoll::add(&self.epoll, &listener, EventData::new_u64(LISTENER), flags)
+        let token = LISTENERS + self.listeners.len() as u64;
+        epoll::add(&self.epoll, &listener, EventData::new_u64(token), flags)
             .map_err(io::Error::from)
             .map_err(DriverError::setup("watch the listener"))?;
-        self.listener = Some(Listener { socket: listener, ready: false, paused_until: None });
+        self.listeners.push(Listener { socket: listener, ready: false, paused_until: None });
         Ok(())
     }
 
     fn stop_listening(&mut self) {
-        if let Some(listener) = self.listener.take() {
+        for listener in self.listeners.drain(..) {
             // Others may hold the same listener, and then closing ours would not end the events.
             let _ = epoll::delete(&self.epoll, &listener.socket);
         }
@@ -434,6 +406,42 @@ impl Driver for Epoll {
     }
 }
 
+/// Accepts those who wait at one listener, a bounded number per turn.
+fn accept_some(
+    listener: &mut Listener,
+    stats: &mut DriverStats,
+    out: &mut Vec<Completion<OwnedFd>>,
+) {
+    if listener.paused_until.is_some_and(|until| until <= monotonic()) {
+        listener.paused_until = None;
+    }
+    for _ in 0..ACCEPTS_MAX {
+        if !listener.ready || listener.paused_until.is_some() {
+            return;
+        }
+        stats.system_calls += 1;
+        stats.operations += 1;
+        match rustix::net::acceptfrom_with(&listener.socket, SocketFlags::CLOEXEC) {
+            Ok((socket, address)) => match address.and_then(Remote::read) {
+                Some(remote) => {
+                    stats.accepted += 1;
+                    out.push(Completion::Accepted { socket, remote });
+                }
+                None => stats.accept_aborted += 1,
+            },
+            Err(Errno::AGAIN) => listener.ready = false,
+            Err(errno) if accept::is_of_the_peer(errno.raw_os_error()) => {
+                stats.accept_aborted += 1;
+            }
+            Err(errno) => {
+                stats.accept_failed += 1;
+                listener.paused_until = Some(monotonic().after(accept::PAUSE));
+                out.push(Completion::AcceptFailed(errno.into()));
+            }
+        }
+    }
+}
+
 fn token_of(key: Key) -> u64 {
     u64::from(key.slot) << 32 | u64::from(key.generation)
 }
@@ -442,9 +450,10 @@ fn key_of(token: u64) -> Key {
     Key { slot: (token >> 32) as u32, generation: token as u32 }
 }
 
-// Tokens above those of connections, whose slots end at `Key::SLOT_MAX`.
+// Tokens above those of connections, whose slots end at `Key::SLOT_MAX`. Those of listeners count
+// on from the first.
 const DOORBELL: u64 = u64::MAX;
-const LISTENER: u64 = u64::MAX - 1;
+const LISTENERS: u64 = 1 << 63;
 
 /// Events taken from epoll at once.
 const EVENTS_MAX: usize = 512;

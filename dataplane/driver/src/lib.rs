@@ -25,7 +25,7 @@ mod uring;
 
 pub use batch::{Batch, BatchFull};
 pub use chunk::Chunk;
-pub use completion::{Completion, End, SendError};
+pub use completion::{Completion, End, Remote, SendError};
 pub use config::Config;
 pub use driver::{Driver, DriverError, Key, SendMode, TableFull};
 pub use epoll::Epoll;

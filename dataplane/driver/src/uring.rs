@@ -45,8 +45,9 @@ pub struct Uring {
     vacant: Vec<u32>,
     next_index: u32,
     table_len: u32,
-    listener: Option<Listener>,
-    listener_generation: u32,
+    listeners: Vec<Listener>,
+    /// Tells listeners of one place apart, before and after [`Driver::stop_listening`].
+    listeners_generation: u32,
     /// Receives that found no buffer, the longest waiting first.
     starved: VecDeque<Key>,
     /// Completions made without the kernel, for the next turn.
@@ -96,8 +97,8 @@ impl Uring {
             vacant: Vec::new(),
             next_index: 0,
             table_len,
-            listener: None,
-            listener_generation: 0,
+            listeners: Vec::new(),
+            listeners_generation: 0,
             starved: VecDeque::new(),
             pending: Vec::new(),
             retired: Vec::new(),
@@ -130,12 +131,26 @@ impl Uring {
         }
     }
 
-    fn arm_accept(&mut self) {
-        let Some(listener) = &mut self.listener else {
+    fn arm_accept(&mut self, place: u32) {
+        let Some(listener) = self.listeners.get_mut(place as usize) else {
             return;
         };
         listener.paused_until = None;
-        self.ring.accept(listener.socket.as_fd(), accept_token(self.listener_generation));
+        let token = accept_token(place, self.listeners_generation);
+        self.ring.accept(listener.socket.as_fd(), token);
+    }
+
+    /// Accepts again where a pause is over.
+    fn resume_accepting(&mut self) {
+        if self.listeners.iter().all(|listener| listener.paused_until.is_none()) {
+            return;
+        }
+        let now = monotonic();
+        for place in 0..self.listeners.len() {
+            if self.listeners[place].paused_until.is_some_and(|until| until <= now) {
+                self.arm_accept(place as u32);
+            }
+        }
     }
 
     fn arm_receive(&mut self, key: Key) {
@@ -221,7 +236,7 @@ impl Uring {
         if fed || !self.pending.is_empty() || self.ring.has_completions() {
             return Some(Duration::ZERO);
         }
-        let resume = self.listener.as_ref().and_then(|listener| listener.paused_until);
+        let resume = self.listeners.iter().filter_map(|listener| listener.paused_until).min();
         let pause = resume.map(|until| until.since(monotonic()));
         match (timeout, pause) {
             (Some(timeout), Some(pause)) => Some(timeout.min(pause)),
@@ -242,25 +257,23 @@ impl Driver for Uring {
     type Socket = OwnedFd;
 
     fn listen(&mut self, listener: OwnedFd) -> Result<(), DriverError> {
-        if self.listener.is_some() {
-            return Err(DriverError::AlreadyListening);
-        }
         // The ring waits for sockets in blocking mode only; others it asks once.
         rustix::io::ioctl_fionbio(&listener, false)
             .map_err(io::Error::from)
             .map_err(DriverError::setup("blocking mode of the listener"))?;
         accept::without_delay(&listener).map_err(DriverError::setup("TCP_NODELAY"))?;
-        self.listener_generation = self.listener_generation.wrapping_add(1);
-        self.listener = Some(Listener { socket: listener, paused_until: None });
-        self.arm_accept();
+        let place = u32::try_from(self.listeners.len()).expect("descriptors are fewer");
+        self.listeners.push(Listener { socket: listener, paused_until: None });
+        self.arm_accept(place);
         Ok(())
     }
 
     fn stop_listening(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            self.ring.cancel(accept_token(self.listener_generation));
+        for (place, listener) in self.listeners.drain(..).enumerate() {
+            self.ring.cancel(accept_token(place as u32, self.listeners_generation));
             self.retired.push(listener.socket);
         }
+        self.listeners_generation = self.listeners_generation.wrapping_add(1);
     }
 
     fn adopt(&mut self, key: Key, socket: OwnedFd) {
@@ -383,10 +396,7 @@ impl Driver for Uring {
         self.stats.turns += 1;
         self.buffers.publish();
         self.feed_starved();
-        let resume = self.listener.as_ref().and_then(|listener| listener.paused_until);
-        if resume.is_some_and(|until| until <= monotonic()) {
-            self.arm_accept();
-        }
+        self.resume_accepting();
         let patience = self.patience(timeout);
         let wanted = u32::from(patience != Some(Duration::ZERO));
         self.ring.enter(wanted, patience)?;
@@ -453,8 +463,8 @@ fn send_batch(
     }
 }
 
-fn accept_token(generation: u32) -> Token {
-    Token::new(Kind::Accept, Key { slot: 0, generation })
+fn accept_token(place: u32, generation: u32) -> Token {
+    Token::new(Kind::Accept, Key { slot: place, generation })
 }
 
 /// How many descriptors the process may have; the kernel caps the table of a ring by it as well.

@@ -108,7 +108,7 @@ impl Connection {
     /// Where a socket comes from that is not admitted yet.
     pub(crate) fn stranger(&self) -> Option<IpAddr> {
         match &self.phase {
-            Phase::Guest(guest) => Some(guest.peer.ip()),
+            Phase::Guest(guest) => Some(guest.peer.address),
             Phase::Waiting(waiting) => Some(waiting.peer),
             Phase::Open(_) | Phase::Leaving(_) | Phase::Closed => None,
         }

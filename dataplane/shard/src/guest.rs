@@ -1,11 +1,11 @@
 //! A connection that speaks HTTP: plain requests, kept alive and pipelined, until one asks to
 //! upgrade.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use relay_contract::{ControlRequest, Counter, Event, Secret};
 use relay_driver::{Chunk, Driver, Key};
-use relay_wire::http1::{self, Body, BodySkipper, Head, HttpDate, RequestTarget, Response};
+use relay_wire::http1::{self, Body, BodySkipper, Head, HttpDate, Peer, RequestTarget, Response};
 
 use crate::connection::Phase;
 use crate::shard::Shard;
@@ -13,7 +13,7 @@ use crate::shard::Shard;
 /// What is known of a peer that has not been admitted.
 pub(crate) struct Guest {
     /// Where the socket comes from.
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     /// Bytes received and not used yet. Bounded: nothing is read while a whole head lies here.
     buffer: Vec<u8>,
     /// A request body on its way to nowhere.
@@ -78,7 +78,7 @@ const UNAVAILABLE: &str = r#"{"ok":false,"reason":"CONTROL_PLANE_UNAVAILABLE"}"#
 const JSON: &str = "application/json";
 
 impl Guest {
-    pub(crate) fn new(peer: SocketAddr) -> Self {
+    pub(crate) fn new(peer: Peer) -> Self {
         Self {
             peer,
             buffer: Vec::new(),
@@ -212,7 +212,7 @@ impl<D: Driver> Shard<D> {
         }
         if is_get && CONTROL_PATHS.contains(&target.path()) {
             let hops = head.all("x-forwarded-for");
-            let address = http1::client_address(guest.peer.ip(), hops, trusted_proxies);
+            let address = http1::client_address(guest.peer, hops, trusted_proxies);
             let request = control_request(&head, &target, address);
             return Verdict::Ask { request, consumed };
         }

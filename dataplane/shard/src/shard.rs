@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{Command, Counter, Counters, Event, Limits, Tick};
-use relay_driver::{Chunk, Completion, Driver, End, Key};
+use relay_driver::{Chunk, Completion, Driver, End, Key, Remote};
 use relay_mailbox::Bell;
 use relay_switchboard::{Effects, Input, Switchboard};
 use relay_wire::envelope::Scanner;
+use relay_wire::http1::Peer;
 
 use crate::assembly::Assembly;
 use crate::config::ShardConfig;
@@ -165,7 +166,7 @@ impl<D: Driver> Shard<D> {
         let mut completions = std::mem::take(&mut self.completions);
         for completion in completions.drain(..) {
             match completion {
-                Completion::Accepted { socket, peer } => self.on_accepted(socket, peer),
+                Completion::Accepted { socket, remote } => self.on_accepted(socket, remote),
                 Completion::AcceptFailed(error) => self.on_accept_failed(&error),
                 Completion::Received { key, lease } => self.on_received(key, lease),
                 Completion::ReceiveEnded { key, end } => self.on_receive_ended(key, end),
@@ -218,17 +219,21 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn on_accepted(&mut self, socket: D::Socket, peer: std::net::SocketAddr) {
-        let address = peer.ip();
-        let is_proxy = self.config.trusted_proxies.contains(address);
-        if self.stop_deadline.is_some() || !self.strangers.admit(address, is_proxy, &self.limits) {
+    fn on_accepted(&mut self, socket: D::Socket, remote: Remote) {
+        let peer = match remote {
+            Remote::Internet(address) => self.config.trusted_proxies.peer(address.ip()),
+            Remote::Local => Peer::LOCAL,
+        };
+        if self.stop_deadline.is_some() || !self.strangers.admit(peer, &self.limits) {
             self.counters.count(Counter::GuestsRefused);
             return;
         }
-        let tls = match self.config.tls.as_ref().map(TlsSession::new).transpose() {
+        // What comes through a Unix socket never left this host: TLS ends in front of it.
+        let tls = self.config.tls.as_ref().filter(|_| remote != Remote::Local);
+        let tls = match tls.map(TlsSession::new).transpose() {
             Ok(session) => session.map(Box::new),
             Err(_) => {
-                self.strangers.remove(address);
+                self.strangers.remove(peer.address);
                 return self.counters.count(Counter::HeadRejected);
             }
         };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use relay_contract::Limits;
+use relay_wire::http1::Peer;
 
 /// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect.
 #[derive(Debug, Default)]
@@ -15,12 +16,12 @@ pub(crate) struct Strangers {
 impl Strangers {
     /// Counts a new one in, unless there are too many, of this address or in all. The cap per
     /// address does not hold for a trusted proxy, behind which many clients may be.
-    pub(crate) fn admit(&mut self, address: IpAddr, is_proxy: bool, limits: &Limits) -> bool {
+    pub(crate) fn admit(&mut self, peer: Peer, limits: &Limits) -> bool {
         if self.count >= limits.guests_max {
             return false;
         }
-        let of_address = self.by_address.entry(address).or_default();
-        if !is_proxy && *of_address >= limits.guests_per_address_max {
+        let of_address = self.by_address.entry(peer.address).or_default();
+        if !peer.is_proxy && *of_address >= limits.guests_per_address_max {
             return false;
         }
         *of_address += 1;
@@ -50,28 +51,30 @@ mod tests {
 
     use super::*;
 
+    fn stranger(address: [u8; 4]) -> Peer {
+        Peer { address: Ipv4Addr::from(address).into(), is_proxy: false }
+    }
+
     #[test]
     fn one_address_cannot_take_every_place() {
         let limits = Limits { guests_max: 3, guests_per_address_max: 2, ..Limits::default() };
-        let (greedy, other) = (Ipv4Addr::new(127, 0, 0, 1).into(), Ipv4Addr::LOCALHOST.into());
-        let other = if greedy == other { Ipv4Addr::new(127, 0, 0, 2).into() } else { other };
+        let (greedy, other) = (stranger([127, 0, 0, 1]), stranger([127, 0, 0, 2]));
         let mut strangers = Strangers::default();
-        assert!(strangers.admit(greedy, false, &limits));
-        assert!(strangers.admit(greedy, false, &limits));
-        assert!(!strangers.admit(greedy, false, &limits));
-        assert!(strangers.admit(other, false, &limits));
-        assert!(!strangers.admit(other, false, &limits), "all places are taken");
-        strangers.remove(greedy);
-        assert!(strangers.admit(other, false, &limits));
+        assert!(strangers.admit(greedy, &limits));
+        assert!(strangers.admit(greedy, &limits));
+        assert!(!strangers.admit(greedy, &limits));
+        assert!(strangers.admit(other, &limits));
+        assert!(!strangers.admit(other, &limits), "all places are taken");
+        strangers.remove(greedy.address);
+        assert!(strangers.admit(other, &limits));
         assert_eq!(strangers.count(), 3);
     }
 
     #[test]
     fn a_trusted_proxy_stands_for_many() {
         let limits = Limits { guests_per_address_max: 1, ..Limits::default() };
-        let proxy = Ipv4Addr::LOCALHOST.into();
         let mut strangers = Strangers::default();
-        assert!(strangers.admit(proxy, true, &limits));
-        assert!(strangers.admit(proxy, true, &limits));
+        assert!(strangers.admit(Peer::LOCAL, &limits));
+        assert!(strangers.admit(Peer::LOCAL, &limits));
     }
 }

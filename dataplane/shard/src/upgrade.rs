@@ -8,7 +8,7 @@ use relay_contract::{
 use relay_driver::{Chunk, Driver, Key};
 use relay_mailbox::Full;
 use relay_switchboard::Input;
-use relay_wire::http1;
+use relay_wire::http1::{self, Peer};
 use relay_wire::websocket::Decoder;
 
 use crate::connection::{CloseHandshake, Connection, Leaving, Open, Phase, Waiting};
@@ -27,7 +27,7 @@ impl<D: Driver> Shard<D> {
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
         };
-        let peer = guest.peer.ip();
+        let peer = guest.peer;
         let buffer = guest.take_buffer();
         if !self.is_heard() {
             self.counters.count(Counter::AdmissionUnavailable);
@@ -41,14 +41,14 @@ impl<D: Driver> Shard<D> {
         let preflight = http1::preflight(&head, self.config.query_token_allowed);
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
-        self.enter(key, Phase::Waiting(Box::new(Waiting { peer, handshake, early })));
+        self.enter(key, Phase::Waiting(Box::new(Waiting { peer: peer.address, handshake, early })));
         self.set_deadline(key, self.limits.admission_timeout);
         let request = Box::new(AdmissionRequest { address, preflight });
         let connection = self.table.id(key);
         self.emit(Event::AdmissionAsked { connection, request });
     }
 
-    fn client_address(&self, peer: IpAddr, head: &http1::Head<'_>) -> IpAddr {
+    fn client_address(&self, peer: Peer, head: &http1::Head<'_>) -> IpAddr {
         let hops = head.all("x-forwarded-for");
         http1::client_address(peer, hops, &self.config.trusted_proxies)
     }

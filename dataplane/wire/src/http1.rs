@@ -12,7 +12,7 @@ mod head;
 mod preflight;
 mod response;
 
-pub use address::{InvalidProxy, TrustedProxies, client_address};
+pub use address::{InvalidProxy, Peer, TrustedProxies, client_address};
 pub use body::{Body, BodySkipper, Skipped};
 pub use date::HttpDate;
 pub use handshake::handshake;

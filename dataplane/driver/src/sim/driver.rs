@@ -22,7 +22,7 @@ pub struct SimDriver {
     pool: BufferPool,
     shelf: BatchShelf,
     bell: Arc<Bell>,
-    listener: Option<usize>,
+    listeners: Vec<usize>,
     connections: BTreeMap<u32, Connection>,
     residents_max: u32,
     completions_max: usize,
@@ -70,7 +70,7 @@ impl SimDriver {
             pool: BufferPool::new(config.buffer_count, config.buffer_bytes),
             shelf: BatchShelf::default(),
             bell: Bell::new(Silent),
-            listener: None,
+            listeners: Vec::new(),
             connections: BTreeMap::new(),
             residents_max: config.residents_max,
             completions_max: config.completions_max,
@@ -90,19 +90,18 @@ impl SimDriver {
     }
 
     fn accept(&mut self, net: &mut Net, completions: &mut Vec<Completion<Socket>>) {
-        let Some(listener) = self.listener else {
-            return;
-        };
-        let Some(Some(backlog)) = net.backlogs.get_mut(listener) else {
-            return;
-        };
-        while completions.len() < self.completions_max {
-            let Some(socket) = backlog.pop_front() else {
-                return;
+        for &listener in &self.listeners {
+            let Some(Some(backlog)) = net.backlogs.get_mut(listener) else {
+                continue;
             };
-            let peer = net.streams[socket.index].peer_address;
-            self.stats.accepted += 1;
-            completions.push(Completion::Accepted { socket, peer });
+            while completions.len() < self.completions_max {
+                let Some(socket) = backlog.pop_front() else {
+                    break;
+                };
+                let remote = net.streams[socket.index].remote;
+                self.stats.accepted += 1;
+                completions.push(Completion::Accepted { socket, remote });
+            }
         }
     }
 
@@ -209,15 +208,12 @@ impl Driver for SimDriver {
     type Socket = Socket;
 
     fn listen(&mut self, listener: Socket) -> Result<(), DriverError> {
-        if self.listener.is_some() {
-            return Err(DriverError::AlreadyListening);
-        }
-        self.listener = Some(listener.index);
+        self.listeners.push(listener.index);
         Ok(())
     }
 
     fn stop_listening(&mut self) {
-        if let Some(listener) = self.listener.take() {
+        for listener in self.listeners.drain(..) {
             self.world.net.borrow_mut().backlogs[listener] = None;
         }
     }

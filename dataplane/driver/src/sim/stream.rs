@@ -1,11 +1,11 @@
 //! One simulated TCP connection: two directions with bounded buffers and bytes under way.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 use super::seed::Seed;
 use super::world::Faults;
+use crate::Remote;
 
 /// Bytes on their way from one end to the other.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Direction {
 pub(crate) struct Stream {
     pub(crate) to_shard: Direction,
     pub(crate) to_peer: Direction,
-    pub(crate) peer_address: SocketAddr,
+    pub(crate) remote: Remote,
     /// Cut: what was under way is lost for both.
     pub(crate) reset: bool,
     /// The shard's side was closed.
@@ -95,12 +95,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(peer_address: SocketAddr) -> (Self, Arc<()>) {
+    pub(crate) fn new(remote: Remote) -> (Self, Arc<()>) {
         let handle = Arc::new(());
         let stream = Self {
             to_shard: Direction::default(),
             to_peer: Direction::default(),
-            peer_address,
+            remote,
             reset: false,
             shard_closed: false,
             handle: Arc::downgrade(&handle),

@@ -13,7 +13,7 @@ use super::driver::SimDriver;
 use super::peer::Peer;
 use super::seed::Seed;
 use super::stream::Stream;
-use crate::Config;
+use crate::{Config, Remote};
 
 /// What the network and the kernel do to the shards. Probabilities are in millionths.
 #[derive(Clone, Debug)]
@@ -116,6 +116,15 @@ impl World {
 
     /// Connects to a listener; `None` when it has stopped listening.
     pub fn connect(&self, listener: usize, from: SocketAddr) -> Option<Peer> {
+        self.join(listener, Remote::Internet(from))
+    }
+
+    /// Connects to a listener as a process of the same host would to a Unix socket.
+    pub fn connect_locally(&self, listener: usize) -> Option<Peer> {
+        self.join(listener, Remote::Local)
+    }
+
+    fn join(&self, listener: usize, from: Remote) -> Option<Peer> {
         let mut net = self.net.borrow_mut();
         let index = net.streams.len();
         let backlog = net.backlogs.get_mut(listener)?.as_mut()?;

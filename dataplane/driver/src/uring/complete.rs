@@ -17,7 +17,7 @@ impl Uring {
     pub(super) fn on_entry(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion<OwnedFd>>) {
         let Token { kind, key } = Token::decode(entry.user_data());
         match kind {
-            Kind::Accept => self.on_accept(key.generation, entry, out),
+            Kind::Accept => self.on_accept(key, entry, out),
             Kind::Bell if !cqueue::more(entry.flags()) => {
                 self.ring.watch(self.doorbell.as_fd(), Token::of_driver(Kind::Bell));
             }
@@ -36,32 +36,32 @@ impl Uring {
 
     fn on_accept(
         &mut self,
-        generation: u32,
+        Key { slot: place, generation }: Key,
         entry: &cqueue::Entry,
         out: &mut Vec<Completion<OwnedFd>>,
     ) {
         if let Some(socket) = ring::accepted(entry) {
             self.stats.system_calls += 1;
-            match accept::peer_of(&socket) {
-                Some(peer) => {
+            match accept::remote_of(&socket) {
+                Some(remote) => {
                     self.stats.accepted += 1;
-                    out.push(Completion::Accepted { socket, peer });
+                    out.push(Completion::Accepted { socket, remote });
                 }
                 None => self.stats.accept_aborted += 1,
             }
         }
-        if cqueue::more(entry.flags()) || generation != self.listener_generation {
+        if cqueue::more(entry.flags()) || generation != self.listeners_generation {
             return;
         }
-        let Some(listener) = &mut self.listener else {
+        let Some(listener) = self.listeners.get_mut(place as usize) else {
             return;
         };
         let errno = -entry.result();
         if errno <= 0 {
-            self.arm_accept();
+            self.arm_accept(place);
         } else if accept::is_of_the_peer(errno) {
             self.stats.accept_aborted += 1;
-            self.arm_accept();
+            self.arm_accept(place);
         } else {
             self.stats.accept_failed += 1;
             listener.paused_until = Some(monotonic().after(accept::PAUSE));

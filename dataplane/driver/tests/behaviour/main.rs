@@ -35,7 +35,8 @@ claims! {
         an_accepted_socket_names_its_peer_and_does_not_delay
         an_accepted_socket_inherits_keepalive_and_user_timeout
         accepting_ends_when_it_is_stopped
-        a_second_listener_is_refused
+        several_listeners_are_accepted_from
+        a_unix_socket_is_accepted_from_and_served
         a_guest_receives_once_per_request
         a_resident_receives_until_the_stream_ends
         a_receive_survives_settling

@@ -2,20 +2,21 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use relay_driver::{Choice, Chunk, Completion, Driver, DriverError, End, SendError, SendMode};
+use relay_driver::{Choice, Chunk, Completion, Driver, End, Remote, SendError, SendMode};
 
 use rustix::net::sockopt;
 
-use crate::harness::{Harness, cut, key};
+use crate::harness::{Event, Harness, cut, key};
 
 pub(crate) fn an_accepted_socket_names_its_peer_and_does_not_delay(choice: Choice) {
     let mut harness = Harness::open(choice);
     let address = harness.listen();
     let client = TcpStream::connect(address).unwrap();
-    let Completion::Accepted { socket, peer } = harness.next() else { panic!("accepts first") };
-    assert_eq!(peer, client.local_addr().unwrap());
+    let Completion::Accepted { socket, remote } = harness.next() else { panic!("accepts first") };
+    assert_eq!(remote, Remote::Internet(client.local_addr().unwrap()));
     assert!(TcpStream::from(socket).nodelay().unwrap());
 }
 
@@ -45,12 +46,46 @@ pub(crate) fn accepting_ends_when_it_is_stopped(choice: Choice) {
     harness.listen();
 }
 
-pub(crate) fn a_second_listener_is_refused(choice: Choice) {
+pub(crate) fn several_listeners_are_accepted_from(choice: Choice) {
     let mut harness = Harness::open(choice);
-    harness.listen();
-    let second = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let refused = harness.driver.listen(second.into());
-    assert!(matches!(refused, Err(DriverError::AlreadyListening)));
+    let addresses = [harness.listen(), harness.listen(), harness.listen()];
+    for _ in 0..2 {
+        for address in addresses {
+            let client = TcpStream::connect(address).unwrap();
+            let Completion::Accepted { remote, .. } = harness.next() else { panic!("accepts") };
+            assert_eq!(remote, Remote::Internet(client.local_addr().unwrap()));
+        }
+    }
+    harness.driver.stop_listening();
+    harness.settle_down();
+    for address in addresses {
+        assert!(TcpStream::connect(address).is_err());
+    }
+}
+
+pub(crate) fn a_unix_socket_is_accepted_from_and_served(choice: Choice) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("relay.sock");
+    let mut harness = Harness::open(choice);
+    let address = harness.listen();
+    harness.driver.listen(UnixListener::bind(&path).unwrap().into()).unwrap();
+    let mut client = UnixStream::connect(&path).unwrap();
+    let Completion::Accepted { socket, remote } = harness.next() else { panic!("accepts") };
+    assert_eq!(remote, Remote::Local);
+    harness.driver.adopt(key(0), socket);
+    harness.driver.settle(key(0)).unwrap();
+    harness.driver.receive(key(0));
+    client.write_all(b"ask").unwrap();
+    assert_eq!(&*harness.received(key(0)), b"ask");
+    harness.send(key(0), b"answer".to_vec(), SendMode::All);
+    let mut answer = [0; 6];
+    harness.any_sent();
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"answer");
+    let _over_tcp = TcpStream::connect(address).unwrap();
+    let accepted = harness.find(|event| matches!(event, Event::Accepted { .. }));
+    let Completion::Accepted { remote, .. } = accepted else { panic!("{accepted:?}") };
+    assert!(matches!(remote, Remote::Internet(_)), "{remote:?}");
 }
 
 pub(crate) fn a_guest_receives_once_per_request(choice: Choice) {

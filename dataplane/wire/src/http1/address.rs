@@ -6,6 +6,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TrustedProxies(Vec<Network>);
 
+/// The other end of a connection, and what its word is worth.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// Where it is. An IPv4-mapped address is unmapped.
+    pub address: IpAddr,
+    /// Whether it is a trusted proxy: what it says of its own peers is believed.
+    pub is_proxy: bool,
+}
+
+impl Peer {
+    /// A process of this host that came through a Unix socket: whoever may open that is trusted.
+    /// It has no address; loopback stands for it.
+    pub const LOCAL: Self = Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), is_proxy: true };
+}
+
 /// An entry that is neither an address nor a network.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{entry:?} is neither an IP address nor a network in CIDR form")]
@@ -33,6 +48,12 @@ impl TrustedProxies {
             })
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// What a connection from that address is worth.
+    pub fn peer(&self, address: IpAddr) -> Peer {
+        let address = address.to_canonical();
+        Peer { address, is_proxy: self.contains(address) }
     }
 
     /// Whether the address is one of them. IPv4-mapped addresses count as IPv4.
@@ -89,12 +110,12 @@ impl Network {
 /// believed. When all are trusted, the left-most counts. IPv4-mapped addresses come out as IPv4. A
 /// hop may carry a port.
 pub fn client_address<'h>(
-    peer: IpAddr,
+    peer: Peer,
     forwarded_for: impl Iterator<Item = &'h [u8]>,
     trusted: &TrustedProxies,
 ) -> IpAddr {
-    let mut client = peer.to_canonical();
-    if !trusted.contains(client) {
+    let mut client = peer.address;
+    if !peer.is_proxy {
         return client;
     }
     let lines: Vec<&[u8]> = forwarded_for.collect();
@@ -129,7 +150,8 @@ mod tests {
     fn client(peer: &str, lines: &[&str], trusted: &str) -> String {
         let trusted = TrustedProxies::parse(trusted).unwrap();
         let lines = lines.iter().map(|line| line.as_bytes());
-        client_address(peer.parse().unwrap(), lines, &trusted).to_string()
+        let peer = trusted.peer(peer.parse().unwrap());
+        client_address(peer, lines, &trusted).to_string()
     }
 
     #[test]
@@ -164,6 +186,48 @@ mod tests {
         assert_eq!(client("::ffff:9.9.9.9", &[], ""), "9.9.9.9");
         assert_eq!(client("::ffff:10.0.0.1", &["::ffff:1.2.3.4"], "10.0.0.1"), "1.2.3.4");
         assert_eq!(client("10.0.0.1", &["1.2.3.4"], "::ffff:10.0.0.0/104"), "1.2.3.4");
+    }
+
+    #[test]
+    fn a_local_proxy_is_believed_without_being_listed() {
+        let trusted = TrustedProxies::parse("10.0.0.0/8").unwrap();
+        let named = |line: &'static [u8]| {
+            client_address(Peer::LOCAL, [line].into_iter(), &trusted).to_string()
+        };
+        assert_eq!(named(b"6.6.6.6, 1.2.3.4"), "1.2.3.4");
+        assert_eq!(named(b"6.6.6.6, 10.0.0.2"), "6.6.6.6");
+        assert_eq!(named(b""), "127.0.0.1");
+    }
+
+    #[test]
+    fn forged_forwarded_addresses_end_at_the_last_trusted_hop() {
+        let trusted = "10.0.0.0/8";
+        for forged in [
+            "",
+            ",",
+            ", ,\t,",
+            "unknown",
+            "_hidden",
+            "for=1.2.3.4",
+            "1.2.3.4:99999",
+            "1.2.3.4:",
+            "[1.2.3.4]",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "01.2.3.4",
+            "1.2.3.4/8",
+            "fe80::1%eth0",
+            "'; drop table",
+        ] {
+            let lines = ["9.9.9.9", &format!("{forged}, 10.0.0.2")];
+            assert_eq!(client("10.0.0.1", &lines, trusted), "10.0.0.2", "{forged:?}");
+            assert_eq!(client("9.9.9.8", &[forged], trusted), "9.9.9.8", "{forged:?}");
+        }
+        let hops = "1.1.1.1, ".repeat(1500) + "1.2.3.4";
+        assert_eq!(client("10.0.0.1", &[&hops], trusted), "1.2.3.4");
+        let lines = vec!["10.0.0.7"; 1500];
+        assert_eq!(client("10.0.0.1", &lines, trusted), "10.0.0.7");
     }
 
     #[test]
