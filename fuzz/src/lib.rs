@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use relay_wire::envelope::{self, ColdKind, Envelope, Invalid, Scanner, cold, emit};
 use relay_wire::http1::{self, BodySkipper, HeadError, TrustedProxies};
 use relay_wire::websocket::{self, Decoder, Step};
+use relay_wire::{PROXY_HEADER_BYTES_MAX, parse_proxy_header};
 
 /// A request head and its body: no panic, no reading past the end, the same end wherever it is cut.
 pub fn request(data: &[u8]) {
@@ -190,6 +191,22 @@ pub fn proxies(data: &[u8]) {
             assert_eq!(client, client.to_canonical());
         }
         Err(error) => assert!(text.contains(&error.entry)),
+    }
+}
+
+/// What a proxy sends in front: one answer, wherever the bytes are cut, and none that more bytes
+/// change.
+pub fn proxy_header(data: &[u8]) {
+    let answer = parse_proxy_header(data);
+    if let Ok(Some(header)) = answer {
+        assert!((1..=PROXY_HEADER_BYTES_MAX).contains(&header.len) && header.len <= data.len());
+        assert_eq!(header.source, header.source.map(|address| address.to_canonical()));
+    }
+    let pieces = (0..=data.len()).map(|len| parse_proxy_header(&data[..len]));
+    let first = pieces.into_iter().find(|answer| *answer != Ok(None));
+    assert_eq!(first.unwrap_or(Ok(None)), answer);
+    if answer == Ok(None) {
+        assert!(data.len() < PROXY_HEADER_BYTES_MAX);
     }
 }
 

@@ -51,6 +51,23 @@ pub fn proxies() -> Vec<Vec<u8>> {
         .into()
 }
 
+/// PROXY headers of both versions.
+pub fn proxy_header() -> Vec<Vec<u8>> {
+    let binary = |command: u8, family: u8, body: &[u8]| {
+        let len = (body.len() as u16).to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n", [command, family].as_slice(), &len, body].concat()
+    };
+    vec![
+        b"PROXY TCP4 203.0.113.9 10.0.0.1 56324 443\r\nGET / HTTP/1.1\r\n".to_vec(),
+        b"PROXY TCP6 2001:db8::7 ::1 0 65535\r\n".to_vec(),
+        b"PROXY UNKNOWN whatever\r\n".to_vec(),
+        binary(0x21, 0x11, &[203, 0, 113, 9, 10, 0, 0, 1, 0xdc, 4, 1, 0xbb]),
+        binary(0x21, 0x21, &[0x20; 43]),
+        binary(0x21, 0x31, &[b'/'; 216]),
+        binary(0x20, 0, b""),
+    ]
+}
+
 /// Key sets. The first is the one that [`signed_tokens`] are signed with.
 pub fn keys() -> Vec<Vec<u8>> {
     include_str!("../seeds/keys.txt").lines().map(Into::into).collect()

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use relay_contract::Limits;
 use relay_fuzz::{
-    answer, endpoint_frame, envelope, frames, keys, proxies, request, restored, seeds, token,
+    answer, endpoint_frame, envelope, frames, keys, proxies, proxy_header, request, restored,
+    seeds, token,
 };
 use relay_switchboard::Switchboard;
 
@@ -101,6 +102,11 @@ fn envelopes_keep_their_claims() {
 #[test]
 fn proxies_keep_their_claims() {
     smoke(proxies, &seeds::proxies());
+}
+
+#[test]
+fn proxy_headers_keep_their_claims() {
+    smoke(proxy_header, &seeds::proxy_header());
 }
 
 #[test]

@@ -175,6 +175,7 @@ fn shard_config(
         hash_key,
         query_token_allowed: config.listen.mode == Mode::Dev,
         trusted_proxies: config.capacity.trusted_proxies.clone(),
+        proxy_protocol: config.capacity.proxy_protocol,
         health: HealthFacts { started, verbose },
         unix_ms_at_origin: unix_ms.saturating_sub(started.as_millis()),
         receive_buffers: usize::from(config.engine.driver_config().buffer_count),

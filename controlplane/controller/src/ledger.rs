@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use relay_contract::{AdmissionId, Role, ShardId, TargetId, WorkspaceId};
+use relay_contract::{AdmissionId, Role, ShardId, Site, TargetId, WorkspaceId};
 
 use crate::settings::Caps;
 
@@ -17,7 +17,7 @@ pub(crate) struct Ledger {
     seats: HashMap<AdmissionId, Seat>,
     /// Daemons and clients; workers do not count here.
     peers: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_site: HashMap<Site, usize>,
     clients: HashMap<Scope, usize>,
     /// Where each workspace with a connection lives.
     homes: HashMap<WorkspaceId, Home>,
@@ -44,7 +44,7 @@ pub(crate) struct Seat {
 pub(crate) enum Cap {
     /// Daemons and clients in total.
     Total,
-    /// Connections of one address.
+    /// Connections of one address, or of one IPv6 network.
     Address,
     /// Clients of one scope.
     Scope,
@@ -62,7 +62,7 @@ impl Ledger {
             caps,
             seats: HashMap::new(),
             peers: 0,
-            by_address: HashMap::new(),
+            by_site: HashMap::new(),
             clients: HashMap::new(),
             homes: HashMap::new(),
             last: 0,
@@ -74,7 +74,7 @@ impl Ledger {
         if self.peers >= self.caps.connections_max {
             return Err(Cap::Total);
         }
-        let connections = self.by_address.get(&address).copied().unwrap_or(0);
+        let connections = self.by_site.get(&address.into()).copied().unwrap_or(0);
         if connections >= self.caps.connections_per_address_max {
             return Err(Cap::Address);
         }
@@ -104,7 +104,7 @@ impl Ledger {
             *self.clients.entry(seat.scope.clone()).or_insert(0) += 1;
         }
         self.peers += usize::from(counts_as_peer(seat.role));
-        *self.by_address.entry(seat.address).or_insert(0) += 1;
+        *self.by_site.entry(seat.address.into()).or_insert(0) += 1;
         let home = self
             .homes
             .entry(seat.scope.workspace_id.clone())
@@ -123,7 +123,7 @@ impl Ledger {
             return;
         };
         self.peers -= usize::from(counts_as_peer(seat.role));
-        count_down(&mut self.by_address, seat.address);
+        count_down(&mut self.by_site, seat.address.into());
         let workspace_id = seat.scope.workspace_id.clone();
         if seat.role == Role::Client {
             count_down(&mut self.clients, seat.scope);
@@ -187,6 +187,16 @@ mod tests {
     }
 
     #[test]
+    fn hosts_of_one_ipv6_network_share_a_cap() {
+        let mut ledger = ledger(Caps { connections_per_address_max: 1, ..Caps::default() });
+        let at_host = |host: u16| [0x2001, 0xdb8, 0, 0, 0, 0, 0, host].into();
+        let first = Seat { address: at_host(1), ..seat(Role::Client, "ws1", None, 1) };
+        ledger.reserve(first, HOME).unwrap();
+        assert_eq!(ledger.check(at_host(2)), Err(Cap::Address));
+        assert_eq!(ledger.check([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1].into()), Ok(()));
+    }
+
+    #[test]
     fn workers_take_no_peer_seat_but_count_for_their_address() {
         let mut ledger =
             ledger(Caps { connections_max: 1, connections_per_address_max: 2, ..Caps::default() });
@@ -236,7 +246,7 @@ mod tests {
         }
         assert_eq!(ledger.len(), 0);
         assert_eq!(ledger.peers, 0);
-        assert!(ledger.by_address.is_empty() && ledger.clients.is_empty());
+        assert!(ledger.by_site.is_empty() && ledger.clients.is_empty());
         assert!(ledger.homes.is_empty());
     }
 }

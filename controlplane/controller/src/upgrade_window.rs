@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use relay_contract::Tick;
+use relay_contract::{Site, Tick};
 
-/// A fixed window of a minute per address. Every attempt counts, also a refused one.
+/// A fixed window of a minute per site. Every attempt counts, also a refused one.
 ///
-/// At most `addresses_max` addresses are remembered; the least recently seen one goes. Cost:
-/// logarithmic in the number of addresses.
+/// At most `addresses_max` sites are remembered; the least recently seen one goes. Cost:
+/// logarithmic in the number of sites.
 #[derive(Debug)]
 pub(crate) struct UpgradeWindow {
     attempts_max: u32,
     addresses_max: usize,
-    windows: HashMap<IpAddr, Window>,
-    /// Addresses by when they were last seen; the keys are [`Window::seen`].
-    recency: BTreeMap<u64, IpAddr>,
+    windows: HashMap<Site, Window>,
+    /// Sites by when they were last seen; the keys are [`Window::seen`].
+    recency: BTreeMap<u64, Site>,
     /// Attempts so far: orders `recency`.
     attempts: u64,
 }
@@ -41,16 +41,16 @@ impl UpgradeWindow {
 
     /// Counts an attempt; whether it is within the limit.
     pub(crate) fn allow(&mut self, now: Tick, address: IpAddr) -> bool {
+        let site = Site::from(address);
         self.forget_finished(now);
         self.attempts += 1;
         let seen = self.attempts;
-        if !self.windows.contains_key(&address) && self.windows.len() >= self.addresses_max {
+        if !self.windows.contains_key(&site) && self.windows.len() >= self.addresses_max {
             self.forget_least_recent();
         }
-        let window =
-            self.windows.entry(address).or_insert(Window { start: now, attempts: 0, seen });
+        let window = self.windows.entry(site).or_insert(Window { start: now, attempts: 0, seen });
         self.recency.remove(&window.seen);
-        self.recency.insert(seen, address);
+        self.recency.insert(seen, site);
         window.seen = seen;
         if now.since(window.start) >= WINDOW {
             window.start = now;
@@ -60,15 +60,15 @@ impl UpgradeWindow {
         window.attempts <= self.attempts_max
     }
 
-    /// Forgets a few addresses whose window has ended. Two per attempt, so that the map shrinks
+    /// Forgets a few sites whose window has ended. Two per attempt, so that the map shrinks
     /// faster than attempts can make it grow.
     fn forget_finished(&mut self, now: Tick) {
         for _ in 0..2 {
-            let Some((_, address)) = self.recency.first_key_value() else {
+            let Some((_, site)) = self.recency.first_key_value() else {
                 return;
             };
             let is_finished = |window: &Window| now.since(window.start) >= WINDOW;
-            if !self.windows.get(address).is_some_and(is_finished) {
+            if !self.windows.get(site).is_some_and(is_finished) {
                 return;
             }
             self.forget_least_recent();
@@ -76,8 +76,8 @@ impl UpgradeWindow {
     }
 
     fn forget_least_recent(&mut self) {
-        if let Some((_, address)) = self.recency.pop_first() {
-            self.windows.remove(&address);
+        if let Some((_, site)) = self.recency.pop_first() {
+            self.windows.remove(&site);
         }
     }
 }
@@ -113,6 +113,14 @@ mod tests {
         assert!(window.allow(at(0), address(1)));
         assert!(window.allow(at(0), address(2)));
         assert!(!window.allow(at(0), address(1)));
+    }
+
+    #[test]
+    fn hosts_of_one_ipv6_network_share_a_window() {
+        let mut window = UpgradeWindow::new(1, 10);
+        let at_host = |host: u16| [0x2001, 0xdb8, 0, 0, 0, 0, 0, host].into();
+        assert!(window.allow(at(0), at_host(1)));
+        assert!(!window.allow(at(0), at_host(2)));
     }
 
     #[test]

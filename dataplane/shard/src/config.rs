@@ -18,6 +18,9 @@ pub struct ShardConfig {
     pub query_token_allowed: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Whether these send a PROXY header in front of every connection. All of them, or none: a
+    /// proxy that sends none passes on what its own clients write, a forged header included.
+    pub proxy_protocol: bool,
     /// What `/health` says.
     pub health: HealthFacts,
     /// Milliseconds since 1970 at the origin of the driver's clock.

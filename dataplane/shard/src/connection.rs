@@ -7,6 +7,7 @@ use relay_wire::websocket::Decoder;
 use crate::assembly::Assembly;
 use crate::deadline::Timer;
 use crate::egress::Egress;
+use crate::fronted::Fronted;
 use crate::guest::Guest;
 use crate::tls::TlsSession;
 
@@ -28,14 +29,18 @@ pub(crate) struct Connection {
 }
 
 /// ```text
+/// Fronted ──PROXY header──▶ Guest
 /// Guest ──upgrade asked──▶ Waiting ──admit──▶ Open ──close handshake, violation──▶ Leaving ──▶
 /// Closed
 ///   │  ▲                    │   │ admit elsewhere: the slot is freed                  ▲
 ///   │  └─keep-alive         │   └─refuse, deadline────────────────────────────────────┤
 ///   └─bad head, last answer, deadline─────────────────────────────────────────────────┘
 /// ```
-/// `Closed` is reached from every state when the socket fails or is cut.
+/// `Closed` is reached from every state when the socket fails or is cut; from `Fronted` also when
+/// there is no header, or a bad one.
 pub(crate) enum Phase {
+    /// A trusted proxy's, which has not said yet who is behind it.
+    Fronted(Box<Fronted>),
     /// Speaks HTTP.
     Guest(Box<Guest>),
     /// Asked to become a WebSocket; nothing is read meanwhile, so nothing is buffered either.
@@ -91,6 +96,11 @@ pub(crate) struct Leaving {
 }
 
 impl Connection {
+    /// A socket fresh from accept, behind a proxy that has to introduce it.
+    pub(crate) fn fronted(fronted: Fronted, tls: Option<Box<TlsSession>>) -> Self {
+        Self::new(Phase::Fronted(Box::new(fronted)), tls)
+    }
+
     /// A socket fresh from accept.
     pub(crate) fn guest(guest: Guest, tls: Option<Box<TlsSession>>) -> Self {
         Self::new(Phase::Guest(Box::new(guest)), tls)
@@ -108,6 +118,7 @@ impl Connection {
     /// Where a socket comes from that is not admitted yet.
     pub(crate) fn stranger(&self) -> Option<IpAddr> {
         match &self.phase {
+            Phase::Fronted(fronted) => Some(fronted.peer.address),
             Phase::Guest(guest) => Some(guest.peer.address),
             Phase::Waiting(waiting) => Some(waiting.peer),
             Phase::Open(_) | Phase::Leaving(_) | Phase::Closed => None,

@@ -40,6 +40,7 @@ impl<D: Driver> Shard<D> {
             if let Some(connection) = self.table.get_mut(key) {
                 connection.timer = None;
                 match connection.phase {
+                    Phase::Fronted(_) => self.on_fronted_expired(key),
                     Phase::Guest(_) => self.on_guest_expired(key),
                     Phase::Waiting(_) => self.on_waiting_expired(key),
                     Phase::Leaving(_) => self.close(key),

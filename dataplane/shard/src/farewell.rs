@@ -20,7 +20,7 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn leave(&mut self, key: Key) {
         match self.phase_mut(key) {
             None | Some(Phase::Closed | Phase::Leaving(_)) => return,
-            Some(Phase::Guest(_) | Phase::Waiting(_)) => {
+            Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_)) => {
                 self.enter(key, Phase::Leaving(Leaving::default()));
             }
             Some(Phase::Open(_)) => {
@@ -71,6 +71,7 @@ impl<D: Driver> Shard<D> {
     /// The peer's FIN arrived.
     pub(crate) fn on_peer_ended(&mut self, key: Key) {
         match self.phase_mut(key) {
+            Some(Phase::Fronted(_)) => self.on_fronted_ended(key),
             Some(Phase::Guest(guest)) => {
                 // Requests that came before it are answered.
                 guest.peer_ended = true;
@@ -105,7 +106,7 @@ impl<D: Driver> Shard<D> {
                 let connection = self.table.id(key);
                 self.emit(Event::Abandoned { connection });
             }
-            Some(Phase::Guest(_) | Phase::Open(_) | Phase::Leaving(_)) => {}
+            Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Open(_) | Phase::Leaving(_)) => {}
         }
         self.deregister(key);
         self.enter(key, Phase::Closed);
@@ -122,7 +123,10 @@ impl<D: Driver> Shard<D> {
         let registered = match self.phase_mut(key) {
             Some(Phase::Open(_)) => true,
             Some(Phase::Leaving(leaving)) => std::mem::take(&mut leaving.registered),
-            None | Some(Phase::Guest(_) | Phase::Waiting(_) | Phase::Closed) => false,
+            None
+            | Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_) | Phase::Closed) => {
+                false
+            }
         };
         if registered {
             let connection = self.table.id(key);
@@ -144,6 +148,7 @@ impl<D: Driver> Shard<D> {
         self.stop_deadline = Some(self.now.after(patience));
         for key in self.table.keys() {
             match self.phase_mut(key) {
+                Some(Phase::Fronted(_)) => self.close(key),
                 Some(Phase::Guest(_)) => self.leave(key),
                 Some(Phase::Waiting(_)) => {
                     let connection = self.table.id(key);

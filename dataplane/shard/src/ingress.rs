@@ -20,6 +20,9 @@ impl<D: Driver> Shard<D> {
         if !connection.settled {
             connection.receiving = false;
         }
+        if let Phase::Fronted(_) = connection.phase {
+            return self.on_fronted_bytes(key, &lease);
+        }
         if connection.tls.is_some() {
             return self.on_records(key, &lease);
         }
@@ -27,8 +30,17 @@ impl<D: Driver> Shard<D> {
             Phase::Guest(_) => self.on_guest_bytes(key, &lease),
             Phase::Open(_) => self.on_open_bytes(key, Received::Leased(lease)),
             Phase::Leaving(_) => self.arm(key),
-            Phase::Waiting(_) | Phase::Closed => {}
+            Phase::Fronted(_) | Phase::Waiting(_) | Phase::Closed => {}
         }
+    }
+
+    /// A guest's own first bytes came behind the header of its proxy.
+    pub(crate) fn on_first_bytes(&mut self, key: Key, bytes: &[u8]) {
+        let speaks_tls = self.table.get_mut(key).is_some_and(|found| found.tls.is_some());
+        if speaks_tls {
+            return self.on_records(key, bytes);
+        }
+        self.on_guest_bytes(key, bytes);
     }
 
     /// TLS records arrived.
@@ -55,7 +67,7 @@ impl<D: Driver> Shard<D> {
             Some(Phase::Guest(_)) => self.on_guest_bytes(key, &decrypted.plain),
             Some(Phase::Open(_)) => self.on_open_bytes(key, decrypted.plain.into()),
             Some(Phase::Leaving(_)) => self.arm(key),
-            None | Some(Phase::Waiting(_) | Phase::Closed) => {}
+            None | Some(Phase::Fronted(_) | Phase::Waiting(_) | Phase::Closed) => {}
         }
         if decrypted.ended {
             self.on_peer_ended(key);

@@ -6,7 +6,7 @@
 //! token check live on the other side of the lanes.
 //!
 //! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
-//! `guest` (request head, plain HTTP), `upgrade` (waiting for admission, moving home), `ingress`
+//! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for admission, moving home), `ingress`
 //! (frames in), `perform` (what the switchboard decided), `egress` (frames out) and `farewell` (how
 //! it ends).
 #![forbid(unsafe_code)]
@@ -19,6 +19,7 @@ mod deadline;
 mod egress;
 mod farewell;
 mod flush;
+mod fronted;
 mod gather;
 mod guest;
 mod ingress;

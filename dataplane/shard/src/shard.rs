@@ -17,6 +17,7 @@ use crate::config::ShardConfig;
 use crate::connection::{Connection, Phase};
 use crate::deadline::Deadlines;
 use crate::egress::Egress;
+use crate::fronted::Fronted;
 use crate::guest::Guest;
 use crate::ports::Ports;
 use crate::strangers::Strangers;
@@ -37,6 +38,8 @@ pub struct Shard<D: Driver> {
     pub(crate) now: Tick,
     /// Sockets that are not admitted yet.
     pub(crate) strangers: Strangers,
+    /// When the log last spoke of a bad PROXY header.
+    pub(crate) proxy_complaint: Option<Tick>,
     /// When what is left is cut, once the shard was told to stop.
     pub(crate) stop_deadline: Option<Tick>,
     /// Reads messages that arrive in one piece.
@@ -100,6 +103,7 @@ impl<D: Driver> Shard<D> {
             counters: Counters::default(),
             now,
             strangers: Strangers::default(),
+            proxy_complaint: None,
             stop_deadline: None,
             scanner: Scanner::default(),
             effects: Effects::default(),
@@ -237,9 +241,17 @@ impl<D: Driver> Shard<D> {
                 return self.counters.count(Counter::HeadRejected);
             }
         };
-        let key = self.table.insert(Connection::guest(Guest::new(peer), tls));
+        let is_fronted = peer.is_proxy && self.config.proxy_protocol;
+        let connection = match is_fronted {
+            true => Connection::fronted(Fronted::new(peer), tls),
+            false => Connection::guest(Guest::new(peer), tls),
+        };
+        let key = self.table.insert(connection);
         self.driver.adopt(key, socket);
-        self.advance_guest(key);
+        match is_fronted {
+            true => self.await_proxy_header(key),
+            false => self.advance_guest(key),
+        }
     }
 
     fn on_accept_failed(&mut self, _error: &io::Error) {

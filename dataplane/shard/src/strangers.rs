@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use relay_contract::Limits;
+use relay_contract::{Limits, Site};
 use relay_wire::http1::Peer;
 
 /// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     count: usize,
-    by_address: HashMap<IpAddr, u32>,
+    by_site: HashMap<Site, u32>,
 }
 
 impl Strangers {
@@ -20,21 +20,37 @@ impl Strangers {
         if self.count >= limits.guests_max {
             return false;
         }
-        let of_address = self.by_address.entry(peer.address).or_default();
-        if !peer.is_proxy && *of_address >= limits.guests_per_address_max {
+        let of_site = self.by_site.entry(peer.address.into()).or_default();
+        if !peer.is_proxy && *of_site >= limits.guests_per_address_max {
             return false;
         }
-        *of_address += 1;
+        *of_site += 1;
         self.count += 1;
         true
     }
 
+    /// Counts one under another address: a proxy has said who is behind it. Whether that address
+    /// has a place left; when not, nothing changes.
+    pub(crate) fn rename(&mut self, from: IpAddr, to: Peer, limits: &Limits) -> bool {
+        if from == to.address {
+            return true;
+        }
+        self.remove(from);
+        let admitted = self.admit(to, limits);
+        if !admitted {
+            *self.by_site.entry(from.into()).or_default() += 1;
+            self.count += 1;
+        }
+        admitted
+    }
+
     /// Counts one out: it was admitted, refused or has gone.
     pub(crate) fn remove(&mut self, address: IpAddr) {
-        let Some(of_address) = self.by_address.get_mut(&address) else { return };
-        *of_address -= 1;
-        if *of_address == 0 {
-            self.by_address.remove(&address);
+        let site = address.into();
+        let Some(of_site) = self.by_site.get_mut(&site) else { return };
+        *of_site -= 1;
+        if *of_site == 0 {
+            self.by_site.remove(&site);
         }
         self.count -= 1;
     }

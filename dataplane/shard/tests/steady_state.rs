@@ -46,6 +46,7 @@ impl Bench {
             hash_key: [3; 16],
             query_token_allowed: false,
             trusted_proxies: TrustedProxies::default(),
+            proxy_protocol: false,
             health: HealthFacts { started: Tick::default(), verbose: None },
             unix_ms_at_origin: 0,
             receive_buffers: usize::from(config.buffer_count),

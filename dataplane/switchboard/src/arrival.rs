@@ -1,7 +1,8 @@
 //! Connections that were just opened: their claims against what they asked for.
 
 use relay_contract::{
-    Claims, CloseReason, ConnectionId, Counter, Grant, Level, LogEntry, Role, Scope, TargetId, Tick,
+    Claims, CloseReason, ConnectionId, Counter, Grant, Level, LogEntry, Role, Scope, Site,
+    TargetId, Tick,
 };
 use relay_wire::envelope::{emit, trim_js};
 
@@ -200,7 +201,7 @@ fn client(keyer: &Keyer, grant: &Grant) -> Client {
     let claims = &grant.claims;
     let workspace = grant.request.workspace_id.as_str().as_bytes();
     let id = client_name(claims).as_bytes();
-    let address = grant.address.to_string();
+    let site = Site::from(grant.address).to_string();
     let scope = claims.scope.unwrap_or(Scope::Pairing);
     let channels = (scope == Scope::SessionEvents).then(|| {
         let channels = claims.session_channels.iter().flatten();
@@ -213,7 +214,7 @@ fn client(keyer: &Keyer, grant: &Grant) -> Client {
         machine_id: None,
         scope,
         key: keyer.texts([workspace, id]),
-        origin: keyer.texts([workspace, id, address.as_bytes()]),
+        origin: keyer.texts([workspace, id, site.as_bytes()]),
         channels,
     }
 }

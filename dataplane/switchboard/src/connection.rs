@@ -88,7 +88,7 @@ pub(crate) struct Client {
     pub(crate) scope: Scope,
     /// Workspace and client.
     pub(crate) key: Key,
-    /// Workspace, client and address.
+    /// Workspace, client and the site it comes from.
     pub(crate) origin: Key,
     /// Session event channels it may subscribe to; absent for all but clients of that scope.
     pub(crate) channels: Option<Box<[Channel]>>,

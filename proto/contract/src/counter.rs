@@ -191,6 +191,8 @@ counters! {
         "Connections closed because their request head took too long."
     HeadRejected "relay_head_rejected_total"
         "Requests whose head could not be read."
+    ProxyProtocolRejected "relay_proxy_protocol_rejected_total"
+        "Connections of trusted proxies closed for a missing or malformed PROXY header."
     LogEntriesDropped "relay_log_entries_dropped_total"
         "Log entries lost because the control plane was behind."
     WorkerCallsLimited "relay_worker_calls_limited_total"

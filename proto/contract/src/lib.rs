@@ -15,6 +15,7 @@ mod ids;
 mod limits;
 mod log;
 mod secret;
+mod site;
 mod tick;
 mod upgrade;
 
@@ -28,5 +29,6 @@ pub use ids::{AdmissionId, ConnectionId, QueryId, RelayId, ShardId, TargetId, Wo
 pub use limits::{Heartbeat, Limits};
 pub use log::{Level, LogEntry, Value};
 pub use secret::Secret;
+pub use site::Site;
 pub use tick::Tick;
 pub use upgrade::{AdmissionRequest, Preflight, Refusal, Role, UpgradeRequest};

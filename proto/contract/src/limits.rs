@@ -94,7 +94,7 @@ pub struct Limits {
     /// strangers. Reached: the newest is closed unanswered, with a count. Ours: at 16 KiB of head
     /// each, 64 MiB at worst.
     pub guests_max: usize,
-    /// Of these, how many may come from one address that is not a trusted proxy. Protects the
+    /// Of these, how many may come from one [`crate::Site`] that is no trusted proxy. Protects the
     /// places of all others. Reached: as above. Ours: half of all.
     pub guests_per_address_max: u32,
     /// Worker calls in flight per connection. Protects the platform and the controller's memory.

@@ -22,6 +22,8 @@ pub(crate) struct Capacity {
     pub upgrade_addresses_max: usize,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Whether these say in a PROXY header who is behind them.
+    pub proxy_protocol: bool,
 }
 
 impl Capacity {
@@ -33,6 +35,7 @@ impl Capacity {
             upgrades_per_minute: rate(reader, "RELAY_UPGRADE_RATE_PER_MINUTE"),
             upgrade_addresses_max: as_size(reader.count("RELAY_UPGRADE_BUCKET_MAX")),
             trusted_proxies: read_proxies(reader),
+            proxy_protocol: reader.choice("RELAY_PROXY_PROTOCOL") == Some("required"),
         }
     }
 }

@@ -102,6 +102,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             listen.host
         ));
     }
+    let capacity = &config.capacity;
+    if capacity.proxy_protocol && capacity.trusted_proxies.is_empty() {
+        warnings.push(
+            "RELAY_PROXY_PROTOCOL=required asks a header of trusted proxies alone, and \
+             RELAY_TRUSTED_PROXIES names none"
+                .to_owned(),
+        );
+    }
     for (name, url) in [
         ("SERVER_URL", Some(&platform.server)),
         ("RELAY_VALIDATE_URL", Some(&platform.validate)),

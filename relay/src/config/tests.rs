@@ -539,3 +539,14 @@ fn the_document_lists_exactly_these_variables() {
          `relay config variables`"
     );
 }
+
+#[test]
+fn a_proxy_header_is_asked_of_somebody_or_a_warning_says_so() {
+    let parsed = parse("RELAY_PROXY_PROTOCOL=required").expect("usable");
+    assert!(parsed.config.capacity.proxy_protocol);
+    assert!(parsed.warnings.iter().any(|warning| warning.contains("RELAY_TRUSTED_PROXIES")));
+    let named = parse("RELAY_PROXY_PROTOCOL=required RELAY_TRUSTED_PROXIES=10.0.0.1");
+    assert!(named.expect("usable").warnings.is_empty());
+    assert!(!config("").capacity.proxy_protocol);
+    assert!(problems("RELAY_PROXY_PROTOCOL=1")[0].starts_with("RELAY_PROXY_PROTOCOL: "));
+}

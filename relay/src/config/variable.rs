@@ -221,6 +221,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_SESSION_OWNER_TRACK_MAX", "4096", "Sessions remembered for one target."),
     any("RELAY_TRUSTED_PROXIES", Kind::List, "(none)", "10.0.0.0/8,192.168.1.7",
         "Peers whose X-Forwarded-For is believed: addresses and networks."),
+    any("RELAY_PROXY_PROTOCOL", Kind::Choice(&["off", "required"]), "off", "required",
+        "`required`: every connection of a trusted proxy begins with a PROXY header, version 1 or \
+         2; that of others never does."),
 
     count("RELAY_PING_INTERVAL_MS", "30000", "Time between pings."),
     count("RELAY_PONG_TIMEOUT_MS", "10000", "Silence after a ping that ends a connection."),

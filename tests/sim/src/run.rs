@@ -237,6 +237,7 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
             hash_key: [7; 16],
             query_token_allowed: false,
             trusted_proxies: TrustedProxies::default(),
+            proxy_protocol: false,
             health: HealthFacts { started: Tick::default(), verbose: None },
             unix_ms_at_origin: 1_700_000_000_000,
             receive_buffers: usize::from(plan.driver.buffer_count),

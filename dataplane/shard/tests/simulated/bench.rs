@@ -1,6 +1,6 @@
 //! Shards that are turned by hand, with the control plane's ends of their lanes.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,10 @@ pub(crate) struct Setup {
     pub(crate) encrypted: bool,
     pub(crate) events_max: usize,
     pub(crate) parcels_max: usize,
+    /// Trusted proxies, as configured.
+    pub(crate) proxies: &'static str,
+    /// Whether these send PROXY headers.
+    pub(crate) proxy_protocol: bool,
 }
 
 impl Default for Setup {
@@ -47,6 +51,8 @@ impl Default for Setup {
             encrypted: false,
             events_max: 1024,
             parcels_max: 8,
+            proxies: "",
+            proxy_protocol: false,
         }
     }
 }
@@ -79,6 +85,7 @@ pub(crate) struct Ledger {
     pub(crate) released: Vec<AdmissionId>,
     pub(crate) abandoned: Vec<ConnectionId>,
     pub(crate) stopped: Vec<ShardId>,
+    pub(crate) logged: Vec<&'static str>,
 }
 
 struct Desk {
@@ -129,7 +136,8 @@ impl Bench {
                 limits: Arc::new(setup.limits.clone()),
                 hash_key: [3; 16],
                 query_token_allowed: false,
-                trusted_proxies: TrustedProxies::default(),
+                trusted_proxies: TrustedProxies::parse(setup.proxies).expect("a list"),
+                proxy_protocol: setup.proxy_protocol,
                 health: HealthFacts { started: Tick::default(), verbose: None },
                 unix_ms_at_origin: 0,
                 receive_buffers: usize::from(setup.driver.buffer_count),
@@ -247,7 +255,8 @@ impl Bench {
             Event::Released { admission } => self.ledger.released.push(admission),
             Event::Abandoned { connection } => self.ledger.abandoned.push(connection),
             Event::Stopped { shard } => self.ledger.stopped.push(shard),
-            Event::Logged { .. } | Event::WorkerAsked { .. } | Event::Reported { .. } => {}
+            Event::Logged { entry, .. } => self.ledger.logged.push(entry.event),
+            Event::WorkerAsked { .. } | Event::Reported { .. } => {}
         }
     }
 
@@ -303,6 +312,21 @@ impl Bench {
         let from = SocketAddr::from((self.from, port));
         let peer = self.world.connect(shard, from).expect("it listens");
         self.sockets.push(Socket::new(peer, self.encrypted));
+        SocketId(self.sockets.len() - 1)
+    }
+
+    /// Connects to the first shard from that address.
+    pub(crate) fn connect_from(&mut self, address: IpAddr) -> SocketId {
+        let from = SocketAddr::from((address, 4000));
+        let peer = self.world.connect(0, from).expect("it listens");
+        self.sockets.push(Socket::new(peer, self.encrypted));
+        SocketId(self.sockets.len() - 1)
+    }
+
+    /// Connects to the first shard through a Unix socket.
+    pub(crate) fn connect_locally(&mut self) -> SocketId {
+        let peer = self.world.connect_locally(0).expect("it listens");
+        self.sockets.push(Socket::new(peer, false));
         SocketId(self.sockets.len() - 1)
     }
 

@@ -12,6 +12,7 @@ mod garbage;
 mod hand_over;
 mod phases;
 mod pipelining;
+mod proxies;
 mod slow_reader;
 mod socket;
 mod stop;

@@ -50,6 +50,11 @@ impl TrustedProxies {
             .map(Self)
     }
 
+    /// Whether none is listed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What a connection from that address is worth.
     pub fn peer(&self, address: IpAddr) -> Peer {
         let address = address.to_canonical();

@@ -1,0 +1,106 @@
+//! A connection of a trusted proxy, until the proxy has said who is behind it.
+
+use std::time::Duration;
+
+use relay_contract::{Counter, Event, Level, LogEntry};
+use relay_driver::{Driver, Key};
+use relay_wire::http1::Peer;
+use relay_wire::{ProxyHeader, parse_proxy_header};
+
+use crate::connection::Phase;
+use crate::guest::Guest;
+use crate::shard::Shard;
+
+/// A socket whose PROXY header has not come yet. Nothing else is read before it, TLS included.
+pub(crate) struct Fronted {
+    /// The proxy.
+    pub(crate) peer: Peer,
+    /// Bytes received. Bounded: one receive beyond the longest header.
+    received: Vec<u8>,
+}
+
+/// How often the log may speak of bad headers. A proxy that is set up wrongly sends many.
+const COMPLAINTS_APART: Duration = Duration::from_secs(60);
+
+impl Fronted {
+    pub(crate) fn new(peer: Peer) -> Self {
+        Self { peer, received: Vec::new() }
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Waits for the header; it has the time of a request head.
+    pub(crate) fn await_proxy_header(&mut self, key: Key) {
+        self.set_deadline(key, self.limits.head_timeout);
+        self.arm(key);
+    }
+
+    /// Bytes of a proxy arrived.
+    pub(crate) fn on_fronted_bytes(&mut self, key: Key, bytes: &[u8]) {
+        let Some(Phase::Fronted(fronted)) = self.phase_mut(key) else {
+            return;
+        };
+        fronted.received.extend_from_slice(bytes);
+        match parse_proxy_header(&fronted.received) {
+            Ok(None) => self.arm(key),
+            Ok(Some(header)) => self.introduce(key, header),
+            Err(error) => self.reject_fronted(key, error.to_string()),
+        }
+    }
+
+    /// The proxy has said who is there: that is the connection's peer from now on.
+    ///
+    /// The deadline runs on until the guest's own begins.
+    fn introduce(&mut self, key: Key, header: ProxyHeader) {
+        let trusted_proxies = &self.config.trusted_proxies;
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Phase::Fronted(fronted) = &mut connection.phase else {
+            return;
+        };
+        let rest = fronted.received.split_off(header.len);
+        let proxy = fronted.peer;
+        let peer = header.source.map_or(proxy, |address| trusted_proxies.peer(address));
+        if !self.strangers.rename(proxy.address, peer, &self.limits) {
+            self.counters.count(Counter::GuestsRefused);
+            return self.close(key);
+        }
+        connection.phase = Phase::Guest(Box::new(Guest::new(peer)));
+        if rest.is_empty() {
+            self.advance_guest(key);
+        } else {
+            self.on_first_bytes(key, &rest);
+        }
+    }
+
+    /// The proxy ended its side. Without a byte said it only looked whether somebody listens.
+    pub(crate) fn on_fronted_ended(&mut self, key: Key) {
+        match self.phase_mut(key) {
+            Some(Phase::Fronted(fronted)) if fronted.received.is_empty() => self.close(key),
+            _ => self.reject_fronted(key, "PROXY header cut off".to_owned()),
+        }
+    }
+
+    /// The header did not come in time.
+    pub(crate) fn on_fronted_expired(&mut self, key: Key) {
+        self.reject_fronted(key, "no PROXY header in time".to_owned());
+    }
+
+    /// Closes without an answer: what the peer speaks is not known.
+    fn reject_fronted(&mut self, key: Key, reason: String) {
+        self.counters.count(Counter::ProxyProtocolRejected);
+        let is_due = |last| self.now.since(last) >= COMPLAINTS_APART;
+        if self.proxy_complaint.is_none_or(is_due) {
+            self.proxy_complaint = Some(self.now);
+            let rejected = self.counters.of(Counter::ProxyProtocolRejected);
+            let entry = LogEntry::new(Level::Warn, "proxy_header_rejected")
+                .about(self.table.id(key))
+                .ours()
+                .with("reason", reason)
+                .with("rejectedSoFar", i64::try_from(rejected).unwrap_or(i64::MAX));
+            self.emit(Event::Logged { at: self.now, entry: Box::new(entry) });
+        }
+        self.close(key);
+    }
+}
