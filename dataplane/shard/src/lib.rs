@@ -6,9 +6,9 @@
 //! token check live on the other side of the lanes.
 //!
 //! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
-//! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for admission, moving home), `ingress`
-//! (frames in), `perform` (what the switchboard decided), `egress` (frames out) and `farewell` (how
-//! it ends).
+//! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for
+//! admission, moving home), `ingress` (frames in), `perform` (what the switchboard decided),
+//! `egress` (frames out) and `farewell` (how it ends).
 #![forbid(unsafe_code)]
 
 mod assembly;

@@ -5,8 +5,8 @@
 //! grows. It does not decide who may do what: that is the switchboard's and the control plane's.
 //!
 //! Start with [`http1::parse_head`] (a connection's first bytes, behind those that
-//! [`parse_proxy_header`] takes off where a proxy stands in front), then [`websocket::Decoder`] (all
-//! bytes after the upgrade), which feeds [`envelope::Scanner`] (what the relay may know of a
+//! [`parse_proxy_header`] takes off where a proxy stands in front), then [`websocket::Decoder`]
+//! (all bytes after the upgrade), which feeds [`envelope::Scanner`] (what the relay may know of a
 //! frame).
 #![forbid(unsafe_code)]
 

@@ -134,8 +134,8 @@ fn parse_binary(bytes: &[u8], rest: &[u8]) -> Result<Option<ProxyHeader>, ProxyH
 }
 
 /// Bytes of a header that are accepted: addresses, and values such as a certificate's. Protects
-/// memory from a proxy that has lost its way. Reached: the connection is closed, with a count. Ours:
-/// the protocol allows 64 KiB, and proxies send a few hundred bytes.
+/// memory from a proxy that has lost its way. Reached: the connection is closed, with a count.
+/// Ours: the protocol allows 64 KiB, and proxies send a few hundred bytes.
 pub const PROXY_HEADER_BYTES_MAX: usize = 4096;
 
 /// The longest line of version 1, its end included.
