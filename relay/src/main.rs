@@ -7,6 +7,7 @@
 mod check;
 mod cli;
 mod config;
+mod core_dumps;
 mod cores;
 mod demo;
 mod dev;
@@ -33,6 +34,10 @@ use cli::{Cli, Command, ConfigCommand, Settings};
 use config::{Config, Machine, Parsed};
 
 fn main() -> ExitCode {
+    if let Err(error) = core_dumps::forbid() {
+        let text = format_args!("relay: warning: core dumps cannot be forbidden: {error}\n");
+        screen::say(io::stderr(), text);
+    }
     let cli = Cli::parse();
     if cli.version {
         screen::say(io::stdout(), format_args!("{}\n", version::line()));

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::config::{Config, Mode, Parsed};
+use crate::core_dumps;
 use crate::cores;
 use crate::listener::Listener;
 use crate::screen;
@@ -28,6 +29,10 @@ const BLOCKING_THREADS_MAX: usize = 4;
 pub(crate) fn run(parsed: &Parsed) -> Result<()> {
     for warning in &parsed.warnings {
         screen::say(io::stderr(), format_args!("relay: warning: {warning}\n"));
+    }
+    match parsed.config.engine.core_dumps {
+        true => core_dumps::allow().context("cannot allow core dumps")?,
+        false => core_dumps::forbid_for_good().context("cannot forbid core dumps")?,
     }
     let relay = Relay::start(&parsed.config, io::stdout())?;
     if let Some(reason) = relay.fallback() {

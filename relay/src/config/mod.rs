@@ -83,6 +83,8 @@ pub(crate) struct Engine {
     pub shard_count: u16,
     /// How long a stopping relay waits for its peers, in milliseconds.
     pub drain_ms: u64,
+    /// Whether a crash may leave the process's memory in a file.
+    pub core_dumps: bool,
 }
 
 /// A configuration with its history, as `relay config check` prints it.
@@ -195,6 +197,7 @@ impl Engine {
             driver,
             shard_count: u16::try_from(shard_count).unwrap_or(SHARD_COUNT_MAX),
             drain_ms: reader.count("RELAY_DRAIN_MS"),
+            core_dumps: reader.flag("RELAY_CORE_DUMPS").unwrap_or(false),
         }
     }
 }

@@ -278,6 +278,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "What moves bytes: io_uring, epoll (also called monoio), or io_uring where it can be had."),
     any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),
     count("RELAY_DRAIN_MS", "10000", "How long a stopping relay waits for its peers."),
+    flag("RELAY_CORE_DUMPS", "0",
+        "Lets a crash leave a core dump, with every key in it, and debuggers attach."),
 ];
 
 /// All variables as a Markdown table, as it stands in `docs/config.md`.

@@ -51,6 +51,11 @@ impl Relay {
         self.port
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its WebSocket endpoint.
     pub fn url(&self) -> String {
         format!("ws://127.0.0.1:{}/ws", self.port)
