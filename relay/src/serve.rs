@@ -34,13 +34,14 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         true => core_dumps::allow().context("cannot allow core dumps")?,
         false => core_dumps::forbid_for_good().context("cannot forbid core dumps")?,
     }
-    let relay = Relay::start(&parsed.config, io::stdout())?;
+    let mut relay = Relay::start(&parsed.config, io::stdout())?;
     if let Some(reason) = relay.fallback() {
         let text = format_args!("relay: warning: io_uring is not used: {reason}\n");
         screen::say(io::stderr(), text);
     }
     let greeting = greeting(&parsed.config, relay.address());
-    screen::say(io::stdout(), format_args!("{greeting}\n"));
+    // Through the log's queue: whoever reads stdout may be in no hurry, or gone.
+    relay.controller.announce(greeting);
     relay.run()
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static st
         },
         health_verbose: config.admin.verbose,
         state_includes_client_ids: config.admin.client_ids,
-        log_entries_max: config.admin.logs_max,
+        log: config.log,
         tls: tls_facts(config),
         backplane: backplane(config),
         caps: caps(config),

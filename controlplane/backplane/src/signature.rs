@@ -178,8 +178,7 @@ mod tests {
 
     #[test]
     fn the_first_key_signs_and_both_verify() {
-        let (old, both, new) =
-            (ring("old", None), ring("new", Some("old")), ring("new", None));
+        let (old, both, new) = (ring("old", None), ring("new", Some("old")), ring("new", None));
         let signed_with_old = old.sign(&PARTS).unwrap_or_default();
         let signed_with_both = both.sign(&PARTS).unwrap_or_default();
         assert!(both.verify(&PARTS, &signed_with_old));

@@ -18,7 +18,7 @@ use crate::admin::Gate;
 use crate::clock::Clock;
 use crate::decide::{Decider, LocalCheck};
 use crate::homes::{HomeTable, HomeTableError};
-use crate::journal::Journal;
+use crate::journal::{Journal, Written};
 use crate::judge::{Answer, Judge};
 use crate::jwks::KeyKeeper;
 use crate::notices::Notices;
@@ -146,7 +146,7 @@ impl Controller {
         };
         Ok(Self {
             judge: Judge::new(settings.caps, shards),
-            journal: Journal::new(settings.log_entries_max, log)?,
+            journal: Journal::new(settings.log, log)?,
             gate: Gate::new(&settings.admin),
             queries: Queries::new(shard_count),
             counters: Counters::default(),
@@ -174,6 +174,13 @@ impl Controller {
         self.judge.set_homes(table)
     }
 
+    /// Writes a line for people to the log, before any entry.
+    pub fn announce(&mut self, line: String) {
+        if self.journal.announce(line) == Written::Dropped {
+            self.counters.count(Counter::LogEntriesDropped);
+        }
+    }
+
     /// Decides until `shutdown` completes, then stops the shards and waits for them, at most the
     /// drain time and a second.
     ///
@@ -199,6 +206,7 @@ impl Controller {
         if let Some(keeper) = keeper {
             keeper.abort();
         }
+        self.journal.tell_suppressed(None, self.clock.unix_ms());
         self.journal.finish(FLUSH_PATIENCE);
         ended
     }
@@ -208,7 +216,7 @@ impl Controller {
     /// Dropping the future loses nothing: each wait is whole or has not happened.
     async fn turn(&mut self, pulse: &mut Interval) -> Option<Ended> {
         let has_backlog = self.link.shards.drain();
-        let needs_pulse = has_backlog || !self.queries.is_empty();
+        let needs_pulse = has_backlog || !self.queries.is_empty() || self.journal.has_suppressed();
         tokio::select! {
             event = self.link.events.next() => {
                 let Some(event) = event else {
@@ -230,7 +238,10 @@ impl Controller {
                 }
             }
             Some(entry) = self.notices.recv() => self.log(entry),
-            _ = pulse.tick(), if needs_pulse => self.expire_queries(),
+            _ = pulse.tick(), if needs_pulse => {
+                self.expire_queries();
+                self.tell_suppressed();
+            }
         }
         None
     }
@@ -283,8 +294,18 @@ impl Controller {
 
     /// Records an entry of that moment.
     pub(crate) fn record(&mut self, unix_ms: i64, entry: LogEntry) {
-        if !self.journal.record(unix_ms, entry) {
-            self.counters.count(Counter::LogEntriesDropped);
+        // A window that is over is told before the next begins.
+        self.tell_suppressed();
+        match self.journal.record(self.clock.now(), unix_ms, entry) {
+            Written::AsAsked => {}
+            Written::Suppressed => self.counters.count(Counter::LogEntriesSuppressed),
+            Written::Dropped => self.counters.count(Counter::LogEntriesDropped),
+        }
+    }
+
+    fn tell_suppressed(&mut self) {
+        if self.journal.has_suppressed() {
+            self.journal.tell_suppressed(Some(self.clock.now()), self.clock.unix_ms());
         }
     }
 }

@@ -108,8 +108,16 @@ impl Controller {
         if let Some(counter) = counter {
             self.counters.count(counter);
         }
-        if let Some(entry) = entry {
-            self.log(entry);
+        match entry {
+            Some(entry) => self.log(entry),
+            // The reference says nothing of these; there may be very many.
+            None if self.journal.wants(Level::Debug) => {
+                let entry = LogEntry::new(Level::Debug, "upgrade_refused")
+                    .with("counter", counter.map(Counter::name))
+                    .about(connection);
+                self.log(entry.ours());
+            }
+            None => {}
         }
         self.send_refusal(connection, refusal);
     }

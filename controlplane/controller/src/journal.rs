@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-use relay_contract::{LogEntry, Value};
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::json;
+use relay_contract::{Level, LogEntry, Tick};
 
+use crate::damper::{Damper, Suppressed};
 use crate::date::Date;
+use crate::record::{Record, Shown};
+use crate::settings::LogSettings;
 
 /// Keeps and writes log entries. Never waits for whoever reads stdout: lines go to a thread of
 /// their own through a bounded queue, and what finds it full is counted.
@@ -20,8 +23,23 @@ pub(crate) struct Journal {
     /// Entries that are ours alone: they must not push the reference's out of `/logs`.
     ours: Ring,
     sequence: u64,
+    settings: LogSettings,
+    damper: Damper,
     lines: SyncSender<String>,
+    /// Bytes of lines that wait for stdout.
+    queued_bytes: Arc<AtomicUsize>,
     finished: Receiver<()>,
+}
+
+/// What became of an entry's line.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Written {
+    /// It will be written, or is below the level that is.
+    AsAsked,
+    /// There were too many of its kind just now.
+    Suppressed,
+    /// Whoever reads stdout is behind.
+    Dropped,
 }
 
 /// What a reader of `/logs` wants.
@@ -34,41 +52,104 @@ pub(crate) struct Selection {
 }
 
 impl Journal {
-    /// A journal of the last `entries_max` entries, writing to `sink`.
+    /// A journal that writes to `sink`.
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub(crate) fn new(entries_max: usize, sink: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn new(
+        settings: LogSettings,
+        sink: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let (lines, queue) = mpsc::sync_channel(LINES_MAX);
         let (done, finished) = mpsc::channel();
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let written = Arc::clone(&queued_bytes);
         thread::Builder::new().name("relay-log".to_owned()).spawn(move || {
-            write_lines(&queue, sink);
+            write_lines(&queue, &written, sink);
             // Nobody waits for the end any more: then nobody needs to know.
             let _ = done.send(());
         })?;
         Ok(Self {
-            theirs: Ring::new(entries_max),
-            ours: Ring::new(entries_max),
+            theirs: Ring::new(settings.entries_max),
+            ours: Ring::new(settings.entries_max),
             sequence: 0,
+            settings,
+            damper: Damper::default(),
             lines,
+            queued_bytes,
             finished,
         })
     }
 
-    /// Records an entry of that time; whether its line will be written.
-    pub(crate) fn record(&mut self, unix_ms: i64, entry: LogEntry) -> bool {
+    /// Whether entries of this level are written.
+    pub(crate) fn wants(&self, level: Level) -> bool {
+        level >= self.settings.level
+    }
+
+    /// Writes a line for people, whatever the level.
+    pub(crate) fn announce(&self, mut line: String) -> Written {
+        line.push('\n');
+        self.queue(line)
+    }
+
+    /// Records an entry of that date; `now` is the moment, by which floods are known. Readers of
+    /// `/logs` see it whatever the level, and however many there are; only what is for debugging
+    /// they see as little as stdout does.
+    pub(crate) fn record(&mut self, now: Tick, unix_ms: i64, entry: LogEntry) -> Written {
+        if entry.level == Level::Debug && !self.wants(Level::Debug) {
+            return Written::AsAsked;
+        }
+        let (level, event) = (entry.level, entry.event);
         let record = Record { sequence: self.sequence, date: Date { unix_ms }, entry };
         self.sequence += 1;
-        let taken = match self.lines.try_send(record.line()) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+        let written = if !self.wants(level) {
+            Written::AsAsked
+        } else if self.damper.passes(now, level, event) {
+            self.queue(record.line(self.settings.format))
+        } else {
+            Written::Suppressed
         };
         let ring = match record.entry.ours {
             true => &mut self.ours,
             false => &mut self.theirs,
         };
         ring.push(record);
-        taken
+        written
+    }
+
+    /// Tells what was kept back in windows that are over; in all of them, if `now` is none.
+    pub(crate) fn tell_suppressed(&mut self, now: Option<Tick>, unix_ms: i64) {
+        while let Some(Suppressed { event, count }) = self.damper.close(now) {
+            let entry = LogEntry::new(Level::Warn, "log_suppressed")
+                .with("of", event)
+                .with("count", i64::from(count))
+                .ours();
+            let record = Record { sequence: self.sequence, date: Date { unix_ms }, entry };
+            self.sequence += 1;
+            // Dropped: the reader misses this line like others, and the counters have the sum.
+            let _ = self.queue(record.line(self.settings.format));
+            self.ours.push(record);
+        }
+    }
+
+    /// Whether something was kept back that was not told yet.
+    pub(crate) fn has_suppressed(&self) -> bool {
+        self.damper.has_suppressed()
+    }
+
+    fn queue(&self, line: String) -> Written {
+        let bytes = line.len();
+        // Nobody else adds, so what is read here can only have shrunk since.
+        if self.queued_bytes.load(Ordering::Relaxed) + bytes > QUEUED_BYTES_MAX {
+            return Written::Dropped;
+        }
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Full, or the thread is gone.
+        if self.lines.try_send(line).is_err() {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Written::Dropped;
+        }
+        Written::AsAsked
     }
 
     /// The body of `/logs`: the entries kept, oldest first.
@@ -78,7 +159,8 @@ impl Journal {
             records.extend(&self.ours.records);
             records.sort_unstable_by_key(|record| record.sequence);
         }
-        let logs: Vec<_> = records.into_iter().map(|record| Shown { record, selection }).collect();
+        let details = selection.details;
+        let logs: Vec<_> = records.into_iter().map(|record| Shown { record, details }).collect();
         let mut body = String::from(r#"{"ok":true,"logs":"#);
         body.push_str(&serde_json::to_string(&logs).expect("text and numbers are always JSON"));
         body.push('}');
@@ -111,78 +193,8 @@ impl Ring {
     }
 }
 
-struct Record {
-    sequence: u64,
-    date: Date,
-    entry: LogEntry,
-}
-
-impl Record {
-    /// One line of stdout. The connection stands beside the details: the reference has none.
-    fn line(&self) -> String {
-        let shown = Line(self);
-        let mut line = serde_json::to_string(&shown).expect("text and numbers are always JSON");
-        line.push('\n');
-        line
-    }
-
-    fn members<M: SerializeMap>(&self, map: &mut M, details: bool) -> Result<(), M::Error> {
-        map.serialize_entry("ts", &self.date)?;
-        map.serialize_entry("level", self.entry.level.name())?;
-        map.serialize_entry("event", self.entry.event)?;
-        if details {
-            map.serialize_entry("details", &Details(&self.entry.details))?;
-        }
-        Ok(())
-    }
-}
-
-struct Line<'a>(&'a Record);
-
-impl Serialize for Line<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        self.0.members(&mut map, true)?;
-        if let Some(connection) = self.0.entry.connection {
-            map.serialize_entry("connection", &connection.to_string())?;
-        }
-        map.end()
-    }
-}
-
-struct Shown<'a> {
-    record: &'a Record,
-    selection: Selection,
-}
-
-impl Serialize for Shown<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        self.record.members(&mut map, self.selection.details)?;
-        map.end()
-    }
-}
-
-struct Details<'a>(&'a [(&'static str, Value)]);
-
-impl Serialize for Details<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| {
-            let value = match value {
-                Value::Text(text) => json!(text),
-                Value::Name(name) => json!(name),
-                Value::Number(number) => json!(number),
-                Value::Flag(flag) => json!(flag),
-                Value::Null => json!(null),
-                Value::Redacted => json!("[redacted]"),
-            };
-            (key, value)
-        }))
-    }
-}
-
 /// Writes lines until nobody sends any more, several at a time when they come fast.
-fn write_lines(queue: &Receiver<String>, mut sink: impl Write) {
+fn write_lines(queue: &Receiver<String>, queued_bytes: &AtomicUsize, mut sink: impl Write) {
     while let Ok(mut batch) = queue.recv() {
         while batch.len() < BATCH_BYTES
             && let Ok(line) = queue.try_recv()
@@ -191,6 +203,7 @@ fn write_lines(queue: &Receiver<String>, mut sink: impl Write) {
         }
         // A closed stdout is not our failure, and there is nowhere left to say so.
         let _ = sink.write_all(batch.as_bytes()).and_then(|()| sink.flush());
+        queued_bytes.fetch_sub(batch.len(), Ordering::Relaxed);
     }
 }
 
@@ -198,16 +211,32 @@ fn write_lines(queue: &Receiver<String>, mut sink: impl Write) {
 /// dropped and `relay_log_entries_dropped_total` counts it.
 const LINES_MAX: usize = 4096;
 
+/// Bytes of these lines. Protects memory where lines are long. Reached: as above.
+const QUEUED_BYTES_MAX: usize = 4 << 20;
+
 /// Bytes after which a batch of lines is written.
 const BATCH_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
-    use relay_contract::{ConnectionId, Level, ShardId};
+    use relay_contract::{ConnectionId, ShardId};
 
     use super::*;
+    use crate::settings::LogFormat;
+
+    fn settings(entries_max: usize) -> LogSettings {
+        LogSettings { level: Level::Info, format: LogFormat::Json, entries_max }
+    }
+
+    fn journal(entries_max: usize) -> Journal {
+        Journal::new(settings(entries_max), io::sink()).unwrap()
+    }
+
+    fn record(journal: &mut Journal, unix_ms: i64, entry: LogEntry) -> Written {
+        journal.record(Tick(0), unix_ms, entry)
+    }
 
     /// What was written, readable from outside.
     #[derive(Clone, Default)]
@@ -243,13 +272,13 @@ mod tests {
     #[test]
     fn a_line_names_the_connection_and_logs_do_not() {
         let page = Page::default();
-        let mut journal = Journal::new(10, page.clone()).unwrap();
+        let mut journal = Journal::new(settings(10), page.clone()).unwrap();
         let connection = ConnectionId { shard: ShardId(1), slot: 2, generation: 3 };
         let entry = LogEntry::new(Level::Warn, "x")
             .with("b", 1)
             .with("a", None::<String>)
             .about(connection);
-        journal.record(0, entry);
+        record(&mut journal, 0, entry);
         assert_eq!(
             journal.body(PLAIN),
             concat!(
@@ -270,12 +299,12 @@ mod tests {
 
     #[test]
     fn the_oldest_entry_goes_first_and_ours_push_out_none_of_theirs() {
-        let mut journal = Journal::new(2, io::sink()).unwrap();
-        journal.record(0, info("first"));
-        journal.record(1, info("second"));
-        journal.record(2, info("third"));
+        let mut journal = journal(2);
+        record(&mut journal, 0, info("first"));
+        record(&mut journal, 1, info("second"));
+        record(&mut journal, 2, info("third"));
         for _ in 0..5 {
-            journal.record(3, info("mine").ours());
+            record(&mut journal, 3, info("mine").ours());
         }
         let body = journal.body(PLAIN);
         assert!(!body.contains("first") && !body.contains("mine"));
@@ -287,8 +316,8 @@ mod tests {
 
     #[test]
     fn a_summary_has_no_details() {
-        let mut journal = Journal::new(2, io::sink()).unwrap();
-        journal.record(0, info("x").with("workspaceId", "ws1"));
+        let mut journal = journal(2);
+        record(&mut journal, 0, info("x").with("workspaceId", "ws1"));
         let body = journal.body(Selection { all: false, details: false });
         assert!(!body.contains("details") && !body.contains("ws1"));
         finish(journal);
@@ -296,8 +325,8 @@ mod tests {
 
     #[test]
     fn what_was_redacted_says_so() {
-        let mut journal = Journal::new(2, io::sink()).unwrap();
-        journal.record(0, info("x").with("maxFrameBytes", 1));
+        let mut journal = journal(2);
+        record(&mut journal, 0, info("x").with("maxFrameBytes", 1));
         assert!(journal.body(PLAIN).contains(r#""maxFrameBytes":"[redacted]""#));
         finish(journal);
     }
@@ -316,13 +345,76 @@ mod tests {
         }
     }
 
+    fn stuck(entries_max: usize) -> (Journal, mpsc::Sender<()>) {
+        let (unstick, stuck) = mpsc::channel();
+        (Journal::new(settings(entries_max), Stuck(stuck)).unwrap(), unstick)
+    }
+
     #[test]
     fn a_stuck_reader_costs_bounded_memory_and_no_waiting() {
-        let (unstick, stuck) = mpsc::channel();
-        let mut journal = Journal::new(1, Stuck(stuck)).unwrap();
-        let written = (0..LINES_MAX * 3).filter(|_| journal.record(0, info("x"))).count();
+        let (mut journal, unstick) = stuck(1);
+        let written = (0..LINES_MAX * 3)
+            .filter(|&second| {
+                let now = Tick::from_millis(1000 * second as u64);
+                journal.record(now, 0, info("x")) == Written::AsAsked
+            })
+            .count();
         assert!((LINES_MAX..LINES_MAX * 3).contains(&written), "{written}");
         drop(unstick);
+        finish(journal);
+    }
+
+    #[test]
+    fn long_lines_nobody_reads_are_bounded_in_bytes() {
+        let (journal, unstick) = stuck(1);
+        let long = "x".repeat(QUEUED_BYTES_MAX / 4);
+        let written: Vec<_> = (0..5).map(|_| journal.announce(long.clone())).collect();
+        assert_eq!(written[..3], [Written::AsAsked; 3]);
+        assert_eq!(written[3..], [Written::Dropped; 2]);
+        drop(unstick);
+        finish(journal);
+    }
+
+    #[test]
+    fn a_flood_is_cut_on_stdout_and_whole_in_logs() {
+        let page = Page::default();
+        let mut journal = Journal::new(settings(5000), page.clone()).unwrap();
+        let warn = || LogEntry::new(Level::Warn, "client_frame_rejected");
+        let flood = (0..4000).map(|_| record(&mut journal, 0, warn()));
+        let suppressed = flood.filter(|written| *written == Written::Suppressed).count();
+        journal.tell_suppressed(Some(Tick(0)), 0);
+        assert!(journal.has_suppressed(), "the window is not over");
+        journal.tell_suppressed(Some(Tick::from_millis(1000)), 1000);
+        assert!(!journal.has_suppressed());
+        assert_eq!(journal.body(PLAIN).matches("client_frame_rejected").count(), 4000);
+        finish(journal);
+        let text = page.text();
+        assert_eq!(text.lines().count(), 4000 - suppressed + 1);
+        let told = format!(r#""details":{{"of":"client_frame_rejected","count":{suppressed}}}"#);
+        assert!(text.lines().last().is_some_and(|line| line.contains(&told)), "{suppressed}");
+    }
+
+    #[test]
+    fn what_is_below_the_level_is_in_logs_alone() {
+        let page = Page::default();
+        let quiet = LogSettings { level: Level::Error, ..settings(10) };
+        let mut journal = Journal::new(quiet, page.clone()).unwrap();
+        record(&mut journal, 0, info("usual"));
+        record(&mut journal, 0, LogEntry::new(Level::Error, "bad"));
+        record(&mut journal, 0, LogEntry::new(Level::Debug, "fine_print").ours());
+        let body = journal.body(Selection { all: true, ..PLAIN });
+        assert!(body.contains("usual") && body.contains("bad") && !body.contains("fine_print"));
+        finish(journal);
+        assert_eq!(page.text().lines().count(), 1);
+    }
+
+    #[test]
+    fn debugging_shows_in_all_logs_once_it_is_asked_for() {
+        let mut journal =
+            Journal::new(LogSettings { level: Level::Debug, ..settings(10) }, io::sink()).unwrap();
+        record(&mut journal, 0, LogEntry::new(Level::Debug, "fine_print").ours());
+        assert!(!journal.body(PLAIN).contains("fine_print"));
+        assert!(journal.body(Selection { all: true, ..PLAIN }).contains("fine_print"));
         finish(journal);
     }
 }

@@ -10,6 +10,7 @@
 mod admin;
 mod clock;
 mod controller;
+mod damper;
 mod date;
 mod decide;
 mod events;
@@ -24,6 +25,7 @@ mod notices;
 mod platform_http;
 mod platform_tls;
 mod queries;
+mod record;
 mod settings;
 mod started;
 mod state;
@@ -36,7 +38,7 @@ pub use controller::{Controller, Ended, StartError};
 pub use homes::{HomeTable, HomeTableError};
 pub use platform_tls::PlatformTlsError;
 pub use settings::{
-    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, PlatformTls,
-    Settings, TlsFacts, Verify,
+    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, LogFormat,
+    LogSettings, PlatformTls, Settings, TlsFacts, Verify,
 };
 pub use validate::ValidatorError;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Limits, Secret};
+use relay_contract::{Level, Limits, Secret};
 use url::Url;
 
 /// Everything the controller needs to know, already parsed. A value that exists is valid: the
@@ -55,8 +55,8 @@ pub struct Settings {
     pub health_verbose: bool,
     /// Shows identifiers of clients and targets in `/state`. `RELAY_STATE_INCLUDE_CLIENT_IDS`
     pub state_includes_client_ids: bool,
-    /// Entries `/logs` remembers. `MAX_LOGS`
-    pub log_entries_max: usize,
+    /// What is written to stdout and remembered for `/logs`.
+    pub log: LogSettings,
     /// How connections of peers are encrypted, for display.
     pub tls: TlsFacts,
     /// How relays share frames, for display.
@@ -69,6 +69,26 @@ pub struct Settings {
     pub driver: &'static str,
     /// Time peers have to leave at shutdown. `RELAY_DRAIN_MS`
     pub drain: Duration,
+}
+
+/// What is written to stdout, and remembered for `/logs`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogSettings {
+    /// The least level that is written. `RELAY_LOG_LEVEL`
+    pub level: Level,
+    /// How a line looks. `RELAY_LOG_FORMAT`
+    pub format: LogFormat,
+    /// Entries `/logs` remembers, whatever their level. `MAX_LOGS`
+    pub entries_max: usize,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    /// A JSON object.
+    Json,
+    /// Words for people.
+    Text,
 }
 
 /// Who decides about a token. Source: relay specification, section 0b.

@@ -3,8 +3,10 @@
 use crate::ConnectionId;
 
 /// How much an entry matters.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Level {
+    /// For whoever looks for the reason of something. The reference has no such entries.
+    Debug,
     /// Normal life.
     Info,
     /// Something was refused or lost.
@@ -17,6 +19,7 @@ impl Level {
     /// The name in the log.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Debug => "debug",
             Self::Info => "info",
             Self::Warn => "warn",
             Self::Error => "error",

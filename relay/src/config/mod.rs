@@ -29,7 +29,8 @@ pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
 pub(crate) use variable::{Kind, VARIABLES, Variable, table_of_variables};
 
 use reader::Reader;
-use relay_contract::{Limits, RelayId, Secret};
+use relay_contract::{Level, Limits, RelayId, Secret};
+use relay_controller::{LogFormat, LogSettings};
 use relay_driver::Choice;
 
 /// What the relay is to do. A value that exists is consistent.
@@ -41,6 +42,8 @@ pub(crate) struct Config {
     pub relay_id: RelayId,
     /// Operators' endpoints.
     pub admin: Admin,
+    /// What is written to stdout and kept for `/logs`.
+    pub log: LogSettings,
     /// The platform and how it is called.
     pub platform: Platform,
     /// Who judges tokens.
@@ -70,8 +73,6 @@ pub(crate) struct Admin {
     pub verbose: bool,
     /// Whether `/state` lists client ids.
     pub client_ids: bool,
-    /// Entries kept for `/logs`.
-    pub logs_max: usize,
 }
 
 /// Threads and their kernel interface.
@@ -110,6 +111,7 @@ impl Config {
         let listen = Listen::read(&mut reader, &named, world);
         let relay_id = relay_id(&mut reader, &listen, world);
         let admin = Admin::read(&mut reader, listen.mode);
+        let log = log_settings(&mut reader);
         let platform = Platform::read(&mut reader, &named);
         let admission = Admission::read(&mut reader);
         let backplane = Backplane::read(&mut reader, &named, &listen, platform.key.is_some());
@@ -126,6 +128,7 @@ impl Config {
             listen,
             relay_id,
             admin,
+            log,
             platform,
             admission,
             backplane,
@@ -165,14 +168,7 @@ impl Admin {
                     .to_owned(),
             );
         }
-        Self {
-            enabled,
-            token,
-            previous_token,
-            verbose,
-            client_ids: client_ids.unwrap_or(in_dev),
-            logs_max: as_size(reader.count("MAX_LOGS")),
-        }
+        Self { enabled, token, previous_token, verbose, client_ids: client_ids.unwrap_or(in_dev) }
     }
 }
 
@@ -211,6 +207,22 @@ fn relay_id(reader: &mut Reader<'_>, listen: &Listen, world: &dyn Surroundings) 
         .unwrap_or_else(|| format!("{}:{}:{}", listen.host, listen.port, world.nonce()));
     reader.conclude("RELAY_ID", &id, Source::Default);
     RelayId::from(id)
+}
+
+fn log_settings(reader: &mut Reader<'_>) -> LogSettings {
+    LogSettings {
+        level: match reader.choice("RELAY_LOG_LEVEL") {
+            Some("debug") => Level::Debug,
+            Some("warn") => Level::Warn,
+            Some("error") => Level::Error,
+            _ => Level::Info,
+        },
+        format: match reader.choice("RELAY_LOG_FORMAT") {
+            Some("text") => LogFormat::Text,
+            _ => LogFormat::Json,
+        },
+        entries_max: as_size(reader.count("MAX_LOGS")),
+    }
 }
 
 fn as_size(count: u64) -> usize {

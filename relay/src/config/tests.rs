@@ -138,7 +138,7 @@ fn every_mistake_is_reported_at_once() {
 #[test]
 fn an_unusable_number_falls_back_with_a_warning() {
     let parsed = parse("MAX_LOGS=0 RELAY_MAX_FRAME_BYTES=0x100").expect("usable");
-    assert_eq!(parsed.config.admin.logs_max, 400);
+    assert_eq!(parsed.config.log.entries_max, 400);
     assert_eq!(parsed.config.limits.frame_bytes_max, 256);
     assert_eq!(parsed.warnings.len(), 1);
     assert!(parsed.warnings[0].starts_with("MAX_LOGS: \"0\""));

@@ -156,6 +156,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "Shows mode, TLS and relay id in /health, and details in /logs and /state."),
     flag("RELAY_STATE_INCLUDE_CLIENT_IDS", "(1 in dev, else 0)", "Lists client ids in /state."),
     count("MAX_LOGS", "400", "Entries kept for /logs."),
+    any("RELAY_LOG_LEVEL", Kind::Choice(&["debug", "info", "warn", "error"]), "info", "warn",
+        "The least that is written to stdout; /logs shows the same whatever it is."),
+    any("RELAY_LOG_FORMAT", Kind::Choice(&["json", "text"]), "json", "text",
+        "How a line on stdout looks."),
 
     any("SERVER_URL", HTTP, "https://api.getviewport.com", "https://api.corp",
         "The platform: validation, presence, bus, worker calls."),

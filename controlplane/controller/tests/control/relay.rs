@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionRequest, Command, ConnectionId, ControlRequest, Event, Grant, Limits, Preflight,
-    QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
+    AdmissionRequest, Command, ConnectionId, ControlRequest, Event, Grant, Level, Limits,
+    Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
 };
 use relay_controller::{
-    AdminAccess, Admission, BackplaneFacts, Caps, Clock, Controller, Ended, PlatformTls, Settings,
-    TlsFacts,
+    AdminAccess, Admission, BackplaneFacts, Caps, Clock, Controller, Ended, LogFormat, LogSettings,
+    PlatformTls, Settings, TlsFacts,
 };
 use relay_link::{ShardSide, local};
 use relay_mailbox::{Bell, Ring};
@@ -53,7 +53,7 @@ pub(crate) fn settings(base: &str) -> Settings {
         },
         health_verbose: true,
         state_includes_client_ids: true,
-        log_entries_max: 400,
+        log: LogSettings { level: Level::Info, format: LogFormat::Json, entries_max: 400 },
         tls: TlsFacts { host: "relay.getviewport.com".into(), ..TlsFacts::default() },
         backplane: BackplaneFacts {
             mode: "single",
