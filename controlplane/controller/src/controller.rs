@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use http::Uri;
 use relay_admission::Checker;
-use relay_contract::{Command, ConnectionId, Counter, Counters, LogEntry, ShardId, WorkerResponse};
+use relay_contract::{
+    AdmissionId, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, WorkerResponse,
+};
 use relay_link::Link;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -49,12 +51,18 @@ pub struct Controller {
     pub(crate) jobs: JoinSet<Done>,
     /// The job of each upgrade that waits, to end it when the upgrade is gone.
     pub(crate) deciding: HashMap<ConnectionId, AbortHandle>,
-    pub(crate) worker_calls: usize,
+    /// Worker calls in flight, each with the admission of who waits for its answer.
+    pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
+    pub(crate) last_call: CallId,
     notices: mpsc::Receiver<LogEntry>,
     /// Shards that have not said that they stopped.
     pub(crate) running: HashSet<ShardId>,
     pub(crate) stopping: bool,
 }
+
+/// One worker call in flight.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct CallId(pub(crate) u64);
 
 /// A job that is done.
 pub(crate) enum Done {
@@ -67,6 +75,8 @@ pub(crate) enum Done {
     },
     /// A worker call came back.
     Called {
+        /// Which.
+        call: CallId,
         /// The worker.
         connection: ConnectionId,
         /// Its answer.
@@ -155,7 +165,8 @@ impl Controller {
             keys,
             jobs: JoinSet::new(),
             deciding: HashMap::new(),
-            worker_calls: 0,
+            calling: HashMap::new(),
+            last_call: CallId(0),
             notices,
             running: link.shards.ids().collect(),
             stopping: false,

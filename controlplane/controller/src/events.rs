@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use relay_contract::{
-    AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event, Level,
-    LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
+    AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event,
+    Level, LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
 };
 
 use crate::admin::{self, Route};
-use crate::controller::{Controller, Done};
+use crate::controller::{CallId, Controller, Done};
 use crate::journal::Selection;
 use crate::judge::{Decision, Refused, Ruling};
 use crate::metrics::{self, Gauges, Info};
@@ -23,11 +23,14 @@ impl Controller {
             Event::AdmissionAsked { connection, request } => {
                 self.on_admission_asked(connection, *request)
             }
-            Event::Released { admission } => self.judge.release(admission),
+            Event::Released { admission } => {
+                self.judge.release(admission);
+                self.end_calls_of(admission);
+            }
             Event::Abandoned { connection } => self.on_abandoned(connection),
             Event::HttpAsked { connection, request } => self.on_http_asked(connection, &request),
-            Event::WorkerAsked { connection, request } => {
-                self.on_worker_asked(connection, *request)
+            Event::WorkerAsked { connection, admission, request } => {
+                self.on_worker_asked(connection, admission, *request)
             }
             Event::Logged { at, entry } => {
                 let unix_ms = self.unix_ms_of(at);
@@ -63,9 +66,11 @@ impl Controller {
                     None => {}
                 }
             }
-            Done::Called { connection, response } => {
-                self.worker_calls -= 1;
-                self.send(connection, Command::WorkerReply { connection, response });
+            Done::Called { call, connection, response } => {
+                // Not there: its worker left in the moment it was answered.
+                if self.calling.remove(&call).is_some() {
+                    self.send(connection, Command::WorkerReply { connection, response });
+                }
             }
         }
     }
@@ -126,18 +131,38 @@ impl Controller {
         self.send(connection, Command::Refuse { connection, refusal });
     }
 
-    fn on_worker_asked(&mut self, connection: ConnectionId, request: WorkerRequest) {
-        if self.worker_calls >= self.settings.caps.worker_calls_max || self.stopping {
+    fn on_worker_asked(
+        &mut self,
+        connection: ConnectionId,
+        admission: AdmissionId,
+        request: WorkerRequest,
+    ) {
+        if self.calling.len() >= self.settings.caps.worker_calls_max || self.stopping {
             self.counters.count(Counter::WorkerCallsLimited);
             let response = Box::new(worker::busy(request.request_id));
             self.send(connection, Command::WorkerReply { connection, response });
             return;
         }
-        self.worker_calls += 1;
+        let call = CallId(self.last_call.0 + 1);
+        self.last_call = call;
         let workers = Arc::clone(&self.workers);
-        self.jobs.spawn(async move {
+        let job = self.jobs.spawn(async move {
             let response = Box::new(workers.call(request).await);
-            Done::Called { connection, response }
+            Done::Called { call, connection, response }
+        });
+        self.calling.insert(call, (admission, job));
+    }
+
+    /// Ends the calls of a worker that is gone: their places are for those who are there.
+    ///
+    /// Cost: looks at every call in flight, of which `worker_calls_max` bounds the number.
+    fn end_calls_of(&mut self, admission: AdmissionId) {
+        self.calling.retain(|_, (owner, job)| {
+            let is_over = *owner == admission;
+            if is_over {
+                job.abort();
+            }
+            !is_over
         });
     }
 
@@ -223,7 +248,7 @@ impl Controller {
         let mut gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),
-            worker_calls: count(self.worker_calls),
+            worker_calls: count(self.calling.len()),
             ..Gauges::default()
         };
         for report in reports {
@@ -267,7 +292,7 @@ impl Controller {
     fn unix_ms_of(&self, at: Tick) -> i64 {
         let age = self.clock.now().since(at).as_millis();
         let age_ms = i64::try_from(age).ok().filter(|&ms| ms <= LOG_AGE_MS_MAX);
-        self.clock.unix_ms() - age_ms.unwrap_or(0)
+        self.clock.unix_ms().saturating_sub(age_ms.unwrap_or(0))
     }
 }
 

@@ -58,8 +58,8 @@ impl<D: Driver> Shard<D> {
                     self.cut(key);
                 }
             }
-            Effect::CallPlatform { from, request } => {
-                self.emit(Event::WorkerAsked { connection: from, request });
+            Effect::CallPlatform { from, admission, request } => {
+                self.emit(Event::WorkerAsked { connection: from, admission, request });
             }
             Effect::Release { admission } => self.emit(Event::Released { admission }),
             Effect::Log(entry) => self.emit(Event::Logged { at: self.now, entry }),

@@ -217,7 +217,7 @@ fn line(effect: &Effect) -> String {
             format!("close {} {} {}", connection.slot, reason.code().0, reason.text())
         }
         Effect::Terminate { connection } => format!("terminate {}", connection.slot),
-        Effect::CallPlatform { from, request } => {
+        Effect::CallPlatform { from, admission: _, request } => {
             let relay_contract::WorkerRequest { request_id, method, path, headers, body } =
                 request.as_ref();
             format!(

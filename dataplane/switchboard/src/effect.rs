@@ -41,6 +41,8 @@ pub enum Effect {
     CallPlatform {
         /// The worker.
         from: ConnectionId,
+        /// Its admission: when that is released, nobody waits for the answer.
+        admission: AdmissionId,
         /// The call, inside the worker's own paths.
         request: Box<WorkerRequest>,
     },
@@ -69,9 +71,10 @@ impl fmt::Debug for Effect {
             Self::Terminate { connection } => {
                 f.debug_struct("Terminate").field("connection", connection).finish()
             }
-            Self::CallPlatform { from, request } => f
+            Self::CallPlatform { from, admission, request } => f
                 .debug_struct("CallPlatform")
                 .field("from", from)
+                .field("admission", admission)
                 .field("request", request)
                 .finish(),
             Self::Release { admission } => {

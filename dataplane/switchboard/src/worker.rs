@@ -53,6 +53,7 @@ impl Switchboard {
         let Some(member) = self.core.connections.member_mut(from) else {
             return;
         };
+        let admission = member.admission;
         let Part::Worker(worker) = &mut member.part else {
             return;
         };
@@ -79,7 +80,7 @@ impl Switchboard {
         if request.body.is_some() && !typed {
             request.headers.push(("content-type".into(), TEXT_TYPE.to_owned()));
         }
-        effects.push(Effect::CallPlatform { from, request: Box::new(request) });
+        effects.push(Effect::CallPlatform { from, admission, request: Box::new(request) });
     }
 
     /// The platform answered a call, or could not be asked.

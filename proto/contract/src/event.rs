@@ -39,6 +39,8 @@ pub enum Event {
     WorkerAsked {
         /// The worker's connection.
         connection: ConnectionId,
+        /// Its ledger entry: when that is released, nobody waits for the answer.
+        admission: AdmissionId,
         /// What it asks.
         request: Box<WorkerRequest>,
     },

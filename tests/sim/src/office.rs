@@ -108,7 +108,7 @@ impl Office {
                     let due = self.round + seed.below(6);
                     self.pending.entry(due).or_default().push((shard, command));
                 }
-                Event::WorkerAsked { connection, request } => {
+                Event::WorkerAsked { connection, admission: _, request } => {
                     let call = self.on_call(connection, *request, oracle)?;
                     let due = self.round + seed.below(6);
                     self.calls.entry(due).or_default().push((shard, call));

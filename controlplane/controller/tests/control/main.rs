@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admission;
+mod hostile_keys;
+mod hostile_platform;
 mod operator;
 mod platform;
 mod relay;

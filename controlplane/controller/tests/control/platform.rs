@@ -1,5 +1,6 @@
 //! A platform on loopback that answers as the test says, well or badly.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub(crate) enum Behaviour {
     Keyed { key: String, known: String, unknown: String },
     /// Answers with these bytes.
     Raw(String),
+    /// Answers with these bytes and closes.
+    RawThenClose(Vec<u8>),
     /// Never answers.
     Hang,
     /// Closes without an answer.
@@ -26,6 +29,10 @@ pub(crate) enum Behaviour {
     Cut,
     /// A character every few milliseconds, for ever.
     Drip,
+    /// The same before the head is whole.
+    DripHead,
+    /// `100 Continue` every few milliseconds, for ever.
+    DripInterim,
 }
 
 impl Behaviour {
@@ -76,7 +83,20 @@ struct State {
 
 impl Platform {
     pub(crate) async fn start(tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), tls, false).await
+    }
+
+    /// A platform whose connections end with a reset.
+    pub(crate) async fn that_resets() -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), None, true).await
+    }
+
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        tls: Option<TlsAcceptor>,
+        resets: bool,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let platform = Self {
             port: listener.local_addr().unwrap().port(),
             state: Arc::new(Mutex::new(State { behaviours: Vec::new(), requests: Vec::new() })),
@@ -84,6 +104,9 @@ impl Platform {
         let serving = platform.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
+                if resets {
+                    socket.set_zero_linger().unwrap();
+                }
                 let (serving, tls) = (serving.clone(), tls.clone());
                 tokio::spawn(async move {
                     match tls {
@@ -187,15 +210,27 @@ async fn behave(socket: &mut (impl AsyncWrite + Unpin), behaviour: Behaviour) ->
             socket.flush().await.ok()?;
             None
         }
+        Behaviour::RawThenClose(bytes) => {
+            socket.write_all(&bytes).await.ok()?;
+            socket.flush().await.ok()?;
+            None
+        }
         Behaviour::Drip => {
             let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-            socket.write_all(head.as_bytes()).await.ok()?;
-            let mut pulse = tokio::time::interval(Duration::from_millis(5));
-            loop {
-                pulse.tick().await;
-                socket.write_all(b"1\r\n \r\n").await.ok()?;
-                socket.flush().await.ok()?;
-            }
+            drip(socket, head, "1\r\n \r\n").await
         }
+        Behaviour::DripHead => drip(socket, "HTTP/1.1 200 OK\r\nx: ", "x").await,
+        Behaviour::DripInterim => drip(socket, "", "HTTP/1.1 100 Continue\r\n\r\n").await,
+    }
+}
+
+/// Writes `head`, then `drop` again and again until the other side goes.
+async fn drip(socket: &mut (impl AsyncWrite + Unpin), head: &str, drop: &str) -> Option<()> {
+    socket.write_all(head.as_bytes()).await.ok()?;
+    let mut pulse = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        pulse.tick().await;
+        socket.write_all(drop.as_bytes()).await.ok()?;
+        socket.flush().await.ok()?;
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,24 +70,34 @@ pub(crate) fn settings(base: &str) -> Settings {
     }
 }
 
-/// A clock the test sets. The date is its own; ticks and date advance together.
+/// A clock the test sets. Ticks and date advance together, and the date may jump besides.
 #[derive(Default)]
-pub(crate) struct TestClock(AtomicU64);
+pub(crate) struct TestClock {
+    ticks: AtomicU64,
+    date_off_by_secs: AtomicI64,
+}
 
 impl TestClock {
     pub(crate) fn advance(&self, by: Duration) {
         let ns = u64::try_from(by.as_nanos()).unwrap();
-        self.0.fetch_add(ns, Ordering::Relaxed);
+        self.ticks.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// From now on the date is wrong by so much.
+    pub(crate) fn set_date_off_by(&self, secs: i64) {
+        self.date_off_by_secs.store(secs, Ordering::Relaxed);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Tick {
-        Tick(self.0.load(Ordering::Relaxed))
+        Tick(self.ticks.load(Ordering::Relaxed))
     }
 
     fn unix_ms(&self) -> i64 {
-        NOW_SECS * 1000 + i64::try_from(self.now().as_millis()).unwrap()
+        let right = NOW_SECS * 1000 + i64::try_from(self.now().as_millis()).unwrap();
+        let off_by_secs = self.date_off_by_secs.load(Ordering::Relaxed);
+        right.saturating_add(off_by_secs.saturating_mul(1000))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use relay_contract::{Command, Event, Level, LogEntry, Refusal, ShardId, Tick, WorkerRequest};
+use relay_contract::{
+    AdmissionId, Command, Event, Level, LogEntry, Refusal, ShardId, Tick, WorkerRequest,
+};
 use relay_controller::{Caps, Ended, Settings};
 
 use crate::platform::{Behaviour, Platform};
@@ -86,7 +88,11 @@ async fn a_worker_hears_during_the_drain_what_became_of_its_call() {
         body: None,
     };
     let connection = shard.connection();
-    shard.tell(Event::WorkerAsked { connection, request: Box::new(request) });
+    shard.tell(Event::WorkerAsked {
+        connection,
+        admission: AdmissionId(1),
+        request: Box::new(request),
+    });
     shard.ask_as("/ready", None);
     assert_eq!(shard.response().await.0, 200);
     let ended = relay.shut_down();

@@ -13,15 +13,15 @@ use url::Url;
 use crate::platform::{Behaviour, Platform};
 use crate::relay::{NOW_SECS, Relay, TOKEN, VALIDATE, settings};
 
-const JWKS: &str = "/.well-known/jwks.json";
+pub(crate) const JWKS: &str = "/.well-known/jwks.json";
 
-struct Signer {
+pub(crate) struct Signer {
     id: &'static str,
-    key: EncodingKey,
+    pub(crate) key: EncodingKey,
 }
 
 impl Signer {
-    fn new(id: &'static str) -> Self {
+    pub(crate) fn new(id: &'static str) -> Self {
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         Self { id, key }
@@ -33,7 +33,7 @@ impl Signer {
         serde_json::to_value(jwk).unwrap()
     }
 
-    fn client(&self, expires_in_secs: i64) -> String {
+    pub(crate) fn client(&self, expires_in_secs: i64) -> String {
         let claims = json!({
             "iss": "viewport-server", "aud": "viewport-relay", "role": "client", "scope": "runtime",
             "workspaceId": "ws1", "runtimeTargetId": "rt1", "clientId": "cl1",
@@ -45,13 +45,13 @@ impl Signer {
     }
 }
 
-fn publish(platform: &Platform, signers: &[&Signer]) {
+pub(crate) fn publish(platform: &Platform, signers: &[&Signer]) {
     let keys: Vec<_> = signers.iter().map(|signer| signer.jwk()).collect();
     let body = json!({ "keys": keys }).to_string();
     platform.on(JWKS, Behaviour::Answer(200, body));
 }
 
-fn checked(platform: &Platform, admission: Admission) -> Settings {
+pub(crate) fn checked(platform: &Platform, admission: Admission) -> Settings {
     Settings {
         admission,
         jwks: Some(JwksSettings {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{Command, Event, WorkerRequest, WorkerResponse};
+use relay_contract::{AdmissionId, Command, Event, WorkerRequest, WorkerResponse};
 use relay_controller::{Caps, Settings};
 
 use crate::platform::{Behaviour, Platform};
@@ -27,8 +27,12 @@ pub(crate) async fn call(shard: &mut Shard, request: WorkerRequest) -> WorkerRes
 }
 
 fn ask(shard: &mut Shard, request: WorkerRequest) {
+    ask_as(shard, AdmissionId(1), request);
+}
+
+fn ask_as(shard: &mut Shard, admission: AdmissionId, request: WorkerRequest) {
     let connection = shard.connection();
-    shard.tell(Event::WorkerAsked { connection, request: Box::new(request) });
+    shard.tell(Event::WorkerAsked { connection, admission, request: Box::new(request) });
 }
 
 async fn reply(shard: &mut Shard) -> WorkerResponse {
@@ -148,4 +152,23 @@ async fn calls_beyond_those_in_flight_are_answered_503() {
     ask(&mut shard, get());
     let response = call(&mut shard, get()).await;
     assert_eq!((response.status, response.forwarded), (503, false));
+}
+
+#[tokio::test]
+async fn the_calls_of_a_worker_that_left_make_room_at_once_and_are_not_answered() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Hang);
+    let (_relay, mut shard) = Relay::one(Settings {
+        caps: Caps { worker_calls_max: 2, ..Caps::default() },
+        ..settings(&platform.url())
+    });
+    ask_as(&mut shard, AdmissionId(1), get());
+    ask_as(&mut shard, AdmissionId(2), get());
+    assert_eq!(call(&mut shard, get()).await.status, 503, "full");
+    shard.tell(Event::Released { admission: AdmissionId(1) });
+    platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
+    let ours = WorkerRequest { request_id: "w-2".into(), ..get() };
+    ask_as(&mut shard, AdmissionId(2), ours);
+    let response = reply(&mut shard).await;
+    assert_eq!((&*response.request_id, response.status), ("w-2", 200));
 }
