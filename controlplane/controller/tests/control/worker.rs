@@ -158,6 +158,8 @@ async fn calls_beyond_those_in_flight_are_answered_503() {
 async fn the_calls_of_a_worker_that_left_make_room_at_once_and_are_not_answered() {
     let platform = Platform::start(None).await;
     platform.on(JOBS, Behaviour::Hang);
+    let answered = format!("{JOBS}/answered");
+    platform.on(&answered, Behaviour::Answer(200, "[]".into()));
     let (_relay, mut shard) = Relay::one(Settings {
         caps: Caps { worker_calls_max: 2, ..Caps::default() },
         ..settings(&platform.url())
@@ -166,8 +168,7 @@ async fn the_calls_of_a_worker_that_left_make_room_at_once_and_are_not_answered(
     ask_as(&mut shard, AdmissionId(2), get());
     assert_eq!(call(&mut shard, get()).await.status, 503, "full");
     shard.tell(Event::Released { admission: AdmissionId(1) });
-    platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
-    let ours = WorkerRequest { request_id: "w-2".into(), ..get() };
+    let ours = WorkerRequest { request_id: "w-2".into(), path: answered, ..get() };
     ask_as(&mut shard, AdmissionId(2), ours);
     let response = reply(&mut shard).await;
     assert_eq!((&*response.request_id, response.status), ("w-2", 200));
