@@ -8,10 +8,12 @@ mod admission;
 mod endpoint;
 pub mod seeds;
 mod state;
+mod tls;
 
 pub use admission::{answer, keys, token};
 pub use endpoint::endpoint_frame;
 pub use state::restored;
+pub use tls::records;
 
 use std::net::IpAddr;
 

@@ -38,6 +38,26 @@ pub fn frames() -> Vec<Vec<u8>> {
     .into()
 }
 
+/// Scripts of a peer that seals records: suite, then operations with their bytes.
+pub fn records() -> Vec<Vec<u8>> {
+    let suites = 0..6u8;
+    let scripts = suites.map(|suite| {
+        let close_notify = [21, 2, 1, 0];
+        let padded = [0, 5, b'p', 23, 0, 0, 0];
+        let data = [&[23, 3][..], b"abc", &[23, 0], &[23, 1, 7]].concat();
+        let refused: &[u8] = match suite {
+            0 => &[22, 4, 1, 0, 0, 40],
+            1 => &[255, 5, 23, 3, 3, 0x41, 1],
+            2 => &[21, 2, 2, 40],
+            3 => &[22, 2, 24, 0],
+            4 => &[20, 1, 1],
+            _ => &[255, 5, 21, 3, 1, 0, 2],
+        };
+        [&[suite][..], &data, &[24, 1, 1], &padded, &data, refused, &close_notify].concat()
+    });
+    scripts.map(|script| with_cut(&script)).collect()
+}
+
 /// Texts of frames.
 pub fn envelope() -> Vec<Vec<u8>> {
     let texts = include_str!("../seeds/envelope.txt").lines();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use relay_contract::Limits;
 use relay_fuzz::{
-    answer, endpoint_frame, envelope, frames, keys, proxies, proxy_header, request, restored,
-    seeds, token,
+    answer, endpoint_frame, envelope, frames, keys, proxies, proxy_header, records, request,
+    restored, seeds, token,
 };
 use relay_switchboard::Switchboard;
 
@@ -127,6 +127,11 @@ fn answers_keep_their_claims() {
 #[test]
 fn endpoint_frames_keep_their_claims() {
     smoke(endpoint_frame, &seeds::endpoint_frame());
+}
+
+#[test]
+fn records_keep_their_claims() {
+    smoke(records, &seeds::records());
 }
 
 #[test]

@@ -54,8 +54,8 @@ impl RecordKey {
         self.direction.sequence
     }
 
-    /// Changes to the next key. Source: RFC 8446 §7.2.
-    pub(super) fn update(&mut self) {
+    /// Changes to the next key, as TLS 1.3 does behind a KeyUpdate. Source: RFC 8446 §7.2.
+    pub fn update(&mut self) {
         *self = Self::from(self.direction.updated());
     }
 
