@@ -1,4 +1,4 @@
-//! Records of an established TLS session, from a peer that knows its keys and keeps to nothing else.
+//! Records of an established TLS session, from a peer that has its keys and keeps to nothing else.
 
 use relay_wire::tls::{
     Aead, Content, ContentType, Direction, RECORD_BYTES_MAX, RecordKey, Session, Version,

@@ -3,14 +3,15 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver as Once, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 use relay_driver::{Choice, Driver, Opened};
 use relay_link::{Link, ShardSide};
-use relay_mailbox::{Bell, lane};
+use relay_mailbox::{Bell, Receiver, lane};
 use relay_shard::{Parcel, Ports, Shard, ShardConfig};
+use rustls::ServerConfig;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Engine;
@@ -20,6 +21,10 @@ use crate::listener::Listener;
 /// Sockets that may wait to be taken by their home shard. Reached: the upgrade is answered 503.
 /// Protects descriptors; a shard empties its lane every turn.
 const ARRIVALS_MAX: usize = 1024;
+
+/// TLS configurations that may wait for one shard. Reached: they are offered again later. A shard
+/// takes what is there every turn.
+const CERTIFICATES_MAX: usize = 2;
 
 /// Running shard threads.
 pub(crate) struct Shards {
@@ -49,16 +54,16 @@ struct Seed {
 
 /// The starter's ends of what it and a thread have to say to each other, once each, in this order.
 struct Cradle {
-    born: Receiver<Result<Born>>,
+    born: Once<Result<Born>>,
     ports: SyncSender<Ports<OwnedFd>>,
-    listening: Receiver<Result<()>>,
+    listening: Once<Result<()>>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 /// The thread's ends.
 struct Crib {
     born: SyncSender<Result<Born>>,
-    ports: Receiver<Ports<OwnedFd>>,
+    ports: Once<Ports<OwnedFd>>,
     listening: SyncSender<Result<()>>,
 }
 
@@ -93,7 +98,9 @@ impl Shards {
             born.push(cradle.born.recv().map_err(|_| gone())??);
         }
         let (link, sides) = relay_link::local(born.iter().map(|b| Arc::clone(&b.bell)).collect());
-        for (cradle, ports) in cradles.iter().zip(ports(&born, sides)) {
+        let lanes = born.iter().map(|born| lane(CERTIFICATES_MAX, Arc::clone(&born.bell)));
+        let (_certificates, arriving): (Vec<_>, Vec<_>) = lanes.unzip();
+        for (cradle, ports) in cradles.iter().zip(ports(&born, sides, arriving)) {
             // A thread that is gone is noticed right below.
             let _gone = cradle.ports.send(ports);
         }
@@ -131,18 +138,24 @@ impl Shards {
 }
 
 /// Joins the lanes of the control plane with those between shards.
-fn ports(born: &[Born], sides: Vec<ShardSide>) -> Vec<Ports<OwnedFd>> {
+fn ports(
+    born: &[Born],
+    sides: Vec<ShardSide>,
+    certificates: Vec<Receiver<Arc<ServerConfig>>>,
+) -> Vec<Ports<OwnedFd>> {
     let lanes =
         born.iter().map(|born| lane::<Parcel<OwnedFd>>(ARRIVALS_MAX, Arc::clone(&born.bell)));
     let (homes, arrivals): (Vec<_>, Vec<_>) = lanes.unzip();
     sides
         .into_iter()
         .zip(arrivals)
-        .map(|(side, arrivals)| Ports {
+        .zip(certificates)
+        .map(|((side, arrivals), tls)| Ports {
             commands: side.commands,
             events: side.events,
             arrivals,
             homes: homes.clone(),
+            tls,
         })
         .collect()
 }

@@ -11,6 +11,8 @@ pub struct Audit {
     pub connections: usize,
     /// Those among them that are not admitted yet.
     pub guests: usize,
+    /// TLS handshakes going on.
+    pub handshakes: usize,
     /// Bytes queued on the connection that has most of them, the send in flight excepted.
     pub egress_bytes_max: usize,
     /// Receive buffers that open messages hold on to.
@@ -24,6 +26,7 @@ impl<D: Driver> Shard<D> {
         let mut audit = Audit {
             connections: keys.len(),
             guests: self.strangers.count(),
+            handshakes: self.handshakes,
             egress_bytes_max: 0,
             pinned_leases: self.pinned_leases,
         };

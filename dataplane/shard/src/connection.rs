@@ -22,6 +22,10 @@ pub(crate) struct Connection {
     /// The one deadline of the shard's own for this connection. The switchboard keeps those of open
     /// ones.
     pub(crate) timer: Option<Timer>,
+    /// Whether it came through a Unix socket.
+    pub(crate) is_local: bool,
+    /// Whether it is one of those whose TLS handshake is going on.
+    pub(crate) shakes_hands: bool,
     /// Whether a receive is armed.
     pub(crate) receiving: bool,
     /// Whether the driver holds it as a resident: receives then repeat by themselves.
@@ -97,13 +101,13 @@ pub(crate) struct Leaving {
 
 impl Connection {
     /// A socket fresh from accept, behind a proxy that has to introduce it.
-    pub(crate) fn fronted(fronted: Fronted, tls: Option<Box<TlsSession>>) -> Self {
-        Self::new(Phase::Fronted(Box::new(fronted)), tls)
+    pub(crate) fn fronted(fronted: Fronted) -> Self {
+        Self::new(Phase::Fronted(Box::new(fronted)), None)
     }
 
     /// A socket fresh from accept.
-    pub(crate) fn guest(guest: Guest, tls: Option<Box<TlsSession>>) -> Self {
-        Self::new(Phase::Guest(Box::new(guest)), tls)
+    pub(crate) fn guest(guest: Guest) -> Self {
+        Self::new(Phase::Guest(Box::new(guest)), None)
     }
 
     /// A socket that another shard accepted; it is opened at once.
@@ -112,7 +116,16 @@ impl Connection {
     }
 
     fn new(phase: Phase, tls: Option<Box<TlsSession>>) -> Self {
-        Self { phase, egress: None, tls, timer: None, receiving: false, settled: false }
+        Self {
+            phase,
+            egress: None,
+            tls,
+            timer: None,
+            is_local: false,
+            shakes_hands: false,
+            receiving: false,
+            settled: false,
+        }
     }
 
     /// Where a socket comes from that is not admitted yet.

@@ -65,7 +65,10 @@ const SPARE_QUEUE_LEN: usize = 64;
 impl Egress {
     /// Queues one frame. Returns the bytes that had to be copied because the reader is slow.
     pub(crate) fn push(&mut self, frame: &mut Vec<Chunk>) -> usize {
-        if self.stalled {
+        // While records are on their way nobody knows when the next can be made: a leased buffer
+        // must not wait for that.
+        let is_sealing = self.flight.is_some_and(|flight| flight.plain.is_some());
+        if self.stalled || is_sealing {
             let mut copied = 0;
             let mut block = Vec::new();
             for chunk in frame.drain(..) {

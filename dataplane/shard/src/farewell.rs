@@ -36,6 +36,7 @@ impl<D: Driver> Shard<D> {
 
     /// Gives a leaving connection its deadline and its first push.
     pub(crate) fn begin_farewell(&mut self, key: Key) {
+        self.end_handshake(key);
         self.set_deadline(key, self.limits.close_timeout);
         self.say_farewell(key);
         self.arm(key);
@@ -55,8 +56,9 @@ impl<D: Driver> Shard<D> {
             && !leaving.notified
         {
             leaving.notified = true;
-            session.close_notify();
-            return self.touch(key);
+            if session.close_notify() {
+                return self.touch(key);
+            }
         }
         leaving.fin = true;
         let peer_ended = leaving.peer_ended;
@@ -109,6 +111,7 @@ impl<D: Driver> Shard<D> {
             Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Open(_) | Phase::Leaving(_)) => {}
         }
         self.deregister(key);
+        self.end_handshake(key);
         self.enter(key, Phase::Closed);
         if let Some(connection) = self.table.get_mut(key) {
             connection.egress = None;

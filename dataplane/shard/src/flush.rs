@@ -1,12 +1,16 @@
 //! Queues to sockets: at the end of a turn, one send for each connection that has something new.
 
 use relay_contract::Counter;
-use relay_driver::{Batch, Driver, Key, SendError, SendMode};
+use relay_driver::{Batch, Chunk, Driver, Key, SendError, SendMode};
 use relay_switchboard::Input;
 
 use crate::connection::Phase;
 use crate::egress::Egress;
 use crate::shard::{SPARES_MAX, Shard};
+
+/// Blocks kept for records of later sends, and the bytes of one: a turn's worth, 4 MiB at most.
+const SPARE_RECORDS_MAX: usize = 128;
+const SPARE_RECORDS_BYTES: usize = 32 << 10;
 
 impl<D: Driver> Shard<D> {
     /// Starts a send on every connection that has something new and none in flight.
@@ -25,10 +29,13 @@ impl<D: Driver> Shard<D> {
         }
         let mut batch = self.driver.batch();
         let mode = match &mut connection.tls {
-            Some(session) if egress.is_ready() || session.wants_output() => {
-                egress.seal(|bytes| session.encrypt(bytes));
-                let records = session.take_output();
-                batch.push(records).expect("a batch from the shelf is empty");
+            Some(session) if egress.is_ready() || session.owes_output() => {
+                let spare = self.spare_records.pop().unwrap_or_default();
+                let sealed = session.seal(egress, spare);
+                if sealed.key_spent {
+                    self.counters.count(Counter::TlsKeysSpent);
+                }
+                batch.push(sealed.records).expect("a batch from the shelf is empty");
                 SendMode::All
             }
             None if egress.is_ready() => egress.fill(&mut batch),
@@ -37,10 +44,16 @@ impl<D: Driver> Shard<D> {
                 return self.shelve_egress(key);
             }
         };
+        let ended = connection.tls.as_ref().is_some_and(|session| session.is_ended());
         if !batch.is_empty() {
-            return self.driver.send(key, batch, mode);
+            self.driver.send(key, batch, mode);
+            if ended {
+                // The records were the last there are.
+                self.leave(key);
+            }
+            return;
         }
-        // A TLS session that has failed makes no records any more.
+        // A TLS session that has ended makes no records any more.
         let progress = egress.sent(&mut batch, 0);
         self.driver.recycle(batch);
         self.note_left(key, progress.left);
@@ -60,8 +73,17 @@ impl<D: Driver> Shard<D> {
             self.driver.recycle(batch);
             return self.on_send_failed(key);
         };
+        if tls.is_some()
+            && sent == batch.len()
+            && let Some(Chunk::Owned { mut bytes, .. }) = batch.drain().next()
+            && bytes.capacity() <= SPARE_RECORDS_BYTES
+            && self.spare_records.len() < SPARE_RECORDS_MAX
+        {
+            bytes.clear();
+            self.spare_records.push(bytes);
+        }
         let progress = egress.sent(&mut batch, sent);
-        let idle = egress.is_idle() && !tls.is_some_and(|session| session.wants_output());
+        let idle = egress.is_idle() && !tls.is_some_and(|session| session.owes_output());
         self.driver.recycle(batch);
         if progress.copied > 0 {
             self.counters.count(Counter::CopiedFrames);
@@ -85,7 +107,10 @@ impl<D: Driver> Shard<D> {
 
     fn on_flushed(&mut self, key: Key) {
         self.shelve_egress(key);
+        let shakes_hands = self.shakes_hands(key);
         match self.phase_mut(key) {
+            // A handshake's flight has left; the guest has not said anything yet.
+            Some(Phase::Guest(_)) if shakes_hands => {}
             Some(Phase::Guest(_)) => self.advance_guest(key),
             Some(Phase::Leaving(_)) => self.say_farewell(key),
             _ => {}
@@ -114,8 +139,9 @@ impl<D: Driver> Shard<D> {
 
     /// Whether nothing waits to be sent.
     pub(crate) fn is_flushed(&mut self, key: Key) -> bool {
-        let connection = self.table.get_mut(key);
-        connection.is_none_or(|c| c.egress.as_ref().is_none_or(|egress| egress.is_idle()))
+        let Some(connection) = self.table.get_mut(key) else { return true };
+        let owes = connection.tls.as_ref().is_some_and(|session| session.owes_output());
+        !owes && connection.egress.as_ref().is_none_or(|egress| egress.is_idle())
     }
 
     /// The connection's queue, made from a spare one when it has none. `None` when nothing can be

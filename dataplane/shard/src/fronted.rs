@@ -67,11 +67,7 @@ impl<D: Driver> Shard<D> {
             return self.close(key);
         }
         connection.phase = Phase::Guest(Box::new(Guest::new(peer)));
-        if rest.is_empty() {
-            self.advance_guest(key);
-        } else {
-            self.on_first_bytes(key, &rest);
-        }
+        self.greet(key, rest);
     }
 
     /// The proxy ended its side. Without a byte said it only looked whether somebody listens.

@@ -244,6 +244,10 @@ impl<D: Driver> Shard<D> {
     /// A guest's deadline: a head that dripped, an idle kept-alive socket, an answer that did not
     /// come.
     pub(crate) fn on_guest_expired(&mut self, key: Key) {
+        if self.end_handshake(key) {
+            self.counters.count(Counter::TlsHandshakeTimeouts);
+            return self.leave(key);
+        }
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
         };

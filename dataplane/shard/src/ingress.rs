@@ -24,53 +24,13 @@ impl<D: Driver> Shard<D> {
             return self.on_fronted_bytes(key, &lease);
         }
         if connection.tls.is_some() {
-            return self.on_records(key, &lease);
+            return self.on_records(key, Received::Leased(lease));
         }
         match connection.phase {
             Phase::Guest(_) => self.on_guest_bytes(key, &lease),
             Phase::Open(_) => self.on_open_bytes(key, Received::Leased(lease)),
             Phase::Leaving(_) => self.arm(key),
             Phase::Fronted(_) | Phase::Waiting(_) | Phase::Closed => {}
-        }
-    }
-
-    /// A guest's own first bytes came behind the header of its proxy.
-    pub(crate) fn on_first_bytes(&mut self, key: Key, bytes: &[u8]) {
-        let speaks_tls = self.table.get_mut(key).is_some_and(|found| found.tls.is_some());
-        if speaks_tls {
-            return self.on_records(key, bytes);
-        }
-        self.on_guest_bytes(key, bytes);
-    }
-
-    /// TLS records arrived.
-    fn on_records(&mut self, key: Key, records: &[u8]) {
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let Some(session) = &mut connection.tls else {
-            return;
-        };
-        let decrypted = session.decrypt(records);
-        // Handshake messages and alerts have to go even when nothing else does.
-        self.touch(key);
-        let Ok(decrypted) = decrypted else {
-            self.counters.count(Counter::HeadRejected);
-            return match self.phase_mut(key) {
-                Some(Phase::Leaving(_)) => self.arm(key),
-                _ => self.leave(key),
-            };
-        };
-        let handshaking = decrypted.plain.is_empty();
-        match self.phase_mut(key) {
-            Some(Phase::Guest(_)) if handshaking => self.arm(key),
-            Some(Phase::Guest(_)) => self.on_guest_bytes(key, &decrypted.plain),
-            Some(Phase::Open(_)) => self.on_open_bytes(key, decrypted.plain.into()),
-            Some(Phase::Leaving(_)) => self.arm(key),
-            None | Some(Phase::Fronted(_) | Phase::Waiting(_) | Phase::Closed) => {}
-        }
-        if decrypted.ended {
-            self.on_peer_ended(key);
         }
     }
 

@@ -1,7 +1,10 @@
 //! The shard's ends of its lanes.
 
+use std::sync::Arc;
+
 use relay_contract::{Command, Event};
 use relay_mailbox::{Receiver, Sender};
+use rustls::ServerConfig;
 
 use crate::Parcel;
 
@@ -16,4 +19,6 @@ pub struct Ports<S> {
     pub arrivals: Receiver<Parcel<S>>,
     /// The other shards, by shard number; the own entry is never used.
     pub homes: Vec<Sender<Parcel<S>>>,
+    /// TLS for connections accepted from then on, where TLS ends here at all.
+    pub tls: Receiver<Arc<ServerConfig>>,
 }

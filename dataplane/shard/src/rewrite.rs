@@ -15,13 +15,17 @@ pub enum RewriteError {
     Switchboard(#[from] RestoreError),
     /// A connection's decoder.
     #[error("decoder: {0}")]
-    Decoder(#[from] postcard::Error),
+    Decoder(postcard::Error),
+    /// A connection's TLS session.
+    #[error("TLS session: {0}")]
+    Tls(postcard::Error),
 }
 
 impl<D: Driver> Shard<D> {
-    /// Replaces the switchboard, every decoder and every scanner of an open message by what was
-    /// written down of them; a scanner's state is the bytes it has read. Changes nothing that
-    /// anybody could observe: bytes in buffers and queues stay where they lie.
+    /// Replaces the switchboard, every established TLS session, every decoder and every scanner of
+    /// an open message by what was written down of them; a scanner's state is the bytes it has
+    /// read. Changes nothing that anybody could observe: bytes in buffers and queues stay where
+    /// they lie.
     ///
     /// Errors: a part cannot be read back; the shard is unchanged up to there. Cost: the whole
     /// state, twice.
@@ -29,9 +33,11 @@ impl<D: Driver> Shard<D> {
         let written = self.board.write_down();
         self.board = Switchboard::restore(&written, self.limits.clone())?;
         for key in self.table.keys() {
+            if let Some(session) = self.table.get_mut(key).and_then(|c| c.tls.as_mut()) {
+                session.rewrite().map_err(RewriteError::Tls)?;
+            }
             if let Some(Phase::Open(open)) = self.phase_mut(key) {
-                let written = postcard::to_allocvec(&open.decoder)?;
-                open.decoder = postcard::from_bytes::<Decoder>(&written)?;
+                open.decoder = rewritten(&open.decoder).map_err(RewriteError::Decoder)?;
                 if let Some(assembly) = &mut open.assembly {
                     assembly.rescan();
                 }
@@ -39,4 +45,8 @@ impl<D: Driver> Shard<D> {
         }
         Ok(())
     }
+}
+
+fn rewritten(decoder: &Decoder) -> Result<Decoder, postcard::Error> {
+    postcard::from_bytes(&postcard::to_allocvec(decoder)?)
 }

@@ -11,6 +11,7 @@ use relay_mailbox::Bell;
 use relay_switchboard::{Effects, Input, Switchboard};
 use relay_wire::envelope::Scanner;
 use relay_wire::http1::Peer;
+use rustls::ServerConfig;
 
 use crate::assembly::Assembly;
 use crate::config::ShardConfig;
@@ -22,7 +23,6 @@ use crate::guest::Guest;
 use crate::ports::Ports;
 use crate::strangers::Strangers;
 use crate::table::Table;
-use crate::tls::TlsSession;
 
 /// One data-plane thread's state. `Shard::run` is the thread.
 pub struct Shard<D: Driver> {
@@ -40,6 +40,10 @@ pub struct Shard<D: Driver> {
     pub(crate) strangers: Strangers,
     /// When the log last spoke of a bad PROXY header.
     pub(crate) proxy_complaint: Option<Tick>,
+    /// TLS for connections accepted from now on, or none.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// TLS handshakes going on.
+    pub(crate) handshakes: usize,
     /// When what is left is cut, once the shard was told to stop.
     pub(crate) stop_deadline: Option<Tick>,
     /// Reads messages that arrive in one piece.
@@ -60,6 +64,7 @@ pub struct Shard<D: Driver> {
     pub(crate) spare_assemblies: Vec<Box<Assembly>>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(crate) spare_egress: Vec<Box<Egress>>,
+    pub(crate) spare_records: Vec<Vec<u8>>,
     completions: Vec<Completion<D::Socket>>,
     /// Events the lane had no room for.
     outbox: VecDeque<Event>,
@@ -104,6 +109,8 @@ impl<D: Driver> Shard<D> {
             now,
             strangers: Strangers::default(),
             proxy_complaint: None,
+            tls: config.tls.clone(),
+            handshakes: 0,
             stop_deadline: None,
             scanner: Scanner::default(),
             effects: Effects::default(),
@@ -116,6 +123,7 @@ impl<D: Driver> Shard<D> {
             dirty: Vec::new(),
             spare_assemblies: Vec::new(),
             spare_egress: Vec::new(),
+            spare_records: Vec::new(),
             completions: Vec::new(),
             outbox: VecDeque::new(),
             bell,
@@ -157,7 +165,9 @@ impl<D: Driver> Shard<D> {
     /// whoever fills a lane in between rings.
     fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
         self.bell.rest();
-        let lanes_wait = !self.ports.commands.is_empty() || !self.ports.arrivals.is_empty();
+        let lanes_wait = !self.ports.commands.is_empty()
+            || !self.ports.arrivals.is_empty()
+            || !self.ports.tls.is_empty();
         if lanes_wait || !self.dirty.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -182,6 +192,10 @@ impl<D: Driver> Shard<D> {
     }
 
     fn take_orders(&mut self) {
+        while let Some(config) = self.ports.tls.receive() {
+            // Connections keep the session they have.
+            self.tls = self.tls.is_some().then_some(config);
+        }
         for _ in 0..LANE_BATCH_MAX {
             let Some(command) = self.ports.commands.receive() else {
                 break;
@@ -232,25 +246,18 @@ impl<D: Driver> Shard<D> {
             self.counters.count(Counter::GuestsRefused);
             return;
         }
-        // What comes through a Unix socket never left this host: TLS ends in front of it.
-        let tls = self.config.tls.as_ref().filter(|_| remote != Remote::Local);
-        let tls = match tls.map(TlsSession::new).transpose() {
-            Ok(session) => session.map(Box::new),
-            Err(_) => {
-                self.strangers.remove(peer.address);
-                return self.counters.count(Counter::HeadRejected);
-            }
-        };
         let is_fronted = peer.is_proxy && self.config.proxy_protocol;
-        let connection = match is_fronted {
-            true => Connection::fronted(Fronted::new(peer), tls),
-            false => Connection::guest(Guest::new(peer), tls),
+        let mut connection = match is_fronted {
+            true => Connection::fronted(Fronted::new(peer)),
+            false => Connection::guest(Guest::new(peer)),
         };
+        // What comes through a Unix socket never left this host: TLS ends in front of it.
+        connection.is_local = remote == Remote::Local;
         let key = self.table.insert(connection);
         self.driver.adopt(key, socket);
         match is_fronted {
             true => self.await_proxy_header(key),
-            false => self.advance_guest(key),
+            false => self.greet(key, Vec::new()),
         }
     }
 

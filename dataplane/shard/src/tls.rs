@@ -1,109 +1,161 @@
-//! TLS for one connection: rustls in memory, between the driver's bytes and ours.
-//!
-//! The session is moved with the socket when it changes shards. Records are decrypted into owned
-//! memory, so TLS connections are outside the zero-copy claim.
+//! TLS for one connection: rustls shakes hands, then our record layer carries the bytes.
 
-use std::io::{self, Read, Write};
-use std::sync::Arc;
+use relay_wire::tls::{Content, RecordError, Session, Taken, WrittenSession};
+use rustls::ServerConfig;
 
-use rustls::{ServerConfig, ServerConnection};
+use crate::egress::Egress;
+use crate::handshake::Handshake;
 
-/// One server-side TLS session.
-pub(crate) struct TlsSession(ServerConnection);
+/// One server-side TLS session. Once it is established it is plain data and may move to another
+/// shard.
+pub(crate) struct TlsSession {
+    state: State,
+    /// Records of the handshake that wait to be sent. Owns no memory while there are none.
+    made: Vec<u8>,
+}
 
-/// The peer's bytes are not TLS as we accept it. What it should be told waits in `take_output`.
+/// ```text
+/// Handshaking ──Finished──▶ Established
+///      └──failed, given up──▶ Over
+/// ```
+#[expect(clippy::large_enum_variant, reason = "nearly all are established, behind a box already")]
+enum State {
+    /// Boxed, so that what it takes is given back.
+    Handshaking(Box<Handshake>),
+    Established(Session),
+    /// There is no session; what is left to say is made.
+    Over,
+}
+
+/// The peer's bytes are not TLS as we accept it. What it should be told is owed as output.
 #[derive(Debug, thiserror::Error)]
-#[error("TLS failed: {0}")]
-pub(crate) struct TlsFailure(#[from] rustls::Error);
+pub(crate) enum TlsFailure {
+    /// rustls ended the handshake.
+    #[error("handshake failed: {0}")]
+    Handshake(#[from] rustls::Error),
+    /// The handshake takes more bytes than handshakes may.
+    #[error("handshake is too long")]
+    TooLong,
+    /// The peers agreed on a suite our record layer does not know: a defect of ours.
+    #[error("the agreed suite is unknown")]
+    UnknownSuite,
+    /// A record of the established session was refused.
+    #[error("record refused: {0}")]
+    Record(#[from] RecordError),
+}
 
-/// What a batch of received records contained.
-#[derive(Debug, Default)]
-pub(crate) struct Decrypted {
-    /// Application bytes, in order.
-    pub(crate) plain: Vec<u8>,
-    /// Whether the peer said that no more will come (close_notify).
-    pub(crate) ended: bool,
+/// What one send carries.
+pub(crate) struct Sealed {
+    /// Records, in order.
+    pub(crate) records: Vec<u8>,
+    /// Whether a key has sealed all it may.
+    pub(crate) key_spent: bool,
 }
 
 impl TlsSession {
     /// A session that waits for its ClientHello.
-    pub(crate) fn new(config: &Arc<ServerConfig>) -> Result<Self, TlsFailure> {
-        let mut connection = ServerConnection::new(Arc::clone(config))?;
-        connection.set_buffer_limit(None);
-        Ok(Self(connection))
+    pub(crate) fn new(config: &ServerConfig) -> Result<Self, TlsFailure> {
+        let handshake = Box::new(Handshake::new(config)?);
+        Ok(Self { state: State::Handshaking(handshake), made: Vec::new() })
     }
 
-    /// Takes received bytes in and returns the application bytes they contained.
+    /// Whether the handshake is still going on.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking(_))
+    }
+
+    /// Takes the next record of the input, where it lies if it is whole. Call again with the rest
+    /// until the input is used up.
     ///
-    /// Errors: the session is dead; send what `take_output` returns (an alert) and close.
-    /// Cost: copies; allocates the plaintext.
-    pub(crate) fn decrypt(&mut self, mut records: &[u8]) -> Result<Decrypted, TlsFailure> {
-        let mut decrypted = Decrypted::default();
-        while !records.is_empty() {
-            let taken = match self.0.read_tls(&mut records) {
-                Ok(taken) => taken,
-                // The plaintext buffer is emptied below after each step, so this is a session that
-                // ended.
-                Err(_) => {
-                    return Ok(Decrypted { ended: true, ..decrypted });
-                }
-            };
-            let state = self.0.process_new_packets()?;
-            if state.plaintext_bytes_to_read() > 0 {
-                let start = decrypted.plain.len();
-                decrypted.plain.resize(start + state.plaintext_bytes_to_read(), 0);
-                let read = self.0.reader().read(&mut decrypted.plain[start..]).unwrap_or(0);
-                decrypted.plain.truncate(start + read);
-            }
-            if state.peer_has_closed() {
-                decrypted.ended = true;
-            }
-            if taken == 0 {
-                break;
+    /// Errors: the session is over. Cost: once established, nothing is allocated for a whole
+    /// record.
+    pub(crate) fn next(&mut self, input: &mut [u8]) -> Result<Taken, TlsFailure> {
+        match &mut self.state {
+            State::Established(session) => Ok(session.next(input)?),
+            State::Over => Ok(Taken { used: input.len(), content: Content::NeedMore }),
+            State::Handshaking(handshake) => {
+                let used = handshake.take(input).inspect_err(|_| self.give_up())?;
+                self.go_on()?;
+                Ok(Taken { used, content: Content::Nothing })
             }
         }
-        Ok(decrypted)
     }
 
-    /// Queues application bytes for `take_output`.
-    pub(crate) fn encrypt(&mut self, plain: &[u8]) {
-        // The buffer limit is off and the writer is memory. A session that has failed takes
-        // nothing, and its connection is on its way out.
-        let _all = self.0.writer().write_all(plain);
-    }
-
-    /// Whether `take_output` would give anything.
-    pub(crate) fn wants_output(&self) -> bool {
-        self.0.wants_write()
-    }
-
-    /// Announces that nothing more will be sent.
-    pub(crate) fn close_notify(&mut self) {
-        self.0.send_close_notify();
-    }
-
-    /// Records to send: handshake messages, alerts, encrypted bytes. Empty when there are none.
-    pub(crate) fn take_output(&mut self) -> Vec<u8> {
-        let mut output = Vec::new();
-        while self.0.wants_write() {
-            if self.0.write_tls(&mut Sink(&mut output)).is_err() {
-                break;
-            }
+    /// Makes what the handshake has to say ready, and a session of it when it is done.
+    fn go_on(&mut self) -> Result<(), TlsFailure> {
+        let State::Handshaking(handshake) = &mut self.state else { return Ok(()) };
+        handshake.take_output(&mut self.made);
+        if !handshake.is_done() {
+            return Ok(());
         }
-        output
-    }
-}
-
-/// Collects records; never fails.
-struct Sink<'a>(&'a mut Vec<u8>);
-
-impl Write for Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+        if let State::Handshaking(done) = std::mem::replace(&mut self.state, State::Over) {
+            self.state = State::Established(done.establish()?);
+        }
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    /// Ends a handshake that is not done.
+    fn give_up(&mut self) {
+        if let State::Handshaking(handshake) = &mut self.state {
+            handshake.last_words(&mut self.made);
+            self.state = State::Over;
+        }
+    }
+
+    /// Whether there is something to send that is not in the connection's queue.
+    pub(crate) fn owes_output(&self) -> bool {
+        let owes = match &self.state {
+            State::Established(session) => session.owes_output(),
+            State::Handshaking(_) | State::Over => false,
+        };
+        owes || !self.made.is_empty()
+    }
+
+    /// Announces that nothing more will be sent. Returns whether there is something to send now.
+    pub(crate) fn close_notify(&mut self) -> bool {
+        match &mut self.state {
+            State::Established(session) => session.close_notify(),
+            State::Handshaking(_) | State::Over => self.give_up(),
+        }
+        self.owes_output()
+    }
+
+    /// Makes records of what may be sent now, behind what is owed, in the memory of `spare`. Only
+    /// when nothing is in flight.
+    pub(crate) fn seal(&mut self, egress: &mut Egress, spare: Vec<u8>) -> Sealed {
+        let mut records = if self.made.is_empty() { spare } else { std::mem::take(&mut self.made) };
+        let mut key_spent = false;
+        match &mut self.state {
+            State::Established(session) => {
+                let before = session.spent_keys();
+                let mut writer = session.writer(&mut records);
+                egress.seal(|plain| writer.push(plain));
+                drop(writer);
+                session.end_records(&mut records);
+                key_spent = session.spent_keys() > before;
+            }
+            // Nothing can be queued before the handshake is done, and nothing is sent after it
+            // failed.
+            State::Handshaking(_) | State::Over => egress.seal(|_| {}),
+        }
+        Sealed { records, key_spent }
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(crate) fn is_ended(&self) -> bool {
+        match &self.state {
+            State::Established(session) => session.is_ended(),
+            State::Handshaking(_) => false,
+            State::Over => true,
+        }
+    }
+
+    /// Writes the established session down and restores it.
+    pub(crate) fn rewrite(&mut self) -> Result<(), postcard::Error> {
+        if let State::Established(session) = &mut self.state {
+            let written = zeroize::Zeroizing::new(postcard::to_allocvec(&session.write_down())?);
+            *session = postcard::from_bytes::<WrittenSession>(&written)?.into();
+        }
         Ok(())
     }
 }

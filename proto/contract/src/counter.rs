@@ -205,6 +205,22 @@ counters! {
         "Sockets moved to their workspace's home shard."
     ShardStalls "relay_shard_stalls_total"
         "Times a shard went on after it had been stopped, and asked its peers before judging them."
+    TlsHandshakes "relay_tls_handshakes_total"
+        "TLS handshakes that succeeded."
+    TlsHandshakeFailures "relay_tls_handshake_failures_total"
+        "TLS handshakes that failed: no common version, suite or protocol, or no TLS at all."
+    TlsHandshakeTimeouts "relay_tls_handshake_timeouts_total"
+        "Connections closed because their TLS handshake took too long."
+    TlsHandshakesRefused "relay_tls_handshakes_refused_total"
+        "Connections closed because too many TLS handshakes were going on."
+    TlsRecordsRefused "relay_tls_records_refused_total"
+        "TLS sessions ended by a record that was spoilt, out of place or useless."
+    TlsKeysSpent "relay_tls_keys_spent_total"
+        "TLS keys that sealed all they may: renewed in TLS 1.3, the session's end in TLS 1.2."
+    TlsReloads "relay_tls_reloads_total"
+        "New certificates put to use."
+    TlsReloadFailures "relay_tls_reload_failures_total"
+        "New certificates that could not be used; the old ones stay."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

@@ -97,6 +97,15 @@ pub struct Limits {
     /// Of these, how many may come from one [`crate::Site`] that is no trusted proxy. Protects the
     /// places of all others. Reached: as above. Ours: half of all.
     pub guests_per_address_max: u32,
+    /// How long a TLS handshake may take, however it drips. Protects slots and the memory of
+    /// handshakes from strangers. Reached: close_notify and FIN, with a count. Ours: many round
+    /// trips of the slowest network; the reference's server waits 120 s.
+    /// `RELAY_TLS_HANDSHAKE_TIMEOUT_MS`
+    pub tls_handshake_timeout: Duration,
+    /// TLS handshakes going on in one shard. Protects memory, some 20 KiB each, and the shard's
+    /// time. Reached: the newest connection is closed unanswered, with a count. Ours: twice a burst
+    /// of 1,024. `RELAY_TLS_HANDSHAKES_MAX`
+    pub tls_handshakes_max: usize,
     /// Worker calls in flight per connection. Protects the platform and the controller's memory.
     /// Reached: the call is answered 503, with a count. Ours: a quarter of what the controller
     /// makes at once, so that one worker cannot have all of it.
@@ -151,6 +160,8 @@ impl Default for Limits {
             admission_timeout: Duration::from_secs(10),
             guests_max: 4096,
             guests_per_address_max: 2048,
+            tls_handshake_timeout: Duration::from_secs(10),
+            tls_handshakes_max: 2048,
             worker_calls_max: 64,
         }
     }

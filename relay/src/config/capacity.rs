@@ -79,6 +79,8 @@ pub(super) fn limits(reader: &mut Reader<'_>, patience: Duration) -> Limits {
         head_timeout: reader.millis("RELAY_HEAD_TIMEOUT_MS"),
         keep_alive_timeout: reader.millis("RELAY_KEEP_ALIVE_TIMEOUT_MS"),
         close_timeout: reader.millis("RELAY_CLOSE_TIMEOUT_MS"),
+        tls_handshake_timeout: reader.millis("RELAY_TLS_HANDSHAKE_TIMEOUT_MS"),
+        tls_handshakes_max: as_size(reader.count("RELAY_TLS_HANDSHAKES_MAX")),
         // A shard waits a little longer than the decision it waits for.
         admission_timeout: default
             .admission_timeout

@@ -147,6 +147,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "Directory of `<host>.crt` and `<host>.key`."),
     path("RELAY_TLS_CERT_PATH", "(<dir>/<host>.crt)", "Certificate chain in PEM."),
     path("RELAY_TLS_KEY_PATH", "(<dir>/<host>.key)", "Private key in PEM."),
+    count("RELAY_TLS_HANDSHAKE_TIMEOUT_MS", "10000",
+        "How long a TLS handshake may take, however it drips."),
+    count("RELAY_TLS_HANDSHAKES_MAX", "2048",
+        "TLS handshakes going on in one shard; more connections are closed."),
 
     flag("RELAY_ENABLE_ADMIN_HTTP", "0", "Serves /state, /logs, /metrics and /node."),
     secret("RELAY_ADMIN_TOKEN", "$(openssl rand -base64 32)", "Bearer token of these endpoints."),

@@ -13,6 +13,7 @@ use relay_driver::{Config, Driver};
 use relay_mailbox::{Bell, Receiver, Ring, Sender, lane};
 use relay_shard::{Audit, HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
 use relay_wire::http1::TrustedProxies;
+use rustls::{ClientConnection, ServerConfig};
 
 use crate::frames;
 use crate::socket::Socket;
@@ -25,6 +26,8 @@ pub(crate) struct Setup {
     pub(crate) driver: Config,
     pub(crate) faults: Faults,
     pub(crate) encrypted: bool,
+    /// TLS of the shards when encrypted, if not the usual.
+    pub(crate) server: Option<Arc<ServerConfig>>,
     pub(crate) events_max: usize,
     pub(crate) parcels_max: usize,
     /// Trusted proxies, as configured.
@@ -49,6 +52,7 @@ impl Default for Setup {
             driver,
             faults: Faults::none(),
             encrypted: false,
+            server: None,
             events_max: 1024,
             parcels_max: 8,
             proxies: "",
@@ -93,6 +97,7 @@ struct Desk {
     shard: Option<Shard<SimDriver>>,
     commands: Sender<Command>,
     events: Receiver<Event>,
+    certificates: Sender<Arc<ServerConfig>>,
 }
 
 /// Names one socket of a bench.
@@ -141,13 +146,16 @@ impl Bench {
                 health: HealthFacts { started: Tick::default(), verbose: None },
                 unix_ms_at_origin: 0,
                 receive_buffers: usize::from(setup.driver.buffer_count),
-                tls: setup.encrypted.then(tls::server_config),
+                tls: setup
+                    .encrypted
+                    .then(|| setup.server.clone().unwrap_or_else(tls::server_config)),
             };
             let homes = homes.clone();
-            let ports = Ports { commands: orders, events: to_control, arrivals, homes };
+            let (certificates, tls) = lane(1, driver.bell());
+            let ports = Ports { commands: orders, events: to_control, arrivals, homes, tls };
             let mut shard = Shard::new(config, driver, ports);
             shard.driver_mut().listen(world.listener()).expect("a fresh driver");
-            desks.push(Desk { shard: Some(shard), commands, events });
+            desks.push(Desk { shard: Some(shard), commands, events, certificates });
         }
         Self {
             world,
@@ -336,10 +344,30 @@ impl Bench {
 
     /// Connects without TLS, whatever the relay expects, and says nothing.
     pub(crate) fn connect_plain(&mut self) -> SocketId {
+        self.connect_plain_to(0)
+    }
+
+    /// The same to the shard of that number.
+    pub(crate) fn connect_plain_to(&mut self, shard: usize) -> SocketId {
         let encrypted = std::mem::replace(&mut self.encrypted, false);
-        let id = self.connect();
+        let id = self.connect_to(shard);
         self.encrypted = encrypted;
         id
+    }
+
+    /// Connects with a TLS session of the test's own.
+    pub(crate) fn connect_with(&mut self, session: ClientConnection) -> SocketId {
+        let id = self.connect_plain();
+        self.socket(id).start_tls(session);
+        id
+    }
+
+    /// Gives every shard another TLS configuration.
+    pub(crate) fn renew_certificate(&mut self, server: &Arc<ServerConfig>) {
+        for desk in &self.desks {
+            let sent = desk.certificates.send(Arc::clone(server));
+            assert!(sent.is_ok(), "a turn empties the lane");
+        }
     }
 
     /// Connects and sends.

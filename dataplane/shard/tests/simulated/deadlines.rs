@@ -17,6 +17,7 @@ const SLACK: Duration = Duration::from_millis(1500);
 fn setup(encrypted: bool) -> Setup {
     let limits = Limits {
         head_timeout: HEAD,
+        tls_handshake_timeout: HEAD,
         close_timeout: CLOSE,
         admission_timeout: ADMISSION,
         keep_alive_timeout: HEAD,

@@ -52,6 +52,7 @@ fn play(start: u64, encrypted: bool) -> u64 {
     let faults = Faults { socket_bytes: 256 << seed.below(8), ..Faults::none() };
     let limits = Limits {
         head_timeout: Duration::from_secs(3),
+        tls_handshake_timeout: Duration::from_secs(3),
         egress_bytes_max: 1 << seed.below(17),
         ..Setup::default().limits
     };

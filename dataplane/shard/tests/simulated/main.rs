@@ -18,4 +18,5 @@ mod socket;
 mod stop;
 mod strangers;
 mod tls;
+mod tls_sessions;
 mod unfinished;

@@ -48,6 +48,7 @@ pub(crate) const STAGES: [Stage; 9] = [
 pub(crate) fn reach(stage: Stage, setup: Setup) -> (Bench, SocketId) {
     let limits = Limits {
         head_timeout: Duration::from_secs(3),
+        tls_handshake_timeout: Duration::from_secs(3),
         keep_alive_timeout: Duration::from_secs(3),
         admission_timeout: Duration::from_secs(3),
         ..setup.limits

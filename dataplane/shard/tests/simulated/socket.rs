@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use relay_driver::sim::{Peer, PeerState};
-use rustls::ClientConnection;
+use rustls::{AlertDescription, ClientConnection};
 
 use crate::frames::{self, Frame};
 use crate::tls;
@@ -20,13 +20,15 @@ pub(crate) struct Socket {
     pub(crate) reads: bool,
     /// Whether close_notify came.
     pub(crate) notified: bool,
+    /// The alert that ended the session, if one did.
+    pub(crate) alert: Option<AlertDescription>,
 }
 
 impl Socket {
     pub(crate) fn new(peer: Peer, encrypted: bool) -> Self {
         let tls = encrypted.then(tls::client);
         let (outgoing, incoming) = (Vec::new(), Vec::new());
-        Self { peer, tls, outgoing, incoming, reads: true, notified: false }
+        Self { peer, tls, outgoing, incoming, reads: true, notified: false, alert: None }
     }
 
     /// Sends application bytes, as fast as the network takes them.
@@ -35,6 +37,16 @@ impl Socket {
             Some(tls) => tls.writer().write_all(bytes).expect("memory takes everything"),
             None => self.outgoing.extend_from_slice(bytes),
         }
+    }
+
+    /// Speaks TLS from now on.
+    pub(crate) fn start_tls(&mut self, session: ClientConnection) {
+        self.tls = Some(session);
+    }
+
+    /// The peer's TLS session.
+    pub(crate) fn tls(&mut self) -> &mut ClientConnection {
+        self.tls.as_mut().expect("this peer speaks TLS")
     }
 
     /// Sends bytes below TLS.
@@ -82,7 +94,14 @@ impl Socket {
                 let mut records = arrived.as_slice();
                 while !records.is_empty() && !self.notified {
                     tls.read_tls(&mut records).expect("memory can be read");
-                    let state = tls.process_new_packets().expect("the relay speaks TLS");
+                    let state = match tls.process_new_packets() {
+                        Ok(state) => state,
+                        Err(rustls::Error::AlertReceived(alert)) => {
+                            self.alert = Some(alert);
+                            return;
+                        }
+                        Err(error) => panic!("the relay speaks TLS: {error}"),
+                    };
                     let start = self.incoming.len();
                     self.incoming.resize(start + state.plaintext_bytes_to_read(), 0);
                     tls.reader().read_exact(&mut self.incoming[start..]).expect("it was counted");

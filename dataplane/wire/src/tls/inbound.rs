@@ -89,7 +89,11 @@ impl Inbound {
         &self.carry
     }
 
-    pub(super) fn watch(&mut self) -> &mut Watch {
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    pub(super) fn watch_mut(&mut self) -> &mut Watch {
         &mut self.watch
     }
 

@@ -57,7 +57,7 @@ impl Session {
     pub fn next(&mut self, input: &mut [u8]) -> Result<Taken, RecordError> {
         let taken = self.inbound.next(input);
         if let Err(error) = taken {
-            self.inbound.watch().closed = true;
+            self.inbound.watch_mut().closed = true;
             match error.alert() {
                 Some(alert) => self.last_words = Some(alert),
                 None => self.outbound.ended = true,
@@ -67,14 +67,14 @@ impl Session {
     }
 
     /// Whether there is something to send that is not the application's.
-    pub fn owes_output(&mut self) -> bool {
+    pub fn owes_output(&self) -> bool {
         !self.outbound.ended && (self.last_words.is_some() || self.inbound.watch().answer_owed)
     }
 
     /// Takes application bytes to be sealed at the end of `out`, behind an answer to the peer's
     /// change of keys if one is owed. When the peer has broken the protocol they are dropped.
     pub fn writer<'a>(&'a mut self, out: &'a mut Vec<u8>) -> RecordWriter<'a> {
-        if !self.outbound.ended && std::mem::take(&mut self.inbound.watch().answer_owed) {
+        if !self.outbound.ended && std::mem::take(&mut self.inbound.watch_mut().answer_owed) {
             self.outbound.update_key(out);
         }
         if let Some(alert) = self.last_words.take_if(|alert| *alert != Alert::CLOSE_NOTIFY) {
@@ -111,7 +111,7 @@ impl Session {
     }
 
     /// Everything there is to know about the session.
-    pub fn write_down(&mut self) -> WrittenSession {
+    pub fn write_down(&self) -> WrittenSession {
         WrittenSession {
             inbound: self.inbound.key().direction().clone(),
             outbound: self.outbound.key().direction().clone(),

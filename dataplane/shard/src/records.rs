@@ -1,0 +1,137 @@
+//! TLS records in, and what they carry handed on.
+
+use relay_contract::Counter;
+use relay_driver::{Driver, Key};
+use relay_wire::tls::Content;
+
+use crate::connection::Phase;
+use crate::received::Received;
+use crate::shard::Shard;
+use crate::tls::{TlsFailure, TlsSession};
+
+impl<D: Driver> Shard<D> {
+    /// Begins to listen to a fresh guest: to its TLS handshake where TLS ends here, else to its
+    /// request. `first` is what of it came already.
+    pub(crate) fn greet(&mut self, key: Key, first: Vec<u8>) {
+        self.begin_handshake(key);
+        match (self.shakes_hands(key), first.is_empty()) {
+            (true, true) => self.arm(key),
+            (true, false) => self.on_records(key, first.into()),
+            (false, true) => self.advance_guest(key),
+            (false, false) => self.on_guest_bytes(key, &first),
+        }
+    }
+
+    /// Gives a guest that is to speak TLS a session and a deadline, or closes it.
+    fn begin_handshake(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let Some(config) = self.tls.as_ref().filter(|_| !connection.is_local) else { return };
+        if self.handshakes >= self.limits.tls_handshakes_max {
+            self.counters.count(Counter::TlsHandshakesRefused);
+            return self.close(key);
+        }
+        let Ok(session) = TlsSession::new(config) else {
+            self.counters.count(Counter::TlsHandshakeFailures);
+            return self.close(key);
+        };
+        connection.tls = Some(Box::new(session));
+        connection.shakes_hands = true;
+        self.handshakes += 1;
+        self.set_deadline(key, self.limits.tls_handshake_timeout);
+    }
+
+    /// Whether the connection's TLS handshake is going on.
+    pub(crate) fn shakes_hands(&mut self, key: Key) -> bool {
+        self.table.get_mut(key).is_some_and(|connection| connection.shakes_hands)
+    }
+
+    /// Takes the connection out of those that shake hands.
+    pub(crate) fn end_handshake(&mut self, key: Key) -> bool {
+        let Some(connection) = self.table.get_mut(key) else { return false };
+        let shook = std::mem::take(&mut connection.shakes_hands);
+        self.handshakes -= usize::from(shook);
+        shook
+    }
+
+    /// TLS records arrived: they are opened where they lie, one after the other.
+    pub(crate) fn on_records(&mut self, key: Key, input: Received) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        // Nothing is read before all of this is used: the head that ends the reading may be in it.
+        connection.receiving = true;
+        self.walk_records(key, input);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.receiving = connection.settled;
+        match connection.phase {
+            Phase::Guest(_) if !connection.shakes_hands => self.advance_guest(key),
+            Phase::Guest(_) | Phase::Leaving(_) => self.arm(key),
+            Phase::Fronted(_) | Phase::Waiting(_) | Phase::Open(_) | Phase::Closed => {}
+        }
+    }
+
+    fn walk_records(&mut self, key: Key, mut input: Received) {
+        while !input.bytes_mut().is_empty() {
+            let Some(connection) = self.table.get_mut(key) else { return };
+            let Some(session) = &mut connection.tls else { return };
+            let gave_up = session.is_handshaking() && !connection.shakes_hands;
+            if gave_up {
+                return;
+            }
+            let taken = match session.next(input.bytes_mut()) {
+                Ok(taken) => taken,
+                Err(failure) => return self.on_tls_failure(key, &failure),
+            };
+            let established = connection.shakes_hands && !session.is_handshaking();
+            if session.owes_output() {
+                self.touch(key);
+            }
+            if established {
+                self.end_handshake(key);
+                self.counters.count(Counter::TlsHandshakes);
+            }
+            match taken.content {
+                Content::NeedMore | Content::Nothing => input.skip(taken.used),
+                Content::Here(plain) => {
+                    let mut received = input.split_to(plain.end);
+                    received.skip(plain.start);
+                    input.skip(taken.used - plain.end);
+                    self.on_plain(key, received);
+                }
+                Content::Apart(mut block, plain) => {
+                    input.skip(taken.used);
+                    block.truncate(plain.end);
+                    let mut received = Received::from(block);
+                    received.skip(plain.start);
+                    self.on_plain(key, received);
+                }
+                Content::CloseNotify => {
+                    // Whatever follows is nothing.
+                    return self.on_peer_ended(key);
+                }
+            }
+        }
+    }
+
+    /// Application bytes, wherever the connection is in its life.
+    fn on_plain(&mut self, key: Key, mut plain: Received) {
+        match self.phase_mut(key) {
+            Some(Phase::Guest(_)) => self.on_guest_bytes(key, plain.bytes_mut()),
+            // Records that came in the same read as the request head.
+            Some(Phase::Waiting(waiting)) => waiting.early.extend_from_slice(plain.bytes_mut()),
+            Some(Phase::Open(_)) => self.on_open_bytes(key, plain),
+            None | Some(Phase::Fronted(_) | Phase::Leaving(_) | Phase::Closed) => {}
+        }
+    }
+
+    /// The peer broke TLS: it is told how, and not listened to any more.
+    fn on_tls_failure(&mut self, key: Key, failure: &TlsFailure) {
+        self.counters.count(match failure {
+            TlsFailure::Record(_) => Counter::TlsRecordsRefused,
+            TlsFailure::Handshake(_) | TlsFailure::TooLong | TlsFailure::UnknownSuite => {
+                Counter::TlsHandshakeFailures
+            }
+        });
+        self.end_handshake(key);
+        self.touch(key);
+        self.leave(key);
+    }
+}

@@ -1,0 +1,387 @@
+//! TLS sessions from their first byte to their last, against rustls as the client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_contract::{Counter, Limits, ShardId};
+use relay_driver::sim::PeerState;
+use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::{AlertDescription, HandshakeKind, ServerConfig};
+
+use crate::bench::{Bench, Office, Setup, SocketId};
+use crate::frames::{self, PONG};
+use crate::tls::{self, Identity, Wishes};
+
+fn bench(server: ServerConfig) -> Bench {
+    Bench::new(Setup { encrypted: true, server: Some(Arc::new(server)), ..Setup::default() })
+}
+
+fn tight(limits: Limits) -> Bench {
+    Bench::new(Setup { encrypted: true, limits, ..Setup::default() })
+}
+
+/// Frames still go from the client to the daemon, and answers to both.
+fn assert_carries(bench: &mut Bench, daemon: SocketId, client: SocketId, seq: usize) {
+    for len in [10, 40_000] {
+        let payload = frames::envelope(seq, len);
+        bench.socket(client).send(&frames::text(&payload));
+        bench.until("a frame", |bench| {
+            bench.socket(daemon).take_frames().iter().any(|frame| frame.payload == payload)
+        });
+    }
+    for id in [daemon, client] {
+        bench.socket(id).send(&frames::ping(b"still there?"));
+        bench.until("a pong", |bench| {
+            bench.socket(id).take_frames().iter().any(|frame| frame.opcode == PONG)
+        });
+    }
+}
+
+#[test]
+fn every_suite_carries_frames_also_after_a_hand_over() {
+    for &suite in aws_lc_rs::ALL_CIPHER_SUITES {
+        // The certificate is one of ECDSA.
+        if suite.tls13().is_none() && format!("{suite:?}").contains("RSA") {
+            continue;
+        }
+        let identity = Identity::new();
+        let mut bench = Bench::new(Setup {
+            encrypted: true,
+            shard_count: 2,
+            server: Some(Arc::new(identity.server())),
+            ..Setup::default()
+        });
+        bench.home = ShardId(1);
+        let config = identity.client(Wishes { suite: Some(suite), ..Wishes::default() });
+        let [daemon, client] = ["workspace-daemon", "client"].map(|role| {
+            let id = bench.connect_with(tls::session(&config));
+            bench.socket(id).send(frames::upgrade(role, "t").as_bytes());
+            assert_eq!(bench.answer(id).0, 101, "{suite:?}");
+            id
+        });
+        assert_eq!(bench.counted(Counter::HandedOver), 2);
+        assert_carries(&mut bench, daemon, client, 1);
+        bench.shard(1).rewrite().expect("a session is plain data");
+        assert_carries(&mut bench, daemon, client, 2);
+        for id in [daemon, client] {
+            bench.socket(id).close_notify();
+        }
+        bench.until("close_notify", |bench| {
+            [daemon, client].into_iter().all(|id| bench.socket(id).notified)
+        });
+    }
+}
+
+#[test]
+fn a_key_update_of_the_peer_is_followed_and_answered() {
+    let mut bench = bench(server());
+    let (daemon, client) = pair(&mut bench);
+    for round in 0..5 {
+        for id in [daemon, client] {
+            bench.socket(id).tls().refresh_traffic_keys().expect("TLS 1.3");
+        }
+        assert_carries(&mut bench, daemon, client, round);
+    }
+    assert_eq!(bench.counted(Counter::TlsRecordsRefused), 0);
+}
+
+#[test]
+fn what_comes_in_the_flight_of_finished_is_not_lost() {
+    let mut bench = bench(server());
+    let daemon = open(&mut bench, "workspace-daemon");
+    // The client says everything before it has heard a word.
+    let mut bytes = frames::upgrade("client", "t").into_bytes();
+    let payloads: Vec<_> = (0..3).map(|seq| frames::envelope(seq, 20_000)).collect();
+    for payload in &payloads {
+        bytes.extend(frames::text(payload));
+    }
+    let client = bench.connect_with(tls::session(&configs().1));
+    bench.socket(client).send(&bytes);
+    assert_eq!(bench.answer(client).0, 101);
+    bench.steps(100);
+    let arrived: Vec<_> =
+        bench.socket(daemon).take_frames().into_iter().map(|frame| frame.payload).collect();
+    assert_eq!(arrived.len(), payloads.len());
+    assert!(arrived == payloads, "in order");
+}
+
+#[test]
+fn tls_slow_handshake_is_cut() {
+    let limits =
+        Limits { tls_handshake_timeout: Duration::from_secs(3), ..Setup::default().limits };
+    let hello = client_hello();
+    for dripped in [0, 1, hello.len() - 1] {
+        let mut bench = tight(limits.clone());
+        let client = bench.connect_plain();
+        for byte in &hello[..dripped] {
+            bench.socket(client).send(&[*byte]);
+            bench.step_by(Duration::from_millis(3));
+        }
+        bench.pass(Duration::from_millis(1500));
+        assert_eq!(bench.audit().handshakes, 1, "it has time");
+        bench.pass(Duration::from_millis(1600));
+        assert_eq!(bench.audit().handshakes, 0, "{dripped} bytes of a hello");
+        assert_eq!(bench.counted(Counter::TlsHandshakeTimeouts), 1);
+        bench.pass(Duration::from_secs(2));
+        bench.assert_nothing_is_left("a slow handshake");
+    }
+}
+
+#[test]
+fn a_handshake_that_stops_half_way_is_cut() {
+    let limits =
+        Limits { tls_handshake_timeout: Duration::from_secs(3), ..Setup::default().limits };
+    let mut bench = tight(limits);
+    let client = bench.connect_plain();
+    bench.socket(client).send(&client_hello());
+    bench.until("the server's flight", |bench| !bench.socket(client).incoming.is_empty());
+    // Neither its own flight nor a flushed one gives a peer more time.
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.counted(Counter::TlsHandshakeTimeouts), 1);
+    bench.assert_nothing_is_left("half a handshake");
+}
+
+#[test]
+fn after_the_handshake_the_request_has_its_own_deadline() {
+    let limits = Limits {
+        tls_handshake_timeout: Duration::from_secs(60),
+        head_timeout: Duration::from_secs(3),
+        ..Setup::default().limits
+    };
+    let mut bench = tight(limits);
+    bench.connect();
+    bench.steps(50);
+    assert_eq!(bench.counted(Counter::TlsHandshakes), 1);
+    bench.pass(Duration::from_secs(5));
+    assert_eq!(bench.counted(Counter::HeadTimeouts), 1);
+    bench.assert_nothing_is_left("a silent peer");
+}
+
+#[test]
+fn plain_http_on_the_tls_port_is_told_to_speak_tls() {
+    let mut bench = bench(server());
+    let client = bench.connect_plain();
+    bench.socket(client).send(frames::get("/health").as_bytes());
+    bench.until("FIN", |bench| bench.socket(client).state() == PeerState::Eof);
+    let (status, body) = bench.answer(client);
+    assert_eq!((status, body.as_str()), (400, "this port speaks TLS\r\n"));
+    assert_eq!(bench.counted(Counter::TlsHandshakeFailures), 1);
+}
+
+#[test]
+fn garbage_on_the_tls_port_gets_an_alert_and_fin() {
+    for garbage in [&[0; 300][..], &[0x16, 3, 1, 0, 5, 9, 9, 9, 9, 9], &[0x80, 46, 1, 0, 2]] {
+        let mut bench = bench(server());
+        let client = bench.connect_plain();
+        bench.socket(client).send(garbage);
+        bench.until("FIN", |bench| bench.socket(client).state() == PeerState::Eof);
+        let answer = &bench.socket(client).incoming;
+        assert!(answer.is_empty() || answer.starts_with(&[21, 3]), "{answer:?}");
+        bench.pass(Duration::from_secs(3));
+        assert_eq!(bench.counted(Counter::TlsHandshakeFailures), 1, "{garbage:?}");
+        bench.assert_nothing_is_left("garbage");
+    }
+}
+
+#[test]
+fn a_handshake_takes_only_so_many_bytes() {
+    let mut bench = bench(server());
+    let client = bench.connect_plain();
+    // Warnings, which rustls would take four of, then hellos that never end.
+    let mut flood = Vec::new();
+    for _ in 0..8 {
+        flood.extend([22, 3, 1, 0x40, 0]);
+        let body = match flood.len() {
+            5 => [&[1, 0, 0xff, 0xff][..], &[0; (16 << 10) - 4]].concat(),
+            _ => vec![0; 16 << 10],
+        };
+        flood.extend(body);
+    }
+    bench.socket(client).send(&flood);
+    bench.until("an end", |bench| bench.counted(Counter::TlsHandshakeFailures) == 1);
+    bench.pass(Duration::from_secs(3));
+    bench.assert_nothing_is_left("a flood");
+}
+
+#[test]
+fn tls_handshakes_beyond_the_cap_are_refused_and_places_come_back() {
+    let limits = Limits { tls_handshakes_max: 2, ..Setup::default().limits };
+    let mut bench = tight(limits);
+    let silent = [bench.connect_plain(), bench.connect_plain()];
+    bench.steps(3);
+    let refused = bench.connect_plain();
+    bench.until("FIN", |bench| bench.socket(refused).state() != PeerState::Open);
+    assert_eq!(bench.counted(Counter::TlsHandshakesRefused), 1);
+    for id in silent {
+        bench.socket(id).reset();
+    }
+    bench.steps(3);
+    // Established sessions take no place.
+    for _ in 0..5 {
+        let id = bench.request(frames::get("/health"));
+        assert_eq!(bench.answer(id).0, 200);
+    }
+    assert_eq!(bench.counted(Counter::TlsHandshakesRefused), 1);
+}
+
+#[test]
+fn a_client_that_speaks_h2_alone_is_told_so() {
+    let (identity, _) = configs();
+    for (protocols, alert) in [
+        (vec![b"h2".to_vec()], Some(AlertDescription::NoApplicationProtocol)),
+        (vec![b"h2".to_vec(), b"http/1.1".to_vec()], None),
+        (Vec::new(), None),
+    ] {
+        let mut bench = bench(server());
+        let config = identity.client(Wishes { protocols: protocols.clone(), ..Wishes::default() });
+        let client = bench.connect_with(tls::session(&config));
+        bench.socket(client).send(frames::get("/health").as_bytes());
+        if alert.is_none() {
+            assert_eq!(bench.answer(client).0, 200, "{protocols:?}");
+        } else {
+            bench.until("FIN", |bench| bench.socket(client).state() == PeerState::Eof);
+            assert_eq!(bench.socket(client).alert, alert);
+        }
+    }
+}
+
+#[test]
+fn a_hello_without_a_usable_key_share_is_asked_again() {
+    let identity = Identity::new();
+    let mut bench = bench(identity.server_over(&[kx_group::SECP384R1]));
+    let client = bench.connect_with(tls::session(&identity.client(Wishes::default())));
+    bench.socket(client).send(frames::get("/health").as_bytes());
+    assert_eq!(bench.answer(client).0, 200);
+    let kind = bench.socket(client).tls().handshake_kind();
+    assert_eq!(kind, Some(HandshakeKind::FullWithHelloRetryRequest));
+}
+
+#[test]
+fn a_client_that_comes_back_resumes_on_any_shard() {
+    let identity = Identity::new();
+    let server = Some(Arc::new(identity.server()));
+    let mut bench =
+        Bench::new(Setup { encrypted: true, shard_count: 2, server, ..Setup::default() });
+    let mut suites = aws_lc_rs::ALL_CIPHER_SUITES.iter().copied();
+    let tls12 = suites.find(|suite| format!("{suite:?}").contains("ECDHE_ECDSA"));
+    for suite in [None, tls12] {
+        let config = identity.client(Wishes { suite, ..Wishes::default() });
+        let kinds = [0, 1].map(|shard| {
+            let id = bench.connect_plain_to(shard);
+            bench.socket(id).start_tls(tls::session(&config));
+            bench.socket(id).send(frames::get("/health").as_bytes());
+            assert_eq!(bench.answer(id).0, 200);
+            bench.socket(id).tls().handshake_kind()
+        });
+        assert_eq!(kinds, [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]);
+    }
+}
+
+#[test]
+fn a_demanded_client_certificate_has_to_be_shown() {
+    let identity = Identity::new();
+    for shows_certificate in [false, true] {
+        let mut bench = bench(identity.strict_server());
+        let config = identity.client(Wishes { shows_certificate, ..Wishes::default() });
+        let client = bench.connect_with(tls::session(&config));
+        bench.socket(client).send(frames::get("/health").as_bytes());
+        if shows_certificate {
+            assert_eq!(bench.answer(client).0, 200);
+        } else {
+            bench.until("an alert", |bench| bench.socket(client).alert.is_some());
+            assert_eq!(bench.counted(Counter::TlsHandshakeFailures), 1);
+        }
+    }
+}
+
+#[test]
+fn a_new_certificate_is_used_without_touching_connections() {
+    let (before, after) = (Identity::new(), Identity::new());
+    let mut bench = bench(before.server());
+    let config = before.client(Wishes::default());
+    let [daemon, client] = ["workspace-daemon", "client"].map(|role| {
+        let id = bench.connect_with(tls::session(&config));
+        bench.socket(id).send(frames::upgrade(role, "t").as_bytes());
+        assert_eq!(bench.answer(id).0, 101);
+        id
+    });
+    // One that has not said anything yet keeps what it was accepted with.
+    let slow = bench.connect_with(tls::session(&config));
+    bench.steps(1);
+    bench.renew_certificate(&Arc::new(after.server()));
+    bench.steps(2);
+    let fresh = bench.connect_with(tls::session(&after.client(Wishes::default())));
+    for id in [slow, fresh] {
+        bench.socket(id).send(frames::get("/health").as_bytes());
+        assert_eq!(bench.answer(id).0, 200);
+    }
+    assert_carries(&mut bench, daemon, client, 1);
+}
+
+#[test]
+fn close_notify_of_the_relay_comes_before_its_fin() {
+    let mut bench = bench(server());
+    let client = bench.connect_with(tls::session(&configs().1));
+    let request = frames::get("/health").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    bench.socket(client).send(request.as_bytes());
+    bench.until("FIN", |bench| bench.socket(client).state() == PeerState::Eof);
+    assert_eq!(bench.answer(client).0, 200);
+    assert!(bench.socket(client).notified);
+}
+
+#[test]
+fn a_spoilt_record_ends_an_open_connection_with_an_alert() {
+    let mut bench = bench(server());
+    let (_daemon, client) = pair(&mut bench);
+    bench.socket(client).send_raw(&[&[23, 3, 3, 0, 40][..], &[0; 40]].concat());
+    bench.until("an alert", |bench| bench.socket(client).alert.is_some());
+    assert_eq!(bench.socket(client).alert, Some(AlertDescription::BadRecordMac));
+    assert_eq!(bench.counted(Counter::TlsRecordsRefused), 1);
+    bench.until("a release", |bench| bench.ledger.released.len() == 1);
+}
+
+#[test]
+fn a_peer_that_waits_for_admission_is_not_read_under_tls() {
+    let mut bench = bench(server());
+    bench.office = Office::Silent;
+    let client = bench.connect_with(tls::session(&configs().1));
+    bench.socket(client).send(frames::upgrade("client", "t").as_bytes());
+    bench.until("a question", |bench| bench.ledger.asked.len() == 1);
+    bench.socket(client).send(&frames::ping(&[b'x'; 100]).repeat(1000));
+    bench.pass(Duration::from_secs(1));
+    assert!(bench.socket(client).unsent_bytes() > 0, "it waits in the kernel");
+}
+
+/// The usual identity and a client of its.
+fn configs() -> &'static (Identity, Arc<rustls::ClientConfig>) {
+    static CONFIGS: std::sync::OnceLock<(Identity, Arc<rustls::ClientConfig>)> =
+        std::sync::OnceLock::new();
+    CONFIGS.get_or_init(|| {
+        let identity = Identity::new();
+        let client = identity.client(Wishes::default());
+        (identity, client)
+    })
+}
+
+fn server() -> ServerConfig {
+    configs().0.server()
+}
+
+fn open(bench: &mut Bench, role: &str) -> SocketId {
+    let id = bench.connect_with(tls::session(&configs().1));
+    bench.socket(id).send(frames::upgrade(role, "t").as_bytes());
+    assert_eq!(bench.answer(id).0, 101);
+    id
+}
+
+fn pair(bench: &mut Bench) -> (SocketId, SocketId) {
+    (open(bench, "workspace-daemon"), open(bench, "client"))
+}
+
+/// The first flight of a client.
+fn client_hello() -> Vec<u8> {
+    let mut hello = Vec::new();
+    let mut client = tls::session(&configs().1);
+    client.write_tls(&mut hello).expect("memory takes everything");
+    hello
+}
