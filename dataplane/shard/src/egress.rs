@@ -22,6 +22,8 @@ pub(crate) struct Egress {
     /// Bytes queued or in flight that the switchboard does not count: pings, pongs, close frames,
     /// HTTP.
     own_bytes: usize,
+    /// Pongs in the queue.
+    pong_count: usize,
 }
 
 struct Queued {
@@ -30,6 +32,20 @@ struct Queued {
     last: bool,
     /// Made by the shard, so unknown to the switchboard's account and never dropped.
     own: bool,
+    /// Answers a ping.
+    pong: bool,
+}
+
+impl Queued {
+    /// Part of a message.
+    fn part(chunk: Chunk, last: bool) -> Self {
+        Self { chunk, last, own: false, pong: false }
+    }
+
+    /// A frame of the shard's own.
+    fn own(chunk: Chunk) -> Self {
+        Self { chunk, last: true, own: true, pong: false }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -55,9 +71,10 @@ pub(crate) struct Progress {
 /// with the next turn's send. Source: beyond this, gathering no longer lowers the cost per byte.
 pub(crate) const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of pongs that may wait. Reached: a ping stays unanswered, which RFC 6455 §5.5.3 allows as
-/// long as a later one is. Protects memory from peers that ping faster than they read.
-const PONG_BACKLOG_BYTES_MAX: usize = 1024;
+/// Pongs that may wait. Reached: the last of them makes room for the answer to a later ping, which
+/// answers the earlier one too (RFC 6455 §5.5.3). Protects memory from peers that ping faster than
+/// they read: a pong has at most 127 bytes.
+const PONGS_MAX: usize = 8;
 
 /// Entries a queue keeps room for when it is put aside for another connection.
 const SPARE_QUEUE_LEN: usize = 64;
@@ -93,35 +110,60 @@ impl Egress {
     /// Queues one chunk of a frame, in blocks that one send each can take.
     fn enqueue(&mut self, chunk: Chunk, last: bool) {
         if chunk.as_bytes().len() <= SEND_BYTES_MAX {
-            return self.queue.push_back(Queued { chunk, last, own: false });
+            return self.queue.push_back(Queued::part(chunk, last));
         }
         // Only what had to be copied anyway comes in larger pieces.
         let mut blocks = chunk.as_bytes().chunks(SEND_BYTES_MAX).peekable();
         while let Some(block) = blocks.next() {
             let last = last && blocks.peek().is_none();
-            self.queue.push_back(Queued { chunk: block.to_vec().into(), last, own: false });
+            self.queue.push_back(Queued::part(block.to_vec().into(), last));
         }
     }
 
     /// Queues one frame of the shard's own, or a piece of HTTP.
     pub(crate) fn push_own(&mut self, chunk: Chunk) {
         self.own_bytes += chunk.as_bytes().len();
-        self.queue.push_back(Queued { chunk, last: true, own: true });
+        self.queue.push_back(Queued::own(chunk));
     }
 
     /// Queues one control frame of the shard's own before the messages that wait: only the frame in
     /// progress comes first, so that a peer is not taken for dead because it reads slowly.
     pub(crate) fn push_urgent(&mut self, chunk: Chunk) {
-        self.own_bytes += chunk.as_bytes().len();
-        let urgent = Queued { chunk, last: true, own: true };
+        self.push_first(Queued::own(chunk));
+    }
+
+    /// Queues a pong like [`Self::push_urgent`]. Returns whether it took the place of an earlier
+    /// one.
+    pub(crate) fn push_pong(&mut self, chunk: Chunk) -> bool {
+        if self.pong_count < PONGS_MAX {
+            self.pong_count += 1;
+            self.push_first(Queued { pong: true, ..Queued::own(chunk) });
+            return false;
+        }
+        // Pongs precede messages, so the search is short.
+        let first = self.in_progress_len();
+        let urgent = self.queue.iter_mut().skip(first);
+        let last = urgent.take_while(|queued| queued.own).filter(|queued| queued.pong).last();
+        if let Some(last) = last {
+            self.own_bytes += chunk.as_bytes().len();
+            self.own_bytes -= last.chunk.as_bytes().len();
+            last.chunk = chunk;
+        }
+        true
+    }
+
+    fn push_first(&mut self, urgent: Queued) {
+        self.own_bytes += urgent.chunk.as_bytes().len();
         let at = self.queue.iter().skip(self.in_progress_len()).take_while(|queued| queued.own);
         let at = self.in_progress_len() + at.count();
         self.queue.insert(at, urgent);
     }
 
-    /// Whether another pong may wait.
-    pub(crate) fn takes_pong(&self) -> bool {
-        self.own_bytes < PONG_BACKLOG_BYTES_MAX
+    /// Takes the first of the queue.
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.pong_count -= usize::from(queued.pong);
+        Some(queued)
     }
 
     /// Bytes that wait.
@@ -154,7 +196,7 @@ impl Egress {
             if batch.room() == 0 || !fits {
                 break;
             }
-            if let Some(queued) = self.queue.pop_front() {
+            if let Some(queued) = self.pop() {
                 ends_frame = queued.last;
                 batch.push(queued.chunk).expect("there is room");
             }
@@ -169,7 +211,7 @@ impl Egress {
         let mut plain_bytes = 0;
         let mut ends_frame = true;
         while plain_bytes < SEND_BYTES_MAX {
-            let Some(queued) = self.queue.pop_front() else { break };
+            let Some(queued) = self.pop() else { break };
             plain_bytes += queued.chunk.as_bytes().len();
             ends_frame = queued.last;
             seal(queued.chunk.as_bytes());
@@ -214,7 +256,7 @@ impl Egress {
             }
         }
         // What the block is made of is in progress now; nobody drops or counts it any more.
-        self.queue.push_front(Queued { chunk: rest.into(), last: ends_frame, own: false });
+        self.queue.push_front(Queued::part(rest.into(), ends_frame));
         copied
     }
 
@@ -514,13 +556,14 @@ mod tests {
         let mut counted = Vec::new();
         for name in 1..40 {
             let len = seed.length(200);
-            match seed.below(8) {
+            match seed.below(9) {
                 0..4 => {
                     pushed += line.push(name, len, seed.length(64));
                     counted.push((COUNTED, name));
                 }
                 4 => line.egress.push_own(bytes(OWN, name, len).into()),
                 5 => line.egress.push_urgent(bytes(OWN, name, len).into()),
+                7 => drop(line.egress.push_pong(bytes(OWN, name, len).into())),
                 6 => line.start(),
                 _ => line.finish(seed.below(600) as usize),
             }
@@ -530,6 +573,21 @@ mod tests {
         assert_eq!(line.left, pushed);
         let arrived = read(&line.wire).into_iter().filter(|(kind, _)| *kind == COUNTED);
         assert_eq!(arrived.collect::<Vec<_>>(), counted);
+    }
+
+    #[test]
+    fn of_more_pings_than_fit_the_latest_is_answered_last() {
+        let mut line = Line::new(false);
+        line.push(200, 100, 50);
+        for name in 0..100 {
+            let merged = line.egress.push_pong(bytes(OWN, name, 3 + usize::from(name % 5)).into());
+            assert_eq!(merged, usize::from(name) >= PONGS_MAX, "{name}");
+        }
+        assert!(line.egress.queued_bytes() < 100 + 4 + PONGS_MAX * 12);
+        line.drain();
+        let names: Vec<_> = read(&line.wire).into_iter().map(|(_, name)| name).collect();
+        assert_eq!(names, [0, 1, 2, 3, 4, 5, 6, 99, 200]);
+        assert_eq!((line.egress.own_bytes, line.egress.pong_count), (0, 0));
     }
 
     #[test]

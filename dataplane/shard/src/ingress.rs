@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use relay_contract::{CloseCode, Counter};
+use relay_contract::{CloseCode, ConnectionId, Counter, Tick};
 use relay_driver::{Chunk, Driver, Key, Lease};
-use relay_switchboard::{Input, Message};
+use relay_switchboard::{Effects, Input, Message, Switchboard};
+use relay_wire::envelope::Scanner;
 use relay_wire::websocket::{self, ControlFrame, FrameError, Opcode, Piece, Step};
 
 use crate::connection::{CloseHandshake, Phase};
@@ -61,8 +62,14 @@ impl<D: Driver> Shard<D> {
             };
             match open.decoder.next(input.bytes_mut(), 0, frame_bytes_max, scanner) {
                 Ok(Step::NeedMore) => return,
-                Ok(Step::Piece(piece)) => self.on_piece(key, &mut input, &piece),
+                Ok(Step::Piece(piece)) => {
+                    if piece.small_fragment {
+                        self.note_small_frame(key);
+                    }
+                    self.on_piece(key, &mut input, &piece);
+                }
                 Ok(Step::Ping { payload, at }) => {
+                    self.note_small_frame(key);
                     self.answer_ping(key, payload.bytes(input.bytes_mut()));
                     input.skip(at);
                 }
@@ -77,6 +84,12 @@ impl<D: Driver> Shard<D> {
                 Err(error) => return self.on_violation(key, error),
             }
         }
+    }
+
+    /// A frame came that carries little. Too many of them and the switchboard ends the connection.
+    fn note_small_frame(&mut self, key: Key) {
+        let from = self.table.id(key);
+        self.consult(Input::SmallFrame { from });
     }
 
     /// A piece of a message lies at the front of the input.
@@ -114,13 +127,10 @@ impl<D: Driver> Shard<D> {
         };
         let payload = self.message.last().map(|chunk| &chunk.as_bytes()[payload_at..]);
         let text = || Cow::Borrowed(payload.unwrap_or_default());
-        let envelope = self.scanner.finish();
-        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
-        let message = Message { bytes: len, envelope, text: &text };
+        let whole = Whole { bytes: len, scanner: &self.scanner, text: &text };
         let from = self.table.id(key);
-        self.board.handle(self.now, Input::Message { from, message }, &mut self.effects);
-        self.perform();
-        self.message.clear();
+        whole.show(from, self.now, &mut self.board, &mut self.effects);
+        self.deliver();
     }
 
     /// Part of a message, or one that needs its bytes changed: it is gathered first.
@@ -149,14 +159,11 @@ impl<D: Driver> Shard<D> {
         self.message.clear();
         self.message.push(header_chunk(len));
         let text = || Cow::Owned(assembly.text());
-        let envelope = assembly.scanner.finish();
-        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
-        let message = Message { bytes: len, envelope, text: &text };
+        let whole = Whole { bytes: len, scanner: &assembly.scanner, text: &text };
         let from = self.table.id(key);
-        self.board.handle(self.now, Input::Message { from, message }, &mut self.effects);
+        whole.show(from, self.now, &mut self.board, &mut self.effects);
         assembly.drain_into(&mut self.message);
-        self.perform();
-        self.message.clear();
+        self.deliver();
         self.spare_assembly(assembly);
     }
 
@@ -173,29 +180,30 @@ impl<D: Driver> Shard<D> {
         self.scanner.reset();
         self.scanner.feed(text.as_bytes());
         let lazy = || Cow::Borrowed(text.as_bytes());
-        let envelope = self.scanner.finish();
-        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
         // Replacement may have made it longer than a message may be: the switchboard judges that.
-        let message = Message { bytes: text.len(), envelope, text: &lazy };
+        let whole = Whole { bytes: text.len(), scanner: &self.scanner, text: &lazy };
         let from = self.table.id(key);
-        self.board.handle(self.now, Input::Message { from, message }, &mut self.effects);
+        whole.show(from, self.now, &mut self.board, &mut self.effects);
         self.message.clear();
         self.message.push(header_chunk(text.len()));
         self.message.push(Chunk::Owned { bytes: text.into_bytes(), start: 0 });
+        self.deliver();
+    }
+
+    /// Does what the switchboard said of the message that lies ready to be sent.
+    fn deliver(&mut self) {
         self.perform();
         self.message.clear();
     }
 
-    /// Answers a ping, unless the connection is closing or answers enough wait already: then a
-    /// later ping is answered instead.
+    /// Answers a ping, unless the connection is closing. Where answers enough wait already, this one
+    /// takes the place of the last of them.
     fn answer_ping(&mut self, key: Key, payload: &[u8]) {
         let Some(Phase::Open(open)) = self.phase_mut(key) else { return };
         if open.close == CloseHandshake::Sent {
             return;
         }
-        if self.egress_mut(key).is_some_and(|egress| egress.takes_pong()) {
-            self.push_urgent(key, &websocket::pong_frame(payload));
-        }
+        self.push_pong(key, &websocket::pong_frame(payload));
     }
 
     /// The peer began the close handshake, or answered ours. Either way nothing more will come.
@@ -232,6 +240,24 @@ impl<D: Driver> Shard<D> {
     /// Queues one control frame.
     pub(crate) fn push_control(&mut self, key: Key, frame: &ControlFrame) {
         self.push(key, Chunk::Owned { bytes: frame.to_vec(), start: 0 });
+    }
+}
+
+/// A whole message, and the scanner that has read all of it.
+struct Whole<'m> {
+    bytes: usize,
+    scanner: &'m Scanner,
+    text: &'m dyn Fn() -> Cow<'m, [u8]>,
+}
+
+impl Whole<'_> {
+    /// Asks the switchboard what follows from it.
+    fn show(self, from: ConnectionId, now: Tick, board: &mut Switchboard, effects: &mut Effects) {
+        let envelope = self.scanner.finish();
+        let envelope = envelope.as_ref().map_err(|invalid| *invalid);
+        let text = || (self.text)();
+        let message = Message { bytes: self.bytes, envelope, text: &text };
+        board.handle(now, Input::Message { from, message }, effects);
     }
 }
 

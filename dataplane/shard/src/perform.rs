@@ -134,6 +134,15 @@ impl<D: Driver> Shard<D> {
         self.touch(key);
     }
 
+    /// Queues the answer to a ping before the messages that wait.
+    pub(crate) fn push_pong(&mut self, key: Key, frame: &ControlFrame) {
+        let Some(egress) = self.egress_mut(key) else { return };
+        if egress.push_pong(small_chunk(frame)) {
+            self.counters.count(Counter::PongsMerged);
+        }
+        self.touch(key);
+    }
+
     /// Makes sure that the connection is looked at when this turn's sends are started.
     pub(crate) fn touch(&mut self, key: Key) {
         let Some(egress) = self.egress_mut(key) else {

@@ -6,6 +6,7 @@ use relay_contract::{
 };
 use relay_wire::envelope::{emit, trim_js};
 
+use crate::bucket::Bucket;
 use crate::connection::{Channel, Client, Member, Part, State, Worker};
 use crate::directory::Directory;
 use crate::key::Keyer;
@@ -142,6 +143,9 @@ impl Switchboard {
             liveness,
             timer: TimerId::default(),
             profile: grant.claims.e2ee_profile,
+            unrouted: Bucket::default(),
+            small_frames: Bucket::default(),
+            frame_logs: Bucket::default(),
             part,
         };
         let deadline = liveness.deadline(&self.limits.heartbeat);

@@ -70,7 +70,12 @@ impl Switchboard {
         let (claimed, scope) = (member.profile, client.scope);
         let Ok(frame) = ClientFrame::of(message) else {
             self.counters.count(Counter::FramesClientRejected);
-            self.log_client_frame(from, "client_frame_rejected", "invalid_frame", effects);
+            if !self.pay_unrouted(now, from, effects) {
+                return;
+            }
+            if self.may_log_frame(now, from) {
+                self.log_client_frame(from, "client_frame_rejected", "invalid_frame", effects);
+            }
             let text = emit::invalid_frame(self.workspace_of(from));
             return self.refuse(now, from, text, effects);
         };
@@ -105,7 +110,13 @@ impl Switchboard {
             return self.on_events_frame(now, from, frame, message, effects);
         }
         self.counters.count(Counter::FramesClientRejectedScope);
-        self.log_client_frame(from, "client_frame_rejected", "session_events_scope_only", effects);
+        if !self.pay_unrouted(now, from, effects) {
+            return;
+        }
+        if self.may_log_frame(now, from) {
+            let reason = "session_events_scope_only";
+            self.log_client_frame(from, "client_frame_rejected", reason, effects);
+        }
         let text = emit::session_events_scope_only(self.workspace_of(from));
         self.refuse(now, from, text, effects);
     }
@@ -177,17 +188,44 @@ impl Switchboard {
         }
         let workspace = scope.workspace_id.as_str();
         let target = scope.target_id.as_ref().map(|target| target.as_str());
-        let machine = client.machine_id.as_deref();
-        let text = emit::daemon_unavailable(workspace, target, machine);
+        let text = emit::daemon_unavailable(workspace, target, client.machine_id.as_deref());
+        self.counters.count(Counter::ClientMessagesDropped);
+        if self.may_log_frame(now, from) {
+            self.log_dropped(from, effects);
+        }
+        self.send(now, from, text.into(), effects);
+    }
+
+    fn log_dropped(&self, from: ConnectionId, effects: &mut Effects) {
+        let Some((member, client)) = self.client(from) else {
+            return;
+        };
+        let scope = self.core.directory.scope(member.scope);
+        let target = scope.target_id.as_ref().map(ToString::to_string);
         let entry = LogEntry::new(Level::Warn, "client_message_dropped")
             .about(from)
-            .with("workspaceId", workspace.to_owned())
+            .with("workspaceId", scope.workspace_id.to_string())
             .with("clientId", client.name().to_owned());
-        let entry = with_some(entry, "runtimeTargetId", target.map(str::to_owned));
-        let entry = with_some(entry, "machineId", machine.map(str::to_owned));
-        self.counters.count(Counter::ClientMessagesDropped);
+        let entry = with_some(entry, "runtimeTargetId", target);
+        let entry = with_some(entry, "machineId", client.machine_id.as_deref().map(str::to_owned));
         effects.push(Effect::Log(Box::new(entry.with("reason", "daemon_unavailable"))));
-        self.send(now, from, text.into(), effects);
+    }
+
+    /// Pays for a client's frame that reaches nobody. Who cannot pay is closed: `false`.
+    pub(crate) fn pay_unrouted(
+        &mut self,
+        now: Tick,
+        from: ConnectionId,
+        effects: &mut Effects,
+    ) -> bool {
+        let per_minute = self.limits.unrouted_per_minute;
+        let member = self.core.connections.member_mut(from);
+        if member.is_some_and(|member| member.unrouted.take(now, per_minute)) {
+            return true;
+        }
+        self.counters.count(Counter::FramesClientUnroutedRateLimited);
+        self.close(now, from, CloseReason::UnroutedRateLimited, effects);
+        false
     }
 
     /// Answers a frame that cost its sender nothing. While the client does not read the answers it

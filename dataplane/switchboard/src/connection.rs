@@ -5,6 +5,7 @@ use std::sync::Arc;
 use relay_contract::{AdmissionId, ConnectionId, Profile, Scope};
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::Bucket;
 use crate::key::Key;
 use crate::liveness::Liveness;
 use crate::wheel::TimerId;
@@ -69,6 +70,12 @@ pub(crate) struct Member {
     pub(crate) timer: TimerId,
     /// The handshake its frames must use (a client), or must at least use (a daemon).
     pub(crate) profile: Option<Profile>,
+    /// Pays for frames that reach nobody.
+    pub(crate) unrouted: Bucket,
+    /// Pays for pings, pongs and small fragments.
+    pub(crate) small_frames: Bucket,
+    /// Pays for log entries about its frames.
+    pub(crate) frame_logs: Bucket,
     pub(crate) part: Part,
 }
 

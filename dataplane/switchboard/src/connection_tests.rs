@@ -92,6 +92,7 @@ impl Seat {
         message(&text, |message| row(self, Input::Message { from: id, message }));
         row(self, Input::TooLarge { from: id });
         row(self, Input::ProtocolError { from: id });
+        row(self, Input::SmallFrame { from: id });
         row(self, Input::Pong { from: id });
         row(self, Input::Progress { from: id });
         row(self, Input::Sent { to: id, bytes: 1 });
@@ -111,6 +112,7 @@ fn name_of(input: &Input<'_>) -> &'static str {
         Input::Message { .. } => "message",
         Input::TooLarge { .. } => "too large",
         Input::ProtocolError { .. } => "protocol error",
+        Input::SmallFrame { .. } => "small frame",
         Input::Pong { .. } => "pong",
         Input::Progress { .. } => "progress",
         Input::Sent { .. } => "sent",

@@ -72,8 +72,11 @@ impl Switchboard {
         }
         let Ok(frame) = DaemonFrame::of(message) else {
             self.counters.count(Counter::FramesDaemonRejected);
-            let reason = Some("invalid_daemon_frame");
-            return self.log_daemon_frame(from, "daemon_frame_rejected", reason, effects);
+            if self.may_log_frame(now, from) {
+                let reason = Some("invalid_daemon_frame");
+                self.log_daemon_frame(from, "daemon_frame_rejected", reason, effects);
+            }
+            return;
         };
         if claimed.is_some_and(|floor| !message.profile_fits(|profile| profile >= floor)) {
             self.counters.count(Counter::FramesDaemonRejectedProfileMismatch);
@@ -95,6 +98,7 @@ impl Switchboard {
                 let answer = Answer { request_id, bytes: message.bytes };
                 self.route_pairing(now, from, answer, effects);
             }
+            DaemonFrame::Event if !self.may_log_frame(now, from) => {}
             DaemonFrame::Event => {
                 let reason = Some("unroutable_daemon_frame");
                 self.log_daemon_frame(from, "daemon_frame_rejected", reason, effects);
@@ -149,7 +153,7 @@ impl Switchboard {
         }
         self.counters.count(Counter::KeyExchangeResponseDropped);
         let event = "key_exchange_response_owner_missing";
-        self.log_owner_missing(from, event, answer.request_id, effects);
+        self.log_owner_missing(now, from, event, answer.request_id, effects);
     }
 
     fn route_pairing(
@@ -171,16 +175,20 @@ impl Switchboard {
         }
         self.counters.count(Counter::PairingResponseDropped);
         let event = "pairing_response_owner_missing";
-        self.log_owner_missing(from, event, answer.request_id, effects);
+        self.log_owner_missing(now, from, event, answer.request_id, effects);
     }
 
     fn log_owner_missing(
-        &self,
+        &mut self,
+        now: Tick,
         from: ConnectionId,
         event: &'static str,
         request_id: &[u8],
         effects: &mut Effects,
     ) {
+        if !self.may_log_frame(now, from) {
+            return;
+        }
         let request_id = trim_js(request_id);
         let shown = &request_id[..request_id.len().min(LOGGED_REQUEST_ID_BYTES_MAX)];
         let entry = LogEntry::new(Level::Warn, event)

@@ -248,6 +248,19 @@ fn frames_of_no_valid_form_and_of_clients_are_dropped() {
 }
 
 #[test]
+fn a_flood_of_useless_daemon_frames_is_counted_and_logged_a_little() {
+    let mut board = board_with(|limits| limits.frame_logs_per_minute = 5);
+    let daemon = board.daemon();
+    let event = "{'schema':'viewport.session_event_relay_frame/v1','channel':'agent-session:s1',\
+                 'event':null}";
+    let texts = ["x".to_owned(), event.to_owned(), response("r", "s"), redeemed("r")];
+    let logged = (0..400).map(|n| board.say_logged(daemon, &texts[n % 4]).len());
+    assert_eq!(logged.sum::<usize>(), 5);
+    assert_eq!(board.count(Counter::FrameLogsSuppressed), 395);
+    assert_eq!(board.count(Counter::FramesDaemonRejected), 100);
+}
+
+#[test]
 fn session_events_on_a_socket_are_counted_and_not_delivered() {
     let mut board = board();
     let (daemon, viewer) = (board.daemon(), board.viewer("ev1"));

@@ -26,6 +26,9 @@ impl Switchboard {
     ) {
         match frame {
             ColdFrame::Subscribe { channel, after_sequence } => {
+                if !self.pay_unrouted(now, from, effects) {
+                    return;
+                }
                 if !self.subscribe(from, &channel, true) {
                     return self.deny_subscription(now, from, &channel, effects);
                 }
@@ -34,6 +37,9 @@ impl Switchboard {
                 self.send(now, from, text.into(), effects);
             }
             ColdFrame::Unsubscribe { channel } => {
+                if !self.pay_unrouted(now, from, effects) {
+                    return;
+                }
                 if !self.subscribe(from, &channel, false) {
                     return self.deny_subscription(now, from, &channel, effects);
                 }
@@ -109,8 +115,12 @@ impl Switchboard {
             workspace: self.core.directory.scope(at).workspace_key,
         };
         let mut claims = client.channels.iter().flatten();
-        if !claims.any(|Channel { key: claimed, .. }| *claimed == key) {
+        let claimed = claims.any(|Channel { key: claimed, .. }| *claimed == key);
+        if !claimed || message.bytes > PRESENCE_BYTES_MAX {
             self.counters.count(Counter::SessionViewerPresenceRejected);
+            if !self.pay_unrouted(now, from, effects) {
+                return;
+            }
             let text = emit::presence_denied(channel, self.workspace_of(from));
             return self.refuse(now, from, text, effects);
         }
@@ -154,6 +164,11 @@ impl Switchboard {
         next.filter(|next| next.channel == channel).copied()
     }
 }
+
+/// Bytes of a viewer's presence, which the relay multiplies by the number of viewers. Protects the
+/// shard and the viewers from amplification. Reached: answered as a channel outside the claims.
+/// Source: ten times what the frame's own members can take.
+const PRESENCE_BYTES_MAX: usize = 16 << 10;
 
 #[cfg(test)]
 #[path = "events_tests.rs"]

@@ -118,6 +118,44 @@ fn presence_draws_from_the_client_s_bucket() {
 }
 
 #[test]
+fn a_flood_of_subscriptions_ends_its_connection() {
+    for text in [subscribe, unsubscribe] {
+        let mut board = board_with(|limits| limits.unrouted_per_minute = 10);
+        let viewer = board.viewer("a");
+        for channel in ["agent-session:s1", "agent-session:none"].into_iter().cycle().take(10) {
+            assert!(board.say(viewer, &text(channel))[0].starts_with("send 0"));
+        }
+        let closed = ["close 0 4008 unrouted frame rate limit exceeded"];
+        assert_eq!(board.say(viewer, &text("agent-session:s1")), closed);
+    }
+}
+
+#[test]
+fn a_viewer_may_renew_every_subscription_at_once() {
+    let mut board = board();
+    let viewer = board.viewer("a");
+    for _ in 0..64 * 4 {
+        assert!(board.say(viewer, &unsubscribe("agent-session:s1"))[0].starts_with("send 0"));
+        assert!(board.say(viewer, &subscribe("agent-session:s1"))[0].starts_with("send 0"));
+    }
+}
+
+#[test]
+fn presence_too_large_to_multiply_is_denied() {
+    let mut board = board();
+    let [first, second] = ["a", "b"].map(|name| board.viewer(name));
+    board.say(second, &subscribe("agent-session:s1"));
+    let padded = |bytes: usize| {
+        let text = presence("agent-session:s1");
+        text.replace("'userId'", &format!("'x':'{}','userId'", "y".repeat(bytes)))
+    };
+    assert_eq!(board.say(first, &padded(16_000)), ["forward 1"]);
+    let seen = board.say(first, &padded(17_000));
+    assert!(seen[0].contains("session_viewer_presence_denied"), "{seen:?}");
+    assert_eq!((seen.len(), board.count(Counter::SessionViewerPresenceRejected)), (1, 1));
+}
+
+#[test]
 fn invalid_frames_of_a_viewer_are_answered_as_such() {
     let mut board = board();
     let viewer = board.viewer("ev1");

@@ -35,6 +35,11 @@ pub enum Input<'a> {
         /// Who broke it.
         from: ConnectionId,
     },
+    /// A ping or a small fragment of a message arrived: cheap to send, and of use to nobody else.
+    SmallFrame {
+        /// Who sent it.
+        from: ConnectionId,
+    },
     /// A pong arrived.
     Pong {
         /// Who sent it.

@@ -10,6 +10,7 @@
 mod arrival;
 #[cfg(test)]
 mod board;
+mod bucket;
 mod client;
 mod connection;
 mod daemon;

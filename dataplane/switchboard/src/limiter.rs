@@ -1,10 +1,9 @@
 //! How often something may happen per minute and key.
 
-use std::time::Duration;
-
 use relay_contract::{Limits, Tick};
 use serde::{Deserialize, Serialize};
 
+use crate::bucket::{Bucket, MINUTE};
 use crate::key::Key;
 use crate::recency::Recency;
 
@@ -36,32 +35,24 @@ impl FixedWindow {
     }
 }
 
-/// A bucket per key that holds a minute's worth of tokens and fills evenly.
-///
-/// Only the moment at which a bucket will be full again is kept. Each token taken defers it by the
-/// time one token needs to come back; a token is there as long as that moment is at most a minute
-/// off.
+/// A bucket per key.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct TokenBucket {
-    full_at: Recency<Tick>,
+    buckets: Recency<Bucket>,
 }
 
 impl TokenBucket {
     /// Takes a token if there is one. At most `keys_max` keys are known; the least recently used
     /// goes.
     pub(crate) fn take(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
-        let token = MINUTE / rate.per_minute.max(1);
-        if let Some(full_at) = self.full_at.touch(key, now) {
-            let after = (*full_at).max(now).after(token);
-            let taken = after <= now.after(MINUTE);
-            if taken {
-                *full_at = after;
-            }
-            return taken;
+        if let Some(bucket) = self.buckets.touch(key, now) {
+            return bucket.take(now, rate.per_minute);
         }
-        self.full_at.put(key, now.after(token), now);
-        self.full_at.shrink(rate.keys_max.max(1));
-        true
+        let mut bucket = Bucket::default();
+        let taken = bucket.take(now, rate.per_minute);
+        self.buckets.put(key, bucket, now);
+        self.buckets.shrink(rate.keys_max.max(1));
+        taken
     }
 }
 
@@ -120,16 +111,16 @@ impl Limiters {
             windows.prune(now, 2 * MINUTE);
         }
         for buckets in [&mut self.runtime_client, &mut self.runtime_workspace, &mut self.daemon] {
-            buckets.full_at.prune(now, 2 * MINUTE);
+            buckets.buckets.prune(now, 2 * MINUTE);
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.key_exchange.windows.is_empty()
             && self.pairing.windows.is_empty()
-            && self.runtime_client.full_at.is_empty()
-            && self.runtime_workspace.full_at.is_empty()
-            && self.daemon.full_at.is_empty()
+            && self.runtime_client.buckets.is_empty()
+            && self.runtime_workspace.buckets.is_empty()
+            && self.daemon.buckets.is_empty()
     }
 }
 
@@ -139,8 +130,6 @@ pub(crate) struct RuntimeKeys {
     pub(crate) client: Key,
     pub(crate) workspace: Key,
 }
-
-const MINUTE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -165,29 +154,6 @@ mod tests {
         assert!(windows.admit(key("a"), at(60_000), rate(2)));
         assert!(windows.admit(key("a"), at(60_000), rate(2)));
         assert!(!windows.admit(key("a"), at(60_000), rate(2)));
-    }
-
-    #[test]
-    fn a_full_bucket_holds_a_minute_s_worth_whatever_the_rate() {
-        for per_minute in [1, 2, 3, 7, 59, 60, 61, 240, 600, 1200, 2400, 99_991] {
-            let mut buckets = TokenBucket::default();
-            let now = Tick::from_millis(5);
-            let taken =
-                (0..=per_minute).filter(|_| buckets.take(key("a"), now, rate(per_minute))).count();
-            assert_eq!(taken, per_minute as usize, "rate {per_minute}");
-        }
-    }
-
-    #[test]
-    fn a_bucket_fills_evenly() {
-        let mut buckets = TokenBucket::default();
-        while buckets.take(key("a"), Tick(0), rate(600)) {}
-        assert!(!buckets.take(key("a"), Tick::from_millis(99), rate(600)));
-        assert!(buckets.take(key("a"), Tick::from_millis(100), rate(600)));
-        assert!(!buckets.take(key("a"), Tick::from_millis(100), rate(600)));
-        let later = Tick::from_millis(700);
-        let taken = (0..20).filter(|_| buckets.take(key("a"), later, rate(600))).count();
-        assert_eq!(taken, 6);
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl Switchboard {
             Input::Message { from, message } => self.on_message(now, from, message, effects),
             Input::TooLarge { from } => self.on_fault(now, from, "frame_too_large", effects),
             Input::ProtocolError { from } => self.on_fault(now, from, "protocol_error", effects),
-            Input::Pong { from } => self.on_pong(now, from),
+            Input::SmallFrame { from } => self.on_small_frame(now, from, effects),
+            Input::Pong { from } => self.on_pong(now, from, effects),
             Input::Progress { from } => self.on_progress(now, from),
             Input::Sent { to, bytes } => self.on_sent(to, bytes),
             Input::WorkerReply { to, response } => {
@@ -207,10 +208,34 @@ impl Switchboard {
         self.await_end(now, from, effects);
     }
 
-    fn on_pong(&mut self, now: Tick, from: ConnectionId) {
+    fn on_pong(&mut self, now: Tick, from: ConnectionId, effects: &mut Effects) {
         if let Some(member) = self.core.connections.member_mut(from) {
             member.liveness.on_pong(now);
+            self.on_small_frame(now, from, effects);
         }
+    }
+
+    /// Pays for a frame that carries little. Who cannot pay is closed.
+    fn on_small_frame(&mut self, now: Tick, from: ConnectionId, effects: &mut Effects) {
+        let Some(member) = self.core.connections.member_mut(from) else {
+            return;
+        };
+        if !member.small_frames.take(now, self.limits.small_frames_per_minute) {
+            self.counters.count(Counter::SmallFramesRateLimited);
+            self.close(now, from, CloseReason::SmallFrameRateLimited, effects);
+        }
+    }
+
+    /// Whether an entry about a connection's frame may still be logged.
+    pub(crate) fn may_log_frame(&mut self, now: Tick, from: ConnectionId) -> bool {
+        let Some(member) = self.core.connections.member_mut(from) else {
+            return false;
+        };
+        let may = member.frame_logs.take(now, self.limits.frame_logs_per_minute);
+        if !may {
+            self.counters.count(Counter::FrameLogsSuppressed);
+        }
+        may
     }
 
     fn on_progress(&mut self, now: Tick, from: ConnectionId) {

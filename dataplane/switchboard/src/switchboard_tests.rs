@@ -62,6 +62,32 @@ fn messages_do_not_stand_in_for_the_pong() {
     assert_eq!(board.pass(50)[1], "1400 terminate 0");
 }
 
+#[test]
+fn a_flood_of_pings_pongs_and_small_fragments_ends_its_connection() {
+    let mut board = board_with(|limits| limits.small_frames_per_minute = 10);
+    for from in [board.daemon(), board.client(), board.worker()] {
+        for _ in 0..5 {
+            assert_eq!(board.see(Input::SmallFrame { from }), [""; 0]);
+            assert_eq!(board.see(Input::Pong { from }), [""; 0]);
+        }
+        let closed = format!("close {} 4008 small frame rate limit exceeded", from.slot);
+        assert_eq!(board.see(Input::Pong { from })[0], closed);
+        assert_eq!(board.see(Input::SmallFrame { from }), [""; 0], "it is not heard any more");
+    }
+    assert_eq!(board.count(Counter::SmallFramesRateLimited), 3);
+}
+
+#[test]
+fn a_hundred_pings_a_second_trouble_nobody() {
+    let mut board = board();
+    let client = board.client();
+    for _ in 0..6000 {
+        board.pass(10);
+        assert_eq!(board.see(Input::SmallFrame { from: client }), [""; 0]);
+        assert_eq!(board.see(Input::Pong { from: client }), [""; 0]);
+    }
+}
+
 /// Time passes and nobody looks at it, as when the process or its machine is stopped.
 fn stop_for(board: &mut Board, ms: u64) -> Vec<String> {
     board.now = Tick(board.now.0 + Tick::from_millis(ms).0);

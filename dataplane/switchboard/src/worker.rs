@@ -35,10 +35,12 @@ impl Switchboard {
             Ok(request) => self.on_call(now, from, request, effects),
             Err(_) => {
                 self.counters.count(Counter::FramesDaemonRejected);
-                let entry = self
-                    .worker_entry(from, "worker_frame_rejected")
-                    .with("reason", "invalid_worker_transport_frame");
-                effects.push(Effect::Log(Box::new(entry)));
+                if self.may_log_frame(now, from) {
+                    let entry = self
+                        .worker_entry(from, "worker_frame_rejected")
+                        .with("reason", "invalid_worker_transport_frame");
+                    effects.push(Effect::Log(Box::new(entry)));
+                }
             }
         }
     }
@@ -102,8 +104,10 @@ impl Switchboard {
             self.counters.count(Counter::WorkerTransportForwarded);
         } else {
             self.counters.count(Counter::WorkerTransportForwardFailed);
-            let entry = self.worker_entry(to, "worker_transport_forward_failed");
-            effects.push(Effect::Log(Box::new(entry)));
+            if self.may_log_frame(now, to) {
+                let entry = self.worker_entry(to, "worker_transport_forward_failed");
+                effects.push(Effect::Log(Box::new(entry)));
+            }
         }
         self.send(now, to, emit::worker_response(response).into(), effects);
     }

@@ -11,7 +11,9 @@ mod frame;
 pub(crate) mod mask;
 mod utf8;
 
-pub use decoder::{ControlPayload, DataOpcode, Decoder, FRAGMENT_COUNT_MAX, Piece, Step};
+pub use decoder::{
+    ControlPayload, DataOpcode, Decoder, FRAGMENT_COUNT_MAX, Piece, SMALL_FRAGMENT_BYTES, Step,
+};
 pub use error::FrameError;
 pub use frame::{
     CONTROL_PAYLOAD_BYTES_MAX, ControlFrame, HEADER_BYTES_MAX, Opcode, close_frame, header,

@@ -24,7 +24,7 @@ impl CloseCode {
 
 /// Every close the relay starts by itself. The pair of code and text is part of the wire contract.
 ///
-/// Source: relay specification, section 8.
+/// Source: relay specification, section 8; the two last are ours.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each variant is its text")]
 pub enum CloseReason {
@@ -49,6 +49,8 @@ pub enum CloseReason {
     RuntimeScopeOnly,
     SessionEventsScopeRequired,
     BufferOverflow,
+    UnroutedRateLimited,
+    SmallFrameRateLimited,
 }
 
 impl CloseReason {
@@ -85,6 +87,8 @@ impl CloseReason {
             Self::RuntimeScopeOnly => "runtime scope only",
             Self::SessionEventsScopeRequired => "session-events scope required",
             Self::BufferOverflow => "buffer overflow",
+            Self::UnroutedRateLimited => "unrouted frame rate limit exceeded",
+            Self::SmallFrameRateLimited => "small frame rate limit exceeded",
         }
     }
 }

@@ -48,6 +48,19 @@ pub struct Limits {
     /// Keys (client and address) whose pairing frames are counted. Protects shard memory. Reached:
     /// the least recently used is forgotten and starts anew. `RELAY_PAIRING_RATE_LIMITER_MAX_KEYS`
     pub pairing_keys_max: usize,
+    /// Frames per minute and client connection that reach nobody: invalid ones, those outside the
+    /// connection's scope or channels, and subscriptions. Protects the shard and its log from
+    /// answering for ever. Reached: close 4008. Ours: a viewer may renew all its 64 subscriptions
+    /// nine times a minute. `RELAY_UNROUTED_FRAME_RATE_PER_MINUTE`
+    pub unrouted_per_minute: u32,
+    /// Pings, pongs and fragments of fewer than 128 bytes per minute and connection. Protects the
+    /// shard's time from frames that carry nothing. Reached: close 4008. Ours: above the fragments
+    /// one message may have, far above any heartbeat, and a few milliseconds of work.
+    /// `RELAY_SMALL_FRAME_RATE_PER_MINUTE`
+    pub small_frames_per_minute: u32,
+    /// Log entries per minute and connection about its frames. Protects the log, and whoever reads
+    /// it. Reached: the entry is left out, with a count. Ours: enough to see what is wrong.
+    pub frame_logs_per_minute: u32,
     /// Requests that wait for an answer, per scope: so many pairings and as many key exchanges.
     /// Protects shard memory. Reached: the oldest is forgotten, and its answer dropped.
     /// `RELAY_PAIRING_REQUEST_TRACK_MAX`
@@ -142,6 +155,9 @@ impl Default for Limits {
             daemon_keys_max: 10_000,
             pairing_per_minute: 30,
             pairing_keys_max: 20_000,
+            unrouted_per_minute: 600,
+            small_frames_per_minute: 20_000,
+            frame_logs_per_minute: 60,
             pending_requests_max: 2048,
             session_owners_max: 4096,
             pending_request_ttl: Duration::from_secs(120),

@@ -67,6 +67,8 @@ pub(super) fn limits(reader: &mut Reader<'_>, patience: Duration) -> Limits {
         daemon_keys_max: as_size(reader.count("RELAY_DAEMON_RATE_LIMITER_MAX_KEYS")),
         pairing_per_minute: rate(reader, "RELAY_PAIRING_RATE_PER_MINUTE"),
         pairing_keys_max: as_size(reader.count("RELAY_PAIRING_RATE_LIMITER_MAX_KEYS")),
+        unrouted_per_minute: rate(reader, "RELAY_UNROUTED_FRAME_RATE_PER_MINUTE"),
+        small_frames_per_minute: rate(reader, "RELAY_SMALL_FRAME_RATE_PER_MINUTE"),
         pending_requests_max: as_size(reader.count("RELAY_PAIRING_REQUEST_TRACK_MAX")),
         session_owners_max: as_size(reader.count("RELAY_SESSION_OWNER_TRACK_MAX")),
         heartbeat: Heartbeat {

@@ -8,7 +8,13 @@ use crate::bench::{Bench, Office, Setup, SocketId};
 use crate::frames;
 
 fn setup() -> Setup {
-    let limits = Limits { admission_timeout: Duration::from_secs(1), ..Setup::default().limits };
+    let limits = Limits {
+        admission_timeout: Duration::from_secs(1),
+        // So that the lane is what bounds log entries.
+        unrouted_per_minute: u32::MAX,
+        frame_logs_per_minute: u32::MAX,
+        ..Setup::default().limits
+    };
     Setup { events_max: 1, limits, ..Setup::default() }
 }
 

@@ -70,6 +70,9 @@ pub struct Piece {
     /// Whether the message is UTF-8 so far. Text always is; at the `last` piece of a binary message
     /// this says whether its bytes can be forwarded as text as they stand.
     pub utf8: bool,
+    /// Whether it is the first of a small frame that does not make up a message alone: one of fewer
+    /// than [`SMALL_FRAGMENT_BYTES`] that a sender has no reason to split off.
+    pub small_fragment: bool,
     /// Where the next call continues.
     pub at: usize,
 }
@@ -153,6 +156,8 @@ struct Message {
     opcode: Option<DataOpcode>,
     /// A piece of it was handed out.
     begun: bool,
+    /// A small fragment began, and no piece of it was handed out.
+    small_fragment: bool,
     not_utf8: bool,
     utf8: Utf8Check,
     fragment_count: u32,
@@ -282,6 +287,8 @@ impl Decoder {
         }
         self.message.len += head.payload_len;
         self.message.fragment_count += 1;
+        let alone = head.fin && head.opcode != CONTINUATION;
+        self.message.small_fragment = !alone && head.payload_len < SMALL_FRAGMENT_BYTES;
         self.phase = Phase::Payload { remaining: head.payload_len, key: head.key, fin: head.fin };
         self.on_payload(input, at, header_room, scanner)
     }
@@ -335,6 +342,7 @@ impl Decoder {
             last,
             opcode,
             utf8: !self.message.not_utf8,
+            small_fragment: std::mem::take(&mut self.message.small_fragment),
         };
         self.message.begun = true;
         if last {
@@ -508,6 +516,10 @@ fn judge_control(opcode: u8, payload: &[u8]) -> Result<Control, FrameError> {
 /// sees; a frame costs the decoder time, but no memory. Reached: close 1008. Source: the Autobahn
 /// suite's case 9.3.1 sends 4 MiB in pieces of 64 bytes: 65,537 frames.
 pub const FRAGMENT_COUNT_MAX: u32 = 1 << 17;
+
+/// Payload bytes from which a fragment is worth its header and the work of joining it. Senders that
+/// fragment at all do so at kilobytes.
+pub const SMALL_FRAGMENT_BYTES: u32 = 128;
 
 /// Bytes of the longest masked header: two, eight of length, four of key. Source: RFC 6455 §5.2.
 const HEADER_BYTES_MAX: usize = 14;
