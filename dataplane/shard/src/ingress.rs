@@ -196,8 +196,8 @@ impl<D: Driver> Shard<D> {
         self.message.clear();
     }
 
-    /// Answers a ping, unless the connection is closing. Where answers enough wait already, this one
-    /// takes the place of the last of them.
+    /// Answers a ping, unless the connection is closing. Where answers enough wait already, this
+    /// one takes the place of the last of them.
     fn answer_ping(&mut self, key: Key, payload: &[u8]) {
         let Some(Phase::Open(open)) = self.phase_mut(key) else { return };
         if open.close == CloseHandshake::Sent {

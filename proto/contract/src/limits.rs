@@ -54,8 +54,8 @@ pub struct Limits {
     /// nine times a minute. `RELAY_UNROUTED_FRAME_RATE_PER_MINUTE`
     pub unrouted_per_minute: u32,
     /// Pings, pongs and fragments of fewer than 128 bytes per minute and connection. Protects the
-    /// shard's time from frames that carry nothing. Reached: close 4008. Ours: above the fragments
-    /// one message may have, far above any heartbeat, and a few milliseconds of work.
+    /// shard's time from frames that carry nothing. Reached: close 4008. Ours: far above any
+    /// heartbeat and any sender that fragments with sense, and a few milliseconds of work.
     /// `RELAY_SMALL_FRAME_RATE_PER_MINUTE`
     pub small_frames_per_minute: u32,
     /// Log entries per minute and connection about its frames. Protects the log, and whoever reads
