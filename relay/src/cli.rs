@@ -38,6 +38,7 @@ Examples:
   relay demo --once                         watch two ends talk through a relay
   relay dev                                 a relay and tokens to develop against
   relay config check                        is this environment usable, and what does it mean?
+  relay doctor                              would it work here, and what is to be changed?
   RELAY_LISTEN_PORT=7781 \\
   RELAY_VALIDATE_URL=https://api.corp/api/runtime/internal/relay/validate \\
   RELAY_INTERNAL_KEY_FILE=/run/secrets/relay-key \\
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Demo(DemoArguments),
     /// Sign a token for development with a key file
     Token(TokenArguments),
+    /// Examine configuration, machine and platform, and say what to change
+    Doctor(DoctorArguments),
     /// Examine the configuration
     Config {
         /// What to do with it
@@ -63,6 +66,32 @@ pub(crate) enum Command {
         command: ConfigCommand,
     },
 }
+
+/// Examine configuration, machine and platform, and say what to change.
+///
+/// Prints one line per check: ok, warn or fail, what was found, and behind an arrow what to change.
+/// It runs with the environment and the flags that `relay serve` would get, as the same user, on
+/// the same machine or in the same container; a relay that serves there already is not disturbed.
+/// Nothing is changed, and no secret is printed. The platform is asked about a token that nobody
+/// issued, once with the internal key and once without.
+///
+/// Exits with 0 unless a check failed: a relay with warnings runs.
+#[derive(Args, Debug)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(crate) struct DoctorArguments {
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  relay doctor                              before the first start
+  docker run --rm --env-file relay.env relay doctor
+  relay doctor --set RELAY_SHARDS=8         what if?
+  relay doctor --json | jq '.findings[] | select(.verdict != \"ok\")'";
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]

@@ -11,6 +11,7 @@ mod core_dumps;
 mod cores;
 mod demo;
 mod dev;
+mod doctor;
 mod latency;
 mod listener;
 mod sandbox;
@@ -62,6 +63,7 @@ fn run(cli: Cli) -> Result<()> {
             println!("{}", token::sign(&arguments)?.expose());
             Ok(())
         }
+        Some(Command::Doctor(arguments)) => doctor::run(&arguments),
         Some(Command::Config { command }) => examine(&command),
     }
 }

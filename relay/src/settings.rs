@@ -66,7 +66,8 @@ fn jwks(config: &Config) -> Option<JwksSettings> {
     })
 }
 
-fn platform_tls(config: &Config) -> PlatformTls {
+/// TLS towards the platform, as every call to it has it.
+pub(crate) fn platform_tls(config: &Config) -> PlatformTls {
     let platform = &config.platform;
     PlatformTls {
         verify: match platform.verify {

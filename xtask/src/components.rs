@@ -23,7 +23,7 @@ const COMPONENTS: &[Component] = &[
     Component {
         program: "redis-server",
         package: "redis-server",
-        needed_for: "conformance, group redis",
+        needed_for: "conformance, group redis, and the tests of `relay doctor`",
     },
 ];
 

@@ -24,6 +24,7 @@ mod metrics;
 mod notices;
 mod platform_http;
 mod platform_tls;
+mod probe;
 mod queries;
 mod record;
 mod settings;
@@ -37,6 +38,7 @@ pub use clock::{Clock, SystemClock};
 pub use controller::{Controller, Ended, StartError};
 pub use homes::{HomeTable, HomeTableError};
 pub use platform_tls::PlatformTlsError;
+pub use probe::{ANSWER_BYTES_MAX, Probe, ProbeAnswer, ProbeError};
 pub use settings::{
     AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, LogFormat,
     LogSettings, PlatformTls, Settings, TlsFacts, Verify,

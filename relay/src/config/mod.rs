@@ -22,9 +22,12 @@ pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 pub(crate) use listen::{Listen, Mode, Tls};
 pub(crate) use patience::TcpPatience;
-pub(crate) use platform::{Admission, AdmissionMode, Platform, ServerAuth, TlsVerify};
+pub(crate) use platform::{
+    Admission, AdmissionMode, ClientCertificate, Platform, ServerAuth, TlsVerify,
+};
 pub(crate) use problem::{Problem, Refused};
 pub(crate) use reader::Effective;
+pub(crate) use rules::is_strong;
 pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
 pub(crate) use variable::{Kind, VARIABLES, Variable, table_of_variables};
 

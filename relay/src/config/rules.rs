@@ -319,7 +319,7 @@ const PREVIOUS_EXAMPLE: &str = "the new secret under the plain name, the old one
                                 NAME_PREVIOUS until nobody uses it";
 
 /// Long enough, and not copied from an example.
-fn is_strong(key: &str) -> bool {
+pub(crate) fn is_strong(key: &str) -> bool {
     let lower = key.to_lowercase();
     let is_sample = ["change-me", "placeholder", "example"].iter().any(|word| lower.contains(word));
     key.encode_utf16().count() >= 24 && !is_sample

@@ -1,0 +1,135 @@
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+    PKCS_ECDSA_P256_SHA256,
+};
+use tempfile::TempDir;
+
+use super::super::finding::Verdict;
+use super::*;
+
+/// An authority, with the folder its certificates go to.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    dir: TempDir,
+}
+
+fn key_pair() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key")
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, "authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, key_pair()).expect("a certificate");
+        Self { issuer, dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    /// Writes a certificate for `relay.corp` that is good for this time, and its key.
+    fn issue(&self, from_day: i32, days: i32) -> Tls {
+        let mut params = CertificateParams::new(vec!["relay.corp".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::CommonName, "relay.corp");
+        params.not_before = rcgen::date_time_ymd(2030, 1, 1) + days_of(from_day);
+        params.not_after = params.not_before + days_of(days);
+        let key = key_pair();
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        let path = |name| self.dir.path().join(name);
+        fs::write(path("tls.crt"), certificate.pem()).expect("written");
+        fs::write(path("tls.key"), key.serialize_pem()).expect("written");
+        let owner_alone = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(path("tls.key"), owner_alone).expect("changed");
+        Tls {
+            enabled: true,
+            ends_in_front: false,
+            host: "relay.corp".to_owned(),
+            certificate: path("tls.crt"),
+            key: path("tls.key"),
+        }
+    }
+}
+
+fn days_of(days: i32) -> Duration {
+    Duration::from_secs(u64::try_from(days).expect("not negative") * 86_400)
+}
+
+/// 2030-01-01.
+const NOW: Duration = Duration::from_secs(1_893_456_000);
+
+fn finding(tls: &Tls, check: &str) -> Finding {
+    let mut findings = own(tls, NOW).into_iter();
+    findings.find(|finding| finding.check == check).expect("that check is made")
+}
+
+#[test]
+fn a_certificate_that_ends_soon_ended_or_has_not_begun_is_told_apart() {
+    let authority = Authority::new();
+    for (from_day, days, verdict, words) in [
+        (0, 90, Verdict::Ok, "good for 90 days"),
+        (0, 10, Verdict::Warn, "expires in 10 days"),
+        (2, 90, Verdict::Fail, "not valid before"),
+    ] {
+        let finding = finding(&authority.issue(from_day, days), "certificate");
+        assert_eq!(finding.verdict, verdict, "{finding:?}");
+        assert!(finding.found.contains(words), "{finding:?}");
+    }
+    let tls = authority.issue(0, 1);
+    let later = NOW + days_of(2);
+    assert!(own(&tls, later)[0].found.contains("expired on"));
+}
+
+#[test]
+fn a_certificate_for_another_host_names_its_own() {
+    let authority = Authority::new();
+    let tls = authority.issue(0, 90);
+    assert_eq!(finding(&tls, "certificate name").verdict, Verdict::Ok);
+    let other = Tls { host: "other.corp".to_owned(), ..tls };
+    let finding = finding(&other, "certificate name");
+    assert_eq!(finding.verdict, Verdict::Warn);
+    assert!(finding.found.contains("relay.corp"), "{finding:?}");
+}
+
+#[test]
+fn a_chain_is_judged_by_order_and_end() {
+    let authority = Authority::new();
+    let tls = authority.issue(0, 90);
+    let leaf = fs::read_to_string(&tls.certificate).expect("written");
+    let root = authority.issuer.pem();
+    for (content, verdict, words) in [
+        (leaf.clone(), Verdict::Warn, "intermediates are missing"),
+        (format!("{leaf}{root}"), Verdict::Warn, "does not know"),
+        (format!("{leaf}{leaf}"), Verdict::Fail, "out of order"),
+        (root.clone(), Verdict::Warn, "self-signed"),
+    ] {
+        fs::write(&tls.certificate, content).expect("written");
+        let finding = finding(&tls, "certificate chain");
+        assert_eq!(finding.verdict, verdict, "{finding:?}");
+        assert!(finding.found.contains(words), "{finding:?}");
+    }
+}
+
+#[test]
+fn a_key_must_fit_and_be_nobody_elses() {
+    let authority = Authority::new();
+    let tls = authority.issue(0, 90);
+    assert_eq!(finding(&tls, "certificate key").verdict, Verdict::Ok);
+    fs::set_permissions(&tls.key, fs::Permissions::from_mode(0o644)).expect("changed");
+    let open = finding(&tls, "certificate key");
+    assert_eq!(open.verdict, Verdict::Warn);
+    assert!(open.remedy.expect("a remedy").starts_with("chmod o= "));
+    fs::write(&tls.key, key_pair().serialize_pem()).expect("written");
+    assert!(finding(&tls, "certificate key").found.contains("not the key"));
+    fs::write(&tls.key, "hunter2").expect("written");
+    let broken = finding(&tls, "certificate key");
+    assert_eq!(broken.verdict, Verdict::Fail);
+    assert!(!broken.found.contains("hunter2"));
+}
+
+#[test]
+fn files_that_are_missing_are_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("none.pem");
+    assert!(authorities(&path, NOW).found.contains("none.pem"));
+    let certificate = ClientCertificate { certificate: path.clone(), key: path, passphrase: None };
+    assert_eq!(client(&certificate, NOW)[0].verdict, Verdict::Fail);
+}

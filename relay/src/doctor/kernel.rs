@@ -1,0 +1,159 @@
+//! The kernel's version, and whether it lets us have a ring.
+
+use relay_driver::{Choice, DriverError};
+use rustix::io::Errno;
+
+use super::finding::Finding;
+use super::kernel_files::KernelFiles;
+use crate::config::Engine;
+
+/// Which Linux this is.
+pub(crate) fn version(files: &KernelFiles) -> Finding {
+    const CHECK: &str = "kernel";
+    let release = files.text("proc/sys/kernel/osrelease").unwrap_or_default();
+    match numbers(&release) {
+        Some(version) if version >= RING_SINCE => Finding::ok(CHECK, format!("Linux {release}")),
+        Some(version) if version >= OLDEST => Finding::warn(
+            CHECK,
+            format!("Linux {release} has no io_uring as the relay needs it: epoll carries it"),
+            "Linux 6.1 or later, for two thirds of the CPU per frame under load",
+        ),
+        Some(_) => Finding::fail(
+            CHECK,
+            format!("Linux {release} is older than anything the relay is tested on"),
+            "Linux 5.10 or later; 6.1 for io_uring",
+        ),
+        None => Finding::warn(
+            CHECK,
+            "/proc/sys/kernel/osrelease cannot be read",
+            "mount /proc, without which several checks know nothing",
+        ),
+    }
+}
+
+/// Whether io_uring can be had, and which driver the shards will therefore run on.
+pub(crate) fn ring(engine: &Engine, files: &KernelFiles) -> Finding {
+    const CHECK: &str = "io_uring";
+    let error = match relay_driver::open(Choice::Uring, &engine.driver_config()) {
+        Ok(_) if engine.driver == Choice::Epoll => {
+            return Finding::ok(CHECK, "allowed, but RELAY_DRIVER=epoll: the shards run on epoll");
+        }
+        Ok(_) => return Finding::ok(CHECK, "allowed: the shards run on it"),
+        Err(error) => error,
+    };
+    let remedy = ring_remedy(&error, files);
+    match engine.driver {
+        Choice::Epoll => {
+            Finding::ok(CHECK, format!("not asked for (RELAY_DRIVER=epoll), nor allowed: {error}"))
+        }
+        Choice::Auto => {
+            Finding::warn(CHECK, format!("refused ({error}): the shards run on epoll"), remedy)
+        }
+        Choice::Uring => Finding::fail(
+            CHECK,
+            format!("refused ({error}), and RELAY_DRIVER=uring insists on it"),
+            format!("{remedy}; or RELAY_DRIVER=auto"),
+        ),
+    }
+}
+
+/// What stands between us and the ring, from the most to the least certain.
+fn ring_remedy(error: &DriverError, files: &KernelFiles) -> String {
+    let DriverError::Setup { source, .. } = error;
+    let errno = Errno::from_io_error(source);
+    match files.number("proc/sys/kernel/io_uring_disabled") {
+        Some(2) => return "sysctl -w kernel.io_uring_disabled=0".to_owned(),
+        Some(1) if errno == Some(Errno::PERM) => {
+            return "sysctl -w kernel.io_uring_disabled=0, or run as a member of the group \
+                    kernel.io_uring_group"
+                .to_owned();
+        }
+        _ => {}
+    }
+    let is_filtered = files.status("Seccomp").is_some_and(|mode| mode == "2");
+    match errno {
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS) if is_filtered => {
+            "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp \
+             profile"
+        }
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "let the security module (SELinux, AppArmor) allow io_uring to this process"
+        }
+        Some(Errno::NOSYS) => "a kernel built with CONFIG_IO_URING",
+        Some(Errno::NOMEM) => {
+            "raise the limit of locked memory: LimitMEMLOCK=infinity in the unit, or docker run \
+             --ulimit memlock=-1"
+        }
+        Some(Errno::MFILE | Errno::NFILE) => "raise the limit of descriptors (ulimit -n)",
+        Some(Errno::INVAL) => "Linux 6.1 or later",
+        _ => "Linux 6.1 or later, with io_uring allowed",
+    }
+    .to_owned()
+}
+
+/// Major and minor version.
+fn numbers(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// What the uring driver asks of the kernel.
+const RING_SINCE: (u32, u32) = (6, 1);
+
+/// The oldest kernel with long-term support when this was written.
+const OLDEST: (u32, u32) = (5, 10);
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::super::finding::Verdict;
+    use super::super::kernel_files::made_of;
+    use super::*;
+
+    fn of_release(release: &str) -> Finding {
+        let (_dir, files) = made_of(&[("proc/sys/kernel/osrelease", release)]);
+        version(&files)
+    }
+
+    #[test]
+    fn an_old_kernel_is_named_with_what_it_lacks() {
+        assert_eq!(of_release("6.18.5-cloud\n").verdict, Verdict::Ok);
+        assert_eq!(of_release("6.1.0-13-amd64").verdict, Verdict::Ok);
+        assert_eq!(of_release("5.15.0-91-generic").verdict, Verdict::Warn);
+        assert_eq!(of_release("4.19.0").verdict, Verdict::Fail);
+        assert_eq!(of_release("").verdict, Verdict::Warn);
+    }
+
+    fn remedy(errno: Errno, files: &[(&str, &str)]) -> String {
+        let (_dir, files) = made_of(files);
+        let source = io::Error::from(errno);
+        ring_remedy(&DriverError::Setup { step: "io_uring_setup", source }, &files)
+    }
+
+    #[test]
+    fn each_reason_without_a_ring_has_its_remedy() {
+        let disabled = |value| [("proc/sys/kernel/io_uring_disabled", value)];
+        let filtered = [("proc/self/status", "Name:\trelay\nSeccomp:\t2\nSeccomp_filters:\t1\n")];
+        assert!(remedy(Errno::PERM, &disabled("2\n")).starts_with("sysctl -w"));
+        assert!(remedy(Errno::PERM, &disabled("1\n")).contains("io_uring_group"));
+        assert!(remedy(Errno::PERM, &filtered).contains("seccomp"));
+        assert!(remedy(Errno::NOSYS, &filtered).contains("seccomp"));
+        assert!(remedy(Errno::NOSYS, &[]).contains("CONFIG_IO_URING"));
+        assert!(remedy(Errno::PERM, &disabled("0\n")).contains("SELinux"));
+        assert!(remedy(Errno::NOMEM, &[]).contains("MEMLOCK"));
+        assert!(remedy(Errno::INVAL, &[]).contains("6.1"));
+    }
+
+    #[test]
+    fn the_ring_check_agrees_with_the_driver() {
+        let files = KernelFiles::of_this_machine();
+        let engine =
+            Engine { driver: Choice::Uring, shard_count: 1, drain_ms: 1, core_dumps: false };
+        let has_ring = relay_driver::Uring::probe().is_ok();
+        let expected = if has_ring { Verdict::Ok } else { Verdict::Fail };
+        assert_eq!(ring(&engine, &files).verdict, expected);
+        let epoll = Engine { driver: Choice::Epoll, ..engine };
+        assert_eq!(ring(&epoll, &files).verdict, Verdict::Ok);
+    }
+}
