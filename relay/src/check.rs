@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use crate::config::{Kind, Parsed, Variable};
 
-/// Every effective value with its source, then the warnings. Secrets show as `[set]`.
+/// Every effective value with its source, who gets which part of the memory, then the warnings.
+/// Secrets show as `[set]`.
 pub(crate) fn listing(parsed: &Parsed) -> String {
     let lines = &parsed.effective;
     let name_width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
@@ -20,6 +21,7 @@ pub(crate) fn listing(parsed: &Parsed) -> String {
         let _ =
             writeln!(listing, "{:name_width$}  {value:value_width$}  {}", line.name, line.source);
     }
+    let _ = writeln!(listing, "{}", parsed.config.memory.sum());
     for warning in &parsed.warnings {
         let _ = writeln!(listing, "warning: {warning}");
     }
@@ -53,5 +55,6 @@ mod tests {
         let port = listing.lines().find(|line| line.starts_with("RELAY_LISTEN_PORT"));
         assert!(port.is_some_and(|line| line.contains("7999") && line.ends_with("flag --set")));
         assert!(listing.contains("[set]") && !listing.contains("hunter2"));
+        assert!(listing.contains("\nmemory: ") && listing.contains(" idle connections\n"));
     }
 }

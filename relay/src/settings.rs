@@ -51,6 +51,7 @@ pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static st
         backplane: backplane(config),
         caps: caps(config),
         limits: Arc::new(config.limits.clone()),
+        memory_budget_bytes: config.memory.budget_bytes,
         driver,
         drain: Duration::from_millis(config.engine.drain_ms),
     }

@@ -11,7 +11,7 @@ use crate::admin::{self, Route};
 use crate::controller::{CallId, Controller, Done};
 use crate::journal::Selection;
 use crate::judge::{Decision, Refused, Ruling};
-use crate::metrics::{self, Gauges, Info};
+use crate::metrics::{self, Gauges, Info, ShardMemory};
 use crate::queries::{Answered, Topic};
 use crate::settings::Admission;
 use crate::state::{self, NodeFacts};
@@ -255,6 +255,11 @@ impl Controller {
             counters.merge(&report.counters);
             gauges.connections += report.connection_count;
             gauges.workspaces += report.scope_count;
+            gauges.memory.push(ShardMemory {
+                shard: report.shard.0,
+                budget_bytes: report.memory_bytes_max,
+                used_bytes: report.memory_used_bytes,
+            });
         }
         let info = Info {
             version: self.settings.version,

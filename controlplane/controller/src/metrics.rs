@@ -17,6 +17,16 @@ pub(crate) struct Gauges {
     pub(crate) pending_admissions: u64,
     /// Worker calls in flight.
     pub(crate) worker_calls: u64,
+    /// What peers make each shard hold.
+    pub(crate) memory: Vec<ShardMemory>,
+}
+
+/// One shard's account of memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShardMemory {
+    pub(crate) shard: u16,
+    pub(crate) budget_bytes: u64,
+    pub(crate) used_bytes: u64,
 }
 
 /// Constant facts, as labels of `relay_info`.
@@ -28,7 +38,8 @@ pub(crate) struct Info<'a> {
     pub(crate) relay_id: &'a str,
 }
 
-/// Writes the exposition: every counter from the start, each with HELP and TYPE, none with labels.
+/// Writes the exposition: every counter from the start, each with HELP and TYPE, none with labels;
+/// gauges of shards have theirs.
 ///
 /// Source: Prometheus text format 0.0.4; relay specification, section 0b.
 pub(crate) fn exposition(counters: &Counters, gauges: &Gauges, info: &Info<'_>) -> String {
@@ -54,6 +65,11 @@ pub(crate) fn exposition(counters: &Counters, gauges: &Gauges, info: &Info<'_>) 
     ] {
         sample(&mut text, "gauge", name, help, value);
     }
+    let shards = &gauges.memory;
+    let (name, help) = ("relay_memory_budget_bytes", "Memory that peers may make a shard hold.");
+    by_shard(&mut text, name, help, shards.iter().map(|of| (of.shard, of.budget_bytes)));
+    let (name, help) = ("relay_memory_used_bytes", "Memory that peers make a shard hold now.");
+    by_shard(&mut text, name, help, shards.iter().map(|of| (of.shard, of.used_bytes)));
     let labels = format!(
         r#"{{version="{}",driver="{}",shards="{}",relay_id="{}"}}"#,
         label(info.version),
@@ -69,6 +85,14 @@ pub(crate) fn exposition(counters: &Counters, gauges: &Gauges, info: &Info<'_>) 
 fn sample(text: &mut String, kind: &str, name: &str, help: &str, value: u64) {
     head(text, kind, name, help);
     line(text, format_args!("{name} {value}"));
+}
+
+/// A gauge with a value for each shard.
+fn by_shard(text: &mut String, name: &str, help: &str, values: impl Iterator<Item = (u16, u64)>) {
+    head(text, "gauge", name, help);
+    for (shard, value) in values {
+        line(text, format_args!("{name}{{shard=\"{shard}\"}} {value}"));
+    }
 }
 
 fn head(text: &mut String, kind: &str, name: &str, help: &str) {
@@ -116,6 +140,22 @@ mod tests {
         let mut counters = Counters::default();
         counters.count(Counter::WsConnectionsOpened);
         assert!(text(&counters).contains("\nrelay_ws_connections_opened_total 1\n"));
+    }
+
+    #[test]
+    fn each_shard_shows_its_memory() {
+        let memory = vec![
+            ShardMemory { shard: 0, budget_bytes: 900, used_bytes: 1 },
+            ShardMemory { shard: 1, budget_bytes: 900, used_bytes: 2 },
+        ];
+        let gauges = Gauges { memory, ..Gauges::default() };
+        let info = Info { version: "0.1.0", driver: "uring", shards: 2, relay_id: "r" };
+        let text = exposition(&Counters::default(), &gauges, &info);
+        assert!(text.contains(
+            "# TYPE relay_memory_used_bytes gauge\nrelay_memory_used_bytes{shard=\"0\"} 1\n\
+             relay_memory_used_bytes{shard=\"1\"} 2\n"
+        ));
+        assert!(text.contains("\nrelay_memory_budget_bytes{shard=\"1\"} 900\n"));
     }
 
     #[test]

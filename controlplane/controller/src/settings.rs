@@ -65,6 +65,8 @@ pub struct Settings {
     pub caps: Caps,
     /// The first version of the shards' limits, for `relay_started`.
     pub limits: Arc<Limits>,
+    /// Memory the process may use, for `/node`. `RELAY_MEMORY_BUDGET`
+    pub memory_budget_bytes: u64,
     /// The driver the shards run on, for `/node` and `relay_info`.
     pub driver: &'static str,
     /// Time peers have to leave at shutdown. `RELAY_DRAIN_MS`

@@ -107,14 +107,18 @@ struct Node<'a> {
     key_count: Option<usize>,
     pending_admissions: usize,
     admitted_connections: usize,
+    memory_budget_bytes: u64,
     shards: Vec<Shard>,
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Shard {
     shard: u16,
     connections: u64,
     scopes: u64,
+    memory_budget_bytes: u64,
+    memory_used_bytes: u64,
 }
 
 /// What `/node` says beside settings and reports.
@@ -133,6 +137,8 @@ pub(crate) fn node(settings: &Settings, reports: &[ShardReport], facts: &NodeFac
         shard: report.shard.0,
         connections: report.connection_count,
         scopes: report.scope_count,
+        memory_budget_bytes: report.memory_bytes_max,
+        memory_used_bytes: report.memory_used_bytes,
     });
     json(&Node {
         ok: true,
@@ -144,6 +150,7 @@ pub(crate) fn node(settings: &Settings, reports: &[ShardReport], facts: &NodeFac
         key_count: facts.key_count,
         pending_admissions: facts.pending_admissions,
         admitted_connections: facts.admitted_connections,
+        memory_budget_bytes: settings.memory_budget_bytes,
         shards: shards.collect(),
     })
 }

@@ -77,6 +77,18 @@ impl Assembly {
         self.leases
     }
 
+    /// Memory of its own: pieces that do not lie in receive buffers, and what the scanner keeps.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let owned = self.pieces.iter().map(|piece| match piece {
+            Chunk::Owned { bytes, .. } => bytes.capacity(),
+            Chunk::Leased(_) | Chunk::Inline { .. } | Chunk::Static(_) => 0,
+        });
+        size_of::<Self>()
+            + self.pieces.capacity() * size_of::<Chunk>()
+            + owned.sum::<usize>()
+            + self.scanner.held_bytes()
+    }
+
     /// The payload in one block.
     pub(crate) fn text(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(self.len);

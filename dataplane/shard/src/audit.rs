@@ -2,6 +2,7 @@
 
 use relay_driver::Driver;
 
+use crate::budget::held_bytes;
 use crate::shard::Shard;
 
 /// Sizes at one moment, between two turns.
@@ -17,6 +18,10 @@ pub struct Audit {
     pub egress_bytes_max: usize,
     /// Receive buffers that open messages hold on to.
     pub pinned_leases: usize,
+    /// Bytes the budget says that connections hold.
+    pub charged_bytes: usize,
+    /// Bytes they hold.
+    pub held_bytes: usize,
 }
 
 impl<D: Driver> Shard<D> {
@@ -29,6 +34,8 @@ impl<D: Driver> Shard<D> {
             handshakes: self.handshakes,
             egress_bytes_max: 0,
             pinned_leases: self.pinned_leases,
+            charged_bytes: self.budget.used_bytes(),
+            held_bytes: self.table.iter().map(|(_, connection)| held_bytes(connection)).sum(),
         };
         for key in keys {
             if let Some(connection) = self.table.get_mut(key) {

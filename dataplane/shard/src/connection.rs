@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use relay_wire::websocket::Decoder;
 
 use crate::assembly::Assembly;
+use crate::budget::Charge;
 use crate::deadline::Timer;
 use crate::egress::Egress;
 use crate::fronted::Fronted;
@@ -26,6 +27,8 @@ pub(crate) struct Connection {
     pub(crate) is_local: bool,
     /// Whether it is one of those whose TLS handshake is going on.
     pub(crate) shakes_hands: bool,
+    /// What the budget was last told that it holds.
+    pub(crate) charge: Charge,
     /// Whether a receive is armed.
     pub(crate) receiving: bool,
     /// Whether the driver holds it as a resident: receives then repeat by themselves.
@@ -65,6 +68,14 @@ pub(crate) struct Waiting {
     pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,
     /// Bytes that came with the head and belong to the WebSocket.
     pub(crate) early: Vec<u8>,
+}
+
+impl Waiting {
+    /// Memory of its own.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let (Ok(answer) | Err(answer)) = &self.handshake;
+        size_of::<Self>() + answer.capacity() + self.early.capacity()
+    }
 }
 
 /// A WebSocket.
@@ -123,6 +134,7 @@ impl Connection {
             timer: None,
             is_local: false,
             shakes_hands: false,
+            charge: Charge::default(),
             receiving: false,
             settled: false,
         }

@@ -24,6 +24,8 @@ pub(crate) struct Egress {
     own_bytes: usize,
     /// Pongs in the queue.
     pong_count: usize,
+    /// Memory of queued chunks that lie in blocks of their own.
+    owned_bytes: usize,
 }
 
 struct Queued {
@@ -50,6 +52,8 @@ impl Queued {
 
 #[derive(Clone, Copy)]
 struct Flight {
+    /// Memory of its chunks that lie in blocks of their own.
+    owned_bytes: usize,
     /// Whether its last byte ends a frame.
     ends_frame: bool,
     /// Bytes before encryption, where they are encrypted.
@@ -110,12 +114,14 @@ impl Egress {
     /// Queues one chunk of a frame, in blocks that one send each can take.
     fn enqueue(&mut self, chunk: Chunk, last: bool) {
         if chunk.as_bytes().len() <= SEND_BYTES_MAX {
+            self.owned_bytes += owned_len(&chunk);
             return self.queue.push_back(Queued::part(chunk, last));
         }
         // Only what had to be copied anyway comes in larger pieces.
         let mut blocks = chunk.as_bytes().chunks(SEND_BYTES_MAX).peekable();
         while let Some(block) = blocks.next() {
             let last = last && blocks.peek().is_none();
+            self.owned_bytes += block.len();
             self.queue.push_back(Queued::part(block.to_vec().into(), last));
         }
     }
@@ -123,6 +129,7 @@ impl Egress {
     /// Queues one frame of the shard's own, or a piece of HTTP.
     pub(crate) fn push_own(&mut self, chunk: Chunk) {
         self.own_bytes += chunk.as_bytes().len();
+        self.owned_bytes += owned_len(&chunk);
         self.queue.push_back(Queued::own(chunk));
     }
 
@@ -147,6 +154,8 @@ impl Egress {
         if let Some(last) = last {
             self.own_bytes += chunk.as_bytes().len();
             self.own_bytes -= last.chunk.as_bytes().len();
+            self.owned_bytes += owned_len(&chunk);
+            self.owned_bytes -= owned_len(&last.chunk);
             last.chunk = chunk;
         }
         true
@@ -154,6 +163,7 @@ impl Egress {
 
     fn push_first(&mut self, urgent: Queued) {
         self.own_bytes += urgent.chunk.as_bytes().len();
+        self.owned_bytes += owned_len(&urgent.chunk);
         let at = self.queue.iter().skip(self.in_progress_len()).take_while(|queued| queued.own);
         let at = self.in_progress_len() + at.count();
         self.queue.insert(at, urgent);
@@ -169,6 +179,12 @@ impl Egress {
     /// Bytes that wait.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queue.iter().map(|queued| queued.chunk.as_bytes().len()).sum()
+    }
+
+    /// Memory of its own: the queue, and every chunk that does not lie in a receive buffer.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let flight = self.flight.map_or(0, |flight| flight.owned_bytes);
+        size_of::<Self>() + self.queue.capacity() * size_of::<Queued>() + self.owned_bytes + flight
     }
 
     /// Whether a send is in flight.
@@ -190,6 +206,7 @@ impl Egress {
     /// `is_ready`.
     pub(crate) fn fill(&mut self, batch: &mut Batch) -> SendMode {
         let mut ends_frame = true;
+        let mut owned_bytes = 0;
         while let Some(queued) = self.queue.front() {
             let len = queued.chunk.as_bytes().len();
             let fits = batch.is_empty() || batch.len() + len <= SEND_BYTES_MAX;
@@ -198,10 +215,12 @@ impl Egress {
             }
             if let Some(queued) = self.pop() {
                 ends_frame = queued.last;
+                owned_bytes += owned_len(&queued.chunk);
                 batch.push(queued.chunk).expect("there is room");
             }
         }
-        self.flight = Some(Flight { ends_frame, plain: None });
+        self.owned_bytes -= owned_bytes;
+        self.flight = Some(Flight { owned_bytes, ends_frame, plain: None });
         if self.stalled { SendMode::All } else { SendMode::Try }
     }
 
@@ -213,10 +232,13 @@ impl Egress {
         while plain_bytes < SEND_BYTES_MAX {
             let Some(queued) = self.pop() else { break };
             plain_bytes += queued.chunk.as_bytes().len();
+            self.owned_bytes -= owned_len(&queued.chunk);
             ends_frame = queued.last;
             seal(queued.chunk.as_bytes());
         }
-        self.flight = Some(Flight { ends_frame, plain: Some(plain_bytes) });
+        // The records are a little longer than what they carry.
+        let owned_bytes = plain_bytes;
+        self.flight = Some(Flight { owned_bytes, ends_frame, plain: Some(plain_bytes) });
     }
 
     /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied.
@@ -252,10 +274,12 @@ impl Egress {
         for queued in &mut self.queue {
             if let Chunk::Leased(slice) = &queued.chunk {
                 copied += slice.len();
+                self.owned_bytes += slice.len();
                 queued.chunk = slice.to_vec().into();
             }
         }
         // What the block is made of is in progress now; nobody drops or counts it any more.
+        self.owned_bytes += rest.capacity();
         self.queue.push_front(Queued::part(rest.into(), ends_frame));
         copied
     }
@@ -274,6 +298,8 @@ impl Egress {
             dropped += u64::from(queued.last && !queued.own);
             queued.own
         });
+        self.queue.shrink_to(SPARE_QUEUE_LEN);
+        self.owned_bytes = self.queue.iter().map(|queued| owned_len(&queued.chunk)).sum();
         dropped
     }
 
@@ -296,6 +322,14 @@ impl Egress {
         queue.clear();
         queue.shrink_to(SPARE_QUEUE_LEN);
         *self = Self { queue, ..Self::default() };
+    }
+}
+
+/// Memory of a chunk in a block of its own.
+fn owned_len(chunk: &Chunk) -> usize {
+    match chunk {
+        Chunk::Owned { bytes, .. } => bytes.capacity(),
+        Chunk::Leased(_) | Chunk::Inline { .. } | Chunk::Static(_) => 0,
     }
 }
 

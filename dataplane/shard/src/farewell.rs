@@ -117,6 +117,7 @@ impl<D: Driver> Shard<D> {
             connection.egress = None;
             connection.tls = None;
         }
+        self.charge(key);
         self.clear_deadline(key);
         self.driver.close(key);
     }
@@ -133,6 +134,7 @@ impl<D: Driver> Shard<D> {
         };
         if registered {
             let connection = self.table.id(key);
+            self.charge(key);
             self.consult(Input::Closed { connection });
         }
     }
@@ -140,7 +142,7 @@ impl<D: Driver> Shard<D> {
     /// The driver has let go of the socket.
     pub(crate) fn on_closed(&mut self, key: Key) {
         self.clear_deadline(key);
-        self.table.remove(key);
+        self.forget(key);
     }
 
     /// Stops accepting and tells everybody to go. What is left at the deadline is cut.

@@ -47,6 +47,7 @@ impl<D: Driver> Shard<D> {
         let ended = connection.tls.as_ref().is_some_and(|session| session.is_ended());
         if !batch.is_empty() {
             self.driver.send(key, batch, mode);
+            self.charge(key);
             if ended {
                 // The records were the last there are.
                 self.leave(key);
@@ -56,6 +57,7 @@ impl<D: Driver> Shard<D> {
         // A TLS session that has ended makes no records any more.
         let progress = egress.sent(&mut batch, 0);
         self.driver.recycle(batch);
+        self.charge(key);
         self.note_left(key, progress.left);
         self.on_flushed(key);
     }
@@ -85,6 +87,7 @@ impl<D: Driver> Shard<D> {
         let progress = egress.sent(&mut batch, sent);
         let idle = egress.is_idle() && !tls.is_some_and(|session| session.owes_output());
         self.driver.recycle(batch);
+        self.charge(key);
         if progress.copied > 0 {
             self.counters.count(Counter::CopiedFrames);
             self.counters.add(Counter::CopiedBytes, progress.copied as u64);
@@ -121,6 +124,7 @@ impl<D: Driver> Shard<D> {
     fn shelve_egress(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let idle = connection.egress.take_if(|egress| egress.is_idle() && !egress.dirty);
+        self.budget.settle(connection);
         if let Some(mut egress) = idle
             && self.spare_egress.len() < SPARES_MAX
         {

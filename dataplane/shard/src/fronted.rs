@@ -26,6 +26,11 @@ impl Fronted {
     pub(crate) fn new(peer: Peer) -> Self {
         Self { peer, received: Vec::new() }
     }
+
+    /// Memory of its own.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.received.capacity()
+    }
 }
 
 impl<D: Driver> Shard<D> {
@@ -46,6 +51,7 @@ impl<D: Driver> Shard<D> {
             Ok(Some(header)) => self.introduce(key, header),
             Err(error) => self.reject_fronted(key, error.to_string()),
         }
+        self.charge(key);
     }
 
     /// The proxy has said who is there: that is the connection's peer from now on.

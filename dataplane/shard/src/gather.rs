@@ -42,6 +42,7 @@ impl<D: Driver> Shard<D> {
             (Some(_), 0) => self.unpin(key),
             _ => {}
         }
+        self.charge(key);
         while self.pinned_leases > self.config.receive_buffers / 4 && !self.pins.is_empty() {
             self.copy_one();
         }
@@ -58,6 +59,7 @@ impl<D: Driver> Shard<D> {
             let copied = assembly.copy_out();
             self.pinned_leases -= leases;
             self.counters.add(Counter::CopiedBytes, copied as u64);
+            self.charge(key);
         }
         self.unpin(key);
     }
@@ -90,6 +92,7 @@ impl<D: Driver> Shard<D> {
         };
         let assembly = open.assembly.take()?;
         self.pinned_leases -= assembly.leases();
+        self.charge(key);
         Some(assembly)
     }
 

@@ -96,21 +96,34 @@ impl Guest {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Memory of its own.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.buffer.capacity()
+    }
+
     /// Discards body bytes. Returns false while more of the body is to come.
     fn skip_body(&mut self) -> Result<bool, http1::HeadError> {
         let Some(skipper) = &mut self.skipper else {
             return Ok(true);
         };
         let skipped = skipper.skip(&self.buffer)?;
-        self.buffer.drain(..skipped.used);
         if skipped.done {
             self.skipper = None;
         }
+        self.use_up(skipped.used);
         Ok(skipped.done)
     }
 
+    /// Lets go of bytes at the front, and of their memory once nothing is left.
+    fn use_up(&mut self, len: usize) {
+        self.buffer.drain(..len);
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
+    }
+
     fn consume(&mut self, consumed: Consumed) {
-        self.buffer.drain(..consumed.head_len);
+        self.use_up(consumed.head_len);
         self.skipper = consumed.skipper;
         self.served = true;
         self.head_only = consumed.head_only;
@@ -129,6 +142,11 @@ impl<D: Driver> Shard<D> {
 
     /// Does what the bytes so far allow, then reads on unless an answer is still owed or unread.
     pub(crate) fn advance_guest(&mut self, key: Key) {
+        self.serve_guest(key);
+        self.charge(key);
+    }
+
+    fn serve_guest(&mut self, key: Key) {
         loop {
             if !self.is_flushed(key) {
                 return;

@@ -13,6 +13,7 @@
 
 mod assembly;
 mod audit;
+mod budget;
 mod config;
 mod connection;
 mod deadline;
@@ -38,6 +39,7 @@ mod tls;
 mod upgrade;
 
 pub use audit::Audit;
+pub use budget::IDLE_CONNECTION_BYTES;
 pub use config::{HealthFacts, ShardConfig, VerboseHealth};
 pub use parcel::Parcel;
 pub use ports::Ports;

@@ -100,6 +100,7 @@ impl<D: Driver> Shard<D> {
             let dropped = egress.drop_waiting_frames();
             self.counters.add(Counter::SlowReaderDroppedFrames, dropped);
         }
+        self.charge(key);
         self.forget_assembly(key);
         let frame = websocket::close_frame(Some(reason.code()), reason.text().as_bytes());
         self.push_control(key, &frame);
@@ -115,6 +116,7 @@ impl<D: Driver> Shard<D> {
             self.counters.count(Counter::CopiedFrames);
             self.counters.add(Counter::CopiedBytes, copied as u64);
         }
+        self.charge(key);
         self.touch(key);
     }
 
@@ -124,6 +126,7 @@ impl<D: Driver> Shard<D> {
             return;
         };
         egress.push_own(chunk);
+        self.charge(key);
         self.touch(key);
     }
 
@@ -131,6 +134,7 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn push_urgent(&mut self, key: Key, frame: &ControlFrame) {
         let Some(egress) = self.egress_mut(key) else { return };
         egress.push_urgent(small_chunk(frame));
+        self.charge(key);
         self.touch(key);
     }
 
@@ -140,6 +144,7 @@ impl<D: Driver> Shard<D> {
         if egress.push_pong(small_chunk(frame)) {
             self.counters.count(Counter::PongsMerged);
         }
+        self.charge(key);
         self.touch(key);
     }
 
@@ -150,6 +155,7 @@ impl<D: Driver> Shard<D> {
         };
         if !std::mem::replace(&mut egress.dirty, true) {
             self.dirty.push(key);
+            self.charge(key);
         }
     }
 }

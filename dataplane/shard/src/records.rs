@@ -36,6 +36,7 @@ impl<D: Driver> Shard<D> {
         };
         connection.tls = Some(Box::new(session));
         connection.shakes_hands = true;
+        self.budget.settle(connection);
         self.handshakes += 1;
         self.set_deadline(key, self.limits.tls_handshake_timeout);
     }
@@ -59,6 +60,7 @@ impl<D: Driver> Shard<D> {
         // Nothing is read before all of this is used: the head that ends the reading may be in it.
         connection.receiving = true;
         self.walk_records(key, input);
+        self.charge(key);
         let Some(connection) = self.table.get_mut(key) else { return };
         connection.receiving = connection.settled;
         match connection.phase {

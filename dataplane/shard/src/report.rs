@@ -10,6 +10,8 @@ impl<D: Driver> Shard<D> {
         let mut report = self.board.report(scopes);
         report.shard = self.config.shard;
         report.now = self.now;
+        report.memory_bytes_max = self.limits.memory_bytes_max as u64;
+        report.memory_used_bytes = self.budget.used_bytes() as u64;
         report.counters = self.board.counters().clone();
         report.counters.merge(&self.counters);
         report.counters.add(Counter::ReceiveStarved, self.driver.stats().receive_starved);

@@ -42,6 +42,7 @@ impl<D: Driver> Shard<D> {
                     assembly.rescan();
                 }
             }
+            self.charge(key);
         }
         Ok(())
     }

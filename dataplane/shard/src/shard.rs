@@ -14,6 +14,7 @@ use relay_wire::http1::Peer;
 use rustls::ServerConfig;
 
 use crate::assembly::Assembly;
+use crate::budget::Budget;
 use crate::config::ShardConfig;
 use crate::connection::{Connection, Phase};
 use crate::deadline::Deadlines;
@@ -44,6 +45,8 @@ pub struct Shard<D: Driver> {
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// TLS handshakes going on.
     pub(crate) handshakes: usize,
+    /// What all connections together hold.
+    pub(crate) budget: Budget,
     /// When what is left is cut, once the shard was told to stop.
     pub(crate) stop_deadline: Option<Tick>,
     /// Reads messages that arrive in one piece.
@@ -111,6 +114,7 @@ impl<D: Driver> Shard<D> {
             proxy_complaint: None,
             tls: config.tls.clone(),
             handshakes: 0,
+            budget: Budget::default(),
             stop_deadline: None,
             scanner: Scanner::default(),
             effects: Effects::default(),
@@ -187,6 +191,7 @@ impl<D: Driver> Shard<D> {
                 Completion::Sent { key, batch, outcome } => self.on_sent(key, batch, outcome),
                 Completion::Closed { key } => self.on_closed(key),
             }
+            self.relieve();
         }
         self.completions = completions;
     }
@@ -201,12 +206,14 @@ impl<D: Driver> Shard<D> {
                 break;
             };
             self.on_command(command);
+            self.relieve();
         }
         for _ in 0..LANE_BATCH_MAX {
             let Some(parcel) = self.ports.arrivals.receive() else {
                 break;
             };
             self.on_arrival(parcel);
+            self.relieve();
         }
     }
 
@@ -246,6 +253,10 @@ impl<D: Driver> Shard<D> {
             self.counters.count(Counter::GuestsRefused);
             return;
         }
+        if self.budget.refuses_strangers(&self.limits) {
+            self.strangers.remove(peer.address);
+            return self.counters.count(Counter::BudgetRefused);
+        }
         let is_fronted = peer.is_proxy && self.config.proxy_protocol;
         let mut connection = match is_fronted {
             true => Connection::fronted(Fronted::new(peer)),
@@ -254,6 +265,7 @@ impl<D: Driver> Shard<D> {
         // What comes through a Unix socket never left this host: TLS ends in front of it.
         connection.is_local = remote == Remote::Local;
         let key = self.table.insert(connection);
+        self.charge(key);
         self.driver.adopt(key, socket);
         match is_fronted {
             true => self.await_proxy_header(key),
@@ -326,6 +338,7 @@ impl<D: Driver> Shard<D> {
         if let (Some(address), None) = (before, connection.stranger()) {
             self.strangers.remove(address);
         }
+        self.budget.settle(connection);
         Some(left)
     }
 

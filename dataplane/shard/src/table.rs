@@ -14,6 +14,9 @@ pub(crate) struct Table {
     free: Vec<u32>,
 }
 
+/// Memory of one slot, taken or free.
+pub(crate) const SLOT_BYTES: usize = size_of::<Slot>();
+
 struct Slot {
     generation: u32,
     connection: Option<Connection>,
@@ -58,6 +61,13 @@ impl Table {
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(key.slot);
         Some(connection)
+    }
+
+    /// Everything in the table, in slot order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Connection)> {
+        (0..).zip(&self.slots).filter_map(|(slot, entry)| {
+            Some((Key { slot, generation: entry.generation }, entry.connection.as_ref()?))
+        })
     }
 
     /// The keys of everything in the table, in slot order.

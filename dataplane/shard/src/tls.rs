@@ -64,6 +64,16 @@ impl TlsSession {
         matches!(self.state, State::Handshaking(_))
     }
 
+    /// Memory of its own: a handshake by what rustls takes for one, a session by its size.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let state = match &self.state {
+            State::Handshaking(handshake) => handshake.held_bytes(),
+            State::Established(session) => session.held_bytes(),
+            State::Over => 0,
+        };
+        size_of::<Self>() + self.made.capacity() + state
+    }
+
     /// Takes the next record of the input, where it lies if it is whole. Call again with the rest
     /// until the input is used up.
     ///

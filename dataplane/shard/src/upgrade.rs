@@ -29,8 +29,10 @@ impl<D: Driver> Shard<D> {
         };
         let peer = guest.peer;
         let buffer = guest.take_buffer();
-        if !self.is_heard() {
+        let is_tight = self.budget.is_tight(&self.limits);
+        if is_tight || !self.is_heard() {
             self.counters.count(Counter::AdmissionUnavailable);
+            self.counters.add(Counter::BudgetRefused, u64::from(is_tight));
             self.push(key, http1::refusal_bytes(UNAVAILABLE).into_owned().into());
             return self.leave(key);
         }
@@ -114,7 +116,7 @@ impl<D: Driver> Shard<D> {
         let tls = connection.tls.take();
         match lane.send(Parcel { socket, grant, handshake, early, tls }) {
             Ok(()) => {
-                self.table.remove(key);
+                self.forget(key);
                 self.counters.count(Counter::HandedOver);
             }
             Err(Full(parcel)) => {
@@ -135,6 +137,12 @@ impl<D: Driver> Shard<D> {
         }
         let key = self.table.insert(Connection::arriving(tls));
         self.driver.adopt(key, socket);
+        if self.budget.is_tight(&self.limits) {
+            self.counters.count(Counter::AdmissionUnavailable);
+            self.counters.count(Counter::BudgetRefused);
+            let refusal = http1::refusal_bytes(UNAVAILABLE).into_owned();
+            return self.turn_away(key, grant.admission, refusal);
+        }
         self.open(key, grant, handshake, early);
     }
 

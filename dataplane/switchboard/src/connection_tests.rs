@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use relay_contract::{ConnectionId, Limits, Role};
+use relay_contract::{CloseReason, ConnectionId, Limits, Role};
 
 use super::{Connection, Part, State};
 use crate::Input;
@@ -98,6 +98,7 @@ impl Seat {
         row(self, Input::Sent { to: id, bytes: 1 });
         row(self, Input::WorkerReply { to: id, response: &answer("w-1", true) });
         row(self, Input::Closing { connection: id });
+        row(self, Input::Evicted { connection: id, reason: CloseReason::BufferOverflow });
         row(self, Input::Closed { connection: id });
         row(self, Input::Elapsed);
         let newer = Limits { version: 2, ..Limits::default() };
@@ -118,6 +119,7 @@ fn name_of(input: &Input<'_>) -> &'static str {
         Input::Sent { .. } => "sent",
         Input::WorkerReply { .. } => "worker reply",
         Input::Closing { .. } => "closing",
+        Input::Evicted { .. } => "evicted",
         Input::Closed { .. } => "closed",
         Input::Elapsed => "elapsed",
         Input::SetLimits(_) => "set limits",

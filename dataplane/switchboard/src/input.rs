@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use relay_contract::{ConnectionId, Grant, Limits, Profile, WorkerResponse};
+use relay_contract::{CloseReason, ConnectionId, Grant, Limits, Profile, WorkerResponse};
 use relay_wire::envelope::{Envelope, Invalid, ProfileMember};
 
 /// One thing that happened. An input that names a connection the switchboard does not know, or no
@@ -70,6 +70,13 @@ pub enum Input<'a> {
     Closing {
         /// Who leaves.
         connection: ConnectionId,
+    },
+    /// The shard is short of memory and this connection holds more than any other.
+    Evicted {
+        /// Who goes.
+        connection: ConnectionId,
+        /// What it is told: [`CloseReason::BufferOverflow`] when it reads too slowly.
+        reason: CloseReason,
     },
     /// The socket is gone, for whatever reason.
     Closed {

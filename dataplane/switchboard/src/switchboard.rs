@@ -98,6 +98,9 @@ impl Switchboard {
                 self.on_worker_reply(now, to, response, effects);
             }
             Input::Closing { connection } => self.on_closing(now, connection, effects),
+            Input::Evicted { connection, reason } => {
+                self.on_evicted(now, connection, reason, effects);
+            }
             Input::Closed { connection } => self.on_closed(now, connection, effects),
             Input::Elapsed => self.on_elapsed(now, effects),
             Input::SetLimits(limits) => self.on_limits(limits),
@@ -116,8 +119,8 @@ impl Switchboard {
         &self.counters
     }
 
-    /// What the switchboard holds; the scopes one by one only when asked for. The clock is the
-    /// shard's to fill in. Cost with scopes: linear in connections, and sorting them.
+    /// What the switchboard holds; the scopes one by one only when asked for. Clock and memory are
+    /// the shard's to fill in. Cost with scopes: linear in connections, and sorting them.
     pub fn report(&self, scopes: bool) -> ShardReport {
         let core = &self.core;
         ShardReport {
@@ -126,7 +129,7 @@ impl Switchboard {
             connection_count: core.peer_count,
             scope_count: core.directory.len() as u64,
             scopes: if scopes { self.scope_reports() } else { Vec::new() },
-            now: Tick::default(),
+            ..ShardReport::default()
         }
     }
 
@@ -254,6 +257,21 @@ impl Switchboard {
         if self.core.connections.member(connection).is_some() {
             self.await_end(now, connection, effects);
         }
+    }
+
+    fn on_evicted(
+        &mut self,
+        now: Tick,
+        connection: ConnectionId,
+        reason: CloseReason,
+        effects: &mut Effects,
+    ) {
+        if reason == CloseReason::BufferOverflow
+            && self.core.connections.member(connection).is_some()
+        {
+            self.counters.count(Counter::WsSlowClientTerminated);
+        }
+        self.close(now, connection, reason, effects);
     }
 
     pub(crate) fn on_closed(&mut self, now: Tick, connection: ConnectionId, effects: &mut Effects) {

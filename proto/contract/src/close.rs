@@ -24,7 +24,7 @@ impl CloseCode {
 
 /// Every close the relay starts by itself. The pair of code and text is part of the wire contract.
 ///
-/// Source: relay specification, section 8; the two last are ours.
+/// Source: relay specification, section 8; the last three are ours.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each variant is its text")]
 pub enum CloseReason {
@@ -51,6 +51,7 @@ pub enum CloseReason {
     BufferOverflow,
     UnroutedRateLimited,
     SmallFrameRateLimited,
+    MemoryBudget,
 }
 
 impl CloseReason {
@@ -89,6 +90,7 @@ impl CloseReason {
             Self::BufferOverflow => "buffer overflow",
             Self::UnroutedRateLimited => "unrouted frame rate limit exceeded",
             Self::SmallFrameRateLimited => "small frame rate limit exceeded",
+            Self::MemoryBudget => "memory budget exceeded",
         }
     }
 }

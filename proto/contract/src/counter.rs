@@ -229,6 +229,16 @@ counters! {
         "New certificates put to use."
     TlsReloadFailures "relay_tls_reload_failures_total"
         "New certificates that could not be used; the old ones stay."
+    BudgetRefused "relay_budget_refused_total"
+        "Connections and upgrades refused because the memory budget was nearly used up."
+    BudgetStrangersClosed "relay_budget_strangers_closed_total"
+        "Connections not yet admitted that were closed to stay within the memory budget."
+    BudgetSlowReadersClosed "relay_budget_slow_readers_closed_total"
+        "Connections with the largest backlog, closed to stay within the memory budget."
+    BudgetUnfinishedClosed "relay_budget_unfinished_closed_total"
+        "Connections with the largest unfinished message, closed to stay within the memory budget."
+    BudgetCut "relay_budget_cut_total"
+        "Connections cut because they held memory after they were told to go."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

@@ -127,6 +127,10 @@ pub struct ShardReport {
     pub scopes: Vec<ScopeReport>,
     /// The shard's clock when it answered.
     pub now: Tick,
+    /// Bytes that peers may make it hold.
+    pub memory_bytes_max: u64,
+    /// Bytes that they make it hold.
+    pub memory_used_bytes: u64,
 }
 
 /// One scope: a workspace, or one target of it.

@@ -119,6 +119,13 @@ pub struct Limits {
     /// time. Reached: the newest connection is closed unanswered, with a count. Ours: twice a burst
     /// of 1,024. `RELAY_TLS_HANDSHAKES_MAX`
     pub tls_handshakes_max: usize,
+    /// Bytes that peers may make one shard hold: slots, request heads, messages in pieces, what
+    /// waits to be sent, TLS sessions. Protects the process from its peers. Reached: at a quarter
+    /// of it for strangers, new ones are closed unanswered; at seven eighths new upgrades are
+    /// answered 503 with `Retry-After`; at all of it those who hold most go, slow readers with
+    /// 4008. Each with a count. The program divides `RELAY_MEMORY_BUDGET`; by itself a shard has
+    /// 1 GiB.
+    pub memory_bytes_max: usize,
     /// Worker calls in flight per connection. Protects the platform and the controller's memory.
     /// Reached: the call is answered 503, with a count. Ours: a quarter of what the controller
     /// makes at once, so that one worker cannot have all of it.
@@ -178,6 +185,7 @@ impl Default for Limits {
             guests_per_address_max: 2048,
             tls_handshake_timeout: Duration::from_secs(10),
             tls_handshakes_max: 2048,
+            memory_bytes_max: 1 << 30,
             worker_calls_max: 64,
         }
     }

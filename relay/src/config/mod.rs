@@ -6,6 +6,7 @@
 mod backplane;
 mod capacity;
 mod listen;
+mod memory;
 mod number;
 mod patience;
 mod platform;
@@ -21,6 +22,7 @@ mod tests;
 pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 pub(crate) use listen::{Listen, Mode, Tls};
+pub(crate) use memory::Memory;
 pub(crate) use patience::TcpPatience;
 pub(crate) use platform::{
     Admission, AdmissionMode, ClientCertificate, Platform, ServerAuth, TlsVerify,
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub tcp: TcpPatience,
     /// Threads and their kernel interface.
     pub engine: Engine,
+    /// Who gets which part of the memory.
+    pub memory: Memory,
 }
 
 /// The endpoints for operators.
@@ -121,9 +125,11 @@ impl Config {
         let capacity = Capacity::read(&mut reader);
         // A look for new keys may come before the validation.
         let patience = platform.admission_timeout.saturating_add(platform.api_timeout);
-        let limits = capacity::limits(&mut reader, patience);
+        let mut limits = capacity::limits(&mut reader, patience);
         let tcp = TcpPatience::read(&mut reader);
         let engine = Engine::read(&mut reader, world);
+        let memory = Memory::read(&mut reader, &engine, world);
+        limits.memory_bytes_max = as_size(memory.shard_bytes);
         if !reader.problems.is_empty() {
             return Err(Refused(reader.problems));
         }
@@ -139,6 +145,7 @@ impl Config {
             limits,
             tcp,
             engine,
+            memory,
         };
         let broken = rules::broken(&config, world);
         if !broken.is_empty() {

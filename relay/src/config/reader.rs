@@ -5,6 +5,7 @@ use std::time::Duration;
 use relay_contract::Secret;
 use url::Url;
 
+use super::memory::Size;
 use super::number::whole_above_zero;
 use super::variable::FLAG_WORDS;
 use super::{FlagValue, Kind, Problem, Source, Surroundings, Variable};
@@ -109,6 +110,17 @@ impl<'a> Reader<'a> {
         ));
         self.note(name, default.to_string(), Source::Default);
         default
+    }
+
+    /// A number of bytes or a percentage, if one is given.
+    pub(super) fn size(&mut self, name: &'static str) -> Option<Size> {
+        let (text, source) = self.find(name)?;
+        let size = Size::parse(&text);
+        match size {
+            Some(_) => self.note(name, text.trim().to_owned(), source),
+            None => self.refuse(name, format!("{text:?} is no number of bytes and no percentage")),
+        }
+        size
     }
 
     /// A flag, if one is given.

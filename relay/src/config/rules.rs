@@ -31,7 +31,23 @@ pub(super) fn unread(world: &dyn Surroundings) -> Vec<String> {
     set.map(|name| format!("{name} is set, but this version does not act on it")).collect()
 }
 
-const NOT_READ_YET: [&str; 2] = ["RELAY_CONFIG", "RELAY_MEMORY_BUDGET"];
+const NOT_READ_YET: [&str; 1] = ["RELAY_CONFIG"];
+
+/// A connection that may hold more than its shard.
+fn greedy(config: &Config) -> Option<String> {
+    let limits = &config.limits;
+    // A backlog with one frame beyond it, and a message in pieces with what is noted of it.
+    let frames = limits.frame_bytes_max.saturating_mul(3);
+    let most = limits.egress_bytes_max.saturating_add(frames);
+    (most > limits.memory_bytes_max).then(|| {
+        format!(
+            "RELAY_MEMORY_BUDGET leaves each shard {} bytes for its peers, and one connection may \
+             hold {most} by RELAY_MAX_PENDING_BYTES and RELAY_MAX_FRAME_BYTES: it is closed before \
+             it reaches these limits",
+            limits.memory_bytes_max
+        )
+    })
+}
 
 /// A kernel that lets fewer connections wait to be accepted than the relay asks for.
 pub(super) fn backlog(world: &dyn Surroundings) -> Option<String> {
@@ -86,6 +102,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         }
     }
     let platform = &config.platform;
+    warnings.extend(greedy(config));
     if platform.key.is_some()
         && platform.validate.scheme() == "http"
         && !is_local(&platform.validate)

@@ -8,9 +8,9 @@ use super::*;
 
 /// A world of a few variables and files.
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     variables: HashMap<String, String>,
-    files: HashMap<PathBuf, String>,
+    pub(super) files: HashMap<PathBuf, String>,
     in_container: bool,
     open_files: bool,
 }
@@ -44,7 +44,7 @@ impl Surroundings for World {
 }
 
 /// `NAME=VALUE` pairs, one per word; `_` stands for a blank inside a value.
-fn world(pairs: &str) -> World {
+pub(super) fn world(pairs: &str) -> World {
     let pairs = pairs.split_whitespace().map(|pair| {
         let (name, value) = pair.split_once('=').expect("NAME=VALUE");
         (name.to_owned(), value.replace('~', " "))
@@ -52,20 +52,20 @@ fn world(pairs: &str) -> World {
     World { variables: pairs.collect(), ..World::default() }
 }
 
-fn parse(pairs: &str) -> Result<Parsed, Refused> {
+pub(super) fn parse(pairs: &str) -> Result<Parsed, Refused> {
     Config::parse(&[], &world(pairs))
 }
 
-fn config(pairs: &str) -> Config {
+pub(super) fn config(pairs: &str) -> Config {
     parse(pairs).expect("a usable configuration").config
 }
 
-fn problems(pairs: &str) -> Vec<String> {
+pub(super) fn problems(pairs: &str) -> Vec<String> {
     let refused = parse(pairs).err().map_or(Vec::new(), |refused| refused.0);
     refused.iter().map(ToString::to_string).collect()
 }
 
-fn shown(parsed: &Parsed, name: &str) -> (String, String) {
+pub(super) fn shown(parsed: &Parsed, name: &str) -> (String, String) {
     let found = parsed.effective.iter().find(|known| known.name == name);
     let found = found.expect("every variable is listed");
     (found.shown.clone(), found.source.to_string())
@@ -93,7 +93,9 @@ fn an_empty_environment_gives_the_reference_defaults() {
     assert_eq!(config.backplane.mode, BackplaneMode::Single);
     assert!(!config.backplane.presence && !config.backplane.redirect && !config.backplane.bus);
     assert_eq!(config.admission.mode, AdmissionMode::Validate);
-    assert_eq!(config.limits, relay_contract::Limits::default());
+    let memory_bytes_max = config.limits.memory_bytes_max;
+    let default = relay_contract::Limits::default();
+    assert_eq!(config.limits, relay_contract::Limits { memory_bytes_max, ..default });
     assert_eq!(config.capacity.connections_max, 2000);
     assert_eq!(config.engine.shard_count, 3);
 }
@@ -146,8 +148,8 @@ fn an_unusable_number_falls_back_with_a_warning() {
 
 #[test]
 fn a_variable_nobody_acts_on_is_not_ignored_in_silence() {
-    let parsed = parse("RELAY_MEMORY_BUDGET=1000000").expect("usable");
-    assert!(parsed.warnings[0].starts_with("RELAY_MEMORY_BUDGET is set"), "{:?}", parsed.warnings);
+    let parsed = parse("RELAY_CONFIG=/etc/relay.toml").expect("usable");
+    assert!(parsed.warnings[0].starts_with("RELAY_CONFIG is set"), "{:?}", parsed.warnings);
 }
 
 #[test]

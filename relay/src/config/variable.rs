@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// A whole number above zero. Anything else counts as unset, with a warning.
     Count,
+    /// Bytes, with a unit if need be, or a percentage.
+    Size,
 }
 
 impl fmt::Display for Kind {
@@ -34,6 +36,7 @@ impl fmt::Display for Kind {
             Self::Flag => f.write_str("flag"),
             Self::Choice(words) => f.write_str(&words.join(", ")),
             Self::Count => f.write_str("number"),
+            Self::Size => f.write_str("size"),
         }
     }
 }
@@ -289,6 +292,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
     any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll", "monoio"]), "auto", "epoll",
         "What moves bytes: io_uring, epoll (also called monoio), or io_uring where it can be had."),
     any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),
+    any("RELAY_MEMORY_BUDGET", Kind::Size,
+        "(half of the cgroup's limit or the machine's memory)", "512MiB",
+        "Memory the process may use: bytes, KiB, MiB, GiB, or a percentage of what there is. Near \
+         it new connections are answered 503; docs/budgets.md says who gets which part."),
     count("RELAY_DRAIN_MS", "10000", "How long a stopping relay waits for its peers."),
     flag("RELAY_CORE_DUMPS", "0",
         "Lets a crash leave a core dump, with every key in it, and debuggers attach."),

@@ -44,6 +44,8 @@ impl Plan {
         let crowded = seed.below(4) == 0;
         let mut guests = seed.fork();
         let strict = seed.below(4) == 0;
+        let mut memory = seed.fork();
+        let is_short = memory.below(4) == 0;
         let mut rates = seed.fork();
         // In strict plans each rate is low or not a limit at all.
         let mut rate = |most: u64| {
@@ -59,6 +61,7 @@ impl Plan {
             pairing_per_minute: rate(20),
             guests_max: if crowded { 1 + guests.below(8) as usize } else { 4096 },
             guests_per_address_max: if crowded { 1 + guests.below(2) as u32 } else { 2048 },
+            memory_bytes_max: if is_short { 64 << (10 + memory.below(5)) } else { 1 << 30 },
             worker_calls_max: 1 + seed.below(6) as u32,
             pending_requests_max: 4 + seed.below(64) as usize,
             session_owners_max: 64 + seed.below(64) as usize,

@@ -130,6 +130,10 @@ impl Run {
         ensure!(audit.egress_bytes_max <= bound, "{} bytes queued", audit.egress_bytes_max);
         let (guests, guests_max) = (audit.guests, limits.guests_max);
         ensure!(guests <= guests_max, "{guests} guests where {guests_max} may be");
+        let (charged, held) = (audit.charged_bytes, audit.held_bytes);
+        ensure!(charged == held, "{charged} bytes charged where {held} are held");
+        let memory_max = limits.memory_bytes_max;
+        ensure!(held <= memory_max, "{held} bytes held where {memory_max} may be");
         let pins_max = usize::from(self.plan.driver.buffer_count) / 4;
         ensure!(audit.pinned_leases <= pins_max, "{} buffers held", audit.pinned_leases);
         if turn == Turn::Done {

@@ -180,6 +180,10 @@ impl Bench {
             {
                 desk.shard = None;
             }
+            if let Some(shard) = &mut desk.shard {
+                let audit = shard.audit();
+                assert_eq!(audit.charged_bytes, audit.held_bytes, "the budget keeps true accounts");
+            }
         }
         if self.office != Office::Away {
             self.hear();

@@ -2,6 +2,7 @@
 
 mod admission;
 mod bench;
+mod budget;
 mod clock;
 mod deadlines;
 mod endings;

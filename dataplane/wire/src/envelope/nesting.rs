@@ -24,6 +24,11 @@ impl Nesting {
         }
     }
 
+    /// Memory that the depth so far may have made it take.
+    pub(super) fn held_bytes(&self) -> usize {
+        2 * self.deep.len() * size_of::<u64>()
+    }
+
     pub(super) const fn depth(&self) -> usize {
         self.depth
     }

@@ -106,6 +106,12 @@ impl Scanner {
         }
     }
 
+    /// Memory that what was fed so far may have made it take: twice what it keeps, as vectors grow.
+    /// The same for the same bytes, whatever was read before.
+    pub fn held_bytes(&self) -> usize {
+        2 * self.text.len() + self.nesting.held_bytes()
+    }
+
     /// Takes the next bytes of the text. A text may be cut anywhere.
     pub fn feed(&mut self, text: &[u8]) {
         for block in text.chunks(BLOCK_BYTES) {

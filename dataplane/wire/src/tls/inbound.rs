@@ -85,6 +85,11 @@ impl Inbound {
         &self.key
     }
 
+    /// Memory of the carry.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.carry.capacity()
+    }
+
     pub(super) fn carry(&self) -> &[u8] {
         &self.carry
     }

@@ -71,6 +71,12 @@ impl Session {
         !self.outbound.ended && (self.last_words.is_some() || self.inbound.watch().answer_owed)
     }
 
+    /// Memory of its own beside its size: two keys, and the beginning of a record that is not
+    /// whole.
+    pub fn held_bytes(&self) -> usize {
+        2 * KEY_BYTES + self.inbound.held_bytes()
+    }
+
     /// Takes application bytes to be sealed at the end of `out`, behind an answer to the peer's
     /// change of keys if one is owed. When the peer has broken the protocol they are dropped.
     pub fn writer<'a>(&'a mut self, out: &'a mut Vec<u8>) -> RecordWriter<'a> {
@@ -131,3 +137,6 @@ impl From<WrittenSession> for Session {
         Self { inbound: Inbound::restore(inbound.into(), carry, watch), outbound, last_words }
     }
 }
+
+/// Memory of an expanded key, rounded up: the figure of [`Session`].
+const KEY_BYTES: usize = 640;

@@ -1,0 +1,265 @@
+//! What peers make this shard hold, and what happens before memory runs out.
+//!
+//! Every connection has a [`Charge`]: its slot, and whatever grows with what its peer does. Charges
+//! are brought up to date where a connection changes, so the sum is exact between any two inputs.
+//! What does not grow with peers (receive buffers, free lists, tables of limiters) is not here: the
+//! program sets it aside before it gives a shard its share. `docs/budgets.md` has the whole sum.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use relay_contract::{CloseReason, Counter, Event, Limits};
+use relay_driver::{Driver, Key};
+use relay_switchboard::Input;
+use relay_wire::http1;
+
+use crate::connection::{CloseHandshake, Connection, Open, Phase};
+use crate::shard::Shard;
+use crate::table::SLOT_BYTES;
+use crate::upgrade::UNAVAILABLE;
+
+/// The sum of all charges.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    used_bytes: usize,
+    /// The part of those that are not admitted yet.
+    stranger_bytes: usize,
+}
+
+/// What one connection was last found to hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Charge {
+    bytes: usize,
+    is_stranger: bool,
+}
+
+/// What a connection holds, its slot and generation.
+type Weight = (usize, u32, u32);
+
+/// Why somebody has to go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Offence {
+    /// It is not admitted and holds a request, or a handshake.
+    Stranger,
+    /// It reads more slowly than it is sent to.
+    Backlog,
+    /// It has begun a message and not ended it.
+    Unfinished,
+    /// It was told to go and still holds more than anybody else.
+    Lingering,
+}
+
+/// A connection's slot in the table and in the driver, and its deadline in the wheel.
+const SLOT_EXTRA_BYTES: usize = 192;
+/// The switchboard's and the ledger's parts of an admitted connection: seat, claims, a share of its
+/// scope. Measured by `an_idle_connection_holds_no_more_than_it_is_charged`.
+pub(crate) const SEAT_BYTES: usize = 1536;
+
+/// What the budget counts for an admitted connection without TLS that has nothing to say.
+pub const IDLE_CONNECTION_BYTES: usize = SLOT_BYTES + SLOT_EXTRA_BYTES + SEAT_BYTES;
+
+/// Connections looked for in one walk over the table when somebody has to go.
+const OFFENDERS_MAX: usize = 32;
+/// Walks per input. Two find enough in all but a storm; the next input walks again.
+const WALKS_MAX: usize = 4;
+
+impl Budget {
+    /// Brings the account of one connection up to date.
+    pub(crate) fn settle(&mut self, connection: &mut Connection) {
+        let bytes = held_bytes(connection);
+        let is_stranger = connection.stranger().is_some();
+        self.discharge(connection.charge);
+        self.used_bytes += bytes;
+        self.stranger_bytes += if is_stranger { bytes } else { 0 };
+        connection.charge = Charge { bytes, is_stranger };
+    }
+
+    fn discharge(&mut self, charge: Charge) {
+        self.used_bytes -= charge.bytes;
+        self.stranger_bytes -= if charge.is_stranger { charge.bytes } else { 0 };
+    }
+
+    /// Bytes that peers make the shard hold.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Whether memory is so short that nobody new is let in: an eighth is left for those who are.
+    pub(crate) fn is_tight(&self, limits: &Limits) -> bool {
+        self.used_bytes >= limits.memory_bytes_max - limits.memory_bytes_max / 8
+    }
+
+    /// Whether another stranger has to stay outside: they may hold a quarter, and nothing at all
+    /// past the whole.
+    pub(crate) fn refuses_strangers(&self, limits: &Limits) -> bool {
+        self.used_bytes >= limits.memory_bytes_max
+            || self.stranger_bytes >= limits.memory_bytes_max / 4
+    }
+
+    /// Whether somebody has to go.
+    fn is_over(&self, limits: &Limits) -> bool {
+        self.used_bytes > limits.memory_bytes_max
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Charges a connection for what it holds now. Cost: a few additions.
+    pub(crate) fn charge(&mut self, key: Key) {
+        if let Some(connection) = self.table.get_mut(key) {
+            self.budget.settle(connection);
+        }
+    }
+
+    /// Frees a connection's slot and what it was charged for.
+    pub(crate) fn forget(&mut self, key: Key) -> Option<Connection> {
+        let connection = self.table.remove(key)?;
+        self.budget.discharge(connection.charge);
+        Some(connection)
+    }
+
+    /// Keeps the shard within its budget: whoever holds most goes first, and if it then still holds
+    /// most, it is cut. Called after every input; cost: one comparison while there is room.
+    pub(crate) fn relieve(&mut self) {
+        for _ in 0..WALKS_MAX {
+            if !self.budget.is_over(&self.limits) {
+                return;
+            }
+            let mut heaviest = self.heaviest();
+            while let Some((_, slot, generation)) = heaviest.pop() {
+                let key = Key { slot, generation };
+                self.evict(key);
+                if !self.budget.is_over(&self.limits) {
+                    return;
+                }
+                heaviest.extend(self.table.get_mut(key).and_then(|left| left.weight(key)));
+            }
+        }
+    }
+
+    /// Those who hold most. Cost: a walk over every connection.
+    fn heaviest(&mut self) -> BinaryHeap<Weight> {
+        let mut heaviest = BinaryHeap::with_capacity(OFFENDERS_MAX + 1);
+        for (key, connection) in self.table.iter() {
+            heaviest.extend(connection.weight(key).map(Reverse));
+            if heaviest.len() > OFFENDERS_MAX {
+                heaviest.pop();
+            }
+        }
+        heaviest.into_iter().map(|Reverse(weight)| weight).collect()
+    }
+
+    /// Makes a connection give its memory back: politely, and if it was told before, at once.
+    fn evict(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let offence = match &connection.phase {
+            Phase::Closed => return,
+            Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_) => Offence::Stranger,
+            Phase::Leaving(_) => Offence::Lingering,
+            Phase::Open(open) if open.close == CloseHandshake::Sent => Offence::Lingering,
+            Phase::Open(open) => {
+                let backlog = connection.egress.as_ref().map_or(0, |egress| egress.held_bytes());
+                if unfinished_bytes(open) > backlog {
+                    Offence::Unfinished
+                } else {
+                    Offence::Backlog
+                }
+            }
+        };
+        self.counters.count(offence.counter());
+        match offence {
+            Offence::Stranger => self.turn_out(key),
+            Offence::Backlog => self.close_for(key, CloseReason::BufferOverflow),
+            Offence::Unfinished => self.close_for(key, CloseReason::MemoryBudget),
+            Offence::Lingering => self.cut(key),
+        }
+    }
+
+    fn close_for(&mut self, key: Key, reason: CloseReason) {
+        let connection = self.table.id(key);
+        self.consult(Input::Evicted { connection, reason });
+    }
+
+    /// Answers a stranger that there is no room at the moment.
+    fn turn_out(&mut self, key: Key) {
+        match self.phase_mut(key) {
+            // What a peer speaks behind its proxy is not known yet.
+            Some(Phase::Fronted(_)) => return self.close(key),
+            Some(Phase::Waiting(_)) => {
+                let connection = self.table.id(key);
+                self.emit(Event::Abandoned { connection });
+            }
+            _ => {}
+        }
+        self.push(key, http1::refusal_bytes(UNAVAILABLE).into_owned().into());
+        self.leave(key);
+    }
+}
+
+impl Connection {
+    /// What it weighs among those who may have to go; nothing once it is closed.
+    fn weight(&self, key: Key) -> Option<Weight> {
+        let is_closed = matches!(self.phase, Phase::Closed);
+        (!is_closed).then_some((self.charge.bytes, key.slot, key.generation))
+    }
+}
+
+impl Offence {
+    const fn counter(self) -> Counter {
+        match self {
+            Self::Stranger => Counter::BudgetStrangersClosed,
+            Self::Backlog => Counter::BudgetSlowReadersClosed,
+            Self::Unfinished => Counter::BudgetUnfinishedClosed,
+            Self::Lingering => Counter::BudgetCut,
+        }
+    }
+}
+
+/// What a connection holds: fixed parts by their size, the rest by its capacity.
+pub(crate) fn held_bytes(connection: &Connection) -> usize {
+    let egress = connection.egress.as_ref().map_or(0, |egress| egress.held_bytes());
+    let tls = connection.tls.as_ref().map_or(0, |session| session.held_bytes());
+    let phase = match &connection.phase {
+        Phase::Fronted(fronted) => fronted.held_bytes(),
+        Phase::Guest(guest) => guest.held_bytes(),
+        Phase::Waiting(waiting) => waiting.held_bytes(),
+        Phase::Open(open) => SEAT_BYTES + unfinished_bytes(open),
+        Phase::Leaving(leaving) => {
+            if leaving.registered {
+                SEAT_BYTES
+            } else {
+                0
+            }
+        }
+        Phase::Closed => 0,
+    };
+    SLOT_BYTES + SLOT_EXTRA_BYTES + egress + tls + phase
+}
+
+fn unfinished_bytes(open: &Open) -> usize {
+    open.assembly.as_ref().map_or(0, |assembly| assembly.held_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(memory_bytes_max: usize) -> Limits {
+        Limits { memory_bytes_max, ..Limits::default() }
+    }
+
+    #[test]
+    fn an_eighth_is_kept_for_those_who_are_in() {
+        let budget = |used_bytes| Budget { used_bytes, stranger_bytes: 0 };
+        assert!(!budget(699).is_tight(&limits(800)));
+        assert!(budget(700).is_tight(&limits(800)));
+        assert!(!budget(800).is_over(&limits(800)));
+        assert!(budget(801).is_over(&limits(800)));
+    }
+
+    #[test]
+    fn strangers_hold_a_quarter_at_most() {
+        let budget = |stranger_bytes| Budget { used_bytes: 300, stranger_bytes };
+        assert!(!budget(199).refuses_strangers(&limits(800)));
+        assert!(budget(200).refuses_strangers(&limits(800)));
+    }
+}
