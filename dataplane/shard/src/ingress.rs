@@ -223,10 +223,11 @@ impl<D: Driver> Shard<D> {
     /// The peer broke the protocol: it is told how and not listened to any more.
     fn on_violation(&mut self, key: Key, error: FrameError) {
         let from = self.table.id(key);
-        let input = match error {
-            FrameError::TooLong { .. } => Input::TooLarge { from },
-            _ => Input::ProtocolError { from },
+        let (input, counter) = match error {
+            FrameError::TooLong { .. } => (Input::TooLarge { from }, Counter::MessagesTooLarge),
+            _ => (Input::ProtocolError { from }, Counter::ProtocolViolations),
         };
+        self.counters.count(counter);
         self.consult(input);
         let Some(Phase::Open(open)) = self.phase_mut(key) else {
             return;

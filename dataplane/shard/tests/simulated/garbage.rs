@@ -95,3 +95,20 @@ fn almost_valid_streams_leave_nothing_behind_under_tls() {
     let forwarded: u64 = (0..60).map(|start| play(start, true)).sum();
     assert!(forwarded > 300, "most of it is valid: {forwarded}");
 }
+
+#[test]
+fn a_breach_and_an_oversize_message_are_counted_apart() {
+    let limits = Limits { frame_bytes_max: 1000, ..Setup::default().limits };
+    let mut bench = Bench::new(Setup { limits, ..Setup::default() });
+    for (bytes, breaches, oversize) in [
+        (frames::masked(0x83, b"reserved"), 1, 0),
+        (frames::text(&[b' '; 1001]), 1, 1),
+        (frames::text(&[b' '; 1000]), 1, 1),
+    ] {
+        let client = bench.open("client", "t");
+        bench.socket(client).send(&bytes);
+        bench.steps(5);
+        assert_eq!(bench.counted(Counter::ProtocolViolations), breaches);
+        assert_eq!(bench.counted(Counter::MessagesTooLarge), oversize);
+    }
+}
