@@ -71,6 +71,12 @@ enum Task {
     },
     /// End-to-end tests against the release build, on both drivers
     E2e,
+    /// Every class of attack against the release build, while a control pair keeps talking
+    Chaos {
+        /// Passed on to relay-chaos, as in `-- --only never-read --rounds 5`
+        #[arg(last = true)]
+        extra: Vec<String>,
+    },
     /// The Autobahn test suite against the codec (needs Python 2.7)
     Autobahn {
         /// Keep the outcome as docs/autobahn.md
@@ -137,6 +143,12 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
                 }
             },
         ],
+        Task::Chaos { extra } => {
+            let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
+            let mut steps = vec![Pipeline::build()];
+            steps.extend(pipeline.chaos(&extra)?);
+            steps
+        }
         Task::Doc => vec![Pipeline::doc()],
         Task::Components | Task::Tidy | Task::Test => Vec::new(),
     })

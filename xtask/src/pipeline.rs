@@ -63,6 +63,7 @@ impl Pipeline {
             .push(Step::ours("end to end", "cargo xtask e2e", end_to_end).advise(
                 "run one alone: RELAY_BIN=… RELAY_DRIVER=… cargo test -p relay-e2e <name>",
             ));
+        steps.extend(self.chaos(&[])?);
         Ok(steps)
     }
 
@@ -71,6 +72,7 @@ impl Pipeline {
         let mut steps = vec![Self::build(), self.simulator(10_000, None)?];
         steps.extend(self.conformance(None, &["--env", "RELAY_SHARDS=4"])?);
         steps.push(autobahn_step());
+        steps.extend(self.chaos(&["--seconds", "2", "--rounds", "5"])?);
         steps.push(
             Step::program(
                 "loom",
@@ -124,6 +126,17 @@ impl Pipeline {
                 .advise("run one alone: relay-conformance --driver … --scenario <group>/<name>")
         });
         Ok(steps.collect())
+    }
+
+    /// Every class of attack, once per driver.
+    pub(crate) fn chaos(&self, extra: &[&str]) -> Result<Vec<Step>> {
+        let program = self.release("relay-chaos")?;
+        let steps = DRIVERS.map(|driver| {
+            let arguments = [&["--driver", driver], extra].concat();
+            Step::program(&format!("chaos, {driver}"), &program, &arguments)
+                .advise("run one class alone: relay-chaos --driver … --only <class>; --list")
+        });
+        Ok(steps.into())
     }
 
     /// The fuzz targets' bodies over their corpus and seeded mutations, without a fuzzer.

@@ -76,7 +76,7 @@ impl Suite {
 
 impl Program {
     fn is_end_to_end(&self) -> bool {
-        self.folder.ends_with("tests/e2e")
+        ["tests/e2e", "tests/chaos"].iter().any(|folder| self.folder.ends_with(folder))
     }
 
     fn run(&self, variables: &[(&str, &str)]) -> Result<Tally> {

@@ -13,6 +13,6 @@ mod http;
 mod platform;
 mod process;
 
-pub use http::{Answer, get};
+pub use http::{Answer, get, get_at};
 pub use platform::Platform;
 pub use process::{Relay, run};

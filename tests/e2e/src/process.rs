@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -25,8 +26,13 @@ impl Relay {
     /// Starts `relay serve` on a free port of loopback with these variables, and waits until it
     /// listens.
     pub fn serve(variables: &[(&str, &str)]) -> Result<Self> {
+        Self::serve_program(&program()?, variables)
+    }
+
+    /// The same with a program that is named here instead of by `RELAY_BIN`.
+    pub fn serve_program(program: &Path, variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
-        let mut child = command(&["serve"])?
+        let mut child = command(program, &["serve"])
             .env("HOST", "127.0.0.1")
             .env("PORT", port.to_string())
             .env("RELAY_MODE", "dev")
@@ -54,6 +60,11 @@ impl Relay {
     /// Its process.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().context("asking for the relay's end")
     }
 
     /// Its WebSocket endpoint.
@@ -91,16 +102,21 @@ impl Drop for Relay {
 
 /// Runs the program to its end with these arguments and variables.
 pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
-    let output = command(arguments)?.envs(variables.iter().copied()).output();
+    let output = command(&program()?, arguments).envs(variables.iter().copied()).output();
     output.context("the relay does not start")
+}
+
+/// The program under test.
+fn program() -> Result<PathBuf> {
+    let Some(program) = std::env::var_os("RELAY_BIN") else {
+        bail!("RELAY_BIN does not name the relay program, for example target/release/relay");
+    };
+    Ok(program.into())
 }
 
 /// The program with an environment of its own: a path, a home, and what the caller's says of the
 /// relay.
-fn command(arguments: &[&str]) -> Result<Command> {
-    let Some(program) = std::env::var_os("RELAY_BIN") else {
-        bail!("RELAY_BIN does not name the relay program, for example target/release/relay");
-    };
+fn command(program: &Path, arguments: &[&str]) -> Command {
     let own = |name: &OsString| {
         name.to_str().is_some_and(|name| name.starts_with("RELAY_") && name != "RELAY_BIN")
     };
@@ -110,7 +126,7 @@ fn command(arguments: &[&str]) -> Result<Command> {
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| own(name) || name == "PATH"))
         .env("HOME", "/nonexistent");
-    Ok(command)
+    command
 }
 
 fn free_port() -> Result<u16> {

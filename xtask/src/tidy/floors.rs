@@ -24,6 +24,7 @@ const FLOORS: &[(&str, Floor, &[&str])] = &[
     ("relay", Floor::Roof, &[]),
     ("relay-load", Floor::Roof, &[]),
     ("relay-autobahn", Floor::Roof, &[]),
+    ("relay-chaos", Floor::Roof, &["relay-e2e"]),
     ("relay-conformance", Floor::Roof, &[]),
     ("relay-e2e", Floor::Roof, &[]),
     ("relay-sim", Floor::Roof, &[]),

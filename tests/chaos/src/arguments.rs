@@ -1,0 +1,62 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Attacks a relay in every known way while a control pair keeps talking through it.
+///
+/// Without --target it starts the relay itself, with a platform that misbehaves on command, once
+/// per driver. The exit code is 0 when the relay survived: the same process, memory within the
+/// budget, no message of the control pair lost, every refusal the right one.
+#[derive(Debug, Parser)]
+#[command(name = "relay-chaos")]
+pub(crate) struct Arguments {
+    /// The relay program to start [default: $RELAY_BIN, else the release build]
+    #[arg(long)]
+    pub(crate) relay: Option<PathBuf>,
+    /// Only this driver; both when left out
+    #[arg(long, value_parser = ["uring", "epoll"], conflicts_with = "target")]
+    pub(crate) driver: Option<String>,
+    /// A variable of the relay that is started, NAME=VALUE; may be repeated
+    #[arg(long = "env", value_name = "NAME=VALUE", conflicts_with = "target")]
+    pub(crate) variables: Vec<String>,
+    /// A relay that runs already, on loopback
+    #[arg(long)]
+    pub(crate) target: Option<SocketAddr>,
+    /// Its process, to watch its memory
+    #[arg(long, requires = "target")]
+    pub(crate) pid: Option<i32>,
+    /// Signing key of its platform (PEM), as `relay dev --key` has it; without it only strangers
+    /// attack, and nobody keeps talking
+    #[arg(long, requires = "target")]
+    pub(crate) signing_key: Option<PathBuf>,
+    /// File with its admin token, to read its counters
+    #[arg(long, requires = "target")]
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Only this class; may be repeated
+    #[arg(long)]
+    pub(crate) only: Vec<String>,
+    /// Seconds of one stretch, without attack and then with
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) seconds: f64,
+    /// Pairs of stretches per class; the median counts
+    #[arg(long, default_value_t = 1)]
+    pub(crate) rounds: u32,
+    /// Messages per second of the control pair [default: 500, with --target 3]
+    #[arg(long)]
+    pub(crate) rate: Option<u32>,
+    /// Memory the relay may take, MiB
+    #[arg(long, default_value_t = 256)]
+    pub(crate) memory_mib: u64,
+    /// Fail too when the control pair's p99 is more than --ratio times its quiet self
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// What --strict allows
+    #[arg(long, default_value_t = 1.1)]
+    pub(crate) ratio: f64,
+    /// Says what each class does and what the reference relay did, and attacks nobody
+    #[arg(long)]
+    pub(crate) list: bool,
+}

@@ -1,0 +1,55 @@
+//! Every class of attack.
+
+pub mod crowd;
+pub mod descriptor;
+pub mod flood;
+pub mod forgery;
+pub mod head;
+pub mod platform;
+pub mod reset;
+pub mod silence;
+pub mod slow;
+pub mod target;
+pub mod text;
+pub mod violation;
+pub mod worker;
+
+use crate::attack::Attack;
+
+/// All classes, in the order in which they are run.
+pub fn all() -> Vec<&'static Attack> {
+    let groups: [&[Attack]; 13] = [
+        target::CLASSES,
+        head::CLASSES,
+        forgery::CLASSES,
+        reset::CLASSES,
+        violation::CLASSES,
+        text::CLASSES,
+        slow::CLASSES,
+        silence::CLASSES,
+        flood::CLASSES,
+        worker::CLASSES,
+        platform::CLASSES,
+        crowd::CLASSES,
+        descriptor::CLASSES,
+    ];
+    groups.into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_class_has_a_name_of_its_own_and_says_what_it_does() {
+        let names: HashSet<_> = all().iter().map(|attack| attack.name).collect();
+        assert_eq!(names.len(), all().len());
+        for attack in all() {
+            let is_sentence = |text: &str| text.ends_with('.') && text.len() > 10;
+            assert!(is_sentence(attack.what), "{}", attack.name);
+            assert!(is_sentence(attack.reference), "{}", attack.name);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One attack after another, and what each did to the relay and to the control pair.
+
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::nice;
+
+use crate::attack::{Attack, Effort, Scene, Supply};
+use crate::control::Control;
+use crate::pass::Mint;
+use crate::platform::{Mood, Platform};
+use crate::report::{Finding, Pace};
+use crate::subject::Subject;
+
+/// How a campaign is waged.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// One stretch without attack, and one with.
+    pub stretch: Duration,
+    /// Pairs of stretches per attack. Their median is what counts.
+    pub rounds: u32,
+    /// Messages per second of the control pair.
+    pub rate: u32,
+    /// Resident memory the relay may reach, KiB.
+    pub memory_kib_max: u64,
+}
+
+/// A relay under attack, with a control pair that talks through it.
+pub struct Campaign<'a> {
+    plan: Plan,
+    subject: Subject,
+    mint: Option<&'a Mint>,
+    platform: Option<&'a Platform>,
+    control: Option<Control>,
+    supply: Supply,
+}
+
+/// What one round came to.
+#[derive(Default)]
+struct Round {
+    effort: Effort,
+    pace: Option<Pace>,
+    peak_kib: u64,
+    grown: Vec<(String, i64)>,
+    faults: Vec<String>,
+}
+
+impl<'a> Campaign<'a> {
+    /// Opens the control pair, where there are tokens for one.
+    pub fn begin(
+        plan: Plan,
+        subject: Subject,
+        mint: Option<&'a Mint>,
+        platform: Option<&'a Platform>,
+    ) -> Result<Self> {
+        let mut campaign =
+            Self { plan, subject, mint, platform, control: None, supply: Supply::default() };
+        campaign.subject.ensure_alive()?;
+        campaign.reconnect()?;
+        Ok(campaign)
+    }
+
+    /// Wages one attack. `None` when what it needs is not there.
+    ///
+    /// Errors: the relay is gone, so that nothing more can be found out.
+    pub fn wage(&mut self, attack: &Attack) -> Result<Option<Finding>> {
+        let mut finding = Finding::new(attack);
+        for _ in 0..self.plan.rounds {
+            let Some(round) = self.round(attack)? else {
+                return Ok(None);
+            };
+            finding.add(round.effort, round.pace, round.peak_kib, round.grown, round.faults);
+        }
+        if let Err(error) = self.subject.ensure_alive() {
+            finding.faults.push(format!("{error:#}"));
+            finding.is_fatal = true;
+            return Ok(Some(finding));
+        }
+        finding.judge_counters(attack);
+        if finding.peak_kib > self.plan.memory_kib_max {
+            finding.faults.push(format!(
+                "{} KiB of memory, {} are allowed",
+                finding.peak_kib, self.plan.memory_kib_max
+            ));
+        }
+        Ok(Some(finding))
+    }
+
+    fn scene(&self) -> Scene<'_> {
+        Scene::new(&self.subject, self.mint, self.platform, &self.supply)
+    }
+
+    fn round(&mut self, attack: &Attack) -> Result<Option<Round>> {
+        if !self.scene().offers(attack.needs) {
+            return Ok(None);
+        }
+        let mut round = Round::default();
+        let quiet = self.control.as_ref().map(|control| {
+            control.take();
+            control.pass(self.plan.stretch);
+            control.take()
+        });
+        let before = self.subject.exposition()?;
+        let (effort, peak_kib) = self.play(attack)?;
+        round.peak_kib = peak_kib;
+        let loud = self.control.as_ref().map(Control::take);
+        if let Some(platform) = self.platform {
+            platform.set(Mood::Honest);
+        }
+        match effort {
+            Ok(effort) => round.effort = effort,
+            Err(error) => round.faults.push(format!("{error:#}")),
+        }
+        if let (Some(quiet), Some(loud)) = (quiet, loud) {
+            if loud.lost + quiet.lost > 0 {
+                round.faults.push(format!("{} control messages lost", loud.lost + quiet.lost));
+            }
+            if let Some(why) = &loud.ended {
+                round.faults.push(format!("the control pair ended: {why}"));
+                self.control = None;
+            }
+            round.pace = Some(Pace::of(&quiet, &loud));
+        }
+        if self.subject.ensure_alive().is_ok() {
+            self.settle(&mut round)?;
+            if let (Some(before), Some(after)) = (before, self.subject.exposition()?) {
+                round.grown = after.since(&before).into_iter().collect();
+            }
+            self.reconnect()?;
+        }
+        Ok(Some(round))
+    }
+
+    /// Attacks for one stretch, as the least important thread of this machine, and watches the
+    /// relay's memory meanwhile.
+    fn play(&self, attack: &Attack) -> Result<(Result<Effort>, u64)> {
+        let scene = self.scene();
+        let until = Instant::now() + self.plan.stretch;
+        thread::scope(|scope| {
+            let (stop, stopped) = mpsc::channel::<()>();
+            let subject = &self.subject;
+            let watcher = scope.spawn(move || {
+                let mut peak_kib = 0;
+                loop {
+                    // A process that is gone is found out elsewhere.
+                    let now_kib = subject.resident_kib().ok().flatten().unwrap_or(0);
+                    peak_kib = peak_kib.max(now_kib);
+                    match stopped.recv_timeout(MEMORY_PULSE) {
+                        Err(RecvTimeoutError::Timeout) => {}
+                        _ => return peak_kib,
+                    }
+                }
+            });
+            let attacker = scope.spawn(|| {
+                // The kit's own haste must not look like the relay's slowness.
+                // Whoever may not say so attacks all the same.
+                let _priority = nice(LEAST_IMPORTANT);
+                (attack.play)(&scene, until)
+            });
+            let effort = attacker.join().ok().context("the attack panicked")?;
+            drop(stop);
+            let peak_kib = watcher.join().ok().context("the watcher panicked")?;
+            Ok((effort, peak_kib))
+        })
+    }
+
+    /// Waits until the relay has let go of every attacker; it is a fault when it does not.
+    fn settle(&self, round: &mut Round) -> Result<()> {
+        if !self.subject.is_own() {
+            return Ok(());
+        }
+        let own = if self.control.is_some() { CONTROL_CONNECTIONS } else { 0 };
+        let deadline = Instant::now() + SETTLING;
+        let (mut open, mut workers) = (i64::MAX, 0);
+        while Instant::now() < deadline {
+            let exposition = self.subject.exposition()?;
+            open = exposition.map_or(0, |exposition| exposition.of("relay_connections_total"));
+            if open <= own {
+                return Ok(());
+            }
+            workers += 1;
+            thread::park_timeout(SETTLING_PULSE);
+        }
+        round.faults.push(format!("{open} connections are still there (asked {workers} times)"));
+        Ok(())
+    }
+
+    fn reconnect(&mut self) -> Result<()> {
+        if let (None, Some(mint)) = (&self.control, self.mint) {
+            let control = Control::start(self.subject.address(), mint, self.plan.rate);
+            self.control = Some(control.context("opening the control pair")?);
+        }
+        ensure!(self.mint.is_none() || self.control.is_some(), "there is no control pair");
+        Ok(())
+    }
+}
+
+/// How often memory is looked at.
+const MEMORY_PULSE: Duration = Duration::from_millis(20);
+/// Added to the priority of attackers.
+const LEAST_IMPORTANT: i32 = 19;
+/// A daemon and a client.
+const CONTROL_CONNECTIONS: i64 = 2;
+/// How long connections may linger after an attack.
+const SETTLING: Duration = Duration::from_secs(15);
+const SETTLING_PULSE: Duration = Duration::from_millis(50);

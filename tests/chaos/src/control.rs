@@ -1,0 +1,290 @@
+//! The control pair: a daemon and a client that keep talking while everything else goes wrong.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
+
+use crate::frame;
+use crate::message;
+use crate::pass::{Mint, Pass};
+use crate::peer::{Answer, Peer};
+
+/// Two connections, admitted like any other, and a message of 256 bytes on its way there and back
+/// at a fixed rate. The rate does not wait for answers, so a stall shows in every message it held
+/// up.
+pub struct Control {
+    shared: Arc<Shared>,
+    sockets: Vec<TcpStream>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the pair saw in a stretch of time.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// Microseconds from when a message was due to when its echo arrived.
+    pub latency_us: Histogram<u64>,
+    /// Messages whose echo never came although a later one's did.
+    pub lost: u64,
+    /// Why the pair is no longer connected.
+    pub ended: Option<String>,
+}
+
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+struct Seen {
+    stretch: Stretch,
+    /// Messages sent.
+    sent: u64,
+    /// Messages echoed or lost.
+    settled: u64,
+    stopping: bool,
+}
+
+impl Control {
+    /// Opens both connections, lets the client own a session, and begins to talk.
+    pub fn start(relay: SocketAddr, mint: &Mint, rate: u32) -> Result<Self> {
+        let mut daemon = open(relay, &mint.daemon(WORKSPACE)?)?;
+        let mut client = open(relay, &mint.client(WORKSPACE, "control")?)?;
+        client.send(&frame::text(&message::key_exchange("r1")));
+        expect(&mut daemon, "relay_key_exchange_init")?;
+        daemon.send(&frame::text(&message::key_exchanged("r1", SESSION)));
+        expect(&mut client, "relay_key_exchange_response")?;
+        let stretch = Stretch::new()?;
+        let seen = Seen { stretch, sent: 0, settled: 0, stopping: false };
+        let shared = Arc::new(Shared { seen: Mutex::new(seen), changed: Condvar::new() });
+        let [daemon, client] = [daemon, client].map(|peer| peer.into_socket().0);
+        for socket in [&daemon, &client] {
+            socket.set_read_timeout(None)?;
+        }
+        let sockets = vec![daemon.try_clone()?, client.try_clone()?];
+        let writer = Arc::new(Mutex::new(client.try_clone()?));
+        let period = Duration::from_secs(1) / rate;
+        let origin = Instant::now();
+        let mut control = Self { shared, sockets, threads: Vec::new() };
+        control.thread("echo", move |_| echo(daemon))?;
+        let echoed = Arc::clone(&writer);
+        control.thread("listen", move |shared| listen(client, &echoed, shared, origin, period))?;
+        control.thread("talk", move |shared| talk(&writer, shared, origin, period))?;
+        Ok(control)
+    }
+
+    /// Waits until every message sent so far is back, then begins a new stretch and returns the
+    /// last one.
+    pub fn take(&self) -> Stretch {
+        let shared = &self.shared;
+        let seen = shared.seen();
+        let sent = seen.sent;
+        let is_open = |seen: &mut Seen| seen.settled < sent && seen.stretch.ended.is_none();
+        let waited = shared.changed.wait_timeout_while(seen, PATIENCE, is_open);
+        let (mut seen, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = seen.stretch.clone();
+        fresh.latency_us.reset();
+        fresh.lost = 0;
+        let mut stretch = std::mem::replace(&mut seen.stretch, fresh);
+        if timeout.timed_out() {
+            stretch.lost += sent - seen.settled;
+        }
+        stretch
+    }
+
+    /// Lets the pair talk for this long, or until it is no longer connected.
+    pub fn pass(&self, time: Duration) {
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(self.shared.seen(), time, |seen| seen.stretch.ended.is_none());
+        drop(waited);
+    }
+
+    fn thread(
+        &mut self,
+        name: &str,
+        work: impl FnOnce(&Shared) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let named = name.to_owned();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            if let Err(error) = work(&shared) {
+                shared.end(&format!("{named}: {error:#}"));
+            }
+        });
+        self.threads.push(thread.context("a thread of the control pair")?);
+        Ok(())
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.shared.seen().stopping = true;
+        self.shared.changed.notify_all();
+        for socket in &self.sockets {
+            // It may have ended by itself.
+            drop(socket.shutdown(std::net::Shutdown::Both));
+        }
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Stretch {
+    fn new() -> Result<Self> {
+        // A message that takes longer than a minute is lost anyway.
+        let latency_us = Histogram::new_with_bounds(1, 60_000_000, 3)?;
+        Ok(Self { latency_us, lost: 0, ended: None })
+    }
+
+    /// The latency that so many of a hundred messages stayed below, in microseconds.
+    pub fn percentile_us(&self, percent: f64) -> u64 {
+        self.latency_us.value_at_quantile(percent / 100.0)
+    }
+}
+
+impl Shared {
+    /// A panic while it was held has already failed the run.
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, why: &str) {
+        let mut seen = self.seen();
+        if !seen.stopping {
+            seen.stretch.ended.get_or_insert_with(|| why.to_owned());
+        }
+        self.changed.notify_all();
+    }
+}
+
+/// Sends a message whenever one is due.
+fn talk(
+    socket: &Mutex<TcpStream>,
+    shared: &Shared,
+    origin: Instant,
+    period: Duration,
+) -> Result<()> {
+    for number in 1_u64.. {
+        let due = origin + period * u32::try_from(number)?;
+        {
+            let left = due.saturating_duration_since(Instant::now());
+            let waited = shared.changed.wait_timeout_while(shared.seen(), left, |seen| {
+                !seen.stopping && seen.stretch.ended.is_none()
+            });
+            let mut seen = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if seen.stopping || seen.stretch.ended.is_some() {
+                return Ok(());
+            }
+            seen.sent = number;
+        }
+        write(socket, &frame::text(&sized(number)))?;
+    }
+    Ok(())
+}
+
+/// A message of 256 bytes with this number.
+fn sized(number: u64) -> String {
+    let bare = message::encrypted(SESSION, number, "").len();
+    message::encrypted(SESSION, number, &"A".repeat(MESSAGE_BYTES.saturating_sub(bare)))
+}
+
+/// The client's ear: notes when each echo arrives.
+fn listen(
+    mut socket: TcpStream,
+    writer: &Mutex<TcpStream>,
+    shared: &Shared,
+    origin: Instant,
+    period: Duration,
+) -> Result<()> {
+    let mut received = Vec::new();
+    loop {
+        let frame = next(&mut socket, &mut received)?;
+        match frame.first {
+            frame::PING => write(writer, &frame::masked(frame::PONG, &frame.payload))?,
+            frame::TEXT => {
+                let number = number_of(&frame.payload)?;
+                let due = origin + period * u32::try_from(number)?;
+                let latency = Instant::now().saturating_duration_since(due);
+                let mut seen = shared.seen();
+                ensure!(number > seen.settled, "message {number} came twice, or out of order");
+                seen.stretch.lost += number - seen.settled - 1;
+                seen.settled = number;
+                let latency_us = u64::try_from(latency.as_micros())?;
+                seen.stretch.latency_us.saturating_record(latency_us);
+                shared.changed.notify_all();
+            }
+            first => bail!("the client received a frame of {first:#04x}: {}", shown(&frame)),
+        }
+    }
+}
+
+/// The daemon: sends every message back.
+fn echo(mut socket: TcpStream) -> Result<()> {
+    let mut received = Vec::new();
+    loop {
+        let frame = next(&mut socket, &mut received)?;
+        match frame.first {
+            frame::PING => socket.write_all(&frame::masked(frame::PONG, &frame.payload))?,
+            frame::TEXT => socket.write_all(&frame::masked(frame::TEXT, &frame.payload))?,
+            first => bail!("the daemon received a frame of {first:#04x}: {}", shown(&frame)),
+        }
+    }
+}
+
+fn next(socket: &mut TcpStream, received: &mut Vec<u8>) -> Result<frame::Frame> {
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some((frame, used)) = frame::decode(received) {
+            received.drain(..used);
+            return Ok(frame);
+        }
+        let len = socket.read(&mut chunk).context("the connection was reset")?;
+        ensure!(len > 0, "the connection was closed");
+        received.extend_from_slice(&chunk[..len]);
+    }
+}
+
+fn write(socket: &Mutex<TcpStream>, bytes: &[u8]) -> Result<()> {
+    let mut socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
+    socket.write_all(bytes).context("the connection was reset")
+}
+
+fn number_of(payload: &[u8]) -> Result<u64> {
+    let message: serde_json::Value = serde_json::from_slice(payload)?;
+    message["seq"].as_u64().with_context(|| format!("not an echo: {message}"))
+}
+
+fn shown(frame: &frame::Frame) -> String {
+    String::from_utf8_lossy(&frame.payload).into_owned()
+}
+
+fn open(relay: SocketAddr, pass: &Pass) -> Result<Peer> {
+    let mut peer = Peer::connect(relay, None)?;
+    peer.send(pass.upgrade().as_bytes());
+    let answer = peer.answer();
+    ensure!(answer == Answer::Status(101), "a {} got {answer:?}", pass.role.name());
+    Ok(peer)
+}
+
+fn expect(peer: &mut Peer, kind: &str) -> Result<()> {
+    let text = peer.text();
+    let fits = text.as_ref().is_ok_and(|text| text.contains(kind));
+    ensure!(fits, "expected {kind}, got {text:?}");
+    Ok(())
+}
+
+/// Nobody else's workspace.
+const WORKSPACE: &str = "control";
+const SESSION: &str = "control-session";
+
+/// Bytes of one message.
+const MESSAGE_BYTES: usize = 256;
+
+/// How late the last echo of a stretch may be before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,198 @@
+//! What was found, as a table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::attack::{Attack, Effort};
+use crate::control::Stretch;
+
+/// What one attack did.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// The attack's name.
+    pub name: &'static str,
+    /// What was tried.
+    pub effort: Effort,
+    /// The control pair's pace, a pair of stretches each.
+    pub paces: Vec<Pace>,
+    /// Resident memory at its highest, KiB; zero when the process is not known.
+    pub peak_kib: u64,
+    /// How the relay's counters grew.
+    pub grown: BTreeMap<String, i64>,
+    /// What must not have happened.
+    pub faults: Vec<String>,
+    /// Whether there is nothing left to attack.
+    pub is_fatal: bool,
+}
+
+/// The control pair without and with an attack.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pace {
+    /// Median and 99th percentile without, microseconds.
+    pub quiet_us: [u64; 2],
+    /// The same with.
+    pub loud_us: [u64; 2],
+}
+
+/// All findings of one relay.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// In the order they were made.
+    pub findings: Vec<Finding>,
+    /// Attacks that lacked what they need.
+    pub skipped: Vec<&'static str>,
+}
+
+impl Pace {
+    pub(crate) fn of(quiet: &Stretch, loud: &Stretch) -> Self {
+        let both = |stretch: &Stretch| [50.0, 99.0].map(|percent| stretch.percentile_us(percent));
+        Self { quiet_us: both(quiet), loud_us: both(loud) }
+    }
+
+    /// How much longer the slowest hundredth took.
+    pub fn ratio(&self) -> f64 {
+        self.loud_us[1] as f64 / self.quiet_us[1].max(1) as f64
+    }
+}
+
+impl Finding {
+    pub(crate) fn new(attack: &Attack) -> Self {
+        Self {
+            name: attack.name,
+            effort: Effort::default(),
+            paces: Vec::new(),
+            peak_kib: 0,
+            grown: BTreeMap::new(),
+            faults: Vec::new(),
+            is_fatal: false,
+        }
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        effort: Effort,
+        pace: Option<Pace>,
+        peak_kib: u64,
+        grown: Vec<(String, i64)>,
+        faults: Vec<String>,
+    ) {
+        self.effort.merge(&effort);
+        self.paces.extend(pace);
+        self.peak_kib = self.peak_kib.max(peak_kib);
+        for (name, growth) in grown {
+            *self.grown.entry(name).or_insert(0) += growth;
+        }
+        self.faults.extend(faults);
+    }
+
+    /// Finds fault with counters that should have grown. A relay that may not be asked is not
+    /// blamed.
+    pub(crate) fn judge_counters(&mut self, attack: &Attack) {
+        if self.grown.is_empty() {
+            return;
+        }
+        for counter in attack.counters {
+            if !self.grown.contains_key(*counter) {
+                self.faults.push(format!("{counter} did not grow"));
+            }
+        }
+    }
+
+    /// The median of the rounds' ratios.
+    pub fn ratio(&self) -> Option<f64> {
+        let mut ratios: Vec<f64> = self.paces.iter().map(Pace::ratio).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied()
+    }
+
+    /// The median of a figure over the rounds, microseconds.
+    fn median_us(&self, figure: impl Fn(&Pace) -> u64) -> u64 {
+        let mut values: Vec<u64> = self.paces.iter().map(figure).collect();
+        values.sort_unstable();
+        values.get(values.len() / 2).copied().unwrap_or(0)
+    }
+}
+
+impl Report {
+    /// Whether something happened that must not.
+    pub fn has_faults(&self) -> bool {
+        self.findings.iter().any(|finding| !finding.faults.is_empty())
+    }
+
+    /// Attacks under which the control pair was slower than this many times its quiet self.
+    pub fn slowed(&self, ratio_max: f64) -> Vec<&'static str> {
+        let slowed = |finding: &&Finding| finding.ratio().is_some_and(|ratio| ratio > ratio_max);
+        self.findings.iter().filter(slowed).map(|finding| finding.name).collect()
+    }
+}
+
+/// One line: the control pair, memory, verdict; then what was tried, and what the relay says it
+/// refused.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.faults.is_empty() { "ok" } else { "FAILED" };
+        let ratio = self.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
+        writeln!(
+            f,
+            "{:<24} {verdict:<7} p50 {:>6} → {:<6} p99 {:>6} → {:<7} ×{ratio:<6} {:>7} KiB",
+            self.name,
+            self.median_us(|pace| pace.quiet_us[0]),
+            self.median_us(|pace| pace.loud_us[0]),
+            self.median_us(|pace| pace.quiet_us[1]),
+            self.median_us(|pace| pace.loud_us[1]),
+            self.peak_kib,
+        )?;
+        let tried = self.effort.0.iter().map(|(what, count)| format!("{what}: {count}"));
+        writeln!(f, "    tried   {}", tried.collect::<Vec<_>>().join(", "))?;
+        let refused = self.grown.iter().filter(|(name, _)| !TRAFFIC.contains(&name.as_str()));
+        let refused = refused.map(|(name, growth)| format!("{}: {growth}", short(name)));
+        writeln!(f, "    counted {}", refused.collect::<Vec<_>>().join(", "))?;
+        for fault in &self.faults {
+            writeln!(f, "    FAULT   {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A counter's name without what all of them have.
+fn short(name: &str) -> &str {
+    let name = name.strip_prefix("relay_").unwrap_or(name);
+    name.strip_suffix("_total").unwrap_or(name)
+}
+
+/// What the control pair's own traffic counts.
+const TRAFFIC: [&str; 5] = [
+    "relay_bytes_client_to_daemon_total",
+    "relay_bytes_daemon_to_clients_total",
+    "relay_frames_client_to_daemon_total",
+    "relay_frames_daemon_to_clients_total",
+    "relay_session_frame_routed_local_total",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(ratios: &[u64]) -> Finding {
+        let attack = crate::attacks::all()[0];
+        let pace = |ratio: &u64| Pace { quiet_us: [50, 100], loud_us: [50, 100 * ratio] };
+        Finding { paces: ratios.iter().map(pace).collect(), ..Finding::new(attack) }
+    }
+
+    #[test]
+    fn one_noisy_round_does_not_decide() {
+        assert_eq!(finding(&[1, 9, 1]).ratio(), Some(1.0));
+        let report = Report { findings: vec![finding(&[3, 3, 1])], skipped: Vec::new() };
+        assert_eq!(report.slowed(1.1).len(), 1);
+        assert!(!report.has_faults());
+    }
+
+    #[test]
+    fn a_counter_that_did_not_grow_is_a_fault() {
+        let attack = crate::attacks::all()[0];
+        let mut silent = finding(&[1]);
+        silent.grown.insert("relay_other_total".to_owned(), 1);
+        silent.judge_counters(attack);
+        assert_eq!(silent.faults, [format!("{} did not grow", attack.counters[0])]);
+    }
+}

@@ -1,0 +1,131 @@
+//! The relay under attack.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail, ensure};
+use relay_e2e::{Relay, get_at};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, test_kill_process};
+
+use crate::exposition::Exposition;
+use crate::platform::Platform;
+
+/// A relay, started here or somebody else's.
+pub struct Subject {
+    address: SocketAddr,
+    process: Option<Pid>,
+    admin_token: Option<String>,
+    /// Several threads look at the subject; the child itself is one thread's business.
+    relay: Option<Mutex<Relay>>,
+    uptime_ms: u64,
+}
+
+impl Subject {
+    /// Starts the program with this platform behind it, limits that let the control pair talk, and
+    /// whatever `variables` say besides.
+    pub fn start(program: &Path, platform: &Platform, variables: &[(&str, &str)]) -> Result<Self> {
+        let url = platform.url();
+        let mut all = vec![("SERVER_URL", url.as_str())];
+        all.extend(ENVIRONMENT);
+        all.extend(variables);
+        let relay = Relay::serve_program(program, &all)?;
+        Ok(Self {
+            address: (Ipv4Addr::LOCALHOST, relay.port()).into(),
+            process: Pid::from_raw(i32::try_from(relay.id())?),
+            admin_token: Some(Relay::ADMIN_TOKEN.to_owned()),
+            relay: Some(Mutex::new(relay)),
+            uptime_ms: 0,
+        })
+    }
+
+    /// A relay that runs already. Without its process id nobody can say how much memory it takes,
+    /// without its admin token not what it counted.
+    ///
+    /// Errors: the address is not on loopback; this program attacks nothing else.
+    pub fn running(
+        address: SocketAddr,
+        process: Option<i32>,
+        admin_token: Option<String>,
+    ) -> Result<Self> {
+        ensure!(
+            address.ip().to_canonical().is_loopback(),
+            "{address} is not on loopback; attacks go nowhere else (use 127.0.0.1:7781)"
+        );
+        let process = process.map(|id| Pid::from_raw(id).context("no process has the id 0"));
+        let process = process.transpose()?;
+        Ok(Self { address, process, admin_token, relay: None, uptime_ms: 0 })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it was started here.
+    pub fn is_own(&self) -> bool {
+        self.relay.is_some()
+    }
+
+    /// Fails when it has ended, or has been started anew since the last time.
+    pub fn ensure_alive(&mut self) -> Result<()> {
+        if let Some(relay) = &mut self.relay
+            && let Ok(relay) = relay.get_mut()
+            && let Some(status) = relay.exit_status()?
+        {
+            bail!("the relay ended: {status}");
+        }
+        if let Some(process) = self.process {
+            test_kill_process(process).context("the relay's process is gone")?;
+        }
+        let health = get_at(self.address, "/health", None).context("/health does not answer")?;
+        ensure!(health.status == 200, "/health answers {}", health.status);
+        let health: serde_json::Value = serde_json::from_str(&health.body)?;
+        let uptime_ms = health["uptimeMs"].as_u64().context("/health has no uptimeMs")?;
+        ensure!(uptime_ms >= self.uptime_ms, "the relay was started anew");
+        self.uptime_ms = uptime_ms;
+        Ok(())
+    }
+
+    /// What it has counted, where it may be asked.
+    pub fn exposition(&self) -> Result<Option<Exposition>> {
+        let token = self.admin_token.as_deref();
+        token.map(|token| Exposition::scrape(self.address, token)).transpose()
+    }
+
+    /// Its resident memory in KiB, where its process is known. Source: proc(5).
+    pub fn resident_kib(&self) -> Result<Option<u64>> {
+        let Some(process) = self.process else {
+            return Ok(None);
+        };
+        let path = format!("/proc/{}/status", process.as_raw_nonzero());
+        let status = fs::read_to_string(path).context("the relay's process is gone")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        Ok(Some(number.context("no VmRSS")?.parse()?))
+    }
+
+    /// Leaves it so many descriptors beyond those it has open, or gives back what it had.
+    pub fn limit_descriptors(&self, spare: Option<u64>) -> Result<()> {
+        let process = self.process.context("its process is not known")?;
+        let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()))?.count();
+        let own = getrlimit(Resource::Nofile);
+        let current = spare.map_or(own.current, |spare| Some(open as u64 + spare));
+        let limit = Rlimit { current, maximum: own.maximum };
+        prlimit(Some(process), Resource::Nofile, limit).context("changing its limits")?;
+        Ok(())
+    }
+}
+
+/// Limits that would end the control pair or hide an attack's effect behind another limit. Those
+/// that attacks run into keep their defaults.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("RELAY_KEX_INIT_RATE_PER_MINUTE", "600"),
+    ("RELAY_RUNTIME_RATE_PER_MINUTE", "36000"),
+    ("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "36000"),
+    ("RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE", "36000"),
+    ("RELAY_PRESENCE_SYNC_ENABLED", "0"),
+    // Else nobody but root may look at its descriptors, or change how many it may have.
+    ("RELAY_CORE_DUMPS", "1"),
+];
