@@ -192,14 +192,17 @@ async fn without_admin_its_paths_are_like_any_other() {
 async fn node_tells_our_own_facts() {
     let (_relay, mut shard) = Relay::one(settings(NOWHERE));
     shard.ask("/node");
-    shard.report(report(vec![])).await;
+    let memory = ShardReport { memory_bytes_max: 900, memory_used_bytes: 7, ..report(vec![]) };
+    shard.report(memory).await;
     let (_, _, body) = shard.response().await;
     assert_eq!(
         body,
         concat!(
             r#"{"ok":true,"service":"relay","version":"0.1.0","relayId":"relay-a","#,
             r#""driver":"test","admission":"validate","pendingAdmissions":0,"#,
-            r#""admittedConnections":0,"shards":[{"shard":0,"connections":2,"scopes":0}]}"#
+            r#""admittedConnections":0,"memoryBudgetBytes":1073741824,"#,
+            r#""shards":[{"shard":0,"connections":2,"scopes":0,"#,
+            r#""memoryBudgetBytes":900,"memoryUsedBytes":7}]}"#
         )
     );
 }
