@@ -320,3 +320,55 @@ fn pairing_frames_are_limited_without_a_log_entry() {
     assert!(seen[1].starts_with("log info client_disconnected"));
     assert_eq!(board.count(Counter::FramesClientPairingRateLimited), 1);
 }
+
+/// The fastest of several rounds of messages from one client.
+fn round_time(board: &mut Board, client: relay_contract::ConnectionId) -> std::time::Duration {
+    let text = frame("s").replace('\'', "\"");
+    let rounds = (0..20).map(|_| {
+        let start = std::time::Instant::now();
+        for _ in 0..200 {
+            board.now = board.now.after(std::time::Duration::from_millis(1));
+            crate::board::say(&mut board.switchboard, board.now, client, &text);
+            board.see(crate::Input::Sent { to: client, bytes: usize::MAX });
+        }
+        start.elapsed()
+    });
+    rounds.min().expect("there are rounds")
+}
+
+#[test]
+fn the_cost_of_a_message_does_not_grow_with_what_is_remembered() {
+    let unlimited = |limits: &mut relay_contract::Limits| {
+        limits.runtime_per_minute = u32::MAX;
+        limits.runtime_per_minute_workspace = u32::MAX;
+        limits.daemon_per_minute = u32::MAX;
+        limits.key_exchange_per_minute = u32::MAX;
+        limits.pairing_per_minute = u32::MAX;
+        limits.egress_bytes_max = usize::MAX;
+    };
+    let mut small = board_with(unlimited);
+    small.daemon();
+    let client = small.client();
+    let before = round_time(&mut small, client);
+
+    let mut full = board_with(unlimited);
+    let daemon = full.daemon();
+    let clients = [full.client(), full.pairing()];
+    for number in 0..5000 {
+        full.say(clients[0], &init(&format!("k{number}")));
+        full.say(daemon, &response(&format!("k{number}"), &format!("s{number}")));
+    }
+    for number in 0..2100 {
+        full.say(clients[0], &init(&format!("w{number}")));
+        full.say(clients[1], &offer(&format!("p{number}")));
+    }
+    for number in 0..2000 {
+        full.client_with(|claims| {
+            claims.runtime_target_id = Some(format!("other{number}").into());
+            claims.client_id = Some(format!("client{number}").into());
+        });
+    }
+    let after = round_time(&mut full, clients[0]);
+    // Looking at each of thousands of entries would take a hundred times as long.
+    assert!(after < before * 6, "{before:?} became {after:?}");
+}

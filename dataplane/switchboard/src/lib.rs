@@ -22,6 +22,7 @@ mod key;
 mod limiter;
 mod liveness;
 mod recency;
+mod subtree;
 mod switchboard;
 mod wheel;
 mod worker;

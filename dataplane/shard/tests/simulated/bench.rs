@@ -112,6 +112,8 @@ pub(crate) struct Bench {
     pub(crate) office: Office,
     /// Where workspaces live.
     pub(crate) home: ShardId,
+    /// Whether the claims it grants are for the workspace that was asked for.
+    pub(crate) claims_fit: bool,
     /// Where peers connect from.
     pub(crate) from: Ipv4Addr,
     pub(crate) ledger: Ledger,
@@ -163,6 +165,7 @@ impl Bench {
             sockets: Vec::new(),
             encrypted: setup.encrypted,
             office: Office::Admits,
+            claims_fit: true,
             home: ShardId(0),
             from: Ipv4Addr::LOCALHOST,
             ledger: Ledger::default(),
@@ -280,8 +283,9 @@ impl Bench {
         let Preflight::Ask { request, .. } = asked.request.preflight.clone() else {
             panic!("the upgrades of these tests can be asked about");
         };
+        let workspace = if self.claims_fit { request.workspace_id.as_str() } else { "elsewhere" };
         let claims = Claims {
-            workspace_id: Some(request.workspace_id.as_str().into()),
+            workspace_id: Some(workspace.into()),
             runtime_target_id: request.target_id.as_ref().map(|target| target.as_str().into()),
             client_id: Some("c".into()),
             scope: Some(Scope::Runtime),

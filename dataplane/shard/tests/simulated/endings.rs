@@ -21,10 +21,22 @@ enum Blow {
     FailedSend,
     /// Silence.
     Nothing,
+    /// It reads no more.
+    Deaf,
+    /// FIN, and it reads no more.
+    DeafEof,
 }
 
-const BLOWS: [Blow; 6] =
-    [Blow::Eof, Blow::Reset, Blow::Data, Blow::Farewell, Blow::FailedSend, Blow::Nothing];
+const BLOWS: [Blow; 8] = [
+    Blow::Eof,
+    Blow::Reset,
+    Blow::Data,
+    Blow::Farewell,
+    Blow::FailedSend,
+    Blow::Nothing,
+    Blow::Deaf,
+    Blow::DeafEof,
+];
 
 fn strike(bench: &mut Bench, id: SocketId, blow: Blow) {
     match blow {
@@ -46,6 +58,11 @@ fn strike(bench: &mut Bench, id: SocketId, blow: Blow) {
             bench.socket(id).reset();
         }
         Blow::Nothing => {}
+        Blow::Deaf => bench.socket(id).reads = false,
+        Blow::DeafEof => {
+            bench.socket(id).reads = false;
+            bench.socket(id).shutdown();
+        }
     }
 }
 

@@ -6,13 +6,15 @@ use relay_contract::Limits;
 use relay_driver::sim::Faults;
 
 use crate::bench::{Bench, Office, Setup, SocketId};
-use crate::frames::{self, CLOSE};
+use crate::frames::{self, CLOSE, TEXT};
 
 /// Where the connection is, as its peer brought it there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stage {
     /// Connected and silent; under TLS, after the handshake.
     Fresh,
+    /// Inside a request head.
+    InHead,
     /// Between two requests.
     Served,
     /// A request waits for the control plane.
@@ -23,6 +25,12 @@ pub(crate) enum Stage {
     Waiting,
     /// A WebSocket.
     Open,
+    /// Inside a frame's header.
+    InFrameHeader,
+    /// Inside a frame's payload.
+    InPayload,
+    /// Between two fragments of a message.
+    BetweenFragments,
     /// A WebSocket whose bytes the peer does not read.
     Stalled,
     /// The relay sent its close frame.
@@ -31,13 +39,17 @@ pub(crate) enum Stage {
     Leaving,
 }
 
-pub(crate) const STAGES: [Stage; 9] = [
+pub(crate) const STAGES: [Stage; 13] = [
     Stage::Fresh,
+    Stage::InHead,
     Stage::Served,
     Stage::Asked,
     Stage::Unflushed,
     Stage::Waiting,
     Stage::Open,
+    Stage::InFrameHeader,
+    Stage::InPayload,
+    Stage::BetweenFragments,
     Stage::Stalled,
     Stage::CloseSent,
     Stage::Leaving,
@@ -63,7 +75,11 @@ pub(crate) fn reach(stage: Stage, setup: Setup) -> (Bench, SocketId) {
         Stage::Served => served(&mut bench),
         Stage::Asked | Stage::Waiting => asked(&mut bench, stage),
         Stage::Unflushed => unflushed(&mut bench),
+        Stage::InHead => bench.request(&frames::upgrade("client", "t")[..60]),
         Stage::Open => bench.open("client", "t"),
+        Stage::InFrameHeader => cut(&mut bench, &frames::text(&[b' '; 1000])[..3]),
+        Stage::InPayload => cut(&mut bench, &frames::text(&[b' '; 1000])[..500]),
+        Stage::BetweenFragments => cut(&mut bench, &frames::masked(TEXT, b"{")),
         Stage::Stalled => stalled(&mut bench),
         Stage::CloseSent => close_sent(&mut bench),
         Stage::Leaving => leaving(&mut bench),
@@ -71,6 +87,13 @@ pub(crate) fn reach(stage: Stage, setup: Setup) -> (Bench, SocketId) {
     bench.steps(20);
     bench.office = Office::Silent;
     (bench, id)
+}
+
+/// A WebSocket whose peer has sent so much and no more.
+fn cut(bench: &mut Bench, bytes: &[u8]) -> SocketId {
+    let id = bench.open("client", "t");
+    bench.socket(id).send(bytes);
+    id
 }
 
 fn served(bench: &mut Bench) -> SocketId {

@@ -88,9 +88,10 @@ impl fmt::Debug for RequestTarget {
 ///
 /// `Ok(None)` asks for more bytes. Errors: malformed, or larger than `limit` bytes; then the
 /// connection cannot go on. Stricter than the grammar where two servers could disagree about where
-/// a request ends: bare line feeds, folded headers, repeated or contradicting lengths, and unknown
-/// transfer encodings are refused. Cost: one pass over the bytes per call, one allocation for the
-/// headers. Source: RFC 9112; methods and the rule for Host as the reference's parser has them.
+/// a request ends: bare line feeds, folded headers, repeated or contradicting lengths, unknown
+/// transfer encodings, and upgrades with a body are refused. Cost: one pass over the bytes per
+/// call, one allocation for the headers. Source: RFC 9112; methods and the rule for Host as the
+/// reference's parser has them.
 pub fn parse_head(bytes: &[u8], limit: usize) -> Result<Option<Head<'_>>, HeadError> {
     let window = &bytes[..bytes.len().min(limit)];
     let head = match parse(window, FEW_HEADERS) {
@@ -146,6 +147,11 @@ fn judge(head: &Head<'_>, bytes: &[u8]) -> Result<(), HeadError> {
         0 => head.minor == 0 || head.is_upgrade(),
         count => count == 1,
     };
+    // What follows an upgrade is another protocol; who took it for a body would not notice.
+    let upgrade_with_body = head.is_upgrade() && !matches!(head.body, Body::None | Body::Length(0));
+    if upgrade_with_body {
+        return Err(HeadError::BadRequest);
+    }
     if bare_line_feed || !target_starts || !host_fits || !METHODS.contains(&head.method) {
         return Err(HeadError::BadRequest);
     }
