@@ -4,6 +4,7 @@
 //! before any port opens.
 #![forbid(unsafe_code)]
 
+mod activation;
 mod check;
 mod cli;
 mod config;
@@ -22,6 +23,7 @@ mod shards;
 mod signals;
 mod tls;
 mod token;
+mod unix_socket;
 mod vanished;
 mod version;
 

@@ -64,8 +64,9 @@ impl Sandbox {
         if plan.port == 0 {
             config.listen.port = 0;
         }
-        let relay = Relay::start(&config, log)?;
-        let (address, driver) = (relay.address(), relay.driver());
+        let relay = Relay::start(&config, Vec::new(), log)?;
+        let address = relay.address().context("the sandbox listens over TCP")?;
+        let driver = relay.driver();
         let stop = relay.stopper();
         let relay =
             std::thread::Builder::new().name("relay".to_owned()).spawn(move || relay.run())?;

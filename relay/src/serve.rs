@@ -11,15 +11,17 @@ use relay_shard::{HealthFacts, ShardConfig, VerboseHealth};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::activation;
 use crate::config::{Config, Mode, Parsed};
 use crate::core_dumps;
 use crate::cores;
-use crate::listener::Listener;
+use crate::listener::{Listener, Listeners, Place};
 use crate::screen;
 use crate::settings::settings;
 use crate::shards::Shards;
 use crate::signals::Signals;
 use crate::tls;
+use crate::unix_socket::SocketFile;
 use crate::vanished;
 
 /// Blocking calls at a time: name resolution and reading of certificates.
@@ -34,25 +36,28 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         true => core_dumps::allow().context("cannot allow core dumps")?,
         false => core_dumps::forbid_for_good().context("cannot forbid core dumps")?,
     }
-    let mut relay = Relay::start(&parsed.config, io::stdout())?;
+    let handed = activation::take_sockets()?;
+    let mut relay = Relay::start(&parsed.config, handed, io::stdout())?;
     if let Some(reason) = relay.fallback() {
         let text = format_args!("relay: warning: io_uring is not used: {reason}\n");
         screen::say(io::stderr(), text);
     }
-    let greeting = greeting(&parsed.config, relay.address());
+    let greeting = greeting(&parsed.config, &relay.places);
     // Through the log's queue: whoever reads stdout may be in no hurry, or gone.
     relay.controller.announce(greeting);
     relay.run()
 }
 
-/// The line for people, once the port is bound.
-fn greeting(config: &Config, address: SocketAddr) -> String {
+/// The line for people, once everything is bound.
+fn greeting(config: &Config, places: &[Place]) -> String {
     let scheme = if config.listen.tls.enabled { "https" } else { "http" };
-    let host = &config.listen.host;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let shown = places.iter().map(|place| match place {
+        Place::Internet(address) => format!("{scheme}://{address}"),
+        Place::Unix(_) => place.to_string(),
+    });
     format!(
-        "[relay] listening on {scheme}://{host}:{} (ws={}, server={})",
-        address.port(),
+        "[relay] listening on {} (ws={}, server={})",
+        shown.collect::<Vec<_>>().join(" and "),
         config.listen.public_ws_url,
         config.platform.server_url
     )
@@ -64,19 +69,27 @@ pub(crate) struct Relay {
     signals: Signals,
     controller: Controller,
     shards: Shards,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    places: Vec<Place>,
+    /// Removed at the end, when nobody accepts any more.
+    files: Vec<SocketFile>,
     stop: UnboundedSender<()>,
     stops: UnboundedReceiver<()>,
 }
 
 impl Relay {
-    /// Binds the port and starts the shards. The journal goes to `log`, one JSON line per entry.
+    /// Binds what is configured, beside the sockets that were handed over, and starts the shards.
+    /// The journal goes to `log`, one JSON line per entry.
     ///
     /// Signals are watched from here on, so that one that comes early is not lost.
     ///
     /// Errors: a certificate that cannot be used, a port that cannot be bound, a driver that the
     /// machine does not have. Nothing is left running.
-    pub(crate) fn start(config: &Config, log: impl Write + Send + 'static) -> Result<Self> {
+    pub(crate) fn start(
+        config: &Config,
+        handed: Vec<Listener>,
+        log: impl Write + Send + 'static,
+    ) -> Result<Self> {
         cores::raise_descriptor_limit();
         let tls = tls::server(&config.listen.tls)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -89,22 +102,29 @@ impl Relay {
             let _entered = runtime.enter();
             Signals::watch().context("cannot watch signals")?
         };
-        let listener = Listener::bind(&config.listen.host, config.listen.port)?;
-        vanished::look_out(&listener.socket, &config.tcp).context("cannot set TCP keepalive")?;
+        let listeners = Listeners::bind(&config.listen, handed)?;
+        for listener in listeners.iter() {
+            vanished::look_out(&listener.socket, &config.tcp)
+                .context("cannot set TCP keepalive")?;
+        }
+        let address = listeners.address();
+        let places = listeners.iter().map(|listener| listener.place.clone()).collect();
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
         let configs = (0..config.engine.shard_count)
             .map(|shard| ShardConfig { shard: ShardId(shard), ..first.clone() })
             .collect();
         let (stop, stops) = unbounded_channel();
-        let (shards, link) = Shards::start(configs, &config.engine, &listener, &stop)?;
-        let settings = settings(config, listener.address, shards.driver);
+        let (shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
+        let port = address.map_or(config.listen.port, |address| address.port());
+        let settings = settings(config, port, shards.driver);
         let controller = Controller::new(settings, link, clock, log)?;
-        Ok(Self { runtime, signals, controller, shards, address: listener.address, stop, stops })
+        let files = listeners.into_files();
+        Ok(Self { runtime, signals, controller, shards, address, places, files, stop, stops })
     }
 
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// Where it listens over TCP, if it does.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
@@ -127,7 +147,8 @@ impl Relay {
     ///
     /// Errors: a shard failed.
     pub(crate) fn run(self) -> Result<()> {
-        let Self { runtime, mut signals, controller, shards, mut stops, stop: _stop, .. } = self;
+        let Self { runtime, mut signals, controller, shards, mut stops, .. } = self;
+        let (_stop, _files) = (self.stop, self.files);
         let ended = runtime.block_on(async {
             let (told, wait) = tokio::sync::oneshot::channel();
             let controller = controller.run(async {

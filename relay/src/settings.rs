@@ -1,6 +1,5 @@
 //! The configuration, as the controller takes it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::config::{AdmissionMode, Config, TlsVerify};
 use crate::version;
 
 /// What the controller is told: the configuration, where the relay listens, and what moves bytes.
-pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static str) -> Settings {
+pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Settings {
     let listen = &config.listen;
     let platform = &config.platform;
     Settings {
@@ -21,7 +20,7 @@ pub(crate) fn settings(config: &Config, address: SocketAddr, driver: &'static st
         relay_id: config.relay_id.to_string(),
         mode: listen.mode.name(),
         host: listen.host.clone(),
-        port: address.port(),
+        port,
         server_url: platform.server_url.clone(),
         platform: platform.server.clone(),
         validate_url: platform.validate.clone(),

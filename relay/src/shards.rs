@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Engine;
 use crate::cores;
-use crate::listener::Listener;
+use crate::listener::Listeners;
 
 /// Sockets that may wait to be taken by their home shard. Reached: the upgrade is answered 503.
 /// Protects descriptors; a shard empties its lane every turn.
@@ -48,7 +48,7 @@ struct Seed {
     choice: Choice,
     driver: relay_driver::Config,
     core: Option<usize>,
-    listener: OwnedFd,
+    listeners: Vec<OwnedFd>,
     failed: UnboundedSender<()>,
 }
 
@@ -68,7 +68,7 @@ struct Crib {
 }
 
 impl Shards {
-    /// Starts one thread per configuration; all of them accept from the same listener.
+    /// Starts one thread per configuration; all of them accept from the same listeners.
     ///
     /// Returns when every shard listens. A thread that ends with an error says so on `failed`.
     ///
@@ -77,7 +77,7 @@ impl Shards {
     pub(crate) fn start(
         configs: Vec<ShardConfig>,
         engine: &Engine,
-        listener: &Listener,
+        listeners: &Listeners,
         failed: &UnboundedSender<()>,
     ) -> Result<(Self, Link)> {
         let cores = cores::of_shards(configs.len());
@@ -88,7 +88,10 @@ impl Shards {
                 choice: engine.driver,
                 driver: engine.driver_config(),
                 core,
-                listener: listener.socket.try_clone()?,
+                listeners: listeners
+                    .iter()
+                    .map(|listener| listener.socket.try_clone())
+                    .collect::<io::Result<_>>()?,
                 failed: failed.clone(),
             })?);
         }
@@ -205,7 +208,8 @@ fn live(seed: Seed, crib: &Crib) -> io::Result<()> {
         return Ok(());
     };
     let mut shard = Shard::new(seed.config, driver, ports);
-    let listening = shard.driver_mut().listen(seed.listener);
+    let listening =
+        seed.listeners.into_iter().try_for_each(|socket| shard.driver_mut().listen(socket));
     let listens = listening.is_ok();
     let told = crib.listening.send(listening.map_err(Into::into));
     if !listens || told.is_err() {

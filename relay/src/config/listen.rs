@@ -29,10 +29,23 @@ impl Mode {
     }
 }
 
+/// A Unix socket to listen on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct UnixSocket {
+    /// Its file.
+    pub path: PathBuf,
+    /// The file's permissions.
+    pub mode: u32,
+}
+
 /// Where and how the relay listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Listen {
-    /// Address or name to bind.
+    /// A Unix socket, beside or instead of the port.
+    pub unix: Option<UnixSocket>,
+    /// Whether there is a port at all.
+    pub over_tcp: bool,
+    /// Address or name to bind; an IPv6 address stands without brackets.
     pub host: String,
     /// Port to bind.
     pub port: u16,
@@ -63,21 +76,70 @@ pub(crate) struct Tls {
 
 impl Listen {
     pub(super) fn read(reader: &mut Reader<'_>, named: &Named, world: &dyn Surroundings) -> Self {
-        let host = read_host(reader, world);
+        let unix = UnixSocket::read(reader);
+        let host_named = reader.text("HOST");
+        // Who names a socket alone does not want a port that everybody reaches beside it.
+        let is_named = host_named.is_some() || reader.is_set("RELAY_LISTEN_PORT");
+        let over_tcp = unix.is_none() || is_named;
+        let host = match host_named {
+            Some(host) => without_brackets(host),
+            None => default_host(reader, world),
+        };
         let port = read_port(reader);
         let tls = Tls::read(reader, named, world);
         let public = reader.url("RELAY_PUBLIC_WS_BASE_URL");
         let public_ws_url_named = public.is_some();
         let public_url = public.as_ref().map(|(url, _)| url);
-        let mode = read_mode(reader, &host, named, public_url);
+        // Behind a proxy of this host, or a service manager, the default of HOST means nothing.
+        let is_handed = world.variable("LISTEN_FDS").is_some();
+        let is_local = over_tcp && !is_handed && is_loopback(&host);
+        let mode = read_mode(reader, is_local, named, public_url);
         let public_ws_url = match public {
             Some((_, text)) => text,
             None => default_public_url(&tls, port),
         };
         reader.conclude("RELAY_PUBLIC_WS_BASE_URL", &public_ws_url, Source::Default);
-        Self { host, port, mode, public_ws_url, public_ws_url_named, tls }
+        Self { unix, over_tcp, host, port, mode, public_ws_url, public_ws_url_named, tls }
+    }
+
+    /// Whether other hosts may reach it by the address it binds.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.over_tcp && !is_loopback(&self.host)
+    }
+
+    /// One that listens on loopback.
+    #[cfg(test)]
+    pub(crate) fn sample() -> Self {
+        let parsed = super::Config::parse(&[], &super::tests::World::default());
+        parsed.expect("an empty environment is usable").config.listen
     }
 }
+
+impl UnixSocket {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let mode = reader.text("RELAY_LISTEN_UNIX_MODE");
+        let mode = match mode.as_deref().map(parse_mode) {
+            None => UNIX_MODE,
+            Some(Some(mode)) => mode,
+            Some(None) => {
+                let what = "not permissions in octal digits, as chmod takes them".to_owned();
+                reader.refuse("RELAY_LISTEN_UNIX_MODE", what);
+                UNIX_MODE
+            }
+        };
+        Some(Self { path: reader.path("RELAY_LISTEN_UNIX")?, mode })
+    }
+}
+
+/// Three octal digits, a zero in front or not.
+fn parse_mode(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix('0').filter(|rest| rest.len() == 3).unwrap_or(text);
+    let is_octal = digits.len() == 3 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
+    u32::from_str_radix(digits, 8).ok().filter(|_| is_octal)
+}
+
+/// The reverse proxy's group may connect, others may not.
+const UNIX_MODE: u32 = 0o660;
 
 impl Tls {
     fn read(reader: &mut Reader<'_>, named: &Named, world: &dyn Surroundings) -> Self {
@@ -115,10 +177,13 @@ impl Tls {
 const TLS_HOST: &str = "relay.getviewport.com";
 const PORT: u64 = 7781;
 
-fn read_host(reader: &mut Reader<'_>, world: &dyn Surroundings) -> String {
-    if let Some(host) = reader.text("HOST") {
-        return host;
-    }
+/// An IPv6 address as it stands in a URL is the address.
+fn without_brackets(host: String) -> String {
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inner.filter(|inner| inner.contains(':')).map_or(host.clone(), str::to_owned)
+}
+
+fn default_host(reader: &mut Reader<'_>, world: &dyn Surroundings) -> String {
     if world.in_container() {
         let reason = Source::Inferred("running in a container");
         reader.conclude("HOST", "0.0.0.0", reason);
@@ -143,7 +208,7 @@ fn default_public_url(tls: &Tls, port: u16) -> String {
     format!("{scheme}://{}:{port}/ws", tls.host)
 }
 
-fn read_mode(reader: &mut Reader<'_>, host: &str, named: &Named, public: Option<&Url>) -> Mode {
+fn read_mode(reader: &mut Reader<'_>, local: bool, named: &Named, public: Option<&Url>) -> Mode {
     match reader.choice("RELAY_MODE") {
         Some("dev") => return Mode::Dev,
         Some("staging") => return Mode::Staging,
@@ -151,7 +216,7 @@ fn read_mode(reader: &mut Reader<'_>, host: &str, named: &Named, public: Option<
         _ => {}
     }
     let platform = named.platform_url();
-    let (mode, reason) = if is_loopback(host) {
+    let (mode, reason) = if local {
         (Mode::Dev, "HOST is loopback")
     } else if platform.is_none() && public.is_none() {
         (Mode::Dev, "neither platform nor public URL is set")

@@ -66,6 +66,16 @@ impl<'a> Reader<'a> {
         Some(text.to_owned())
     }
 
+    /// Whether the variable is given under either of its names. Reads nothing.
+    pub(super) fn is_set(&self, name: &'static str) -> bool {
+        let alias = Variable::named(name).alias;
+        let names = [Some(name), alias].into_iter().flatten();
+        names.into_iter().any(|name| {
+            let by_flag = self.flags.iter().any(|given| given.name == name);
+            by_flag || self.world.variable(name).is_some_and(|text| !text.trim().is_empty())
+        })
+    }
+
     /// A path, taken as it stands.
     pub(super) fn path(&mut self, name: &'static str) -> Option<std::path::PathBuf> {
         let (text, source) = self.find(name).filter(|(text, _)| !text.is_empty())?;

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::listener::BACKLOG;
 
-use super::listen::{is_local, is_loopback};
+use super::listen::is_local;
 use super::{
     AdmissionMode, BackplaneMode, Config, Mode, Problem, ServerAuth, Surroundings, TlsVerify,
 };
@@ -112,7 +112,10 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     let listen = &config.listen;
-    if listen.mode == Mode::Dev && !is_loopback(&listen.host) {
+    if listen.tls.enabled && !listen.over_tcp {
+        warnings.push("RELAY_TLS is on, but a Unix socket never speaks TLS".to_owned());
+    }
+    if listen.mode == Mode::Dev && listen.is_reachable() {
         warnings.push(format!(
             "RELAY_MODE=dev on HOST={}: others can reach a relay that takes tokens in the query \
              and shows more than it should",
@@ -120,7 +123,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         ));
     }
     let capacity = &config.capacity;
-    if capacity.proxy_protocol && capacity.trusted_proxies.is_empty() {
+    let nobody_is_trusted = capacity.trusted_proxies.is_empty() && listen.unix.is_none();
+    if capacity.proxy_protocol && nobody_is_trusted {
         warnings.push(
             "RELAY_PROXY_PROTOCOL=required asks a header of trusted proxies alone, and \
              RELAY_TRUSTED_PROXIES names none"
@@ -234,7 +238,7 @@ fn backplane(config: &Config, problems: &mut Vec<Problem>) {
 fn local_urls(config: &Config, problems: &mut Vec<Problem>) {
     let public = Url::parse(&config.listen.public_ws_url);
     let any_local = is_local(&config.platform.server) || public.is_ok_and(|url| is_local(&url));
-    if any_local && !is_loopback(&config.listen.host) {
+    if any_local && config.listen.is_reachable() {
         problems.push(Problem::rule(
             "SERVER_URL",
             format!(

@@ -129,8 +129,13 @@ const fn path(name: &'static str, default: &'static str, meaning: &'static str) 
 #[rustfmt::skip]
 pub(crate) const VARIABLES: &[Variable] = &[
     any("HOST", Kind::Text, "127.0.0.1", "0.0.0.0",
-        "Address to bind. In a container the default is 0.0.0.0."),
+        "Address to bind; `::` takes IPv6 and IPv4. In a container the default is 0.0.0.0."),
     count("RELAY_LISTEN_PORT", "7781", "Port to bind.").or("PORT"),
+    any("RELAY_LISTEN_UNIX", Kind::Path, "(none)", "/run/relay/relay.sock",
+        "Unix socket to listen on for a proxy on the same host: instead of a port, or beside it \
+         when HOST or RELAY_LISTEN_PORT is set."),
+    any("RELAY_LISTEN_UNIX_MODE", Kind::Text, "0660", "0660",
+        "Permissions of that socket: whoever may open it is a trusted proxy."),
     any("RELAY_MODE", Kind::Choice(&["dev", "staging", "prod"]), "(inferred)", "prod",
         "`dev` accepts tokens in the query and shows more; `prod` insists on safe settings; \
          `staging` does neither."),

@@ -1,6 +1,6 @@
-//! The smallest HTTP client: one GET, one answer.
+//! The smallest HTTP client: one request, one answer.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -24,19 +24,51 @@ pub fn get(port: u16, target: &str, bearer: Option<&str>) -> Result<Answer> {
 ///
 /// Errors: nobody listens, the answer is no HTTP, or there is none within ten seconds.
 pub fn get_at(relay: SocketAddr, target: &str, bearer: Option<&str>) -> Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&relay, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&relay, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let authorization =
         bearer.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{authorization}\r\n"
-    )?;
+    let request =
+        format!("GET {target} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{authorization}\r\n");
+    ask(stream, &request)
+}
+
+/// Asks for an upgrade that is bound to be refused, for want of a good token; `headers` are whole
+/// lines. Returns the status, and does not wait for the end: a proxy may keep the connection.
+pub fn refused_upgrade(mut stream: impl Read + Write, headers: &str) -> Result<u16> {
+    let request = format!(
+        "GET /ws?role=client&workspaceId=ws1 HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer not-a-good-token\r\n\
+         {headers}\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    status_of(&line)
+}
+
+/// Connects to a port of this host from one of its loopback addresses.
+pub fn connect_from(source: Ipv4Addr, port: u16) -> Result<TcpStream> {
+    let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+    let socket = rustix::net::socket(family, kind, None)?;
+    rustix::net::bind(&socket, &SocketAddr::from((source, 0)))?;
+    rustix::net::connect(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    Ok(socket.into())
+}
+
+/// Sends a request and reads its answer until the other end closes.
+pub fn ask(mut stream: impl Read + Write, request: &str) -> Result<Answer> {
+    stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").context("an answer has a head")?;
+    Ok(Answer { status: status_of(head)?, body: body.to_owned() })
+}
+
+fn status_of(head: &str) -> Result<u16> {
     let status = head.split(' ').nth(1).context("a status line has a status")?;
-    Ok(Answer { status: status.parse()?, body: body.to_owned() })
+    Ok(status.parse()?)
 }
 
 /// How long a relay may take to answer before it counts as hung.

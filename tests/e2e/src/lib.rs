@@ -13,6 +13,6 @@ mod http;
 mod platform;
 mod process;
 
-pub use http::{Answer, get, get_at};
+pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade};
 pub use platform::Platform;
-pub use process::{Relay, run};
+pub use process::{Relay, free_port, run};

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -32,9 +33,38 @@ impl Relay {
     /// The same with a program that is named here instead of by `RELAY_BIN`.
     pub fn serve_program(program: &Path, variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
-        let mut child = command(program, &["serve"])
-            .env("HOST", "127.0.0.1")
-            .env("PORT", port.to_string())
+        let port_text = port.to_string();
+        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
+        all.extend(variables);
+        Self::spawn(command(program, &["serve"]), port, &all)
+    }
+
+    /// Starts `relay serve` where these variables say, and nowhere else.
+    pub fn serve_where_told(variables: &[(&str, &str)]) -> Result<Self> {
+        Self::spawn(command(&program()?, &["serve"]), 0, variables)
+    }
+
+    /// Starts `relay serve` with a listening socket as its descriptor 3, as a service manager
+    /// would.
+    pub fn serve_handed(listener: OwnedFd, variables: &[(&str, &str)]) -> Result<Self> {
+        // The shell keeps its process id when it becomes the relay.
+        let hand_over =
+            "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=edge; exec \"$@\" 3<&0 0</dev/null";
+        let relay = command(&program()?, &["serve"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", hand_over, "sh"]).arg(relay.get_program()).args(relay.get_args());
+        shell.env_clear();
+        for (name, value) in relay.get_envs() {
+            if let Some(value) = value {
+                shell.env(name, value);
+            }
+        }
+        shell.stdin(Stdio::from(listener));
+        Self::spawn(shell, 0, variables)
+    }
+
+    fn spawn(mut command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
+        let mut child = command
             .env("RELAY_MODE", "dev")
             .env("RELAY_ENABLE_ADMIN_HTTP", "1")
             .env("RELAY_ADMIN_TOKEN", Self::ADMIN_TOKEN)
@@ -129,7 +159,8 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn free_port() -> Result<u16> {
+/// A port of loopback that nobody uses at the moment.
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| anyhow!("no port: {error}"))?;
     Ok(listener.local_addr()?.port())
 }
