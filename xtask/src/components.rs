@@ -25,6 +25,21 @@ const COMPONENTS: &[Component] = &[
         package: "redis-server",
         needed_for: "conformance, group redis, and the tests of `relay doctor`",
     },
+    Component {
+        program: "haproxy",
+        package: "haproxy",
+        needed_for: "end to end, behind a TCP proxy",
+    },
+    Component {
+        program: "nginx",
+        package: "nginx-light",
+        needed_for: "end to end, behind an HTTP proxy",
+    },
+    Component {
+        program: "chromium",
+        package: "chromium",
+        needed_for: "end to end, pages of a real browser",
+    },
 ];
 
 /// Makes sure that every component is there.

@@ -243,3 +243,7 @@ pub(super) fn is_local(url: &Url) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+#[path = "listen_tests.rs"]
+mod tests;

@@ -44,7 +44,7 @@ fn a_unix_socket_alone_is_served_and_its_peers_are_believed() -> Result<()> {
         ("RELAY_UPGRADE_RATE_PER_MINUTE", "1"),
     ];
     let mut relay = Relay::serve_where_told(&variables)?;
-    let mut status = |forwarded: &str| -> Result<u16> {
+    let status = |forwarded: &str| -> Result<u16> {
         let header = format!("X-Forwarded-For: {forwarded}\r\n");
         refused_upgrade(UnixStream::connect(&path)?, &header)
     };
