@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use relay_admission::{
     Checker, Denial, Doubt, KeySet, KeySetError, Verdict, judge_answer, parse_claims,
 };
@@ -75,6 +76,44 @@ fn check(token: &str) {
     assert!(matches!(keyless, Verdict::Undecided(_)), "without keys nothing is decided");
 }
 
+/// The payload of a token that is signed by whom we trust: it grants what it says, to one role.
+pub fn claims(data: &[u8]) {
+    let Ok(payload) = serde_json::from_slice::<Value>(data) else {
+        return;
+    };
+    if !payload.is_object() {
+        return;
+    }
+    let header = Header::new(Algorithm::EdDSA);
+    let token = jsonwebtoken::encode(&header, &payload, &SIGNER).expect("our key signs");
+    let anybody = Checker { issuer: None, audience: None, leeway_secs: 5 };
+    let Verdict::Verified(token) = anybody.check(&token, &SIGNER_KEYS, NOW_SECS) else {
+        return;
+    };
+    let mut granted = 0;
+    for role in [Role::Client, Role::Daemon, Role::Worker] {
+        let Ok(claims) = token.claims_for(role) else {
+            continue;
+        };
+        granted += 1;
+        assert_eq!(payload["role"], role.name());
+        let expiry = payload["exp"].as_f64().expect("a token that grants something ends");
+        let kept = claims.expires_at_secs.expect("the end is kept");
+        assert!((kept as f64 - expiry).abs() <= 1.0 || expiry.abs() > 2_f64.powi(53));
+        let texts = [
+            ("workspaceId", &claims.workspace_id),
+            ("runtimeTargetId", &claims.runtime_target_id),
+            ("managedExecutorId", &claims.managed_executor_id),
+            ("jti", &claims.token_id),
+        ];
+        for (name, text) in texts {
+            assert_eq!(text.as_deref(), payload[name].as_str(), "{name}");
+            assert!(text.as_ref().is_none_or(|text| text.encode_utf16().count() <= 255));
+        }
+    }
+    assert!(granted <= 1, "a token is for one role");
+}
+
 /// The platform's answer: admitted exactly when status, `ok` and claims say so. The first two
 /// bytes are the status.
 pub fn answer(data: &[u8]) {
@@ -107,6 +146,21 @@ pub fn answer(data: &[u8]) {
 /// The tokens that [`KEYS`] verify.
 static SIGNED: LazyLock<Vec<&'static str>> = LazyLock::new(seeds::signed_tokens);
 
+/// Signs whatever [`claims`] is given. Source: RFC 8037, appendix A: a key everybody knows.
+static SIGNER: LazyLock<EncodingKey> = LazyLock::new(|| {
+    let secret = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
+    // PKCS #8 around thirty-two bytes of Ed25519.
+    let prefix = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let secret = secret.expect("base64url");
+    EncodingKey::from_ed_der(&[prefix, secret.as_slice()].concat())
+});
+
+static SIGNER_KEYS: LazyLock<KeySet> = LazyLock::new(|| {
+    let document = br#"{"keys":[{"kty":"OKP","crv":"Ed25519",
+        "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    KeySet::parse(document).expect("a good key").0
+});
+
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
     let document = seeds::keys().swap_remove(0);
     KeySet::parse(&document).expect("the first document is good").0
@@ -130,6 +184,17 @@ const NOW_SECS: i64 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_is_signed_by_the_known_key_is_verified() {
+        let payload: Value = serde_json::from_slice(&seeds::claims()[0]).expect("JSON");
+        let header = Header::new(Algorithm::EdDSA);
+        let token = jsonwebtoken::encode(&header, &payload, &SIGNER).expect("signed");
+        let anybody = Checker { issuer: None, audience: None, leeway_secs: 5 };
+        let verdict = anybody.check(&token, &SIGNER_KEYS, NOW_SECS);
+        let Verdict::Verified(token) = verdict else { panic!("{verdict:?}") };
+        assert!(token.claims_for(Role::Client).is_ok());
+    }
 
     #[test]
     fn the_signed_tokens_are_verified() {

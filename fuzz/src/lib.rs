@@ -9,16 +9,20 @@ mod endpoint;
 pub mod seeds;
 mod state;
 mod tls;
+mod upgrade;
+mod worker;
 
-pub use admission::{answer, keys, token};
+pub use admission::{answer, claims, keys, token};
 pub use endpoint::endpoint_frame;
 pub use state::restored;
 pub use tls::records;
+pub use upgrade::{body, upgrade};
+pub use worker::worker;
 
 use std::net::IpAddr;
 
 use relay_wire::envelope::{self, ColdKind, Envelope, Invalid, Scanner, cold, emit};
-use relay_wire::http1::{self, BodySkipper, HeadError, TrustedProxies};
+use relay_wire::http1::{self, TrustedProxies};
 use relay_wire::websocket::{self, Decoder, Step};
 use relay_wire::{PROXY_HEADER_BYTES_MAX, parse_proxy_header};
 
@@ -45,28 +49,7 @@ pub fn request(data: &[u8]) {
     let answer = http1::handshake(&head);
     let (Ok(answer) | Err(answer)) = answer;
     assert!(answer.starts_with(b"HTTP/1.1 "));
-    body(head.body(), &data[head.len()..], cut);
-}
-
-fn body(body: http1::Body, data: &[u8], cut: usize) {
-    let whole = skip(body, &[data]);
-    let cut = cut.min(data.len());
-    assert_eq!(skip(body, &[&data[..cut], &data[cut..]]), whole);
-}
-
-/// Bytes of the body, and whether it ended.
-fn skip(body: http1::Body, pieces: &[&[u8]]) -> Result<(usize, bool), HeadError> {
-    let mut skipper = BodySkipper::new(body);
-    let mut used = 0;
-    for piece in pieces {
-        let skipped = skipper.skip(piece)?;
-        used += skipped.used;
-        if skipped.done {
-            return Ok((used, true));
-        }
-        assert_eq!(skipped.used, piece.len());
-    }
-    Ok((used, false))
+    upgrade::same_end(head.body(), &data[head.len()..], cut);
 }
 
 /// A byte stream after the upgrade: it means the same however it arrives.

@@ -130,6 +130,60 @@ pub fn endpoint_frame() -> Vec<Vec<u8>> {
     include_str!("../seeds/endpoint_frame.txt").lines().map(Into::into).collect()
 }
 
+/// Payloads of tokens.
+pub fn claims() -> Vec<Vec<u8>> {
+    [
+        r#"{"role":"client","exp":2000,"workspaceId":"w","sub":"c","scope":"session-events",
+            "sessionChannels":["agent-session:s"],"e2eeProfile":"noise-ik","jti":"j"}"#,
+        r#"{"role":"workspace-daemon","exp":1.5e3,"workspaceId":"w","runtimeTargetId":"t",
+            "daemonIssueGeneration":7,"machineId":"","nbf":1,"iat":0}"#,
+        r#"{"role":"worker","exp":9007199254740993,"managedExecutorId":"\ud83d\ude00","x":null}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Messages of workers, and the tails of paths with a header.
+pub fn worker() -> Vec<Vec<u8>> {
+    [
+        r#"{"type":"viewport.worker_transport.request/v1","requestId":"r","method":"GET","path":
+            "/api/runtime/workspaces/ws1/managed-executors/ex1/jobs?a=1#f","headers":{"accept":"x"}}"#,
+        "/jobs/1?a=%2e%2e\nx-viewport-run-lease",
+        "/a/..%2fex2\nhost",
+        "\\..\\ex2",
+        "/%2E%2e/%5c..?#",
+        "@evil.test/x",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Query and headers of upgrades, a line each.
+pub fn upgrade() -> Vec<Vec<u8>> {
+    [
+        "role=client&workspaceId=ws1&runtimeTargetId=rt1\nBearer 1234567890\nviewport.v1, \
+         auth.1234567890\n13\ndGhlIHNhbXBsZSBub25jZQ==",
+        "role=worker&workspaceId=%77s+1&workspaceId=b&token=1234567890\n\nauth.1234567890,a\n0xd\n\
+         dGhlIHNhbXBsZSBub25jZQ==",
+        "workspaceId=a:b&role=workspace-daemon#x\nbearer\t\u{a0}1234567890\na,,b\n8\nx",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
+/// Bodies behind a byte that chooses how they are delimited.
+pub fn body() -> Vec<Vec<u8>> {
+    [
+        "\x02".to_owned() + "5;x=y\r\nabcde\r\nA\r\n0123456789\r\n0\r\nT: v\r\n\r\nGET /",
+        "\x03ffffffffffffffff\r\n".to_owned(),
+        "\x020\r\n\r\n".to_owned(),
+        "\x05abcdefgh".to_owned(),
+        "\x04GET /".to_owned(),
+    ]
+    .map(String::into_bytes)
+    .into()
+}
+
 fn with_cut(input: &[u8]) -> Vec<u8> {
     with_number(input.len() as u16 / 2, input)
 }

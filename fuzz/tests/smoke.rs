@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use relay_contract::Limits;
 use relay_fuzz::{
-    answer, endpoint_frame, envelope, frames, keys, proxies, proxy_header, records, request,
-    restored, seeds, token,
+    answer, body, claims, endpoint_frame, envelope, frames, keys, proxies, proxy_header, records,
+    request, restored, seeds, token, upgrade, worker,
 };
 use relay_switchboard::Switchboard;
 
@@ -87,6 +87,26 @@ fn smoke(target: fn(&[u8]), seeds: &[Vec<u8>]) {
 #[test]
 fn requests_keep_their_claims() {
     smoke(request, &seeds::request());
+}
+
+#[test]
+fn upgrades_keep_their_claims() {
+    smoke(upgrade, &seeds::upgrade());
+}
+
+#[test]
+fn bodies_keep_their_claims() {
+    smoke(body, &seeds::body());
+}
+
+#[test]
+fn calls_of_workers_keep_their_claims() {
+    smoke(worker, &seeds::worker());
+}
+
+#[test]
+fn claims_of_tokens_keep_theirs() {
+    smoke(claims, &seeds::claims());
 }
 
 #[test]
