@@ -21,6 +21,7 @@ pub fn restored(data: &[u8]) {
     let connection = ConnectionId { shard: ShardId(0), slot: 0, generation: 0 };
     for input in [
         Input::Elapsed,
+        Input::SmallFrame { from: connection },
         Input::Pong { from: connection },
         Input::Progress { from: connection },
         Input::Sent { to: connection, bytes: 10 },

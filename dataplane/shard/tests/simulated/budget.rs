@@ -233,7 +233,8 @@ fn a_home_shard_without_memory_takes_no_socket_of_another() {
 
 #[test]
 fn tiny_fragments_cost_no_memory_each() {
-    let mut bench = Bench::new(setup());
+    let limits = Limits { small_frames_per_minute: u32::MAX, ..setup().limits };
+    let mut bench = Bench::new(Setup { limits, ..setup() });
     let client = bench.open("client", "t");
     let before = bench.audit().charged_bytes;
     bench.socket(client).send(&frames::masked(TEXT, b" "));
