@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
 
+use crate::disturber::Neighbour;
 use crate::pair::Shape;
 use crate::subject::Processors;
 
@@ -27,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   relay-load pairs --pairs 64 --payload 256 --depth 16
   relay-load pairs --passthrough --payload 65536 --depth 8
   relay-load compare --payload 4096 --rounds 5 --json result.json
+  relay-load fairness --neighbour flood --json result.json
   relay-load idle --connections 10000";
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     Pairs(Pairs),
     /// Interleave a relay with the pass-through and print medians, spread and their ratio
     Compare(Compare),
+    /// Measure the latency of quiet pairs without and with each kind of bad neighbour
+    Fairness(Fairness),
     /// Open connections that do nothing and print what each costs in memory
     Idle(Idle),
     /// The pass-through: forwards bytes between the sockets of each pair (started by the others)
@@ -108,6 +112,37 @@ pub(crate) struct Compare {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Fairness {
+    /// Rounds of a window without and a window with the neighbour, for each kind
+    #[arg(long, default_value_t = 9, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// Seconds of each measured window; the kernel holds up who runs first for longer than 0.9
+    #[arg(long, default_value_t = 0.6)]
+    pub(crate) seconds: f64,
+    /// Quiet pairs
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub(crate) pairs: usize,
+    /// Messages per second of each quiet pair
+    #[arg(long, default_value_t = 250, value_parser = at_least_one)]
+    pub(crate) rate: usize,
+    /// Only this neighbour: flood, slow-reader, large-frames, idle [default: all]
+    #[arg(long)]
+    pub(crate) neighbour: Option<Neighbour>,
+    /// Connections of the idle neighbours
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
+    pub(crate) idle: usize,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Idle {
     /// Connections to open
     #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
@@ -175,6 +210,18 @@ impl Load {
     /// How the relay under test is called in results.
     pub(crate) fn relay_name(&self) -> String {
         format!("relay ({})", self.driver.as_deref().unwrap_or("default driver"))
+    }
+}
+
+impl Fairness {
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
+    }
+
+    /// Where the two sides run.
+    pub(crate) fn processors(&self) -> Processors {
+        Processors { subject: 0, load: 1 }
     }
 }
 

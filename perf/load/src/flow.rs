@@ -99,13 +99,13 @@ impl Flow {
         sender.released += count;
     }
 
-    /// Writes what was released. True when all of it went.
-    pub(crate) fn write(&mut self, socket: impl AsFd) -> Result<bool> {
+    /// Writes what was released, at most so many bytes at a time. True when all of it went.
+    pub(crate) fn write(&mut self, socket: impl AsFd, most: usize) -> Result<bool> {
         let sender = &mut self.sender;
         let ring_bytes = sender.frames.len();
         while sender.unwritten() > 0 {
             let start = (sender.written % ring_bytes as u64) as usize;
-            let len = sender.unwritten() as usize;
+            let len = most.min(sender.unwritten() as usize);
             let first = &sender.frames[start..ring_bytes.min(start + len)];
             let second = &sender.frames[..len - first.len()];
             let slices = [IoSlice::new(first), IoSlice::new(second)];

@@ -1,6 +1,7 @@
 //! The closed loop: whenever a frame has made its way, the next one goes.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -33,11 +34,24 @@ pub(crate) struct Generator {
 impl Generator {
     /// Opens the pairs.
     pub(crate) fn open(subject: &Subject, shape: Shape) -> Result<Self> {
+        Self::open_from(subject, 0, shape)
+    }
+
+    /// Opens pairs whose workspaces are numbered from `first` on. No system call of theirs moves
+    /// many bytes, so that another thread of the same processor soon has its turn.
+    pub(crate) fn open_gently(subject: &Subject, first: usize, shape: Shape) -> Result<Self> {
+        let mut generator = Self::open_from(subject, first, shape)?;
+        generator.buffer = vec![0; GENTLE_BYTES].into_boxed_slice();
+        generator.pairs.iter_mut().for_each(|pair| pair.write_bytes_max = GENTLE_BYTES);
+        Ok(generator)
+    }
+
+    fn open_from(subject: &Subject, first: usize, shape: Shape) -> Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut pairs = Vec::with_capacity(shape.pairs);
         for index in 0..shape.pairs {
-            let pair =
-                Pair::open(subject, index, shape).with_context(|| format!("pair {index}"))?;
+            let pair = Pair::open(subject, first + index, shape)
+                .with_context(|| format!("pair {index}"))?;
             pair.watch(&epoll, |side| token(index, side))?;
             pairs.push(pair);
         }
@@ -75,6 +89,21 @@ impl Generator {
         self.is_feeding = false;
         self.drain()?;
         Ok(result)
+    }
+
+    /// Loads the process until told to stop, and lets everything arrive.
+    pub(crate) fn load_until(&mut self, stop: &AtomicBool) -> Result<()> {
+        self.is_feeding = true;
+        let now = processor::now_ns();
+        for index in 0..self.pairs.len() {
+            self.pairs[index].prime(self.depth, now);
+            self.write(index, Side::Client)?;
+        }
+        while !stop.load(Ordering::Relaxed) {
+            self.turn()?;
+        }
+        self.is_feeding = false;
+        self.drain()
     }
 
     /// Runs the loop for some time; fails when nothing arrives any more.
@@ -168,6 +197,8 @@ fn pair_and_side(token: u64) -> (usize, Side) {
 
 /// Bytes of one read, at most.
 const READ_BYTES: usize = 256 << 10;
+/// The same, and of one write, of a gentle generator.
+const GENTLE_BYTES: usize = 32 << 10;
 /// Sockets served in one turn, at most.
 const EVENTS_MAX: usize = 256;
 /// The longest latency the histogram tells apart.

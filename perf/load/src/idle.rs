@@ -16,7 +16,7 @@ use crate::arguments::{Idle, IdleChild};
 use crate::figures::write_json;
 use crate::platform;
 use crate::processor::{self, Machine, Resident};
-use crate::subject::Subject;
+use crate::subject::{PENDING_BYTES_MAX, Subject};
 use crate::upgrade::Upgrade;
 
 /// The result as it is written down.
@@ -40,9 +40,11 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         arguments.driver.as_deref(),
         platform,
         arguments.processors(),
+        PENDING_BYTES_MAX,
     )?;
     // The first connections make the relay touch what it touches once.
-    let mut children = vec![start_child(&subject, arguments, 0, WARM_UP)?];
+    let share = arguments.clients_per_workspace;
+    let mut children = vec![start_child(&subject, share, 0, WARM_UP)?];
     wait_ready(&mut children)?;
     let before = processor::resident(subject.process())?;
     let mut left = arguments.connections;
@@ -51,7 +53,7 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         left -= count;
         let number = children.len();
         println!("process {number}: opening {count} connections");
-        children.push(start_child(&subject, arguments, number, count)?);
+        children.push(start_child(&subject, share, number, count)?);
     }
     wait_ready(&mut children[1..])?;
     let after = processor::resident(subject.process())?;
@@ -82,7 +84,7 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
 }
 
 /// A child with its connections. It holds them until its input ends, which it does with this value.
-struct Holder {
+pub(crate) struct Holder {
     child: Child,
 }
 
@@ -93,12 +95,24 @@ impl Drop for Holder {
     }
 }
 
-fn start_child(subject: &Subject, arguments: &Idle, number: usize, count: usize) -> Result<Holder> {
+/// Opens connections that do nothing, by a child, and waits until it has them.
+pub(crate) fn hold(subject: &Subject, number: usize, count: usize) -> Result<Holder> {
+    let mut holder = start_child(subject, CLIENTS_PER_WORKSPACE, number, count)?;
+    wait_ready(std::slice::from_mut(&mut holder))?;
+    Ok(holder)
+}
+
+fn start_child(
+    subject: &Subject,
+    clients_per_workspace: usize,
+    number: usize,
+    count: usize,
+) -> Result<Holder> {
     let child = Command::new(std::env::current_exe()?)
         .args(["idle-child", "--relay-address", &subject.address.to_string()])
         .args(["--number", &number.to_string()])
         .args(["--connections", &count.to_string()])
-        .args(["--clients-per-workspace", &arguments.clients_per_workspace.to_string()])
+        .args(["--clients-per-workspace", &clients_per_workspace.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -149,6 +163,8 @@ fn connect(source: Ipv4Addr, to: SocketAddr) -> Result<TcpStream> {
     Ok(TcpStream::from(socket))
 }
 
+/// Connections that share a workspace where nobody says how many.
+const CLIENTS_PER_WORKSPACE: usize = 50;
 /// Connections made before the first reading.
 const WARM_UP: usize = 100;
 /// What a child prints when it holds its connections.

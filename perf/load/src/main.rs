@@ -6,11 +6,14 @@
 
 mod arguments;
 mod compare;
+mod disturber;
 mod envelope;
+mod fairness;
 mod figures;
 mod flow;
 mod generator;
 mod idle;
+mod metronome;
 mod pair;
 mod pairs;
 mod passthrough;
@@ -41,6 +44,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Pairs(arguments) => pairs::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
+        Command::Fairness(arguments) => fairness::run(arguments),
         Command::Idle(arguments) => idle::run(arguments),
         Command::IdleChild(arguments) => idle::run_child(arguments),
         Command::Passthrough(arguments) => {

@@ -41,6 +41,8 @@ pub(crate) struct Pair {
     forward: Flow,
     /// Daemon to client, when frames are sent back.
     back: Option<Flow>,
+    /// Bytes of one write, at most.
+    pub(crate) write_bytes_max: usize,
 }
 
 /// One socket.
@@ -53,16 +55,7 @@ struct End {
 impl Pair {
     /// Opens one pair: two sockets, through a relay two upgrades and one key exchange.
     pub(crate) fn open(subject: &Subject, index: usize, shape: Shape) -> Result<Self> {
-        let session = format!("session-{index:05}");
-        let envelope = match Envelope::new(&session, shape.payload_bytes) {
-            Ok(envelope) => envelope,
-            Err(least) => bail!("a payload has at least {least} bytes"),
-        };
-        let mut daemon = connect(subject)?;
-        let mut client = connect(subject)?;
-        if subject.between == Between::Relay {
-            begin_session(&mut daemon, &mut client, index, &session)?;
-        }
+        let (daemon, client, envelope) = open_sockets(subject, index, shape.payload_bytes)?;
         for socket in [&daemon, &client] {
             socket.set_nonblocking(true)?;
         }
@@ -73,6 +66,7 @@ impl Pair {
             daemon: end(daemon),
             forward: flow(),
             back: shape.echo.then(flow),
+            write_bytes_max: usize::MAX,
         })
     }
 
@@ -141,7 +135,7 @@ impl Pair {
         let Some(flow) = flow else {
             return Ok(());
         };
-        let is_full = !flow.write(&end.socket)?;
+        let is_full = !flow.write(&end.socket, self.write_bytes_max)?;
         if is_full != end.is_full {
             end.is_full = is_full;
             let mut events = EventFlags::IN;
@@ -177,6 +171,25 @@ pub(crate) struct Arrival {
     pub(crate) sent_at: Vec<u64>,
     /// The side with something new to write.
     pub(crate) writer: Option<Side>,
+}
+
+/// Opens the two sockets of a pair, daemon first, and makes the messages it will send.
+pub(crate) fn open_sockets(
+    subject: &Subject,
+    index: usize,
+    payload_bytes: usize,
+) -> Result<(TcpStream, TcpStream, Envelope)> {
+    let session = format!("session-{index:05}");
+    let envelope = match Envelope::new(&session, payload_bytes) {
+        Ok(envelope) => envelope,
+        Err(least) => bail!("a payload has at least {least} bytes"),
+    };
+    let mut daemon = connect(subject)?;
+    let mut client = connect(subject)?;
+    if subject.between == Between::Relay {
+        begin_session(&mut daemon, &mut client, index, &session)?;
+    }
+    Ok((daemon, client, envelope))
 }
 
 /// Upgrades both sockets and lets the client own a session.

@@ -11,7 +11,7 @@ use crate::generator::Generator;
 use crate::pair::Shape;
 use crate::platform;
 use crate::processor::{self, Machine, Resident};
-use crate::subject::Subject;
+use crate::subject::{PENDING_BYTES_MAX, Subject};
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
@@ -60,7 +60,8 @@ pub(crate) fn run(arguments: &Pairs) -> Result<()> {
 /// Starts the relay under test with a platform that admits everybody.
 pub(crate) fn start_relay(load: &Load) -> Result<Subject> {
     let platform = platform::start()?;
-    Subject::relay(&load.relay()?, load.driver.as_deref(), platform, load.processors())
+    let driver = load.driver.as_deref();
+    Subject::relay(&load.relay()?, driver, platform, load.processors(), PENDING_BYTES_MAX)
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -12,6 +12,20 @@ pub(crate) fn pin_to(processor: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("pinning to processor {processor}"))
 }
 
+/// Lets the calling thread, and everything it starts from now on, run before all ordinary work of
+/// the machine: `SCHED_FIFO`, a higher `urgency` before a lower one. Whether that was allowed.
+///
+/// Niceness would not do: with autogroups it ranks a session's own threads only. Who runs like that
+/// for close to a second at a stretch is made to wait (sched(7)), so windows have to be short.
+#[expect(unsafe_code, reason = "no safe wrapper is among the dependencies")]
+pub(crate) fn run_first(urgency: i32) -> bool {
+    // SAFETY: sched_param is integers, for which zero is a value.
+    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameter.sched_priority = urgency;
+    // SAFETY: sched_setscheduler(2) reads one sched_param during the call; zero is this thread.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameter) == 0 }
+}
+
 /// Nanoseconds that all threads of a process have run, user and kernel together.
 ///
 /// Source: proc(5), `/proc/pid/task/tid/schedstat`, first field. Interrupts that happen to run on

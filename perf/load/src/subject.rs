@@ -34,6 +34,7 @@ impl Subject {
         driver: Option<&str>,
         platform: SocketAddr,
         processors: Processors,
+        pending_bytes_max: usize,
     ) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(program);
@@ -45,6 +46,7 @@ impl Subject {
             .env("PORT", address.port().to_string())
             .env("SERVER_URL", format!("http://{platform}"))
             .env("RELAY_PUBLIC_WS_BASE_URL", format!("ws://{address}/ws"))
+            .env("RELAY_MAX_PENDING_BYTES", pending_bytes_max.to_string())
             .envs(ENVIRONMENT.iter().copied());
         if let Some(driver) = driver {
             command.env("RELAY_DRIVER", driver);
@@ -109,6 +111,9 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
+/// Bytes that may wait for one connection where nobody reads slowly on purpose: more than any load.
+pub(crate) const PENDING_BYTES_MAX: usize = 64 << 20;
+
 /// One shard, one mode, and no limit that the load could reach.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("RELAY_SHARDS", "1"),
@@ -124,7 +129,6 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "1000000000"),
     ("RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE", "1000000000"),
     ("RELAY_MAX_FRAME_BYTES", "16777216"),
-    ("RELAY_MAX_PENDING_BYTES", "67108864"),
     ("RELAY_PING_INTERVAL_MS", "86400000"),
     ("RELAY_PONG_TIMEOUT_MS", "86400000"),
     ("RELAY_IDLE_TIMEOUT_MS", "86400000"),

@@ -1,0 +1,125 @@
+//! Bad neighbours: what one tenant can do to the latency of another.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::flow::client_frame;
+use crate::generator::Generator;
+use crate::idle;
+use crate::pair::{self, Shape};
+use crate::processor;
+use crate::subject::Subject;
+
+/// What kind of neighbour.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Neighbour {
+    /// A few connections of one tenant that send small messages as fast as they can.
+    Flood,
+    /// A daemon that never reads what its client sends, over and over.
+    SlowReader,
+    /// Messages of 1 MiB as fast as they go.
+    LargeFrames,
+    /// Many connections that do nothing.
+    Idle,
+}
+
+impl Neighbour {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Flood, Self::SlowReader, Self::LargeFrames, Self::Idle];
+
+    /// Disturbs until told to stop; `ready` is set once it is at it. `turn` numbers the calls, so
+    /// that no two share a workspace.
+    pub(crate) fn disturb(
+        self,
+        subject: &Subject,
+        turn: usize,
+        idle_count: usize,
+        signals: &Signals,
+    ) -> Result<()> {
+        // Only the quiet pairs' own thread measures: it goes first.
+        processor::run_first(URGENCY);
+        let first = turn * WORKSPACES_PER_TURN;
+        let load = |pairs, payload_bytes, depth| {
+            let shape = Shape { pairs, payload_bytes, depth, echo: false };
+            let mut generator = Generator::open_gently(subject, first, shape)?;
+            signals.ready.store(true, Ordering::Release);
+            generator.load_until(&signals.stop)
+        };
+        match self {
+            Self::Flood => load(4, 256, 256),
+            Self::LargeFrames => load(1, 1 << 20, 4),
+            Self::SlowReader => stop_reading(subject, first, signals),
+            Self::Idle => {
+                let holder = idle::hold(subject, turn % 100, idle_count)?;
+                signals.ready.store(true, Ordering::Release);
+                while !signals.stop.load(Ordering::Acquire) {
+                    std::thread::park_timeout(Duration::from_millis(10));
+                }
+                drop(holder);
+                // The relay takes note of ten thousand ends: not what the next window is about.
+                std::thread::park_timeout(SETTLE);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Between the thread that measures and the one that disturbs.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) ready: AtomicBool,
+    pub(crate) stop: AtomicBool,
+}
+
+/// Fills the queue of a daemon that does not read, until the relay gives up on it; then the next.
+fn stop_reading(subject: &Subject, first: usize, signals: &Signals) -> Result<()> {
+    for index in first.. {
+        let (_daemon, client, envelope) =
+            pair::open_sockets(subject, index, PAYLOAD_BYTES).context("a slow reader")?;
+        client.set_nonblocking(true)?;
+        let frames = client_frame(&envelope.text).repeat(FRAMES_PER_WRITE);
+        signals.ready.store(true, Ordering::Release);
+        overflow(client, &frames, signals)?;
+        if signals.stop.load(Ordering::Acquire) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Sends until the relay says something, which it does when the daemon is gone.
+fn overflow(mut client: TcpStream, frames: &[u8], signals: &Signals) -> Result<()> {
+    let mut at = 0;
+    let mut answer = [0; 512];
+    while !signals.stop.load(Ordering::Acquire) {
+        match client.read(&mut answer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // Whatever it says: this reader's time is over.
+            _ => break,
+        }
+        match client.write(&frames[at..]) {
+            Ok(written) => at = (at + written) % frames.len(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(_) => break,
+        }
+    }
+    Ok(())
+}
+
+/// Behind the thread that measures, on the same processor.
+const URGENCY: i32 = 1;
+/// Time for the ends of many connections.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Room for the workspaces of one call.
+const WORKSPACES_PER_TURN: usize = 1000;
+/// Bytes of a message to a slow reader.
+const PAYLOAD_BYTES: usize = 4096;
+/// Messages to a slow reader in one write.
+const FRAMES_PER_WRITE: usize = 16;

@@ -1,0 +1,178 @@
+//! Quiet pairs that send at a fixed rate, whatever becomes of earlier messages, so that a stall of
+//! the process under test is not hidden.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use hdrhistogram::Histogram;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+use serde::Serialize;
+
+use crate::pair::{Pair, Shape, Side};
+use crate::processor;
+use crate::subject::Subject;
+
+/// Pairs that send one message each per beat, spread evenly over it.
+pub(crate) struct Metronome {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+    pairs: Vec<Pair>,
+    buffer: Box<[u8]>,
+    /// Time from one message to the next, of whichever pair.
+    step_ns: u64,
+    next_pair: usize,
+    /// Nanoseconds from sending a message to the read that completed it.
+    latency: Histogram<u64>,
+}
+
+/// Latency of one window.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Beat {
+    pub(crate) messages: u64,
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+    pub(crate) p999_ns: u64,
+}
+
+impl Metronome {
+    /// Opens `pair_count` pairs that send `rate` messages per second each.
+    pub(crate) fn open(subject: &Subject, pair_count: usize, rate: usize) -> Result<Self> {
+        let shape = Shape {
+            pairs: pair_count,
+            payload_bytes: PAYLOAD_BYTES,
+            depth: IN_FLIGHT_MAX,
+            echo: false,
+        };
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let mut pairs = Vec::with_capacity(pair_count);
+        for index in 0..pair_count {
+            let pair = Pair::open(subject, FIRST_WORKSPACE + index, shape)
+                .with_context(|| format!("quiet pair {index}"))?;
+            pair.watch(&epoll, |side| token(index, side))?;
+            pairs.push(pair);
+        }
+        Ok(Self {
+            epoll,
+            events: Vec::with_capacity(EVENTS_MAX),
+            pairs,
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            step_ns: 1_000_000_000 / (pair_count * rate) as u64,
+            next_pair: 0,
+            latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
+                .context("a histogram of three digits")?,
+        })
+    }
+
+    /// Sends for `warm_up`, measures for `window`, and waits for what is still under way.
+    pub(crate) fn measure(&mut self, warm_up: Duration, window: Duration) -> Result<Beat> {
+        self.beat_for(warm_up)?;
+        self.latency.reset();
+        self.beat_for(window)?;
+        self.drain()?;
+        Ok(Beat {
+            messages: self.latency.len(),
+            p50_ns: self.latency.value_at_quantile(0.5),
+            p99_ns: self.latency.value_at_quantile(0.99),
+            p999_ns: self.latency.value_at_quantile(0.999),
+        })
+    }
+
+    fn beat_for(&mut self, time: Duration) -> Result<()> {
+        let start = processor::now_ns();
+        let end = start + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let mut due = start;
+        while due < end {
+            let now = processor::now_ns();
+            if now < due {
+                self.listen(due - now)?;
+                continue;
+            }
+            due += self.step_ns;
+            let index = self.next_pair;
+            self.next_pair = (index + 1) % self.pairs.len();
+            let pair = &mut self.pairs[index];
+            ensure!(pair.in_flight() < IN_FLIGHT_MAX as u64, "quiet pair {index} is stuck");
+            pair.prime(1, processor::now_ns());
+            pair.write(&self.epoll, Side::Client, token(index, Side::Client))?;
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        let deadline = processor::now_ns() + LATENCY_NS_MAX;
+        while self.pairs.iter().any(|pair| pair.in_flight() > 0) {
+            ensure!(processor::now_ns() < deadline, "messages of quiet pairs never arrived");
+            self.listen(PATIENCE_NS)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for arrivals, at most so long.
+    fn listen(&mut self, patience_ns: u64) -> Result<()> {
+        let patience = Timespec {
+            tv_sec: (patience_ns / 1_000_000_000).cast_signed(),
+            tv_nsec: (patience_ns % 1_000_000_000).cast_signed(),
+        };
+        let mut events = std::mem::take(&mut self.events);
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for event in events.drain(..) {
+            // Events are packed: fields are copied, not borrowed.
+            let (data, flags) = (event.data, event.flags);
+            let (index, side) = ((data.u64() >> 1) as usize, side_of(data.u64()));
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.pairs[index].write(&self.epoll, side, token(index, side))?;
+            }
+            if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP) {
+                self.read(index, side).with_context(|| format!("quiet pair {index}, {side:?}"))?;
+            }
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    fn read(&mut self, index: usize, side: Side) -> Result<()> {
+        let pair = &mut self.pairs[index];
+        let len = match rustix::io::read(pair.socket(side), &mut *self.buffer) {
+            Ok(0) => bail!("the connection was closed"),
+            Ok(len) => len,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let now = processor::now_ns();
+        for sent_at in pair.arrive(side, &self.buffer[..len], now, false)?.sent_at {
+            self.latency.saturating_record(now - sent_at);
+        }
+        Ok(())
+    }
+}
+
+/// What epoll gives back: the pair's index and the side in the lowest bit.
+fn token(index: usize, side: Side) -> u64 {
+    (index as u64) << 1 | u64::from(side == Side::Daemon)
+}
+
+fn side_of(token: u64) -> Side {
+    if token & 1 == 1 { Side::Daemon } else { Side::Client }
+}
+
+/// Bytes of a quiet pair's message.
+const PAYLOAD_BYTES: usize = 256;
+/// Messages of one quiet pair that may be under way: seconds of them, so that a stall is measured
+/// rather than avoided.
+const IN_FLIGHT_MAX: usize = 4096;
+/// Workspaces of quiet pairs are numbered from here, away from those of their neighbours.
+const FIRST_WORKSPACE: usize = 1_000_000;
+/// Bytes of one read, at most.
+const READ_BYTES: usize = 64 << 10;
+/// Sockets served in one go, at most.
+const EVENTS_MAX: usize = 64;
+/// The longest latency the histogram tells apart.
+const LATENCY_NS_MAX: u64 = 10_000_000_000;
+/// How long one wait for what is under way takes.
+const PATIENCE_NS: u64 = 20_000_000;
