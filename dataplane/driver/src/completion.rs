@@ -80,6 +80,8 @@ pub enum End {
     Failed(i32),
     /// We closed the connection.
     Cancelled,
+    /// We paused the receive; another may be asked for.
+    Paused,
 }
 
 impl End {

@@ -110,6 +110,11 @@ pub trait Driver {
     /// [`DriverStats::receive_starved`] counts it.
     fn receive(&mut self, key: Key);
 
+    /// Ends a repeated [`receive`](Self::receive), so that the connection's further bytes wait in
+    /// the kernel. What was received meanwhile still comes, then [`End::Paused`](crate::End), or
+    /// another end if the stream has one. Ignored while no repeated receive is in flight.
+    fn pause(&mut self, key: Key);
+
     /// An empty batch from the free list. Cost: allocates only while the list is empty.
     fn batch(&mut self) -> Box<Batch>;
 

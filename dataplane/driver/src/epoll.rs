@@ -321,6 +321,16 @@ impl Driver for Epoll {
         self.start_receiving(key, Receiving::Again);
     }
 
+    fn pause(&mut self, key: Key) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if connection.receiving == Receiving::Again && !connection.closing {
+            connection.receiving = Receiving::No;
+            self.pending.push(Completion::ReceiveEnded { key, end: End::Paused });
+        }
+    }
+
     fn batch(&mut self) -> Box<Batch> {
         self.shelf.take()
     }

@@ -153,6 +153,10 @@ impl Driver for AnyDriver {
         each!(self, driver => driver.receive(key));
     }
 
+    fn pause(&mut self, key: Key) {
+        each!(self, driver => driver.pause(key));
+    }
+
     fn batch(&mut self) -> Box<Batch> {
         each!(self, driver => driver.batch())
     }

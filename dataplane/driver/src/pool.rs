@@ -151,6 +151,11 @@ impl Lease {
         }
     }
 
+    /// Bytes of the whole buffer: how much could have been received.
+    pub fn buffer_bytes(&self) -> usize {
+        self.region.pool.buffer_bytes
+    }
+
     /// Cuts off the first `at` bytes as a lease of their own; `self` keeps the rest.
     ///
     /// # Panics

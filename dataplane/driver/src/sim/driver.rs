@@ -47,6 +47,8 @@ enum Receive {
     Idle,
     Once,
     Repeatedly,
+    /// `Repeatedly` until the kernel notices.
+    Pausing,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,17 @@ impl SimDriver {
         }
         if connection.receive != Receive::Idle {
             receive(connection, key, net, &self.pool, &mut self.stats, completions);
+        }
+        // A multishot receive goes on as long as there is something.
+        while matches!(connection.receive, Receive::Repeatedly | Receive::Pausing)
+            && completions.len() < self.completions_max
+            && net.seed.happens(net.faults.gulp)
+        {
+            receive(connection, key, net, &self.pool, &mut self.stats, completions);
+        }
+        if connection.receive == Receive::Pausing {
+            connection.receive = Receive::Idle;
+            completions.push(Completion::ReceiveEnded { key, end: End::Paused });
         }
         if let Some(send) = &mut connection.send
             && let Some(outcome) = step(send, index, net, &mut self.stats)
@@ -270,6 +283,14 @@ impl Driver for SimDriver {
             && connection.receive == Receive::Idle
         {
             connection.receive = Receive::Repeatedly;
+        }
+    }
+
+    fn pause(&mut self, key: Key) {
+        if let Some(connection) = self.connection(key)
+            && connection.receive == Receive::Repeatedly
+        {
+            connection.receive = Receive::Pausing;
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Faults {
     pub short_receive: u32,
     /// That a send takes fewer bytes than fit.
     pub short_send: u32,
+    /// That a repeated receive goes on in the same turn, again and again.
+    pub gulp: u32,
     /// That a receive finds no buffer, as with `ENOBUFS`, and has to be armed again.
     pub starved_receive: u32,
     /// That a readable or writable connection is passed over in a turn, so that others overtake it.
@@ -45,6 +47,7 @@ impl Faults {
             socket_bytes: 64 << 10,
             short_receive: 0,
             short_send: 0,
+            gulp: 0,
             starved_receive: 0,
             passed_over: 0,
             reset: 0,
@@ -59,12 +62,14 @@ impl Faults {
         let (short_receive, short_send) = (often(700_000), often(500_000));
         let (starved_receive, passed_over) = (often(300_000), often(500_000));
         let reset = often(300);
+        let gulp = often(900_000);
         Self {
             delay_ns_min: 1_000,
             delay_ns_max: 1_000 + seed.below(5_000_000),
             socket_bytes: 2048 << seed.below(7),
             short_receive,
             short_send,
+            gulp,
             starved_receive,
             passed_over,
             reset,

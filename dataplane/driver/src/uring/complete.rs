@@ -93,13 +93,19 @@ impl Uring {
             Some(lease) if received > 0 => {
                 self.stats.received_bytes += received as u64;
                 out.push(Completion::Received { key, lease });
-                if connection.receiving == Receiving::Once {
-                    connection.receiving = Receiving::No;
-                } else if last {
-                    self.arm_receive(key);
+                match connection.receiving {
+                    Receiving::Once => connection.receiving = Receiving::No,
+                    Receiving::Again if last => self.arm_receive(key),
+                    Receiving::Pausing if last => self.on_paused(key, out),
+                    Receiving::No | Receiving::Again | Receiving::Pausing => {}
                 }
             }
-            _ if result == -libc::ENOBUFS => {
+            _ if connection.receiving == Receiving::Pausing
+                && matches!(result, NOBUFS | CANCELED) =>
+            {
+                self.on_paused(key, out);
+            }
+            _ if result == NOBUFS => {
                 self.stats.receive_starved += 1;
                 self.starved.push_back(key);
             }
@@ -108,6 +114,14 @@ impl Uring {
                 let end = if result == 0 { End::Eof } else { End::from_errno(-result) };
                 out.push(Completion::ReceiveEnded { key, end });
             }
+        }
+    }
+
+    /// The last completion of a receive that was to be paused.
+    fn on_paused(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
+        if let Some(connection) = self.table.find(key) {
+            connection.receiving = Receiving::No;
+            out.push(Completion::ReceiveEnded { key, end: End::Paused });
         }
     }
 
@@ -135,3 +149,7 @@ impl Uring {
         out.push(Completion::Closed { key });
     }
 }
+
+// Results of operations, as completions carry them.
+const NOBUFS: i32 = -libc::ENOBUFS;
+const CANCELED: i32 = -libc::ECANCELED;

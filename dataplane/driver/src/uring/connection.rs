@@ -33,6 +33,8 @@ pub(super) enum Receiving {
     No,
     Once,
     Again,
+    /// `Again`, and its cancellation is in flight.
+    Pausing,
 }
 
 /// ```text

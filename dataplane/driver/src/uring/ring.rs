@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use io_uring::register::Restriction;
@@ -120,12 +121,32 @@ impl Ring {
     }
 
     /// Receives into buffers of the group until a completion lacks the MORE flag. Linux 6.0.
-    pub(super) fn receive(&mut self, target: Target, token: Token) {
+    ///
+    /// After `burst_bytes` it steps behind other connections' work; Linux 6.17. Zero leaves that to
+    /// the kernel, which then fills up to 32 buffers in a row.
+    pub(super) fn receive(&mut self, target: Target, burst_bytes: u32, token: Token) {
         let entry = match target {
             Target::Plain(fd) => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP),
             Target::Direct(index) => opcode::RecvMulti::new(Fixed(index), BUFFER_GROUP),
         };
-        self.queue(entry.build(), token);
+        self.queue(entry.len(burst_bytes).build(), token);
+    }
+
+    /// Whether the kernel takes a bound for the bursts of a receive: asks for one from a stream
+    /// that has ended. `false` as well when it could not be asked.
+    pub(super) fn bounds_bursts(&mut self, burst_bytes: u32) -> bool {
+        let Ok((ended, peer)) = UnixStream::pair() else {
+            return false;
+        };
+        drop(peer);
+        let token = Token::of_driver(Kind::Receive);
+        self.receive(Target::Plain(ended.as_raw_fd()), burst_bytes, token);
+        if self.enter(1, Some(PROBE_WAIT)).is_err() {
+            return false;
+        }
+        let mut entries = Vec::new();
+        self.drain(usize::MAX, &mut entries);
+        matches!(&entries[..], [entry] if entry.result() == 0)
     }
 
     /// Sends the bytes of one place.
@@ -399,6 +420,9 @@ const BUFFER_GROUP: u16 = 0;
 
 /// Room for completions per operation of the submission queue; beyond it the kernel keeps a list.
 const COMPLETIONS_PER_OPERATION: u32 = 4;
+
+/// How long to wait for the answer of a stream that has ended: it is there at once.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long dropping a driver waits for the kernel, in total five seconds.
 const QUIESCE_WAIT: Duration = Duration::from_millis(100);

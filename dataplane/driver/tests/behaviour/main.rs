@@ -39,6 +39,10 @@ claims! {
         a_unix_socket_is_accepted_from_and_served
         a_guest_receives_once_per_request
         a_resident_receives_until_the_stream_ends
+        a_paused_receive_says_so_and_leaves_the_rest_in_the_kernel
+        what_is_received_before_a_pause_still_comes
+        a_pause_ends_a_receive_that_starves
+        an_end_is_told_although_the_receive_was_paused
         a_receive_survives_settling
         a_cut_connection_ends_with_reset
         a_batch_of_many_chunks_arrives_in_order

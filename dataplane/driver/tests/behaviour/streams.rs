@@ -5,7 +5,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use relay_driver::{Choice, Chunk, Completion, Driver, End, Remote, SendError, SendMode};
+use relay_driver::{
+    Choice, Chunk, Completion, Config, Driver, End, Remote, SendError, SendMode,
+};
 
 use rustix::net::sockopt;
 
@@ -110,6 +112,86 @@ pub(crate) fn a_resident_receives_until_the_stream_ends(choice: Choice) {
     }
     peer.shutdown(Shutdown::Write).unwrap();
     assert_eq!(harness.ended(key(0)), End::Eof);
+}
+
+pub(crate) fn a_paused_receive_says_so_and_leaves_the_rest_in_the_kernel(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let mut peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    peer.write_all(b"one").unwrap();
+    assert_eq!(&*harness.received(key(0)), b"one");
+    harness.driver.pause(key(0));
+    assert_eq!(harness.ended(key(0)), End::Paused);
+    peer.write_all(b"two").unwrap();
+    assert!(harness.settle_down().is_empty());
+    // Once, and again and again: both go on where it stopped.
+    harness.driver.receive_once(key(0));
+    assert_eq!(&*harness.received(key(0)), b"two");
+    harness.driver.receive(key(0));
+    for word in ["three", "four"] {
+        peer.write_all(word.as_bytes()).unwrap();
+        assert_eq!(&*harness.received(key(0)), word.as_bytes());
+    }
+}
+
+pub(crate) fn what_is_received_before_a_pause_still_comes(choice: Choice) {
+    const BYTES: usize = 300_000;
+    let config = Config { buffer_count: 64, buffer_bytes: 1024, ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    let mut peer = harness.resident(key(0));
+    let pattern: Vec<u8> = (0..BYTES).map(|index| (index / 3) as u8).collect();
+    peer.write_all(&pattern).unwrap();
+    let mut received = Vec::new();
+    while received.len() < BYTES {
+        harness.driver.receive(key(0));
+        received.extend_from_slice(&harness.received(key(0)));
+        harness.driver.pause(key(0));
+        loop {
+            let next = harness.find(|_| true);
+            match next {
+                Completion::Received { lease, .. } => received.extend_from_slice(&lease),
+                Completion::ReceiveEnded { end, .. } => {
+                    assert_eq!(end, End::Paused);
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(received == pattern, "nothing is lost or out of order");
+}
+
+pub(crate) fn a_pause_ends_a_receive_that_starves(choice: Choice) {
+    let config = Config { buffer_count: 1, buffer_bytes: 1024, ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    let mut first = harness.resident(key(0));
+    let mut second = harness.resident(key(1));
+    harness.driver.receive(key(0));
+    first.write_all(b"held").unwrap();
+    let held = harness.received(key(0));
+    harness.driver.receive(key(1));
+    second.write_all(b"starved").unwrap();
+    assert!(harness.settle_down().is_empty());
+    harness.driver.pause(key(1));
+    assert_eq!(harness.ended(key(1)), End::Paused);
+    drop(held);
+    assert!(harness.settle_down().is_empty());
+    harness.driver.receive(key(1));
+    assert_eq!(&*harness.received(key(1)), b"starved");
+}
+
+pub(crate) fn an_end_is_told_although_the_receive_was_paused(choice: Choice) {
+    let mut harness = Harness::open(choice);
+    let peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    harness.settle_down();
+    drop(peer);
+    harness.driver.pause(key(0));
+    // Which of the two is first is the kernel's business; the stream's end is not lost.
+    if harness.ended(key(0)) == End::Paused {
+        harness.driver.receive(key(0));
+        assert_eq!(harness.ended(key(0)), End::Eof);
+    }
 }
 
 pub(crate) fn a_receive_survives_settling(choice: Choice) {
