@@ -22,6 +22,8 @@ pub struct Audit {
     pub charged_bytes: usize,
     /// Bytes they hold.
     pub held_bytes: usize,
+    /// Receive buffers that wait for a loud connection's turn.
+    pub deferred_leases: usize,
 }
 
 impl<D: Driver> Shard<D> {
@@ -36,6 +38,7 @@ impl<D: Driver> Shard<D> {
             pinned_leases: self.pinned_leases,
             charged_bytes: self.budget.used_bytes(),
             held_bytes: self.table.iter().map(|(_, connection)| held_bytes(connection)).sum(),
+            deferred_leases: self.round.leases(),
         };
         for key in keys {
             if let Some(connection) = self.table.get_mut(key) {

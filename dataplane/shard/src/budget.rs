@@ -232,7 +232,8 @@ pub(crate) fn held_bytes(connection: &Connection) -> usize {
         }
         Phase::Closed => 0,
     };
-    SLOT_BYTES + SLOT_EXTRA_BYTES + egress + tls + phase
+    let backlog = connection.backlog.as_ref().map_or(0, |backlog| backlog.held_bytes());
+    SLOT_BYTES + SLOT_EXTRA_BYTES + egress + tls + backlog + phase
 }
 
 fn unfinished_bytes(open: &Open) -> usize {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use relay_wire::websocket::Decoder;
 
 use crate::assembly::Assembly;
+use crate::backlog::{Backlog, Spent};
 use crate::budget::Charge;
 use crate::deadline::Timer;
 use crate::egress::Egress;
@@ -29,8 +30,12 @@ pub(crate) struct Connection {
     pub(crate) shakes_hands: bool,
     /// What the budget was last told that it holds.
     pub(crate) charge: Charge,
-    /// Whether a receive is armed.
-    pub(crate) receiving: bool,
+    /// The receive that is in flight.
+    pub(crate) reading: Reading,
+    /// What it sent beyond its share. Present while it is loud.
+    pub(crate) backlog: Option<Box<Backlog>>,
+    /// What it has used of its share.
+    pub(crate) spent: Spent,
     /// Whether the driver holds it as a resident: receives then repeat by themselves.
     pub(crate) settled: bool,
 }
@@ -58,6 +63,19 @@ pub(crate) enum Phase {
     Leaving(Leaving),
     /// The driver is closing it.
     Closed,
+}
+
+/// Which receive was asked for and has not ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reading {
+    /// None.
+    Idle,
+    /// One that ends by itself.
+    Once,
+    /// One that goes on.
+    Repeatedly,
+    /// One that goes on until the driver has paused it.
+    Pausing,
 }
 
 /// An upgrade in the hands of the control plane.
@@ -135,7 +153,9 @@ impl Connection {
             is_local: false,
             shakes_hands: false,
             charge: Charge::default(),
-            receiving: false,
+            reading: Reading::Idle,
+            backlog: None,
+            spent: Spent::default(),
             settled: false,
         }
     }

@@ -112,6 +112,7 @@ impl<D: Driver> Shard<D> {
         }
         self.deregister(key);
         self.end_handshake(key);
+        self.forget_backlog(key);
         self.enter(key, Phase::Closed);
         if let Some(connection) = self.table.get_mut(key) {
             connection.egress = None;

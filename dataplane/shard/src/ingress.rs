@@ -8,7 +8,8 @@ use relay_switchboard::{Effects, Input, Message, Switchboard};
 use relay_wire::envelope::Scanner;
 use relay_wire::websocket::{self, ControlFrame, FrameError, Opcode, Piece, Step};
 
-use crate::connection::{CloseHandshake, Phase};
+use crate::backlog::FRAME_WORK;
+use crate::connection::{CloseHandshake, Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
 
@@ -18,18 +19,28 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        if !connection.settled {
-            connection.receiving = false;
+        if connection.reading == Reading::Once {
+            connection.reading = Reading::Idle;
         }
+        if let Some(lease) = self.put_aside(key, lease) {
+            self.serve(key, Received::Leased(lease));
+        }
+    }
+
+    /// Gives received bytes to whom they are for.
+    pub(crate) fn serve(&mut self, key: Key, mut received: Received) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
         if let Phase::Fronted(_) = connection.phase {
-            return self.on_fronted_bytes(key, &lease);
+            return self.on_fronted_bytes(key, received.bytes_mut());
         }
         if connection.tls.is_some() {
-            return self.on_records(key, Received::Leased(lease));
+            return self.on_records(key, received);
         }
         match connection.phase {
-            Phase::Guest(_) => self.on_guest_bytes(key, &lease),
-            Phase::Open(_) => self.on_open_bytes(key, Received::Leased(lease)),
+            Phase::Guest(_) => self.on_guest_bytes(key, received.bytes_mut()),
+            Phase::Open(_) => self.on_open_bytes(key, received),
             Phase::Leaving(_) => self.arm(key),
             Phase::Fronted(_) | Phase::Waiting(_) | Phase::Closed => {}
         }
@@ -48,14 +59,23 @@ impl<D: Driver> Shard<D> {
 
     fn walk_frames(&mut self, key: Key, mut input: Received) {
         let frame_bytes_max = self.limits.frame_bytes_max;
-        while !input.bytes_mut().is_empty() {
+        let mut work = 0;
+        loop {
+            let left = input.bytes_mut().len();
             let Some(connection) = self.table.get_mut(key) else {
                 return;
             };
+            let is_over = connection.spent.add(self.turn_number, work, self.limits.turn_work_max);
             // Whatever follows the end of a WebSocket is nothing.
             let Phase::Open(open) = &mut connection.phase else {
                 return;
             };
+            if left == 0 {
+                return;
+            }
+            if is_over {
+                return self.defer(key, input);
+            }
             let scanner = match &mut open.assembly {
                 Some(assembly) => &mut assembly.scanner,
                 None => &mut self.scanner,
@@ -83,6 +103,7 @@ impl<D: Driver> Shard<D> {
                 }
                 Err(error) => return self.on_violation(key, error),
             }
+            work = FRAME_WORK + left - input.bytes_mut().len();
         }
     }
 

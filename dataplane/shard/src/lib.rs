@@ -13,6 +13,7 @@
 
 mod assembly;
 mod audit;
+mod backlog;
 mod budget;
 mod config;
 mod connection;

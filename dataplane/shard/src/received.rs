@@ -27,6 +27,14 @@ impl Received {
         }
     }
 
+    /// Memory of its own, bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Leased(_) => 0,
+            Self::Owned(owned) => owned.bytes.len(),
+        }
+    }
+
     /// Splits the first `len` bytes off; `self` keeps the rest.
     pub(crate) fn split_to(&mut self, len: usize) -> Self {
         match self {

@@ -4,7 +4,7 @@ use relay_contract::Counter;
 use relay_driver::{Driver, Key};
 use relay_wire::tls::Content;
 
-use crate::connection::Phase;
+use crate::connection::{Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
 use crate::tls::{TlsFailure, TlsSession};
@@ -58,11 +58,16 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn on_records(&mut self, key: Key, input: Received) {
         let Some(connection) = self.table.get_mut(key) else { return };
         // Nothing is read before all of this is used: the head that ends the reading may be in it.
-        connection.receiving = true;
+        let is_guest = !connection.settled;
+        if is_guest {
+            connection.reading = Reading::Once;
+        }
         self.walk_records(key, input);
         self.charge(key);
         let Some(connection) = self.table.get_mut(key) else { return };
-        connection.receiving = connection.settled;
+        if is_guest {
+            connection.reading = Reading::Idle;
+        }
         match connection.phase {
             Phase::Guest(_) if !connection.shakes_hands => self.advance_guest(key),
             Phase::Guest(_) | Phase::Leaving(_) => self.arm(key),
@@ -73,6 +78,9 @@ impl<D: Driver> Shard<D> {
     fn walk_records(&mut self, key: Key, mut input: Received) {
         while !input.bytes_mut().is_empty() {
             let Some(connection) = self.table.get_mut(key) else { return };
+            if connection.backlog.as_ref().is_some_and(|backlog| backlog.has_rest()) {
+                return self.defer_records(key, input);
+            }
             let Some(session) = &mut connection.tls else { return };
             let gave_up = session.is_handshaking() && !connection.shakes_hands;
             if gave_up {

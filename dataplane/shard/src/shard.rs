@@ -14,9 +14,10 @@ use relay_wire::http1::Peer;
 use rustls::ServerConfig;
 
 use crate::assembly::Assembly;
+use crate::backlog::Round;
 use crate::budget::Budget;
 use crate::config::ShardConfig;
-use crate::connection::{Connection, Phase};
+use crate::connection::{Connection, Phase, Reading};
 use crate::deadline::Deadlines;
 use crate::egress::Egress;
 use crate::fronted::Fronted;
@@ -60,6 +61,10 @@ pub struct Shard<D: Driver> {
     pub(crate) pins: Vec<Key>,
     pub(crate) pinned_leases: usize,
     pub(crate) pin_hand: usize,
+    /// Loud connections, and whose turn it is.
+    pub(crate) round: Round,
+    /// Tells this turn from others, to count shares in.
+    pub(crate) turn_number: u32,
     /// Connections with something new to send.
     pub(crate) dirty: Vec<Key>,
     /// Free lists, so that the steady state allocates nothing.
@@ -124,6 +129,8 @@ impl<D: Driver> Shard<D> {
             pins: Vec::new(),
             pinned_leases: 0,
             pin_hand: 0,
+            round: Round::default(),
+            turn_number: 0,
             dirty: Vec::new(),
             spare_assemblies: Vec::new(),
             spare_egress: Vec::new(),
@@ -151,14 +158,16 @@ impl<D: Driver> Shard<D> {
     /// One turn: look at what completed, decide, submit what follows with one system call.
     ///
     /// Waits at most `patience`, or until something happens. Bounded work: the driver bounds the
-    /// completions, and each lane gives a few hundred entries at most.
+    /// completions, each connection has a share, and each lane gives a few hundred entries at most.
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<Turn> {
         let timeout = self.timeout(patience);
         self.driver.turn(timeout, &mut self.completions)?;
         self.bell.rise();
         self.now = self.driver.now();
+        self.turn_number = self.turn_number.wrapping_add(1);
         self.take_completions();
         self.take_orders();
+        self.serve_backlogs();
         self.expire();
         self.flush();
         self.post();
@@ -172,7 +181,7 @@ impl<D: Driver> Shard<D> {
         let lanes_wait = !self.ports.commands.is_empty()
             || !self.ports.arrivals.is_empty()
             || !self.ports.tls.is_empty();
-        if lanes_wait || !self.dirty.is_empty() {
+        if lanes_wait || !self.dirty.is_empty() || !self.round.is_empty() {
             return Some(Duration::ZERO);
         }
         let retry = (!self.outbox.is_empty()).then_some(OUTBOX_RETRY);
@@ -187,7 +196,7 @@ impl<D: Driver> Shard<D> {
                 Completion::Accepted { socket, remote } => self.on_accepted(socket, remote),
                 Completion::AcceptFailed(error) => self.on_accept_failed(&error),
                 Completion::Received { key, lease } => self.on_received(key, lease),
-                Completion::ReceiveEnded { key, end } => self.on_receive_ended(key, end),
+                Completion::ReceiveEnded { key, end } => self.on_reading_ended(key, end),
                 Completion::Sent { key, batch, outcome } => self.on_sent(key, batch, outcome),
                 Completion::Closed { key } => self.on_closed(key),
             }
@@ -277,14 +286,22 @@ impl<D: Driver> Shard<D> {
         self.counters.count(Counter::GuestsRefused);
     }
 
-    fn on_receive_ended(&mut self, key: Key, end: End) {
+    fn on_reading_ended(&mut self, key: Key, end: End) {
         if let Some(connection) = self.table.get_mut(key) {
-            connection.receiving = false;
-            match end {
-                End::Eof => self.on_peer_ended(key),
-                End::Cancelled => {}
-                End::Reset | End::Failed(_) => self.cut(key),
+            connection.reading = Reading::Idle;
+            if self.put_end_aside(key, end) {
+                self.on_receive_ended(key, end);
             }
+        }
+    }
+
+    /// A stream ended, and everything before its end is served.
+    pub(crate) fn on_receive_ended(&mut self, key: Key, end: End) {
+        match end {
+            End::Eof => self.on_peer_ended(key),
+            End::Paused => self.arm(key),
+            End::Cancelled => {}
+            End::Reset | End::Failed(_) => self.cut(key),
         }
     }
 
@@ -353,18 +370,21 @@ impl<D: Driver> Shard<D> {
         self.table.get_mut(key).map(|connection| &mut connection.phase)
     }
 
-    /// Reads on: once for a guest, again and again for a resident.
+    /// Reads on: once for a guest or when it is loud, again and again for a quiet resident.
     pub(crate) fn arm(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
-        if connection.receiving || matches!(connection.phase, Phase::Closed | Phase::Waiting(_)) {
+        let is_over = matches!(connection.phase, Phase::Closed | Phase::Waiting(_));
+        let is_behind = connection.backlog.as_ref().is_some_and(|backlog| backlog.is_waiting());
+        if connection.reading != Reading::Idle || is_over || is_behind {
             return;
         }
-        connection.receiving = true;
-        if connection.settled {
+        if connection.settled && connection.backlog.is_none() {
+            connection.reading = Reading::Repeatedly;
             self.driver.receive(key);
         } else {
+            connection.reading = Reading::Once;
             self.driver.receive_once(key);
         }
     }

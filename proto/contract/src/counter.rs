@@ -185,6 +185,8 @@ counters! {
         "Bytes copied because a socket did not take them at once or a message spanned too much."
     ReceiveStarved "relay_receive_starved_total"
         "Receives that found no free buffer and were armed again."
+    ReceivesDeferred "relay_receives_deferred_total"
+        "Times a connection had sent more than its share of a turn and had to wait for the next."
     GuestsRefused "relay_guests_refused_total"
         "Connections closed because too many were not admitted yet."
     HeadTimeouts "relay_head_timeouts_total"

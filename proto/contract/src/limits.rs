@@ -126,6 +126,11 @@ pub struct Limits {
     /// 4008. Each with a count. The program divides `RELAY_MEMORY_BUDGET`; by itself a shard has
     /// 1 GiB.
     pub memory_bytes_max: usize,
+    /// Work of one connection per turn of its shard: bytes received, and 16 KiB for each frame.
+    /// Protects the latency of all others from one that sends a lot. Reached: the rest waits for
+    /// the next turn, behind everybody who sent less, with a count. Ours: 64 small frames, some
+    /// 50 µs; of larger ones as many as a receive brings in a row.
+    pub turn_work_max: usize,
     /// Worker calls in flight per connection. Protects the platform and the controller's memory.
     /// Reached: the call is answered 503, with a count. Ours: a quarter of what the controller
     /// makes at once, so that one worker cannot have all of it.
@@ -186,6 +191,7 @@ impl Default for Limits {
             tls_handshake_timeout: Duration::from_secs(10),
             tls_handshakes_max: 2048,
             memory_bytes_max: 1 << 30,
+            turn_work_max: 1 << 20,
             worker_calls_max: 64,
         }
     }

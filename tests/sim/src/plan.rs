@@ -51,7 +51,10 @@ impl Plan {
         let mut rate = |most: u64| {
             if strict && rates.below(3) > 0 { 1 + rates.below(most) as u32 } else { RATE_UNLIMITED }
         };
+        let mut shares = seed.fork();
+        let unshared = shares.below(3) == 0;
         let limits = Limits {
+            turn_work_max: if unshared { 192 << 10 } else { 1 << (9 + shares.below(8)) },
             frame_bytes_max,
             egress_bytes_max: 2048 << seed.below(10),
             runtime_per_minute: rate(200),

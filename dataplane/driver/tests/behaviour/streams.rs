@@ -5,9 +5,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
-use relay_driver::{
-    Choice, Chunk, Completion, Config, Driver, End, Remote, SendError, SendMode,
-};
+use relay_driver::{Choice, Chunk, Completion, Config, Driver, End, Remote, SendError, SendMode};
 
 use rustix::net::sockopt;
 

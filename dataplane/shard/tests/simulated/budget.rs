@@ -233,7 +233,8 @@ fn a_home_shard_without_memory_takes_no_socket_of_another() {
 
 #[test]
 fn tiny_fragments_cost_no_memory_each() {
-    let limits = Limits { small_frames_per_minute: u32::MAX, ..setup().limits };
+    let limits =
+        Limits { small_frames_per_minute: u32::MAX, turn_work_max: usize::MAX, ..setup().limits };
     let mut bench = Bench::new(Setup { limits, ..setup() });
     let client = bench.open("client", "t");
     let before = bench.audit().charged_bytes;
@@ -251,5 +252,6 @@ fn tiny_fragments_cost_no_memory_each() {
         bench.socket(client).send(&empty);
         bench.until("it is read", |bench| bench.socket(client).unsent_bytes() == 0);
     }
+    assert!(before > 20_001, "the message is held");
     assert_eq!(bench.audit().charged_bytes, before, "empty fragments weigh nothing");
 }

@@ -7,6 +7,7 @@ mod clock;
 mod deadlines;
 mod endings;
 mod event_lane;
+mod fairness;
 mod flood;
 mod frames;
 mod garbage;

@@ -1,0 +1,283 @@
+//! Who sends more than a share of a turn has to wait for the next one.
+//!
+//! ```text
+//! quiet ──share used up──▶ loud ──backlog served, little more came──▶ quiet
+//! ```
+//!
+//! What a quiet connection sent is served as it comes. Loud ones are served when the quiet ones are
+//! done, each at most its share at a time, and receive one buffer at a time, only when they have
+//! none left: what more they send waits in the kernel, and their peers with it. Nothing is lost,
+//! copied or reordered.
+
+use std::collections::VecDeque;
+
+use relay_contract::Counter;
+use relay_driver::{Driver, End, Key, Lease};
+
+use crate::connection::Reading;
+use crate::received::Received;
+use crate::shard::Shard;
+
+/// What a loud connection sent and what was not served yet.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// The rest of what was being read when the quantum was used up.
+    rest: Option<Received>,
+    /// Received behind it, under TLS still encrypted. Bounded by the driver's buffers.
+    leases: VecDeque<Received>,
+    /// How the stream ended behind all that.
+    end: Option<End>,
+    /// Whether the last receive brought so much that more is likely to follow.
+    more: bool,
+    /// Whether the shard's round names this connection.
+    queued: bool,
+}
+
+/// How much of its share a connection has used in the turn that is named.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    turn: u32,
+    work: u32,
+}
+
+/// Those with a backlog, in the order of their service.
+#[derive(Default)]
+pub(crate) struct Round {
+    keys: VecDeque<Key>,
+    /// Buffers that wait in all backlogs.
+    leases: usize,
+    /// Turns in a row in which nobody was served although somebody waited.
+    put_off: u32,
+    /// Free list, so that the steady state allocates nothing.
+    #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
+    spares: Vec<Box<Backlog>>,
+}
+
+/// What one frame costs on top of its bytes, in bytes: on the way through, 3 KiB of a large frame
+/// take about as long as a small frame. Source: BENCHMARKS.md, "forwarding a frame".
+pub(crate) const FRAME_WORK: usize = 16 << 10;
+/// Turns in a row in which loud connections are not served because quiet ones have something to
+/// send. Protects the loud ones from never being served.
+const PUT_OFF_MAX: u32 = 4;
+/// Who was loud is quiet again when a receive fills less than this part of its buffer.
+const QUIET_PART: usize = 8;
+/// Spare backlogs kept.
+const SPARES_MAX: usize = 64;
+
+impl Backlog {
+    /// Memory of its own that it holds: what lies in receive buffers is the driver's. Under TLS it
+    /// is one record at most.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, Received::held_bytes)
+    }
+
+    /// Whether the content of what was looked at last has to wait.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.rest.is_some()
+    }
+
+    /// Whether something is left to serve.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.rest.is_some() || !self.leases.is_empty() || self.end.is_some()
+    }
+}
+
+impl Spent {
+    /// Adds work in a turn. Whether the share of that turn is used up.
+    pub(crate) fn add(&mut self, turn: u32, work: usize, quantum: usize) -> bool {
+        let work = self.work_in(turn).saturating_add(work).min(quantum);
+        *self = Self { turn, work: u32::try_from(work).unwrap_or(u32::MAX) };
+        work >= quantum
+    }
+
+    /// Work in a turn so far.
+    fn work_in(self, turn: u32) -> usize {
+        if self.turn == turn { self.work as usize } else { 0 }
+    }
+}
+
+impl Round {
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Buffers that wait in all backlogs.
+    pub(crate) fn leases(&self) -> usize {
+        self.leases
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// Received bytes of a loud connection join its backlog. Gives those of a quiet one back.
+    pub(crate) fn put_aside(&mut self, key: Key, lease: Lease) -> Option<Lease> {
+        let backlog = self.table.get_mut(key).and_then(|found| found.backlog.as_mut());
+        let Some(backlog) = backlog else {
+            return Some(lease);
+        };
+        backlog.more = lease.len() >= lease.buffer_bytes() / QUIET_PART;
+        backlog.leases.push_back(Received::Leased(lease));
+        self.round.leases += 1;
+        self.line_up(key);
+        None
+    }
+
+    /// The end of a loud connection's stream joins its backlog. Whether it is to be acted on now.
+    pub(crate) fn put_end_aside(&mut self, key: Key, end: End) -> bool {
+        let backlog = self.table.get_mut(key).and_then(|found| found.backlog.as_mut());
+        let Some(backlog) = backlog else {
+            return true;
+        };
+        if end != End::Paused {
+            backlog.end = Some(end);
+        }
+        self.line_up(key);
+        false
+    }
+
+    /// The connection's share of this turn is used up: what is left of its input waits.
+    pub(crate) fn defer(&mut self, key: Key, rest: Received) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        self.counters.count(Counter::ReceivesDeferred);
+        if connection.backlog.is_none() {
+            let mut backlog = self.round.spares.pop().unwrap_or_default();
+            backlog.more = true;
+            connection.backlog = Some(backlog);
+            if connection.reading == Reading::Repeatedly {
+                connection.reading = Reading::Pausing;
+                self.driver.pause(key);
+            }
+        }
+        if let Some(backlog) = &mut connection.backlog {
+            backlog.rest = Some(rest);
+        }
+        self.charge(key);
+        self.line_up(key);
+    }
+
+    /// What is left behind records whose content was deferred waits behind that.
+    pub(crate) fn defer_records(&mut self, key: Key, input: Received) {
+        let connection = self.table.get_mut(key);
+        if let Some(backlog) = connection.and_then(|found| found.backlog.as_mut()) {
+            backlog.leases.push_front(input);
+            self.round.leases += 1;
+        }
+    }
+
+    /// Serves those who wait: one share of a turn between them, or a share each when they hold so
+    /// many buffers that quiet connections would find none.
+    ///
+    /// What quiet connections have to send goes first: it would wait for the end of this work, and
+    /// so the work is put off, a few turns at most.
+    pub(crate) fn serve_backlogs(&mut self) {
+        let crowded = self.round.leases > self.config.receive_buffers / 2;
+        if !self.dirty.is_empty() && !crowded && self.round.put_off < PUT_OFF_MAX {
+            self.round.put_off += 1;
+            return;
+        }
+        self.round.put_off = 0;
+        let mut work = 0;
+        for _ in 0..self.round.keys.len() {
+            if work >= self.limits.turn_work_max && !crowded {
+                return;
+            }
+            let Some(key) = self.round.keys.pop_front() else {
+                return;
+            };
+            self.serve_backlog(key);
+            let turn = self.turn_number;
+            work += self.table.get_mut(key).map_or(0, |found| found.spent.work_in(turn));
+        }
+    }
+
+    fn serve_backlog(&mut self, key: Key) {
+        loop {
+            let connection = self.table.get_mut(key);
+            let Some(backlog) = connection.and_then(|found| found.backlog.as_mut()) else {
+                return;
+            };
+            backlog.queued = false;
+            if let Some(rest) = backlog.rest.take() {
+                self.on_open_bytes(key, rest);
+                self.charge(key);
+            } else if let Some(received) = backlog.leases.pop_front() {
+                self.round.leases -= 1;
+                self.serve(key, received);
+            } else {
+                return self.end_backlog(key);
+            }
+            self.relieve();
+            let (turn, quantum) = (self.turn_number, self.limits.turn_work_max);
+            let connection = self.table.get_mut(key);
+            if connection.is_some_and(|connection| connection.spent.add(turn, 0, quantum)) {
+                return self.line_up(key);
+            }
+        }
+    }
+
+    /// Everything that was received is served: the stream has ended, or more may be received.
+    fn end_backlog(&mut self, key: Key) {
+        let room = self.round.leases <= self.config.receive_buffers / 2;
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        let Some(backlog) = &mut connection.backlog else {
+            return;
+        };
+        if let Some(end) = backlog.end.take() {
+            self.forget_backlog(key);
+            return self.on_receive_ended(key, end);
+        }
+        match connection.reading {
+            // What it brings, or its end, goes on from here.
+            Reading::Once | Reading::Pausing | Reading::Repeatedly => {}
+            Reading::Idle if !backlog.more => {
+                self.forget_backlog(key);
+                self.arm(key);
+            }
+            Reading::Idle if room => self.arm(key),
+            Reading::Idle => self.line_up(key),
+        }
+    }
+
+    /// Gives the connection its place in the round, if it has none.
+    fn line_up(&mut self, key: Key) {
+        let connection = self.table.get_mut(key);
+        if let Some(backlog) = connection.and_then(|found| found.backlog.as_mut())
+            && !std::mem::replace(&mut backlog.queued, true)
+        {
+            self.round.keys.push_back(key);
+        }
+    }
+
+    /// Drops what waits; the connection is quiet.
+    pub(crate) fn forget_backlog(&mut self, key: Key) {
+        let connection = self.table.get_mut(key);
+        if let Some(mut backlog) = connection.and_then(|found| found.backlog.take()) {
+            self.round.leases -= backlog.leases.len();
+            backlog.leases.clear();
+            *backlog =
+                Backlog { leases: std::mem::take(&mut backlog.leases), ..Backlog::default() };
+            if self.round.spares.len() < SPARES_MAX {
+                self.round.spares.push(backlog);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_used_up_within_one_turn_only() {
+        let mut spent = Spent::default();
+        assert!(!spent.add(1, 60, 100));
+        assert!(spent.add(1, 60, 100));
+        assert!(spent.add(1, 0, 100));
+        assert!(!spent.add(2, 60, 100));
+        assert!(!spent.add(3, 60, 100));
+    }
+}

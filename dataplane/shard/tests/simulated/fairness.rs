@@ -1,0 +1,209 @@
+//! Loud connections beside quiet ones: what a quiet one sends is forwarded in the turn in which it
+//! arrives, and of the loud ones nothing is lost or reordered.
+
+use relay_contract::{Counter, Limits};
+use relay_driver::Config;
+use relay_driver::sim::{Faults, PeerState};
+
+use crate::bench::{Bench, Setup, SocketId};
+use crate::frames::{self, Frame, TEXT};
+
+/// Work of one connection per turn: about four frames of the shares below.
+const SHARE: usize = 64 << 10;
+
+fn bench(encrypted: bool) -> Bench {
+    let egress_bytes_max = 1 << 20;
+    let limits = Limits { turn_work_max: SHARE, egress_bytes_max, ..Setup::default().limits };
+    let driver = Config { buffer_count: 64, buffer_bytes: 8192, ..Setup::default().driver };
+    // Sockets hold more than one receive brings, and a receive goes on while there is more.
+    let faults = Faults { socket_bytes: 256 << 10, gulp: 500_000, ..Faults::none() };
+    Bench::new(Setup { limits, driver, faults, encrypted, ..Setup::default() })
+}
+
+/// Everything of the flood that has arrived, as texts.
+fn texts(bench: &mut Bench, id: SocketId) -> Vec<Vec<u8>> {
+    let frames = bench.socket(id).take_frames();
+    frames.into_iter().filter(|frame| frame.opcode == TEXT).map(|frame| frame.payload).collect()
+}
+
+fn flood(bench: &mut Bench, client: SocketId, count: usize) -> Vec<Vec<u8>> {
+    let sent: Vec<_> = (0..count).map(|seq| frames::envelope(seq, 10)).collect();
+    for payload in &sent {
+        bench.socket(client).send(&frames::text(payload));
+    }
+    sent
+}
+
+/// Turns until the quiet client's message reaches its daemon, in steps of a millisecond.
+fn steps_to_arrive(bench: &mut Bench, daemon: SocketId, client: SocketId, seq: usize) -> usize {
+    let payload = frames::envelope(seq, 100);
+    bench.socket(client).send(&frames::text(&payload));
+    for steps in 1..1000 {
+        bench.step();
+        match texts(bench, daemon) {
+            arrived if arrived.is_empty() => {}
+            arrived => {
+                assert_eq!(arrived, [payload]);
+                return steps;
+            }
+        }
+    }
+    panic!("the quiet client's message never arrived");
+}
+
+#[test]
+fn a_flooding_tenant_delays_nobody_and_loses_nothing() {
+    for encrypted in [false, true] {
+        let mut bench = bench(encrypted);
+        let (quiet_daemon, quiet_client) = bench.pair("quiet");
+        let alone = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+        let floods: Vec<_> = (0..3).map(|index| bench.pair(&format!("loud{index}"))).collect();
+        let mut sent = Vec::new();
+        for &(_, client) in &floods {
+            sent.push(flood(&mut bench, client, 1500));
+        }
+        for seq in 1..20 {
+            let steps = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, seq);
+            assert!(steps <= alone, "{steps} turns instead of {alone}");
+        }
+        let deferred = bench.counted(Counter::ReceivesDeferred);
+        assert!(deferred > 30, "the flood had to wait {deferred} times");
+        bench.steps(2000);
+        for (&(daemon, _), sent) in floods.iter().zip(&sent) {
+            assert!(texts(&mut bench, daemon) == *sent, "all of the flood, in order");
+        }
+        assert_eq!(bench.audit().deferred_leases, 0);
+        assert_eq!(bench.buffers_in_use(), 0);
+    }
+}
+
+#[test]
+fn a_flood_of_tiny_frames_has_its_share_of_a_turn_and_no_more() {
+    let mut bench = bench(false);
+    let client = bench.open("client", "t");
+    bench.socket(client).send(&frames::text(b"x").repeat(20_000));
+    let mut most = 0;
+    let mut before = bench.counted(Counter::FramesClientRejected);
+    for _ in 0..200 {
+        bench.step();
+        let now = bench.counted(Counter::FramesClientRejected);
+        most = most.max(now - before);
+        before = now;
+    }
+    assert!((1..=8).contains(&most), "{most} frames in one turn");
+}
+
+#[test]
+fn a_stream_of_large_frames_delays_nobody() {
+    let mut bench = bench(false);
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    let alone = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+    let (daemon, client) = bench.pair("large");
+    let sent: Vec<_> = (0..6).map(|seq| frames::envelope(seq, 1 << 19)).collect();
+    for payload in &sent {
+        bench.socket(client).send(&frames::text(payload));
+    }
+    for seq in 1..20 {
+        let steps = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, seq);
+        assert!(steps <= alone, "{steps} turns instead of {alone}");
+    }
+    bench.steps(500);
+    assert!(texts(&mut bench, daemon) == sent, "all of the stream, in order");
+}
+
+#[test]
+fn a_slow_reader_delays_nobody() {
+    let mut bench = bench(false);
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    let alone = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+    let (daemon, client) = bench.pair("slow");
+    bench.socket(daemon).reads = false;
+    for seq in 1..60 {
+        for number in 0..40 {
+            bench.socket(client).send(&frames::text(&frames::envelope(number, 4000)));
+        }
+        let steps = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, seq);
+        assert!(steps <= alone, "{steps} turns instead of {alone}");
+    }
+    assert_eq!(bench.counted(Counter::WsSlowClientTerminated), 1, "it went on to the end");
+}
+
+#[test]
+fn ten_thousand_idle_neighbours_delay_nobody() {
+    const NEIGHBOURS: usize = 10_000;
+    let limits = Limits {
+        guests_max: 2 * NEIGHBOURS,
+        guests_per_address_max: 2 * NEIGHBOURS as u32,
+        ..Setup::default().limits
+    };
+    let mut bench = Bench::new(Setup { limits, events_max: 1 << 16, ..Setup::default() });
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    let alone = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+    for _ in 0..NEIGHBOURS {
+        bench.connect();
+    }
+    bench.steps(30);
+    assert!(bench.audit().connections >= NEIGHBOURS, "they are there");
+    for seq in 1..5 {
+        let steps = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, seq);
+        assert!(steps <= alone, "{steps} turns instead of {alone}");
+    }
+}
+
+#[test]
+fn an_end_comes_after_what_was_deferred_before_it() {
+    for encrypted in [false, true] {
+        let mut bench = bench(encrypted);
+        let (daemon, client) = bench.pair("t");
+        let sent = flood(&mut bench, client, 300);
+        bench.until("everything is under way", |bench| bench.socket(client).unsent_bytes() == 0);
+        bench.socket(client).close_notify();
+        bench.step();
+        bench.socket(client).shutdown();
+        bench.steps(300);
+        assert!(texts(&mut bench, daemon) == sent, "all of it, although it hung up");
+        assert_ne!(bench.socket(client).state(), PeerState::Open);
+        assert!(bench.counted(Counter::ReceivesDeferred) > 5);
+        assert_eq!(bench.buffers_in_use(), 0);
+    }
+}
+
+#[test]
+fn a_close_frame_behind_a_flood_is_answered_after_it() {
+    let mut bench = bench(false);
+    let (daemon, client) = bench.pair("t");
+    let sent = flood(&mut bench, client, 300);
+    bench.socket(client).send(&frames::close(1000));
+    bench.steps(300);
+    assert!(texts(&mut bench, daemon) == sent);
+    let answer = bench.socket(client).take_frames();
+    assert_eq!(answer, [Frame::close(1000, "")]);
+}
+
+#[test]
+fn a_loud_connection_that_is_cut_gives_its_buffers_back() {
+    let mut bench = bench(false);
+    let (daemon, client) = bench.pair("t");
+    flood(&mut bench, client, 1000);
+    bench.until("a backlog", |bench| bench.audit().deferred_leases > 0);
+    // Its daemon goes, and so does it.
+    bench.socket(daemon).reset();
+    bench.socket(client).reset();
+    bench.pass(std::time::Duration::from_secs(5));
+    bench.assert_nothing_is_left("a loud connection that was cut");
+}
+
+#[test]
+fn who_is_no_longer_loud_is_served_at_once_again() {
+    let mut bench = bench(false);
+    let (daemon, client) = bench.pair("t");
+    let alone = steps_to_arrive(&mut bench, daemon, client, 0);
+    let sent = flood(&mut bench, client, 500);
+    bench.steps(500);
+    assert_eq!(texts(&mut bench, daemon).len(), sent.len());
+    let deferred = bench.counted(Counter::ReceivesDeferred);
+    for seq in 1..5 {
+        assert!(steps_to_arrive(&mut bench, daemon, client, seq) <= alone);
+    }
+    assert_eq!(bench.counted(Counter::ReceivesDeferred), deferred);
+}
