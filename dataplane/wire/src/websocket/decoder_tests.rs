@@ -387,3 +387,54 @@ proptest! {
         meanings(&[&stream[..cut], &stream[cut..]]);
     }
 }
+
+/// How many small fragments are told of when the stream comes in two parts.
+fn small_fragments(stream: &[u8], cut: usize) -> usize {
+    let mut decoder = Decoder::new();
+    let mut scanner = Scanner::new();
+    let mut count = 0;
+    let (head, tail) = stream.split_at(cut);
+    for part in [head, tail] {
+        let mut input = part.to_vec();
+        let mut at = 0;
+        loop {
+            at = match decoder.next(&mut input, at, LIMIT, &mut scanner).unwrap() {
+                Step::NeedMore => break,
+                Step::Piece(piece) => {
+                    count += usize::from(piece.small_fragment);
+                    piece.at
+                }
+                Step::Ping { at, .. } | Step::Pong { at, .. } | Step::Close { at, .. } => at,
+            };
+        }
+    }
+    count
+}
+
+#[test]
+fn each_small_fragment_is_told_of_once_wherever_the_stream_is_cut() {
+    let small = [b' '; SMALL_FRAGMENT_BYTES as usize - 1];
+    let large = [b' '; SMALL_FRAGMENT_BYTES as usize];
+    let whole = frame(0x81, b"{}");
+    let fragmented = |payloads: &[&[u8]]| {
+        let last = payloads.len() - 1;
+        let frames = payloads.iter().enumerate().map(|(index, payload)| {
+            let opcode = u8::from(index == 0);
+            frame(if index == last { FINAL | opcode } else { opcode }, payload)
+        });
+        frames.collect::<Vec<_>>().concat()
+    };
+    for (stream, expected) in [
+        (whole.repeat(3), 0),
+        (frame(0x81, b""), 0),
+        (fragmented(&[&large, &large]), 0),
+        (fragmented(&[&large, &small]), 1),
+        (fragmented(&[&small, &large]), 1),
+        (fragmented(&[b"", b"", b""]), 3),
+        ([fragmented(&[&small, &small]), whole, fragmented(&[b"x", b""])].concat(), 4),
+    ] {
+        for cut in 0..=stream.len() {
+            assert_eq!(small_fragments(&stream, cut), expected, "cut at {cut}");
+        }
+    }
+}
