@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod activation;
+mod admin_socket;
 mod check;
 mod cli;
 mod config;

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::activation;
+use crate::admin_socket;
 use crate::config::{Config, Mode, Parsed};
 use crate::core_dumps;
 use crate::cores;
@@ -109,6 +110,7 @@ impl Relay {
         }
         let address = listeners.address();
         let places = listeners.iter().map(|listener| listener.place.clone()).collect();
+        let door = config.admin.listen.as_ref().map(admin_socket::bind).transpose()?;
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
         let configs = (0..config.engine.shard_count)
@@ -118,8 +120,12 @@ impl Relay {
         let (shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
         let port = address.map_or(config.listen.port, |address| address.port());
         let settings = settings(config, port, shards.driver);
-        let controller = Controller::new(settings, link, clock, log)?;
-        let files = listeners.into_files();
+        let mut controller = Controller::new(settings, link, clock, log)?;
+        let mut files = listeners.into_files();
+        if let Some((socket, file)) = door {
+            controller.listen_to_operators(socket);
+            files.extend(file);
+        }
         Ok(Self { runtime, signals, controller, shards, address, places, files, stop, stops })
     }
 

@@ -42,6 +42,7 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
             enabled: config.admin.enabled,
             token: config.admin.token.clone(),
             previous_token: config.admin.previous_token.clone(),
+            separate: config.admin.listen.is_some(),
         },
         health_verbose: config.admin.verbose,
         state_includes_client_ids: config.admin.client_ids,

@@ -10,13 +10,26 @@ use crate::settings::AdminAccess;
 #[derive(Debug)]
 pub(crate) struct Gate {
     enabled: bool,
+    /// Whether operators have a door of their own.
+    separate: bool,
     /// Digests of the tokens, so that a comparison tells nothing about them, their length included.
     tokens_sha256: Vec<[u8; 32]>,
+}
+
+/// Where a request came in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Door {
+    /// The relay's port, where everybody is.
+    Relay,
+    /// The operators' own.
+    Operator,
 }
 
 /// What a request may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Route {
+    /// `/health`, for everybody; at the operators' door alone, because shards answer it themselves.
+    Health,
     /// `/ready`, for everybody.
     Ready,
     /// `/state`
@@ -47,6 +60,7 @@ impl Gate {
     pub(crate) fn new(access: &AdminAccess) -> Self {
         Self {
             enabled: access.enabled,
+            separate: access.separate,
             tokens_sha256: [&access.token, &access.previous_token]
                 .into_iter()
                 .flatten()
@@ -55,11 +69,12 @@ impl Gate {
         }
     }
 
-    /// What this request may have. With the operator's paths off they look like every path that
-    /// does not exist. Source: relay specification, section 2 and 0.
-    pub(crate) fn judge(&self, request: &ControlRequest) -> Result<Route, Refused> {
+    /// What this request may have. With the operator's paths off, or at another door, they look
+    /// like every path that does not exist. Source: relay specification, section 2 and 0.
+    pub(crate) fn judge(&self, door: Door, request: &ControlRequest) -> Result<Route, Refused> {
         let query = request.query.as_deref();
         let route = match &*request.path {
+            "/health" if door == Door::Operator => return Ok(Route::Health),
             "/ready" => return Ok(Route::Ready),
             "/state" => Route::State,
             "/metrics" => Route::Metrics,
@@ -67,7 +82,7 @@ impl Gate {
             "/logs" => Route::Logs { all: is_set(query, "all"), summary: is_set(query, "summary") },
             _ => return Err(Refused::NotFound),
         };
-        if !self.enabled {
+        if !self.enabled || (self.separate && door == Door::Relay) {
             return Err(Refused::NotFound);
         }
         if !self.admits(shown_token(request)) {
@@ -120,7 +135,12 @@ mod tests {
     use super::*;
 
     fn gate(enabled: bool, token: Option<&str>) -> Gate {
-        Gate::new(&AdminAccess { enabled, token: token.map(Secret::from), previous_token: None })
+        Gate::new(&AdminAccess {
+            enabled,
+            token: token.map(Secret::from),
+            previous_token: None,
+            separate: false,
+        })
     }
 
     fn request(target: &str, bearer: Option<&str>, own: Option<&str>) -> ControlRequest {
@@ -138,7 +158,7 @@ mod tests {
     }
 
     fn judged(bearer: Option<&str>, own: Option<&str>) -> Result<Route, Refused> {
-        gate(true, Some("right")).judge(&request("/state", bearer, own))
+        gate(true, Some("right")).judge(Door::Relay, &request("/state", bearer, own))
     }
 
     #[test]
@@ -169,6 +189,7 @@ mod tests {
             enabled: true,
             token: Some(Secret::from("new")),
             previous_token: Some(Secret::from("old")),
+            separate: false,
         });
         for (shown, expected) in [
             ("Bearer new", Ok(Route::Node)),
@@ -176,14 +197,18 @@ mod tests {
             ("Bearer newold", Err(Refused::Unauthorized)),
             ("Bearer older", Err(Refused::Unauthorized)),
         ] {
-            assert_eq!(gate.judge(&request("/node", Some(shown), None)), expected, "{shown}");
+            assert_eq!(
+                gate.judge(Door::Relay, &request("/node", Some(shown), None)),
+                expected,
+                "{shown}"
+            );
         }
     }
 
     #[test]
     fn without_a_configured_token_nobody_gets_in() {
         for shown in [None, Some("Bearer "), Some("Bearer x")] {
-            let judged = gate(true, None).judge(&request("/logs", shown, Some("")));
+            let judged = gate(true, None).judge(Door::Relay, &request("/logs", shown, Some("")));
             assert_eq!(judged, Err(Refused::Unauthorized));
         }
     }
@@ -192,10 +217,22 @@ mod tests {
     fn switched_off_it_looks_like_nothing() {
         let gate = gate(false, Some("right"));
         for path in ["/state", "/logs", "/metrics", "/node", "/other"] {
-            let judged = gate.judge(&request(path, Some("Bearer right"), None));
+            let judged = gate.judge(Door::Relay, &request(path, Some("Bearer right"), None));
             assert_eq!(judged, Err(Refused::NotFound), "{path}");
         }
-        assert_eq!(gate.judge(&request("/ready", None, None)), Ok(Route::Ready));
+        assert_eq!(gate.judge(Door::Relay, &request("/ready", None, None)), Ok(Route::Ready));
+    }
+
+    #[test]
+    fn with_a_door_of_their_own_operators_are_unknown_at_the_other() {
+        let gate = Gate { separate: true, ..gate(true, Some("right")) };
+        let judged = |door, path| gate.judge(door, &request(path, Some("Bearer right"), None));
+        for path in ["/state", "/logs", "/metrics", "/node"] {
+            assert_eq!(judged(Door::Relay, path), Err(Refused::NotFound), "{path}");
+            assert!(judged(Door::Operator, path).is_ok(), "{path}");
+        }
+        assert_eq!(judged(Door::Relay, "/ready"), Ok(Route::Ready));
+        assert_eq!(judged(Door::Operator, "/health"), Ok(Route::Health));
     }
 
     #[test]
@@ -208,7 +245,7 @@ mod tests {
             ("/logs?all=0&all=1", false, false),
             ("/logs?all", false, false),
         ] {
-            let judged = gate.judge(&request(target, Some("Bearer right"), None));
+            let judged = gate.judge(Door::Relay, &request(target, Some("Bearer right"), None));
             assert_eq!(judged, Ok(Route::Logs { all, summary }), "{target}");
         }
     }

@@ -4,19 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::Uri;
 use relay_admission::Checker;
 use relay_contract::{
-    AdmissionId, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, WorkerResponse,
+    AdmissionId, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick, WorkerResponse,
 };
 use relay_link::Link;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::admin::Gate;
+use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::clock::Clock;
 use crate::decide::{Decider, LocalCheck};
 use crate::homes::{HomeTable, HomeTableError};
@@ -40,6 +42,13 @@ pub struct Controller {
     pub(crate) judge: Judge,
     pub(crate) journal: Journal,
     pub(crate) gate: Gate,
+    /// When this controller was made, for `/health`.
+    pub(crate) started: Tick,
+    /// The operators' door, until it is opened.
+    door: Option<(AdminListener, AdminSocket)>,
+    /// What is asked there; for ever silent without a door.
+    operators: mpsc::Receiver<AdminAsked>,
+    pub(crate) refused_at_door: Arc<AtomicU64>,
     pub(crate) queries: Queries,
     /// What the control plane itself counts; the shards' counters are added when somebody asks.
     pub(crate) counters: Counters,
@@ -54,6 +63,7 @@ pub struct Controller {
     /// Worker calls in flight, each with the admission of who waits for its answer.
     pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
     pub(crate) last_call: CallId,
+    notify: Notices,
     notices: mpsc::Receiver<LogEntry>,
     /// Shards that have not said that they stopped.
     pub(crate) running: HashSet<ShardId>,
@@ -142,7 +152,7 @@ impl Controller {
         let decider = Decider {
             admission: settings.admission,
             local,
-            validator: Validator::new(&settings, notify)?,
+            validator: Validator::new(&settings, notify.clone())?,
             platform: Arc::clone(&platform),
             clock: Arc::clone(&clock),
         };
@@ -158,6 +168,10 @@ impl Controller {
             judge: Judge::new(settings.caps, shards),
             journal: Journal::new(settings.log, log)?,
             gate: Gate::new(&settings.admin),
+            started: clock.now(),
+            door: None,
+            operators: mpsc::channel(1).1,
+            refused_at_door: Arc::default(),
             queries: Queries::new(shard_count),
             counters: Counters::default(),
             decider: Arc::new(decider),
@@ -167,6 +181,7 @@ impl Controller {
             deciding: HashMap::new(),
             calling: HashMap::new(),
             last_call: CallId(0),
+            notify,
             notices,
             running: link.shards.ids().collect(),
             stopping: false,
@@ -185,6 +200,14 @@ impl Controller {
         self.judge.set_homes(table)
     }
 
+    /// Gives operators a door of their own, opened by [`Self::run`].
+    pub fn listen_to_operators(&mut self, socket: AdminSocket) {
+        let (listener, operators) = AdminListener::channel();
+        self.refused_at_door = listener.refused();
+        self.operators = operators;
+        self.door = Some((listener, socket));
+    }
+
     /// Writes a line for people to the log, before any entry.
     pub fn announce(&mut self, line: String) {
         if self.journal.announce(line) == Written::Dropped {
@@ -200,6 +223,7 @@ impl Controller {
         self.log(relay_started(&self.settings));
         self.log(node_started(&self.settings, self.link.shards.count()));
         let keeper = self.keys.clone().map(|keys| tokio::spawn(keys.keep()));
+        let door = self.open_door();
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
@@ -216,6 +240,9 @@ impl Controller {
         };
         if let Some(keeper) = keeper {
             keeper.abort();
+        }
+        if let Some(door) = door {
+            door.abort();
         }
         self.journal.tell_suppressed(None, self.clock.unix_ms());
         self.journal.finish(FLUSH_PATIENCE);
@@ -248,6 +275,7 @@ impl Controller {
                     self.on_done(done);
                 }
             }
+            Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
             Some(entry) = self.notices.recv() => self.log(entry),
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
@@ -284,6 +312,7 @@ impl Controller {
                             self.on_done(done);
                         }
                     }
+                    Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
                     _ = pulse.tick() => {
                         self.link.shards.drain();
                         self.expire_queries();
@@ -295,6 +324,16 @@ impl Controller {
             Ok(()) => Ended::Stopped,
             Err(_) => Ended::DeadlinePassed,
         }
+    }
+
+    fn open_door(&mut self) -> Option<JoinHandle<()>> {
+        let (listener, socket) = self.door.take()?;
+        let notices = self.notify.clone();
+        Some(tokio::spawn(async move {
+            if let Err(error) = listener.serve(socket).await {
+                notices.warn("admin_listener_failed", error.to_string());
+            }
+        }))
     }
 
     /// Records an entry of this moment.

@@ -1,18 +1,20 @@
 //! What follows from each event and each finished job.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use relay_contract::{
     AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event,
     Level, LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
 };
 
-use crate::admin::{self, Route};
+use crate::admin::{self, Door, Route};
+use crate::admin_listener::{AdminAsked, AdminReply};
 use crate::controller::{CallId, Controller, Done};
 use crate::journal::Selection;
 use crate::judge::{Decision, Refused, Ruling};
 use crate::metrics::{self, Gauges, Info, ShardMemory};
-use crate::queries::{Answered, Topic};
+use crate::queries::{Answered, Asker, Topic};
 use crate::settings::Admission;
 use crate::state::{self, NodeFacts};
 use crate::worker;
@@ -28,7 +30,9 @@ impl Controller {
                 self.end_calls_of(admission);
             }
             Event::Abandoned { connection } => self.on_abandoned(connection),
-            Event::HttpAsked { connection, request } => self.on_http_asked(connection, &request),
+            Event::HttpAsked { connection, request } => {
+                self.on_http_asked(Asker::Connection(connection), Door::Relay, &request);
+            }
             Event::WorkerAsked { connection, admission, request } => {
                 self.on_worker_asked(connection, admission, *request)
             }
@@ -166,26 +170,35 @@ impl Controller {
         });
     }
 
-    fn on_http_asked(&mut self, connection: ConnectionId, request: &ControlRequest) {
-        match self.gate.judge(request) {
-            Ok(Route::Ready) => self.respond_ready(connection),
-            Ok(Route::State) => self.question(connection, Topic::State),
-            Ok(Route::Metrics) => self.question(connection, Topic::Metrics),
-            Ok(Route::Node) => self.question(connection, Topic::Node),
+    pub(crate) fn on_admin_asked(&mut self, asked: AdminAsked) {
+        let AdminAsked { request, reply } = asked;
+        self.on_http_asked(Asker::Operator(reply), Door::Operator, &request);
+    }
+
+    fn on_http_asked(&mut self, asker: Asker, door: Door, request: &ControlRequest) {
+        match self.gate.judge(door, request) {
+            Ok(Route::Health) => {
+                let body = state::health(&self.settings, self.clock.now().since(self.started));
+                self.respond(asker, 200, JSON, body);
+            }
+            Ok(Route::Ready) => self.respond_ready(asker),
+            Ok(Route::State) => self.question(asker, Topic::State),
+            Ok(Route::Metrics) => self.question(asker, Topic::Metrics),
+            Ok(Route::Node) => self.question(asker, Topic::Node),
             Ok(Route::Logs { all, summary }) => {
                 let details = self.settings.health_verbose && !summary;
                 let body = self.journal.body(Selection { all, details });
-                self.respond(connection, 200, JSON, body);
+                self.respond(asker, 200, JSON, body);
             }
-            Err(admin::Refused::NotFound) => self.respond(connection, 404, JSON, NOT_FOUND),
+            Err(admin::Refused::NotFound) => self.respond(asker, 404, JSON, NOT_FOUND),
             Err(admin::Refused::Unauthorized) => {
                 self.counters.count(Counter::AdminUnauthorized);
-                self.respond(connection, 401, JSON, UNAUTHORIZED);
+                self.respond(asker, 401, JSON, UNAUTHORIZED);
             }
         }
     }
 
-    fn respond_ready(&mut self, connection: ConnectionId) {
+    fn respond_ready(&mut self, asker: Asker) {
         let (status, body) = if self.stopping {
             (503, r#"{"ok":false,"reason":"DRAINING"}"#)
         } else if self.settings.admission == Admission::Jwks && self.key_count().is_none() {
@@ -193,14 +206,14 @@ impl Controller {
         } else {
             (200, r#"{"ok":true}"#)
         };
-        self.respond(connection, status, JSON, body);
+        self.respond(asker, status, JSON, body);
     }
 
     /// Asks every shard, so that the answer is of this moment and no older sample.
-    fn question(&mut self, connection: ConnectionId, topic: Topic) {
-        let opened = self.queries.open(self.clock.now(), topic, connection);
-        let Some(query) = opened else {
-            return self.respond(connection, 503, JSON, UNAVAILABLE);
+    fn question(&mut self, asker: Asker, topic: Topic) {
+        let query = match self.queries.open(self.clock.now(), topic, asker) {
+            Ok(query) => query,
+            Err(asker) => return self.respond(asker, 503, JSON, UNAVAILABLE),
         };
         let scopes = topic == Topic::State;
         // A shard that cannot be asked will not answer either: the question expires.
@@ -209,17 +222,17 @@ impl Controller {
 
     fn on_reported(&mut self, query: QueryId, report: ShardReport) {
         if let Some(answered) = self.queries.report(query, report) {
-            self.answer_question(&answered);
+            self.answer_question(answered);
         }
     }
 
     pub(crate) fn expire_queries(&mut self) {
         for expired in self.queries.expire(self.clock.now()) {
-            self.answer_question(&expired);
+            self.answer_question(expired);
         }
     }
 
-    fn answer_question(&mut self, answered: &Answered) {
+    fn answer_question(&mut self, answered: Answered) {
         let Some(reports) = &answered.reports else {
             return self.respond(answered.asker, 503, JSON, UNAVAILABLE);
         };
@@ -245,6 +258,8 @@ impl Controller {
         let mut counters = Counters::default();
         counters.merge(&self.counters);
         counters.add(Counter::InternalKeyRetries, self.decider.validator.retried());
+        let refused = self.refused_at_door.load(Ordering::Relaxed);
+        counters.add(Counter::AdminConnectionsRefused, refused);
         let mut gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),
@@ -277,13 +292,22 @@ impl Controller {
 
     fn respond(
         &mut self,
-        connection: ConnectionId,
+        asker: Asker,
         status: u16,
         content_type: &'static str,
         body: impl Into<String>,
     ) {
-        let body = body.into().into_bytes().into_boxed_slice();
-        self.send(connection, Command::Respond { connection, status, content_type, body });
+        let body = body.into().into_bytes();
+        match asker {
+            Asker::Connection(connection) => {
+                let body = body.into_boxed_slice();
+                self.send(connection, Command::Respond { connection, status, content_type, body });
+            }
+            Asker::Operator(reply) => {
+                // An operator who left does not read.
+                let _ = reply.send(AdminReply { status, content_type, body });
+            }
+        }
     }
 
     /// Sends a connection's shard a command. When it does not leave, the connection's own deadline

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_listener;
 mod clock;
 mod controller;
 mod damper;
@@ -34,6 +35,7 @@ mod upgrade_window;
 mod validate;
 mod worker;
 
+pub use admin_listener::AdminSocket;
 pub use clock::{Clock, SystemClock};
 pub use controller::{Controller, Ended, StartError};
 pub use homes::{HomeTable, HomeTableError};

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use relay_contract::{ConnectionId, QueryId, ShardId, ShardReport, Tick};
+use tokio::sync::oneshot;
+
+use crate::admin_listener::AdminReply;
 
 /// What an operator asked that only the shards together can answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,11 +19,20 @@ pub(crate) enum Topic {
     Node,
 }
 
+/// Who asked, and so where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// A connection of the relay's port.
+    Connection(ConnectionId),
+    /// One who came through the operators' door.
+    Operator(oneshot::Sender<AdminReply>),
+}
+
 /// A question on its way.
 #[derive(Debug)]
 struct Query {
     topic: Topic,
-    asker: ConnectionId,
+    asker: Asker,
     deadline: Tick,
     /// By shard: the order they are shown in.
     reports: BTreeMap<ShardId, ShardReport>,
@@ -30,7 +42,7 @@ struct Query {
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) topic: Topic,
-    pub(crate) asker: ConnectionId,
+    pub(crate) asker: Asker,
     /// In order of shards; `None` when one did not answer in time.
     pub(crate) reports: Option<Vec<ShardReport>>,
 }
@@ -48,16 +60,19 @@ impl Queries {
         Self { shard_count, open: BTreeMap::new(), last: 0 }
     }
 
-    /// Opens a question; the caller sends it to every shard. `None` when too many are open.
-    pub(crate) fn open(&mut self, now: Tick, topic: Topic, asker: ConnectionId) -> Option<QueryId> {
+    /// Opens a question; the caller sends it to every shard.
+    ///
+    /// # Errors
+    /// The asker, when too many are open.
+    pub(crate) fn open(&mut self, now: Tick, topic: Topic, asker: Asker) -> Result<QueryId, Asker> {
         if self.open.len() >= OPEN_MAX {
-            return None;
+            return Err(asker);
         }
         self.last += 1;
         let id = QueryId(self.last);
         let query = Query { topic, asker, deadline: now.after(PATIENCE), reports: BTreeMap::new() };
         self.open.insert(id, query);
-        Some(id)
+        Ok(id)
     }
 
     /// Takes one shard's answer; the whole when it was the last. Late answers are ignored.
@@ -104,7 +119,7 @@ mod tests {
     }
 
     fn opened(queries: &mut Queries) -> QueryId {
-        let asker = ConnectionId::default();
+        let asker = Asker::Connection(ConnectionId::default());
         queries.open(Tick(0), Topic::State, asker).unwrap()
     }
 
@@ -144,7 +159,7 @@ mod tests {
         for _ in 0..OPEN_MAX {
             opened(&mut queries);
         }
-        let asker = ConnectionId::default();
-        assert!(queries.open(Tick(0), Topic::Node, asker).is_none());
+        let asker = Asker::Connection(ConnectionId::default());
+        assert!(queries.open(Tick(0), Topic::Node, asker).is_err());
     }
 }

@@ -173,6 +173,9 @@ pub struct AdminAccess {
     /// The token before it, accepted too until everybody has the other.
     /// `RELAY_ADMIN_TOKEN_PREVIOUS`
     pub previous_token: Option<Secret>,
+    /// Whether operators have a door of their own: then the relay's port knows none of these paths.
+    /// `RELAY_ADMIN_LISTEN`
+    pub separate: bool,
 }
 
 /// TLS of the relay's own port, for display.

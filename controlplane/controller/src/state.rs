@@ -1,10 +1,46 @@
 //! The bodies of `/state`, `/node` and `/ready`.
 
+use std::time::Duration;
+
 use relay_contract::{ScopeReport, ShardReport};
 use serde::Serialize;
 
 use crate::date::Date;
 use crate::settings::Settings;
+
+/// `/health`; the order of members is part of it. Source: relay specification, section 2.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health<'a> {
+    ok: bool,
+    service: &'static str,
+    uptime_ms: u128,
+    #[serde(flatten)]
+    facts: Option<HealthFacts<'a>>,
+}
+
+/// What everybody is told only when the operator wants it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HealthFacts<'a> {
+    tls_enabled: bool,
+    relay_mode: &'a str,
+    relay_id: &'a str,
+}
+
+/// The body of `/health` at the operators' door; a shard writes the same at the relay's port.
+pub(crate) fn health(settings: &Settings, uptime: Duration) -> String {
+    json(&Health {
+        ok: true,
+        service: "relay",
+        uptime_ms: uptime.as_millis(),
+        facts: settings.health_verbose.then(|| HealthFacts {
+            tls_enabled: settings.tls.enabled,
+            relay_mode: settings.mode,
+            relay_id: &settings.relay_id,
+        }),
+    })
+}
 
 /// `/state`; the order of members is part of it. Source: relay specification, section 2.
 #[derive(Serialize)]

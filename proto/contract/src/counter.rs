@@ -205,6 +205,8 @@ counters! {
         "Log lines kept back because there were too many of their kind."
     WorkerCallsLimited "relay_worker_calls_limited_total"
         "Worker calls refused because too many were in flight."
+    AdminConnectionsRefused "relay_admin_connections_refused_total"
+        "Connections to the admin listener closed because too many were open."
     InternalKeyRetries "relay_internal_key_retries_total"
         "Validations asked again with the other internal key, during its rotation."
     HandedOver "relay_sockets_handed_over_total"

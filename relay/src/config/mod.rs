@@ -3,6 +3,7 @@
 //! [`Config::parse`] reads flags and environment into one typed value or refuses with every
 //! mistake it found. Start with [`VARIABLES`], the table of all names.
 
+mod admin;
 mod backplane;
 mod capacity;
 mod listen;
@@ -19,6 +20,7 @@ mod variable;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use admin::{Admin, AdminListen};
 pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 #[cfg(test)]
@@ -36,7 +38,7 @@ pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
 pub(crate) use variable::{Kind, VARIABLES, Variable, table_of_variables};
 
 use reader::Reader;
-use relay_contract::{Level, Limits, RelayId, Secret};
+use relay_contract::{Level, Limits, RelayId};
 use relay_controller::{LogFormat, LogSettings};
 use relay_driver::Choice;
 
@@ -67,21 +69,6 @@ pub(crate) struct Config {
     pub engine: Engine,
     /// Who gets which part of the memory.
     pub memory: Memory,
-}
-
-/// The endpoints for operators.
-#[derive(Clone, Debug)]
-pub(crate) struct Admin {
-    /// Whether they exist at all.
-    pub enabled: bool,
-    /// The bearer token; without one nobody is authorised.
-    pub token: Option<Secret>,
-    /// The token before it, accepted too.
-    pub previous_token: Option<Secret>,
-    /// Whether `/health`, `/logs` and `/state` show everything.
-    pub verbose: bool,
-    /// Whether `/state` lists client ids.
-    pub client_ids: bool,
 }
 
 /// Threads and their kernel interface.
@@ -159,28 +146,6 @@ impl Config {
         warnings.extend(rules::backlog(world));
         let effective = in_table_order(reader.effective);
         Ok(Parsed { config, effective, warnings })
-    }
-}
-
-impl Admin {
-    fn read(reader: &mut Reader<'_>, mode: Mode) -> Self {
-        let in_dev = mode == Mode::Dev;
-        let shown = if in_dev { "1" } else { "0" };
-        let reason = Source::Inferred("RELAY_MODE");
-        let enabled = reader.flag("RELAY_ENABLE_ADMIN_HTTP").unwrap_or(false);
-        let token = reader.secret("RELAY_ADMIN_TOKEN");
-        let previous_token = reader.secret("RELAY_ADMIN_TOKEN_PREVIOUS");
-        let verbose = reader.flag("RELAY_HEALTH_VERBOSE").unwrap_or(in_dev);
-        reader.conclude("RELAY_HEALTH_VERBOSE", shown, reason.clone());
-        let client_ids = reader.flag("RELAY_STATE_INCLUDE_CLIENT_IDS");
-        reader.conclude("RELAY_STATE_INCLUDE_CLIENT_IDS", shown, reason);
-        if enabled && token.is_none() {
-            reader.warnings.push(
-                "RELAY_ENABLE_ADMIN_HTTP is on without RELAY_ADMIN_TOKEN: nobody is authorised"
-                    .to_owned(),
-            );
-        }
-        Self { enabled, token, previous_token, verbose, client_ids: client_ids.unwrap_or(in_dev) }
     }
 }
 

@@ -418,6 +418,34 @@ fn the_secret_before_stands_beside_the_current_one_only() {
 }
 
 #[test]
+fn operators_may_have_a_door_of_their_own() {
+    let door = |text: &str| parse(&format!("RELAY_ADMIN_LISTEN={text} RELAY_ADMIN_TOKEN=t"));
+    for text in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090", "unix:/run/relay/admin.sock"] {
+        let parsed = door(text).expect("usable");
+        let admin = &parsed.config.admin;
+        assert!(admin.enabled, "{text}: a door has something behind it");
+        assert_eq!(admin.listen.as_ref().map(ToString::to_string).as_deref(), Some(text));
+        assert!(parsed.warnings.is_empty(), "{:?}", parsed.warnings);
+    }
+    for text in ["9090", ":9090", "host:", "host:0", "host:70000", "unix:admin.sock", "unix:"] {
+        let refused = &problems(&format!("RELAY_ADMIN_LISTEN={text}"))[0];
+        assert!(refused.starts_with("RELAY_ADMIN_LISTEN"), "{refused}");
+        assert!(refused.contains("unix:/run/relay/admin.sock"), "an example: {refused}");
+    }
+    let warnings = door("10.0.0.1:9090").expect("usable").warnings;
+    assert!(warnings[0].contains("unencrypted"), "{warnings:?}");
+}
+
+#[test]
+fn the_log_has_a_level_and_a_format() {
+    let log = config("RELAY_LOG_LEVEL=error RELAY_LOG_FORMAT=text").log;
+    assert_eq!((log.level, log.format), (Level::Error, LogFormat::Text));
+    let log = config("").log;
+    assert_eq!((log.level, log.format), (Level::Info, LogFormat::Json));
+    assert!(problems("RELAY_LOG_LEVEL=INFO")[0].starts_with("RELAY_LOG_LEVEL"));
+}
+
+#[test]
 fn a_password_in_a_url_is_never_shown() {
     let pairs = format!(
         "{KEY} SERVER_URL=https://a.corp RELAY_BUS_HMAC_KEY=k \

@@ -161,6 +161,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "TLS handshakes going on in one shard; more connections are closed."),
 
     flag("RELAY_ENABLE_ADMIN_HTTP", "0", "Serves /state, /logs, /metrics and /node."),
+    any("RELAY_ADMIN_LISTEN", Kind::Text, "(the relay's port)", "unix:/run/relay/admin.sock",
+        "Serves them at HOST:PORT or unix:/PATH instead, with /health and /ready, without TLS; the \
+         relay's port then answers 404."),
     secret("RELAY_ADMIN_TOKEN", "$(openssl rand -base64 32)", "Bearer token of these endpoints."),
     secret("RELAY_ADMIN_TOKEN_PREVIOUS", "$(cat old-token)",
         "The token before it, accepted too while it is rotated."),

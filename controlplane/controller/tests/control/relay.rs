@@ -12,8 +12,8 @@ use relay_contract::{
     Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
 };
 use relay_controller::{
-    AdminAccess, Admission, BackplaneFacts, Caps, Clock, Controller, Ended, LogFormat, LogSettings,
-    PlatformTls, Settings, TlsFacts,
+    AdminAccess, AdminSocket, Admission, BackplaneFacts, Caps, Clock, Controller, Ended, LogFormat,
+    LogSettings, PlatformTls, Settings, TlsFacts,
 };
 use relay_link::{ShardSide, local};
 use relay_mailbox::{Bell, Ring};
@@ -50,6 +50,7 @@ pub(crate) fn settings(base: &str) -> Settings {
             enabled: true,
             token: Some(Secret::from(ADMIN)),
             previous_token: None,
+            separate: false,
         },
         health_verbose: true,
         state_includes_client_ids: true,
@@ -278,13 +279,29 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts a controller of `N` shards.
     pub(crate) fn start<const N: usize>(settings: Settings) -> (Self, [Shard; N]) {
+        Self::start_with(settings, None)
+    }
+
+    /// Starts a controller of one shard, with a door for operators.
+    pub(crate) fn with_door(settings: Settings, socket: AdminSocket) -> (Self, Shard) {
+        let (relay, [shard]) = Self::start_with(settings, Some(socket));
+        (relay, shard)
+    }
+
+    fn start_with<const N: usize>(
+        settings: Settings,
+        door: Option<AdminSocket>,
+    ) -> (Self, [Shard; N]) {
         let wakes: Vec<_> = (0..N).map(|_| Arc::new(Notify::new())).collect();
         let bells: Vec<_> = wakes.iter().map(|wake| Bell::new(Wake(Arc::clone(wake)))).collect();
         let (link, sides) = local(bells.clone());
         let clock = Arc::new(TestClock::default());
         let page = Page::default();
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let controller = Controller::new(settings, link, shared, page.clone()).unwrap();
+        let mut controller = Controller::new(settings, link, shared, page.clone()).unwrap();
+        if let Some(socket) = door {
+            controller.listen_to_operators(socket);
+        }
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(controller.run(async {
             let _ = stopped.await;
