@@ -1,0 +1,115 @@
+//! The seccomp profile in `deploy/`: the relay serves under it, and little else works.
+#![cfg(target_arch = "x86_64")]
+
+use std::io::ErrorKind;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use relay_e2e::{Platform, Relay, get};
+use relay_platform::TokenClaims;
+use seccompiler::{TargetArch, apply_filter, compile_from_json};
+use serde_json::{Value, json};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::{Message, connect};
+
+const PROFILE: &str = include_str!("../../../deploy/seccomp.json");
+
+/// One filter in the form the compiler reads.
+fn filter(mismatch: &Value, matched: &Value, rules: &[Value]) -> Value {
+    json!({ "all": { "mismatch_action": mismatch, "match_action": matched, "filter": rules } })
+}
+
+/// The profile as two filters, of which the stricter wins for each call: what gets an error of its
+/// own, and what is allowed at all.
+fn filters() -> Result<[Value; 2]> {
+    let profile: Value = serde_json::from_str(PROFILE)?;
+    let (mut refused, mut known) = (Vec::new(), Vec::new());
+    for group in profile["syscalls"].as_array().context("groups")? {
+        let is_allowed = group["action"] == "SCMP_ACT_ALLOW";
+        ensure!(is_allowed || group["errnoRet"] == 38, "{group} is something new");
+        for name in group["names"].as_array().context("names")? {
+            let mut rule = json!({ "syscall": name });
+            if let Some(condition) = group["args"].get(0) {
+                ensure!(condition["op"] == "SCMP_CMP_MASKED_EQ", "{condition} is something new");
+                rule["args"] = json!([{
+                    "index": condition["index"], "type": "qword",
+                    "op": { "masked_eq": condition["value"] }, "val": condition["valueTwo"],
+                }]);
+            }
+            if !is_allowed {
+                refused.push(json!({ "syscall": name }));
+            }
+            known.push(rule);
+        }
+    }
+    let error = |number: &Value| json!({ "errno": number });
+    let allow = json!("allow");
+    Ok([
+        filter(&allow, &error(&json!(38)), &refused),
+        filter(&error(&profile["defaultErrnoRet"]), &allow, &known),
+    ])
+}
+
+/// Does something on a thread that lives under the profile, with all it starts.
+fn confined<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let filters = filters()?;
+    thread::scope(|scope| {
+        let confined = scope.spawn(move || {
+            for filter in filters {
+                let arch = TargetArch::x86_64;
+                let programs = compile_from_json(filter.to_string().as_bytes(), arch)?;
+                apply_filter(programs.get("all").context("compiled")?)?;
+            }
+            act()
+        });
+        confined.join().map_err(|_| anyhow!("it panicked"))?
+    })
+}
+
+#[test]
+fn a_relay_serves_traffic_under_the_profile() -> Result<()> {
+    let platform = Platform::start()?;
+    let relay = confined(|| Relay::serve(&[("SERVER_URL", &platform.url())]))?;
+    let open = |role: &str, claims| -> Result<_> {
+        let query = format!("role={role}&workspaceId=ws1&runtimeTargetId=rt1");
+        let mut request = format!("{}?{query}", relay.url()).into_client_request()?;
+        let bearer = format!("Bearer {}", platform.token(claims)?.expose()).parse()?;
+        request.headers_mut().insert("authorization", bearer);
+        Ok(connect(request)?.0)
+    };
+    let mut daemon = open("workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?;
+    let mut client = open("client", TokenClaims::client("ws1", "rt1", "cl1"))?;
+    let frame = json!({
+        "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
+        "seq": 1, "iv": "aXY", "tag": "dGFn", "ciphertext": "x".repeat(100_000),
+    })
+    .to_string();
+    client.send(Message::text(&frame))?;
+    assert_eq!(daemon.read()?.to_text()?, frame);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.id()))?;
+    assert!(status.lines().any(|line| line == "Seccomp:\t2"), "it is confined:\n{status}");
+    let node = get(relay.port(), "/node", Some(Relay::ADMIN_TOKEN))?;
+    let node: Value = serde_json::from_str(&node.body)?;
+    if let Ok(driver) = std::env::var("RELAY_DRIVER") {
+        assert_eq!(node["driver"], driver.as_str());
+    }
+    drop((daemon, client));
+    assert!(relay.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn what_the_relay_does_not_need_is_refused() -> Result<()> {
+    let dir = std::env::temp_dir().join(format!("relay-seccomp-{}", std::process::id()));
+    std::fs::create_dir(&dir)?;
+    let inside = dir.join("inside");
+    let refused = confined(|| {
+        let make = std::fs::create_dir(&inside);
+        let chroot = std::os::unix::fs::chroot("/");
+        let link = std::os::unix::fs::symlink("/", &inside);
+        Ok([make, chroot, link].map(|result| result.map_err(|error| error.kind())))
+    });
+    std::fs::remove_dir(&dir)?;
+    assert_eq!(refused?, [Err(ErrorKind::PermissionDenied); 3]);
+    Ok(())
+}
