@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
+use zeroize::Zeroizing;
 
 use crate::settings::{ClientCertificate, PlatformTls, Verify};
 
@@ -136,8 +137,12 @@ fn private_key(client: &ClientCertificate) -> Result<PrivateKeyDer<'static>, Pla
     Ok(PrivatePkcs8KeyDer::from(opened.as_bytes().to_vec()).into())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PlatformTlsError> {
-    fs::read(path).map_err(|error| PlatformTlsError::Unreadable { path: path.to_owned(), error })
+/// A file's bytes, wiped when they have been parsed: they may be a private key.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, PlatformTlsError> {
+    let bytes = fs::read(path);
+    bytes
+        .map(Zeroizing::new)
+        .map_err(|error| PlatformTlsError::Unreadable { path: path.to_owned(), error })
 }
 
 /// Checks certificates where they count for this host, and always that the platform has the key of

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -18,10 +18,15 @@ pub struct Relay {
     child: Child,
     port: u16,
     lines: mpsc::Receiver<String>,
+    /// Held open and not read.
+    _unread: Option<ChildStdout>,
 }
 
 /// How long a relay may take to start or to say something expected.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The smallest pipe there is.
+const PAGE_BYTES: usize = 4096;
 
 impl Relay {
     /// Starts `relay serve` on a free port of loopback with these variables, and waits until it
@@ -63,18 +68,29 @@ impl Relay {
         Self::spawn(shell, 0, variables)
     }
 
-    fn spawn(mut command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
-        let mut child = command
-            .env("RELAY_MODE", "dev")
-            .env("RELAY_ENABLE_ADMIN_HTTP", "1")
-            .env("RELAY_ADMIN_TOKEN", Self::ADMIN_TOKEN)
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .context("the relay does not start")?;
-        let stdout = child.stdout.take().context("a piped child has an output")?;
-        let mut relay = Self { child, port, lines: lines_of(stdout) };
+    /// Starts `relay serve` on a free port of loopback, whose stdout, a pipe of one page, nobody
+    /// reads from the moment it listens.
+    pub fn serve_unread(variables: &[(&str, &str)]) -> Result<Self> {
+        let port = free_port()?;
+        let port_text = port.to_string();
+        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
+        all.extend(variables);
+        let (child, stdout) = start(command(&program()?, &["serve"]), &all)?;
+        rustix::pipe::fcntl_setpipe_size(&stdout, PAGE_BYTES)?;
+        let mut reader = BufReader::new(stdout);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let unread = Some(reader.into_inner());
+        let relay = Self { child, port, lines: mpsc::channel().1, _unread: unread };
+        match line.contains("[relay] listening") {
+            true => Ok(relay),
+            false => bail!("it says {line:?} first"),
+        }
+    }
+
+    fn spawn(command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
+        let (child, stdout) = start(command, variables)?;
+        let mut relay = Self { child, port, lines: lines_of(stdout), _unread: None };
         relay.wait_for("[relay] listening")?;
         Ok(relay)
     }
@@ -128,6 +144,20 @@ impl Drop for Relay {
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
     }
+}
+
+fn start(mut command: Command, variables: &[(&str, &str)]) -> Result<(Child, ChildStdout)> {
+    let mut child = command
+        .env("RELAY_MODE", "dev")
+        .env("RELAY_ENABLE_ADMIN_HTTP", "1")
+        .env("RELAY_ADMIN_TOKEN", Relay::ADMIN_TOKEN)
+        .envs(variables.iter().copied())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .context("the relay does not start")?;
+    let stdout = child.stdout.take().context("a piped child has an output")?;
+    Ok((child, stdout))
 }
 
 /// Runs the program to its end with these arguments and variables.
