@@ -214,6 +214,14 @@ impl<'a> Reader<'a> {
         if text.is_empty() {
             return None;
         }
+        if let Source::Flag(flag) = &source
+            && flag.starts_with("--")
+        {
+            self.warnings.push(format!(
+                "{name}: every user of this machine can read a command line; \
+                 {file_name}=/path/of/a/file keeps the secret"
+            ));
+        }
         self.note(name, "[set]".to_owned(), source);
         Some(Secret::from(text))
     }

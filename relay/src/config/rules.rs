@@ -112,6 +112,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     let listen = &config.listen;
+    let token = config.admin.token.as_ref().filter(|_| config.admin.enabled);
+    if listen.mode == Mode::Prod && token.is_some_and(|token| !is_strong(token.expose())) {
+        warnings.push(
+            "RELAY_ADMIN_TOKEN: shorter than 24 characters, or a placeholder; whoever guesses it \
+             reads who is connected"
+                .to_owned(),
+        );
+    }
     if listen.tls.enabled && !listen.over_tcp {
         warnings.push("RELAY_TLS is on, but a Unix socket never speaks TLS".to_owned());
     }

@@ -418,6 +418,17 @@ fn the_secret_before_stands_beside_the_current_one_only() {
 }
 
 #[test]
+fn a_weak_admin_token_is_warned_about_in_prod() {
+    let warned = |token: &str| {
+        let pairs = format!("{PROD} {KEY} RELAY_ENABLE_ADMIN_HTTP=1 RELAY_ADMIN_TOKEN={token}");
+        let warnings = parse(&pairs).expect("usable").warnings;
+        warnings.iter().any(|line| line.starts_with("RELAY_ADMIN_TOKEN: shorter"))
+    };
+    assert!(warned("admin"));
+    assert!(!warned("ZmFrZS1oaWdoLWVudHJvcHktMDEyMzQ1Njc4OQ"));
+}
+
+#[test]
 fn operators_may_have_a_door_of_their_own() {
     let door = |text: &str| parse(&format!("RELAY_ADMIN_LISTEN={text} RELAY_ADMIN_TOKEN=t"));
     for text in ["127.0.0.1:9090", "[::1]:9090", "localhost:9090", "unix:/run/relay/admin.sock"] {
@@ -490,8 +501,9 @@ fn a_secret_on_the_command_line_beats_a_file() {
         value: "given".to_owned(),
     }];
     let world = world("RELAY_ADMIN_TOKEN_FILE=/run/token");
-    let config = Config::parse(&flags, &world).expect("usable").config;
-    assert_eq!(config.admin.token.expect("given").expose(), "given");
+    let parsed = Config::parse(&flags, &world).expect("usable");
+    assert!(parsed.warnings[0].contains("RELAY_ADMIN_TOKEN_FILE=/path"), "{:?}", parsed.warnings);
+    assert_eq!(parsed.config.admin.token.expect("given").expose(), "given");
 }
 
 #[test]

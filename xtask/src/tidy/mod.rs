@@ -16,6 +16,7 @@ mod source;
 mod supply;
 mod tree;
 mod unsafety;
+mod witnesses;
 
 use std::fmt;
 
@@ -115,4 +116,5 @@ const RULES: &[Rule] = &[
     manifests::check,
     |tree, _| decisions::check(tree),
     |tree, _| links::check(tree),
+    |tree, _| witnesses::check(tree),
 ];
