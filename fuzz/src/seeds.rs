@@ -146,8 +146,9 @@ pub fn claims() -> Vec<Vec<u8>> {
 /// Messages of workers, and the tails of paths with a header.
 pub fn worker() -> Vec<Vec<u8>> {
     [
-        r#"{"type":"viewport.worker_transport.request/v1","requestId":"r","method":"GET","path":
-            "/api/runtime/workspaces/ws1/managed-executors/ex1/jobs?a=1#f","headers":{"accept":"x"}}"#,
+        r#"{"type":"viewport.worker_transport.request/v1","requestId":"r","method":"GET",
+            "path":"/api/runtime/workspaces/ws1/managed-executors/ex1/jobs?a=1#f",
+            "headers":{"accept":"x"}}"#,
         "/jobs/1?a=%2e%2e\nx-viewport-run-lease",
         "/a/..%2fex2\nhost",
         "\\..\\ex2",

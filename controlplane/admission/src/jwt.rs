@@ -196,11 +196,13 @@ impl<'a> Token<'a> {
     }
 }
 
-/// A JSON object. Derived readers would also take a list of members in their order.
+/// A JSON object. Derived readers would also take a list of members in their order, and whatever
+/// bytes stand in a member they do not know.
 fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-    let is_object = bytes.trim_ascii_start().starts_with(b"{");
-    is_object.then(|| serde_json::from_slice(&bytes).ok())?
+    let text = std::str::from_utf8(&bytes).ok()?;
+    let is_object = text.trim_ascii_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(text).ok())?
 }
 
 /// What the peer of a refused upgrade sees.

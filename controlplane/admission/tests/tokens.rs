@@ -159,6 +159,8 @@ fn what_cannot_be_decided_is_not_refused() {
     assert_eq!(check("a.b.c.d"), Doubt::Opaque);
     let list = URL_SAFE_NO_PAD.encode(r#"["ES256","a",null]"#);
     assert_eq!(check(&format!("{list}.e30.AA")), Doubt::Opaque);
+    let no_text = URL_SAFE_NO_PAD.encode(b"{\"alg\":\"ES256\",\"kid\":\"a\",\"x\":\"\xff\"}");
+    assert_eq!(check(&format!("{no_text}.e30.AA")), Doubt::Opaque);
     assert_eq!(check(&unknown.sign(&claims())), Doubt::UnknownKey);
     assert_eq!(check(&unknown.sign_as(None, &claims())), Doubt::UnknownKey);
     let secret = EncodingKey::from_secret(b"public key as text");
