@@ -57,7 +57,15 @@ pub(crate) enum Command {
     Demo(DemoArguments),
     /// Sign a token for development with a key file
     Token(TokenArguments),
-    /// Examine configuration, machine and platform, and say what to change
+    /// Examine configuration, machine and platform, and say what to change.
+    ///
+    /// Prints one line per check: ok, warn or fail, what was found, and behind an arrow what to
+    /// change. It runs with the environment and the flags that `relay serve` would get, as the
+    /// same user, on the same machine or in the same container; a relay that serves there already
+    /// is not disturbed. Nothing is changed, and no secret is printed. The platform is asked about
+    /// a token that nobody issued, once with the internal key and once without.
+    ///
+    /// Exits with 0 unless a check failed: a relay with warnings runs.
     Doctor(DoctorArguments),
     /// Examine the configuration
     Config {
@@ -67,15 +75,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Examine configuration, machine and platform, and say what to change.
-///
-/// Prints one line per check: ok, warn or fail, what was found, and behind an arrow what to change.
-/// It runs with the environment and the flags that `relay serve` would get, as the same user, on
-/// the same machine or in the same container; a relay that serves there already is not disturbed.
-/// Nothing is changed, and no secret is printed. The platform is asked about a token that nobody
-/// issued, once with the internal key and once without.
-///
-/// Exits with 0 unless a check failed: a relay with warnings runs.
+/// What `relay doctor` examines, and how it says so.
 #[derive(Args, Debug)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(crate) struct DoctorArguments {

@@ -11,52 +11,41 @@ struct Limits {
     cores: Option<f64>,
 }
 
-/// Whether the memory allowed holds what the caps allow.
+/// Whether the kernel allows the budget, and whether the budget holds what the caps allow.
 pub(crate) fn memory(config: &Config, files: &KernelFiles) -> Finding {
     let machine = files.text("proc/meminfo").and_then(|text| total_memory(&text));
-    let limit = Limits::read(files).memory_bytes;
-    judge_memory(config, limit.filter(|limit| machine.is_none_or(|machine| *limit < machine)))
+    let group = Limits::read(files).memory_bytes;
+    judge_memory(config, group.into_iter().chain(machine).min())
 }
 
 fn judge_memory(config: &Config, limit: Option<u64>) -> Finding {
     const CHECK: &str = "memory";
-    let Some(limit) = limit else {
-        return Finding::ok(CHECK, "no limit below the machine's");
-    };
-    let needed = quiet_bytes(config);
-    let (limit_mib, needed_mib) = (limit >> 20, needed.div_ceil(1 << 20));
-    if needed > limit {
+    let budget = config.memory.budget_bytes;
+    let budget_mib = budget >> 20;
+    // Socket buffers, which the kernel counts too, are not part of the budget.
+    if let Some(limit) = limit.filter(|limit| budget > limit / 10 * 9) {
+        let limit_mib = limit >> 20;
+        let found = format!("a budget of {budget_mib} MiB where {limit_mib} MiB are allowed");
+        let remedy = "RELAY_MEMORY_BUDGET=50%, or a higher limit (MemoryMax, docker run --memory)";
+        return match budget > limit {
+            true => Finding::fail(CHECK, format!("{found}: the kernel would kill it"), remedy),
+            false => Finding::warn(CHECK, format!("{found}: too little is left beside"), remedy),
+        };
+    }
+    let fitting = config.memory.idle_connections();
+    let wanted = u64::try_from(config.capacity.connections_max).unwrap_or(u64::MAX);
+    if fitting < wanted {
         return Finding::warn(
             CHECK,
             format!(
-                "a limit of {limit_mib} MiB; RELAY_MAX_TOTAL_CONNECTIONS={} with {} shards takes \
-                 {needed_mib} MiB while every peer reads",
-                config.capacity.connections_max, config.engine.shard_count
+                "a budget of {budget_mib} MiB holds about {fitting} idle connections; \
+                 RELAY_MAX_TOTAL_CONNECTIONS={wanted}: those beyond are answered 503"
             ),
-            format!(
-                "MemoryMax={needed_mib}M in the unit, docker run --memory {needed_mib}m, or a \
-                 lower RELAY_MAX_TOTAL_CONNECTIONS"
-            ),
+            "a larger RELAY_MEMORY_BUDGET, or a lower RELAY_MAX_TOTAL_CONNECTIONS",
         );
     }
-    Finding::ok(CHECK, format!("a limit of {limit_mib} MiB, {needed_mib} MiB needed at the caps"))
+    Finding::ok(CHECK, format!("a budget of {budget_mib} MiB holds {wanted} connections"))
 }
-
-/// Memory at the caps while nobody falls behind. Slow readers come on top of it, up to
-/// `RELAY_MAX_PENDING_BYTES` each.
-fn quiet_bytes(config: &Config) -> u64 {
-    let driver = config.engine.driver_config();
-    let buffers = u64::from(driver.buffer_count) * u64::from(driver.buffer_bytes);
-    let connections = u64::try_from(config.capacity.connections_max).unwrap_or(u64::MAX);
-    let shards = u64::from(config.engine.shard_count).saturating_mul(buffers);
-    BASE_BYTES.saturating_add(shards).saturating_add(connections.saturating_mul(CONNECTION_BYTES))
-}
-
-/// Code, control plane, tables.
-const BASE_BYTES: u64 = 32 << 20;
-
-/// An open connection with TLS, its kernel buffers at rest, and its place in every table.
-const CONNECTION_BYTES: u64 = 16 << 10;
 
 /// Whether each shard can have a core.
 pub(crate) fn cpu(config: &Config, files: &KernelFiles) -> Finding {
@@ -168,6 +157,7 @@ mod tests {
         let flags = [
             given("HOST", "127.0.0.1"),
             given("RELAY_SHARDS", "2"),
+            given("RELAY_MEMORY_BUDGET", "512MiB"),
             given("RELAY_MAX_TOTAL_CONNECTIONS", connections),
         ];
         Config::parse(&flags, &Machine).expect("usable").config
@@ -199,12 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_below_what_the_caps_take_says_how_much_is_missing() {
-        let finding = judge_memory(&config("100000"), Some(256 << 20));
-        assert_eq!(finding.verdict, Verdict::Warn);
-        assert!(finding.remedy.expect("a remedy").contains("MemoryMax="));
-        assert_eq!(judge_memory(&config("2000"), Some(256 << 20)).verdict, Verdict::Ok);
-        assert_eq!(judge_memory(&config("100000"), None).verdict, Verdict::Ok);
+    fn a_budget_the_kernel_does_not_allow_is_a_failure() {
+        let config = config("2000");
+        let budget = config.memory.budget_bytes;
+        assert_eq!(judge_memory(&config, Some(budget * 2)).verdict, Verdict::Ok);
+        assert_eq!(judge_memory(&config, None).verdict, Verdict::Ok);
+        assert_eq!(judge_memory(&config, Some(budget)).verdict, Verdict::Warn);
+        let finding = judge_memory(&config, Some(budget / 2));
+        assert_eq!(finding.verdict, Verdict::Fail);
+        assert!(finding.remedy.expect("a remedy").contains("RELAY_MEMORY_BUDGET"));
+    }
+
+    #[test]
+    fn a_budget_that_does_not_hold_the_caps_is_worth_a_look() {
+        assert_eq!(judge_memory(&config("100000000"), None).verdict, Verdict::Warn);
     }
 
     #[test]

@@ -99,8 +99,8 @@ fn machine(config: &Config, files: &KernelFiles) -> Vec<Finding> {
         control_group::cpu(config, files),
         sockets::backlog(files),
         sockets::local_ports(files),
-        port::check(&config.listen),
     ];
+    findings.extend(port::check(&config.listen));
     findings.extend(secrets::check(config));
     findings.extend(certificate::own(&config.listen.tls, now));
     let platform = &config.platform;

@@ -1,14 +1,26 @@
-//! Whether the port can be had.
+//! Whether the places to listen at can be had.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::{Access, access};
 
 use super::finding::Finding;
 use crate::config::Listen;
 
-/// Binds the port for a moment. A relay that holds it already is as good as a free port.
-pub(crate) fn check(listen: &Listen) -> Finding {
+/// The port and the Unix socket, as far as they are configured. A relay that holds one already is
+/// as good as a free place.
+pub(crate) fn check(listen: &Listen) -> Vec<Finding> {
+    let port = listen.over_tcp.then(|| port(listen));
+    let unix = listen.unix.as_ref().map(|unix| unix_socket(&unix.path));
+    port.into_iter().chain(unix).collect()
+}
+
+/// Binds the port for a moment.
+fn port(listen: &Listen) -> Finding {
     const CHECK: &str = "port";
     let Listen { host, port, .. } = listen;
     let addresses: Vec<SocketAddr> = match (host.as_str(), *port).to_socket_addrs() {
@@ -55,25 +67,67 @@ pub(crate) fn check(listen: &Listen) -> Finding {
     }
 }
 
-/// Whether whoever listens there says of itself that it is a relay.
-fn is_relay(address: SocketAddr) -> bool {
-    health(address).is_ok_and(|answer| answer.contains("\"service\":\"relay\""))
+/// Whether a socket file can be made, or a relay answers at the one that is there.
+fn unix_socket(path: &Path) -> Finding {
+    const CHECK: &str = "unix socket";
+    let shown = path.display();
+    if let Ok(socket) = UnixStream::connect(path) {
+        return match says_relay(health_at_file(socket)) {
+            true => Finding::ok(CHECK, format!("{shown} is held by a relay that answers")),
+            false => Finding::fail(
+                CHECK,
+                format!("{shown} is in use, and no relay answers there"),
+                "stop what holds it (ss -lxp shows it), or another RELAY_LISTEN_UNIX",
+            ),
+        };
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Finding::ok(CHECK, format!("{shown} can be made")),
+        Err(error) => Finding::fail(
+            CHECK,
+            format!("{shown} cannot be made in its directory: {error}"),
+            "a directory this user may write to (RuntimeDirectory=relay in the unit makes \
+             /run/relay), or another RELAY_LISTEN_UNIX",
+        ),
+    }
 }
 
-fn health(mut address: SocketAddr) -> io::Result<String> {
+/// Whether whoever listens there says of itself that it is a relay.
+fn is_relay(address: SocketAddr) -> bool {
+    says_relay(health_at(address))
+}
+
+fn says_relay(answer: io::Result<String>) -> bool {
+    answer.is_ok_and(|answer| answer.contains("\"service\":\"relay\""))
+}
+
+fn health_at(mut address: SocketAddr) -> io::Result<String> {
     // Nobody can be reached at "every address".
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    let mut socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    let socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     socket.set_write_timeout(Some(TIMEOUT))?;
+    health(socket)
+}
+
+fn health_at_file(socket: UnixStream) -> io::Result<String> {
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    socket.set_write_timeout(Some(TIMEOUT))?;
+    health(socket)
+}
+
+/// The answer to `/health`, as far as it fits.
+fn health(mut socket: impl Read + Write) -> io::Result<String> {
     socket.write_all(b"GET /health HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
     let mut answer = [0; 1024];
     let mut len = 0;
-    while len < answer.len() {
+    // Each read has its deadline; whoever drips is no relay.
+    for _ in 0..READS_MAX {
         match socket.read(&mut answer[len..])? {
             0 => break,
             received => len += received,
@@ -81,6 +135,9 @@ fn health(mut address: SocketAddr) -> io::Result<String> {
     }
     Ok(String::from_utf8_lossy(&answer[..len]).into_owned())
 }
+
+/// An answer comes in one piece or two.
+const READS_MAX: u32 = 8;
 
 /// How long a neighbour on this machine may take for each step.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -91,22 +148,40 @@ mod tests {
 
     use super::super::finding::Verdict;
     use super::*;
-    use crate::config::{Config, FlagValue, Machine};
+    use crate::config::UnixSocket;
 
     fn listen(host: &str, port: u16) -> Listen {
-        let given = |name: &str, value: &str| FlagValue {
-            flag: "--set".to_owned(),
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
-        let flags = [given("HOST", "127.0.0.1"), given("RELAY_LISTEN_PORT", "7781")];
-        let listen = Config::parse(&flags, &Machine).expect("usable").config.listen;
-        Listen { host: host.to_owned(), port, ..listen }
+        Listen { host: host.to_owned(), port, ..Listen::sample() }
+    }
+
+    fn of_port(listen: &Listen) -> Finding {
+        check(listen).swap_remove(0)
+    }
+
+    fn of_socket(path: &Path) -> Finding {
+        let unix = Some(UnixSocket { path: path.to_owned(), mode: 0o660 });
+        let mut findings = check(&Listen { unix, over_tcp: false, ..Listen::sample() });
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        findings.swap_remove(0)
+    }
+
+    #[test]
+    fn a_socket_file_needs_a_directory_and_nobody_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("relay.sock");
+        assert_eq!(of_socket(&path).verdict, Verdict::Ok);
+        let missing = of_socket(&dir.path().join("none/relay.sock"));
+        assert_eq!(missing.verdict, Verdict::Fail);
+        assert!(missing.remedy.expect("a remedy").contains("RuntimeDirectory"));
+        let other = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        let answers = thread::spawn(move || drop(other.accept()));
+        assert_eq!(of_socket(&path).verdict, Verdict::Fail);
+        answers.join().expect("asked once");
     }
 
     #[test]
     fn a_free_port_is_fine_and_stays_free() {
-        let finding = check(&listen("127.0.0.1", 0));
+        let finding = of_port(&listen("127.0.0.1", 0));
         assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
     }
 
@@ -115,7 +190,7 @@ mod tests {
         let other = TcpListener::bind("127.0.0.1:0").expect("bound");
         let port = other.local_addr().expect("an address").port();
         let answers = thread::spawn(move || drop(other.accept()));
-        let finding = check(&listen("127.0.0.1", port));
+        let finding = of_port(&listen("127.0.0.1", port));
         assert_eq!(finding.verdict, Verdict::Fail);
         assert!(finding.remedy.expect("a remedy").contains("RELAY_LISTEN_PORT"));
         answers.join().expect("asked once");
@@ -134,14 +209,14 @@ mod tests {
             socket.shutdown(std::net::Shutdown::Write).expect("ended");
             let _ = socket.read_to_end(&mut Vec::new());
         });
-        let finding = check(&listen("127.0.0.1", port));
+        let finding = of_port(&listen("127.0.0.1", port));
         assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
         answers.join().expect("asked once");
     }
 
     #[test]
     fn an_address_of_another_machine_is_a_failure() {
-        let finding = check(&listen("192.0.2.1", 7781));
+        let finding = of_port(&listen("192.0.2.1", 7781));
         assert_eq!(finding.verdict, Verdict::Fail);
         assert!(finding.found.contains("no address of this machine"), "{finding:?}");
     }
