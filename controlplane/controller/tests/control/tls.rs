@@ -42,7 +42,10 @@ impl Authority {
 
     fn issue(&self) -> (rcgen::Certificate, KeyPair) {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).unwrap();
+        self.issue_as(CertificateParams::new(names).unwrap())
+    }
+
+    fn issue_as(&self, mut params: CertificateParams) -> (rcgen::Certificate, KeyPair) {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().unwrap();
@@ -51,7 +54,14 @@ impl Authority {
     }
 
     fn acceptor(&self, demands_certificate: bool) -> TlsAcceptor {
-        let (certificate, key) = self.issue();
+        self.acceptor_with(self.issue(), demands_certificate)
+    }
+
+    fn acceptor_with(
+        &self,
+        (certificate, key): (rcgen::Certificate, KeyPair),
+        demands_certificate: bool,
+    ) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -183,4 +193,54 @@ async fn a_renewed_certificate_is_used_without_a_restart() {
     }
     shard.client(TOKEN);
     shard.admitted().await;
+}
+
+/// Whether a platform with a certificate made from these parameters is believed.
+async fn is_believed(params: CertificateParams) -> bool {
+    let authority = Authority::new();
+    let acceptor = authority.acceptor_with(authority.issue_as(params), false);
+    let platform = Platform::start(Some(acceptor)).await;
+    let body = r#"{"ok":true,"claims":{"workspaceId":"ws1"}}"#;
+    platform.on(VALIDATE, Behaviour::Answer(200, body.into()));
+    admits(&platform, "localhost", tls(Verify::Always, Some(authority.ca_path()))).await
+}
+
+#[tokio::test]
+async fn a_certificate_that_expired_or_is_of_another_host_is_not_believed() {
+    let of = |host: &str| CertificateParams::new(vec![host.to_owned()]).unwrap();
+    assert!(is_believed(of("localhost")).await);
+    assert!(!is_believed(of("elsewhere.example")).await);
+    let mut expired = of("localhost");
+    expired.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    expired.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    assert!(!is_believed(expired).await);
+    let mut early = of("localhost");
+    early.not_before = rcgen::date_time_ymd(3000, 1, 1);
+    early.not_after = rcgen::date_time_ymd(3001, 1, 1);
+    assert!(!is_believed(early).await);
+}
+
+#[tokio::test]
+async fn plain_http_where_tls_is_expected_is_no_answer() {
+    let authority = Authority::new();
+    let platform = Platform::start(None).await;
+    let settings = over_tls(&platform, "localhost", tls(Verify::Always, Some(authority.ca_path())));
+    let patience = Duration::from_millis(500);
+    let (_relay, mut shard) = Relay::one(Settings { admission_timeout: patience, ..settings });
+    shard.client(TOKEN);
+    assert_eq!(shard.refused().await, Refusal::Unauthorized);
+    assert!(platform.requests().is_empty(), "nothing is said in clear");
+}
+
+/// Whoever is on the path can end the connection, and so an answer without a length.
+#[tokio::test]
+async fn an_answer_over_tls_that_somebody_cut_is_no_answer() {
+    let authority = Authority::new();
+    let platform = platform(&authority, false).await;
+    let body = r#"{"ok":true,"claims":{"workspaceId":"ws1"}}"#;
+    let answer = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+    // The platform drops the connection without taking leave of TLS.
+    platform.on(VALIDATE, Behaviour::RawThenClose(answer.into()));
+    let ca = Some(authority.ca_path());
+    assert!(!admits(&platform, "localhost", tls(Verify::Always, ca)).await);
 }
