@@ -47,8 +47,8 @@ pub(crate) struct Arguments {
     /// Messages per second of the control pair [default: 500, with --target 3]
     #[arg(long)]
     pub(crate) rate: Option<u32>,
-    /// Memory the relay may take, MiB
-    #[arg(long, default_value_t = 256)]
+    /// Memory the relay may take, MiB; one that is started here is told so
+    #[arg(long, default_value_t = 128)]
     pub(crate) memory_mib: u64,
     /// Fail too when the control pair's p99 is more than --ratio times its quiet self
     #[arg(long)]

@@ -40,6 +40,8 @@ pub enum Needs {
     Tokens,
     /// The platform itself.
     Platform,
+    /// A memory budget that is small enough to be reached.
+    Budget,
     /// A process whose limits may be changed.
     Process,
 }
@@ -105,7 +107,7 @@ impl<'a> Scene<'a> {
             Needs::Nothing => true,
             Needs::Tokens => self.mint.is_some(),
             Needs::Platform => self.mint.is_some() && self.platform.is_some(),
-            Needs::Process => self.mint.is_some() && self.subject.is_own(),
+            Needs::Budget | Needs::Process => self.mint.is_some() && self.subject.is_own(),
         }
     }
 

@@ -78,7 +78,8 @@ fn against_own(
 ) -> Result<Vec<String>> {
     let program = program(arguments.relay.as_deref())?;
     let mint = Mint::new(SigningKey::generate()?);
-    let mut variables = vec![("RELAY_DRIVER", driver)];
+    let budget = format!("{}MiB", arguments.memory_mib);
+    let mut variables = vec![("RELAY_DRIVER", driver), ("RELAY_MEMORY_BUDGET", budget.as_str())];
     for variable in &arguments.variables {
         variables.push(variable.split_once('=').context("--env wants NAME=VALUE")?);
     }

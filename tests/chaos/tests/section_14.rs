@@ -56,12 +56,13 @@ fn program() -> Result<PathBuf> {
 fn survives(classes: &[&str]) -> Result<()> {
     let mint = Mint::new(SigningKey::generate()?);
     let platform = Platform::start(&mint)?;
-    let subject = Subject::start(&program()?, &platform, &[])?;
+    let budget = [("RELAY_MEMORY_BUDGET", "128MiB"), ("RELAY_SHARDS", "1")];
+    let subject = Subject::start(&program()?, &platform, &budget)?;
     let plan = Plan {
         stretch: Duration::from_millis(300),
         rounds: 1,
         rate: 100,
-        memory_kib_max: 256 << 10,
+        memory_kib_max: 128 << 10,
     };
     let mut campaign = Campaign::begin(plan, subject, Some(&mint), Some(&platform))?;
     for name in classes {
@@ -250,6 +251,11 @@ fn item_17_invalid_frames_and_subscriptions_have_a_limit() -> Result<()> {
 #[test]
 fn item_17_useless_frames_are_survived_and_do_not_slow_others_to_a_stop() -> Result<()> {
     survives(&["invalid-message-flood", "subscribe-flood", "unread-flood"])
+}
+
+#[test]
+fn item_18_the_memory_of_all_is_bounded_and_the_largest_hoarders_go() -> Result<()> {
+    survives(&["hoard-unfinished"])
 }
 
 #[test]

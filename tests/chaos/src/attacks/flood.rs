@@ -68,7 +68,7 @@ pub const CLASSES: &[Attack] = &[
         what: "One message in fragments of no bytes, without end.",
         reference: "Any number of fragments, each in memory.",
         needs: Needs::Tokens,
-        counters: &["relay_ws_connections_closed_total"],
+        counters: SMALL,
         play: fragments,
     },
     Attack {

@@ -39,6 +39,12 @@ fn smuggling(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
                 effort.count("400");
             }
         }
+        for line in UPGRADE_BODIES {
+            let request = [UPGRADE, "Host: a\r\n", line, "\r\n5\r\nhello\r\n0\r\n\r\n"].concat();
+            let answer = scene.say(request.as_bytes())?.answer();
+            ensure!(answer == Answer::Status(400), "an upgrade with {line:?} got {answer:?}");
+            effort.count("400");
+        }
         if Instant::now() >= until {
             return Ok(effort);
         }
@@ -66,6 +72,9 @@ fn oversize(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
 
 const UPGRADE: &str = "GET /ws?role=client&workspaceId=w HTTP/1.1\r\nUpgrade: websocket\r\n\
                        Connection: Upgrade\r\n";
+
+/// Header lines that give an upgrade a body.
+const UPGRADE_BODIES: [&str; 2] = ["Transfer-Encoding: chunked\r\n", "Content-Length: 15\r\n"];
 
 /// Header lines that make any head ambiguous.
 const AMBIGUOUS: [&[u8]; 14] = [

@@ -5,6 +5,7 @@ pub mod descriptor;
 pub mod flood;
 pub mod forgery;
 pub mod head;
+pub mod hoard;
 pub mod platform;
 pub mod reset;
 pub mod silence;
@@ -18,7 +19,7 @@ use crate::attack::Attack;
 
 /// All classes, in the order in which they are run.
 pub fn all() -> Vec<&'static Attack> {
-    let groups: [&[Attack]; 13] = [
+    let groups: [&[Attack]; 14] = [
         target::CLASSES,
         head::CLASSES,
         forgery::CLASSES,
@@ -30,6 +31,7 @@ pub fn all() -> Vec<&'static Attack> {
         flood::CLASSES,
         worker::CLASSES,
         platform::CLASSES,
+        hoard::CLASSES,
         crowd::CLASSES,
         descriptor::CLASSES,
     ];
