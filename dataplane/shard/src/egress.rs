@@ -192,6 +192,11 @@ impl Egress {
         self.flight.is_some()
     }
 
+    /// Whether the socket did not take what it was given.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
     /// Whether a send can be started.
     pub(crate) fn is_ready(&self) -> bool {
         !self.queue.is_empty() && self.flight.is_none()

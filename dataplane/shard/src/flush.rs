@@ -20,7 +20,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn start_send(&mut self, key: Key) {
+    pub(crate) fn start_send(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let Some(egress) = &mut connection.egress else { return };
         egress.dirty = false;

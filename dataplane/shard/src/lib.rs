@@ -26,6 +26,7 @@ mod gather;
 mod guest;
 mod handshake;
 mod ingress;
+mod offer;
 mod parcel;
 mod perform;
 mod ports;

@@ -118,6 +118,7 @@ impl<D: Driver> Shard<D> {
         }
         self.charge(key);
         self.touch(key);
+        self.offer(key);
     }
 
     /// Queues one frame of our own, or a piece of HTTP, of a single chunk.

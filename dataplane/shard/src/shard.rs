@@ -73,7 +73,9 @@ pub struct Shard<D: Driver> {
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(crate) spare_egress: Vec<Box<Egress>>,
     pub(crate) spare_records: Vec<Vec<u8>>,
-    completions: Vec<Completion<D::Socket>>,
+    /// What completed and was not looked at yet. Between two turns: what came in the middle of the
+    /// last.
+    pub(crate) completions: Vec<Completion<D::Socket>>,
     /// Events the lane had no room for.
     outbox: VecDeque<Event>,
     bell: Arc<Bell>,
@@ -168,6 +170,7 @@ impl<D: Driver> Shard<D> {
         self.take_completions();
         self.take_orders();
         self.serve_backlogs();
+        self.relieve();
         self.expire();
         self.flush();
         self.post();
@@ -181,7 +184,11 @@ impl<D: Driver> Shard<D> {
         let lanes_wait = !self.ports.commands.is_empty()
             || !self.ports.arrivals.is_empty()
             || !self.ports.tls.is_empty();
-        if lanes_wait || !self.dirty.is_empty() || !self.round.is_empty() {
+        let is_due = !self.dirty.is_empty()
+            || !self.round.is_empty()
+            // What came in the middle of the last turn.
+            || !self.completions.is_empty();
+        if lanes_wait || is_due {
             return Some(Duration::ZERO);
         }
         let retry = (!self.outbox.is_empty()).then_some(OUTBOX_RETRY);
@@ -191,18 +198,29 @@ impl<D: Driver> Shard<D> {
 
     fn take_completions(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
-        for completion in completions.drain(..) {
-            match completion {
-                Completion::Accepted { socket, remote } => self.on_accepted(socket, remote),
-                Completion::AcceptFailed(error) => self.on_accept_failed(&error),
-                Completion::Received { key, lease } => self.on_received(key, lease),
-                Completion::ReceiveEnded { key, end } => self.on_reading_ended(key, end),
-                Completion::Sent { key, batch, outcome } => self.on_sent(key, batch, outcome),
-                Completion::Closed { key } => self.on_closed(key),
-            }
-            self.relieve();
+        // What left comes first, because readers are judged by what still waits for them.
+        let is_sent = |completion: &mut _| matches!(completion, Completion::Sent { .. });
+        for completion in completions.extract_if(.., is_sent) {
+            self.on_completion(completion);
         }
-        self.completions = completions;
+        for completion in completions.drain(..) {
+            self.on_completion(completion);
+        }
+        if self.completions.is_empty() {
+            self.completions = completions;
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion<D::Socket>) {
+        match completion {
+            Completion::Accepted { socket, remote } => self.on_accepted(socket, remote),
+            Completion::AcceptFailed(error) => self.on_accept_failed(&error),
+            Completion::Received { key, lease } => self.on_received(key, lease),
+            Completion::ReceiveEnded { key, end } => self.on_reading_ended(key, end),
+            Completion::Sent { key, batch, outcome } => self.on_sent(key, batch, outcome),
+            Completion::Closed { key } => self.on_closed(key),
+        }
+        self.relieve();
     }
 
     fn take_orders(&mut self) {

@@ -114,6 +114,11 @@ impl Switchboard {
         self.wheel.next_deadline()
     }
 
+    /// Bytes that wait for a connection, by which its next message is judged.
+    pub fn queued_bytes(&self, connection: ConnectionId) -> usize {
+        self.core.connections.member(connection).map_or(0, |member| member.queued_bytes)
+    }
+
     /// What was counted since the start, earlier processes of a hand-over included.
     pub fn counters(&self) -> &Counters {
         &self.counters

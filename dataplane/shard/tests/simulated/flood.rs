@@ -264,8 +264,8 @@ fn the_101_precedes_everything_at_the_smallest_egress_budget() {
     for encrypted in [false, true] {
         let (status, frames) = early_frames_that_are_answered(encrypted);
         assert_eq!(status, 101);
-        let (last, before) = frames.split_last().expect("the client was told something");
-        assert_eq!(*last, Frame::close(4008, "buffer overflow"));
-        assert!(before.iter().all(|frame| matches!(frame.opcode, TEXT | PONG)));
+        // Its socket takes everything, so it is no slow reader, however little may wait for it.
+        assert_eq!(frames.len(), 5);
+        assert!(frames.iter().all(|frame| matches!(frame.opcode, TEXT | PONG)));
     }
 }

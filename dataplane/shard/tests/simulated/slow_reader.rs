@@ -33,6 +33,41 @@ fn overflow(bench: &mut Bench, daemon: SocketId, client: SocketId) -> Vec<Vec<u8
     sent
 }
 
+#[test]
+fn a_fast_reader_is_not_closed_by_one_turns_burst() {
+    for encrypted in [false, true] {
+        let mut bench = Bench::new(Setup {
+            encrypted,
+            limits: Limits { egress_bytes_max: 4 << 10, ..Setup::default().limits },
+            driver: Config { buffer_count: 4, buffer_bytes: 32 << 10, ..Setup::default().driver },
+            ..Setup::default()
+        });
+        let (daemon, client) = bench.pair("t");
+        let sent: Vec<_> = (0..24).map(|seq| frames::envelope(seq, 900)).collect();
+        let burst: Vec<u8> = sent.iter().flat_map(|payload| frames::text(payload)).collect();
+        for _ in 0..5 {
+            bench.socket(client).send(&burst);
+            bench.steps(10);
+            let frames = bench.socket(daemon).take_frames();
+            let payloads: Vec<_> = frames.into_iter().map(|frame| frame.payload).collect();
+            assert_eq!(payloads, sent, "encrypted: {encrypted}");
+        }
+        assert_eq!(bench.counted(Counter::WsSlowClientTerminated), 0);
+    }
+}
+
+#[test]
+fn a_reader_that_stops_in_the_middle_of_a_burst_is_closed() {
+    let mut bench = bench(false);
+    let (daemon, client) = bench.pair("t");
+    bench.socket(daemon).reads = false;
+    let sent: Vec<u8> =
+        (0..200).flat_map(|seq| frames::text(&frames::envelope(seq, 900))).collect();
+    bench.socket(client).send(&sent);
+    bench.until("it is closed", |bench| bench.counted(Counter::WsSlowClientTerminated) == 1);
+    assert!(bench.audit().egress_bytes_max <= (64 << 10) + 2048);
+}
+
 fn whole_frames_then_4008(encrypted: bool) {
     let mut bench = bench(encrypted);
     let (daemon, client) = bench.pair("t");
