@@ -16,13 +16,13 @@ pub use admission::{answer, claims, keys, token};
 pub use endpoint::endpoint_frame;
 pub use state::restored;
 pub use tls::records;
-pub use upgrade::{body, upgrade};
+pub use upgrade::{body, origin, upgrade};
 pub use worker::worker;
 
 use std::net::IpAddr;
 
 use relay_wire::envelope::{self, ColdKind, Envelope, Invalid, Scanner, cold, emit};
-use relay_wire::http1::{self, TrustedProxies};
+use relay_wire::http1::{self, TrustedProxies, UpgradeRules};
 use relay_wire::websocket::{self, Decoder, Step};
 use relay_wire::{PROXY_HEADER_BYTES_MAX, parse_proxy_header};
 
@@ -45,7 +45,7 @@ pub fn request(data: &[u8]) {
         let found = http1::parse_head(&data[..prefix], HEAD_BYTES_MAX);
         assert!(!matches!(found, Ok(Some(_))), "a prefix of a head is no head");
     }
-    let _ = http1::preflight(&head, true);
+    let _ = http1::preflight(&head, &UpgradeRules::default());
     let answer = http1::handshake(&head);
     let (Ok(answer) | Err(answer)) = answer;
     assert!(answer.starts_with(b"HTTP/1.1 "));

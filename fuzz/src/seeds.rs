@@ -71,6 +71,18 @@ pub fn proxies() -> Vec<Vec<u8>> {
         .into()
 }
 
+/// Lists of origins, and the origin of a page.
+pub fn origin() -> Vec<Vec<u8>> {
+    [
+        "https://app.corp,https://*.eu.corp:8443\nhttps://a.eu.corp:8443",
+        "null, http://[::1]:80\nHTTP://[::1]",
+        "\nnull",
+        "capacitor://localhost\nCapacitor://LOCALHOST:1",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into()
+}
+
 /// PROXY headers of both versions.
 pub fn proxy_header() -> Vec<Vec<u8>> {
     let binary = |command: u8, family: u8, body: &[u8]| {

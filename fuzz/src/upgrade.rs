@@ -1,7 +1,7 @@
 //! What a stranger can put into an upgrade, and behind a request.
 
 use relay_contract::Preflight;
-use relay_wire::http1::{self, Body, BodySkipper, HeadError};
+use relay_wire::http1::{self, AllowedOrigins, Body, BodySkipper, HeadError, Origin, UpgradeRules};
 use url::form_urlencoded;
 
 /// Query, credentials and WebSocket headers: what is asked of the platform has the form it must
@@ -30,7 +30,8 @@ pub fn upgrade(data: &[u8]) {
     let Ok(Some(head)) = http1::parse_head(&bytes, HEAD_BYTES_MAX) else {
         return;
     };
-    if let Preflight::Ask { request, token } = http1::preflight(&head, true) {
+    let rules = UpgradeRules { query_token_allowed: true, ..UpgradeRules::default() };
+    if let Preflight::Ask { request, token } = http1::preflight(&head, &rules) {
         let ids =
             [Some(request.workspace_id.as_str()), request.target_id.as_ref().map(|id| id.as_str())];
         for id in ids.into_iter().flatten() {
@@ -98,6 +99,28 @@ pub(crate) fn same_end(body: Body, data: &[u8], cut: usize) {
     let whole = skip(body, &mut std::iter::once(data));
     let (left, right) = data.split_at(cut.min(data.len()));
     assert_eq!(skip(body, &mut [left, right].into_iter()), whole);
+}
+
+/// A list of origins and the origin of a page, in two lines: what is shown of an origin is that
+/// origin, and a listed origin is allowed.
+pub fn origin(data: &[u8]) {
+    let (list, value) = data.split_at(data.iter().position(|&b| b == b'\n').unwrap_or(0));
+    let origin = Origin::parse(value);
+    let allowed = std::str::from_utf8(list).ok().map(AllowedOrigins::parse);
+    if let Some(Ok(allowed)) = allowed {
+        let everything = allowed == AllowedOrigins::default();
+        assert_eq!(allowed.allow(None), everything, "what states no origin is not listed");
+        if everything {
+            assert!(allowed.allow(origin.as_ref()));
+        }
+    }
+    if let Some(origin) = origin {
+        let shown = origin.to_string();
+        assert!(shown.len() <= value.len() && shown.is_ascii());
+        assert_eq!(Origin::parse(shown.as_bytes()).as_ref(), Some(&origin));
+        let alone = AllowedOrigins::parse(&shown).expect("an origin is a list of one");
+        assert!(alone.allow(Some(&origin)));
+    }
 }
 
 /// Bytes of the body, and whether it ended.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use relay_contract::Limits;
 use relay_fuzz::{
-    answer, body, claims, endpoint_frame, envelope, frames, keys, proxies, proxy_header, records,
-    request, restored, seeds, token, upgrade, worker,
+    answer, body, claims, endpoint_frame, envelope, frames, keys, origin, proxies, proxy_header,
+    records, request, restored, seeds, token, upgrade, worker,
 };
 use relay_switchboard::Switchboard;
 
@@ -122,6 +122,11 @@ fn envelopes_keep_their_claims() {
 #[test]
 fn proxies_keep_their_claims() {
     smoke(proxies, &seeds::proxies());
+}
+
+#[test]
+fn origins_keep_their_claims() {
+    smoke(origin, &seeds::origin());
 }
 
 #[test]

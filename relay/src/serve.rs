@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use relay_contract::ShardId;
 use relay_controller::{Clock, Controller, Ended, SystemClock};
 use relay_shard::{HealthFacts, ShardConfig, VerboseHealth};
+use relay_wire::http1::UpgradeRules;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -206,7 +207,10 @@ fn shard_config(
         shard: ShardId(0),
         limits: Arc::new(config.limits.clone()),
         hash_key,
-        query_token_allowed: config.listen.mode == Mode::Dev,
+        upgrade_rules: UpgradeRules {
+            query_token_allowed: config.listen.mode == Mode::Dev,
+            allowed_origins: config.capacity.allowed_origins.clone(),
+        },
         trusted_proxies: config.capacity.trusted_proxies.clone(),
         proxy_protocol: config.capacity.proxy_protocol,
         health: HealthFacts { started, verbose },

@@ -130,6 +130,9 @@ impl Judge {
             Preflight::Ask { request, token } => (request, token),
             Preflight::UnparsableUrl => return Decision::Refuse(Refused::unparsable()),
             Preflight::OtherPath => return Decision::Refuse(Refused::silent(Refusal::Drop)),
+            Preflight::ForeignOrigin { origin } => {
+                return Decision::Refuse(Refused::foreign(connection, origin));
+            }
             Preflight::InvalidQuery => {
                 return Decision::Refuse(Refused::counted(
                     Refusal::BadRequest,
@@ -219,6 +222,16 @@ impl Refused {
     fn unparsable() -> Self {
         let entry = LogEntry::new(Level::Error, "upgrade_error").with("error", "Invalid URL");
         Self { entry: Some(entry), ..Self::counted(Refusal::Drop, Counter::UpgradeErrors) }
+    }
+
+    /// The origin is normalised and of bounded length, so it may be logged.
+    fn foreign(connection: ConnectionId, origin: Option<Box<str>>) -> Self {
+        let entry = LogEntry::new(Level::Warn, "origin_rejected")
+            .about(connection)
+            .ours()
+            .with("origin", origin.map(String::from));
+        let counted = Self::counted(Refusal::Forbidden, Counter::UpgradeForbiddenOrigin);
+        Self { entry: Some(entry), ..counted }
     }
 
     fn by(cap: Cap) -> Self {
@@ -357,6 +370,11 @@ mod tests {
         let mut judge = judge(Caps::default());
         for (preflight, refusal, counter) in [
             (Preflight::UnparsableUrl, Refusal::Drop, Some(Counter::UpgradeErrors)),
+            (
+                Preflight::ForeignOrigin { origin: None },
+                Refusal::Forbidden,
+                Some(Counter::UpgradeForbiddenOrigin),
+            ),
             (Preflight::InvalidQuery, Refusal::BadRequest, Some(Counter::UpgradeInvalidQuery)),
             (Preflight::MissingToken, Refusal::Unauthorized, Some(Counter::UpgradeMissingAuth)),
         ] {

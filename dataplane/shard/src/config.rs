@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use relay_contract::{Limits, ShardId, Tick};
-use relay_wire::http1::TrustedProxies;
+use relay_wire::http1::{TrustedProxies, UpgradeRules};
 
 /// Facts that do not change while the shard lives. Limits do: they arrive as versions.
 #[derive(Clone, Debug)]
@@ -14,8 +14,8 @@ pub struct ShardConfig {
     pub limits: Arc<Limits>,
     /// Keys the hash of peer-chosen identifiers; random per process, fixed in a simulation.
     pub hash_key: [u8; 16],
-    /// Whether `?token=` is taken as a last resort. Development only.
-    pub query_token_allowed: bool,
+    /// What is set about upgrades.
+    pub upgrade_rules: UpgradeRules,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
     /// Whether these send a PROXY header in front of every connection. All of them, or none: a

@@ -40,7 +40,7 @@ impl<D: Driver> Shard<D> {
             return;
         };
         let address = self.client_address(peer, &head);
-        let preflight = http1::preflight(&head, self.config.query_token_allowed);
+        let preflight = http1::preflight(&head, &self.config.upgrade_rules);
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
         self.enter(key, Phase::Waiting(Box::new(Waiting { peer: peer.address, handshake, early })));

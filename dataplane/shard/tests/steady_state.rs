@@ -12,7 +12,7 @@ use relay_contract::{
 use relay_driver::{AnyDriver, Choice, Config, Driver, Uring, open};
 use relay_mailbox::{Bell, Receiver, Ring, Sender, lane};
 use relay_shard::{HealthFacts, Ports, Shard, ShardConfig};
-use relay_wire::http1::TrustedProxies;
+use relay_wire::http1::{TrustedProxies, UpgradeRules};
 
 /// A shard that is turned by hand, and the control plane's ends of its lanes.
 struct Bench {
@@ -44,7 +44,7 @@ impl Bench {
             shard: ShardId(0),
             limits: Arc::new(limits),
             hash_key: [3; 16],
-            query_token_allowed: false,
+            upgrade_rules: UpgradeRules::default(),
             trusted_proxies: TrustedProxies::default(),
             proxy_protocol: false,
             health: HealthFacts { started: Tick::default(), verbose: None },

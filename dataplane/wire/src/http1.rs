@@ -9,6 +9,7 @@ mod body;
 mod date;
 mod handshake;
 mod head;
+mod origin;
 mod preflight;
 mod response;
 
@@ -17,5 +18,6 @@ pub use body::{Body, BodySkipper, Skipped};
 pub use date::HttpDate;
 pub use handshake::handshake;
 pub use head::{Head, HeadError, RequestTarget, parse_head};
-pub use preflight::preflight;
+pub use origin::{AllowedOrigins, InvalidOrigin, Origin};
+pub use preflight::{UpgradeRules, preflight};
 pub use response::{Response, refusal_bytes};

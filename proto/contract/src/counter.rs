@@ -193,6 +193,8 @@ counters! {
         "Connections closed because their request head took too long."
     HeadRejected "relay_head_rejected_total"
         "Requests whose head could not be read."
+    UpgradeForbiddenOrigin "relay_upgrade_forbidden_origin_total"
+        "Upgrades refused because their page is of an origin that is not allowed."
     ProxyProtocolRejected "relay_proxy_protocol_rejected_total"
         "Connections of trusted proxies closed for a missing or malformed PROXY header."
     ProtocolViolations "relay_protocol_violations_total"

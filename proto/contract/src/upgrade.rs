@@ -60,6 +60,11 @@ pub enum Preflight {
     UnparsableUrl,
     /// Not `/ws`: the socket is dropped without a byte.
     OtherPath,
+    /// A page of an origin that the operator does not allow: 403.
+    ForeignOrigin {
+        /// Which, as browsers write it; `None` when the header states none.
+        origin: Option<Box<str>>,
+    },
     /// The query does not fit its schema: 400.
     InvalidQuery,
     /// No usable token: 401.
@@ -91,6 +96,8 @@ pub enum Refusal {
     BadRequest,
     /// `401 Unauthorized`
     Unauthorized,
+    /// `403 Forbidden`
+    Forbidden,
     /// `429 Too Many Requests`
     TooManyRequests,
     /// `503 Service Unavailable`, bare: the total limit is reached.

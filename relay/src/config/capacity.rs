@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use relay_contract::{Heartbeat, Limits};
-use relay_wire::http1::TrustedProxies;
+use relay_wire::http1::{AllowedOrigins, TrustedProxies};
 
 use super::{Reader, as_size};
 
@@ -22,6 +22,8 @@ pub(crate) struct Capacity {
     pub upgrade_addresses_max: usize,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Whose pages may connect from a browser.
+    pub allowed_origins: AllowedOrigins,
     /// Whether these say in a PROXY header who is behind them.
     pub proxy_protocol: bool,
 }
@@ -35,9 +37,18 @@ impl Capacity {
             upgrades_per_minute: rate(reader, "RELAY_UPGRADE_RATE_PER_MINUTE"),
             upgrade_addresses_max: as_size(reader.count("RELAY_UPGRADE_BUCKET_MAX")),
             trusted_proxies: read_proxies(reader),
+            allowed_origins: read_origins(reader),
             proxy_protocol: reader.choice("RELAY_PROXY_PROTOCOL") == Some("required"),
         }
     }
+}
+
+fn read_origins(reader: &mut Reader<'_>) -> AllowedOrigins {
+    let list = reader.text("RELAY_ALLOWED_ORIGINS").unwrap_or_default();
+    AllowedOrigins::parse(&list).unwrap_or_else(|error| {
+        reader.refuse("RELAY_ALLOWED_ORIGINS", error.to_string());
+        AllowedOrigins::default()
+    })
 }
 
 fn read_proxies(reader: &mut Reader<'_>) -> TrustedProxies {

@@ -61,3 +61,11 @@ fn an_ipv6_host_may_stand_in_brackets() {
     }
     assert_eq!(config("HOST=[::1]").listen.mode, Mode::Dev);
 }
+
+#[test]
+fn origins_are_parsed_or_named() {
+    let parsed = config("RELAY_ALLOWED_ORIGINS=https://app.corp,https://*.eu.corp").capacity;
+    assert_ne!(parsed.allowed_origins, config("").capacity.allowed_origins);
+    let found = problems("RELAY_ALLOWED_ORIGINS=https://app.corp,app.corp/x");
+    assert!(found[0].starts_with("RELAY_ALLOWED_ORIGINS: \"app.corp/x\""), "{found:?}");
+}

@@ -244,6 +244,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_SESSION_OWNER_TRACK_MAX", "4096", "Sessions remembered for one target."),
     any("RELAY_TRUSTED_PROXIES", Kind::List, "(none)", "10.0.0.0/8,192.168.1.7",
         "Peers whose X-Forwarded-For is believed: addresses and networks."),
+    any("RELAY_ALLOWED_ORIGINS", Kind::List, "(every origin)",
+        "https://app.corp,https://*.app.corp",
+        "Whose pages may connect from a browser. `*` stands for one label of a host; `null` for \
+         pages without an origin. What is no browser is not asked."),
     any("RELAY_PROXY_PROTOCOL", Kind::Choice(&["off", "required"]), "off", "required",
         "`required`: every connection of a trusted proxy begins with a PROXY header, version 1 or \
          2; that of others never does."),

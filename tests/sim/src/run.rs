@@ -9,7 +9,7 @@ use relay_driver::Driver;
 use relay_driver::sim::{Seed, SimDriver, World};
 use relay_mailbox::{Bell, Ring, lane};
 use relay_shard::{HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
-use relay_wire::http1::TrustedProxies;
+use relay_wire::http1::{TrustedProxies, UpgradeRules};
 
 use crate::cast::Cast;
 use crate::office::Office;
@@ -239,7 +239,7 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
             shard: ShardId(index as u16),
             limits: Arc::new(plan.limits.clone()),
             hash_key: [7; 16],
-            query_token_allowed: false,
+            upgrade_rules: UpgradeRules::default(),
             trusted_proxies: TrustedProxies::default(),
             proxy_protocol: false,
             health: HealthFacts { started: Tick::default(), verbose: None },

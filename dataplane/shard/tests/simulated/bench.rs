@@ -12,7 +12,7 @@ use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
 use relay_mailbox::{Bell, Receiver, Ring, Sender, lane};
 use relay_shard::{Audit, HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
-use relay_wire::http1::TrustedProxies;
+use relay_wire::http1::{TrustedProxies, UpgradeRules};
 use rustls::{ClientConnection, ServerConfig};
 
 use crate::frames;
@@ -142,7 +142,7 @@ impl Bench {
                 shard: ShardId(index as u16),
                 limits: Arc::new(setup.limits.clone()),
                 hash_key: [3; 16],
-                query_token_allowed: false,
+                upgrade_rules: UpgradeRules::default(),
                 trusted_proxies: TrustedProxies::parse(setup.proxies).expect("a list"),
                 proxy_protocol: setup.proxy_protocol,
                 health: HealthFacts { started: Tick::default(), verbose: None },

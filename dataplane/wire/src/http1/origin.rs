@@ -34,7 +34,11 @@ pub struct InvalidOrigin {
 enum Entry {
     One(Origin),
     /// Whatever stands for the first label of the host, and the rest of it from its dot on.
-    AnyLabel { scheme: Box<str>, suffix: Box<str>, port: Option<u16> },
+    AnyLabel {
+        scheme: Box<str>,
+        suffix: Box<str>,
+        port: Option<u16>,
+    },
 }
 
 impl AllowedOrigins {
@@ -65,6 +69,9 @@ impl Entry {
         let Some((scheme, rest)) = wildcard else {
             return Origin::parse(text.as_bytes()).map(Self::One);
         };
+        if !rest.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+            return None;
+        }
         let one = Origin::parse(format!("{scheme}://any.{rest}").as_bytes())?;
         let Origin::Tuple { scheme, host, port } = one else {
             return None;

@@ -4,29 +4,53 @@
 use relay_contract::{Preflight, Role, Secret, TargetId, UpgradeRequest, WorkspaceId};
 
 use super::head::{Head, RequestTarget, latin1};
+use super::origin::{AllowedOrigins, Origin};
 use crate::envelope::trim_js;
 
-/// Judges URL, path, query and token of an upgrade, in this order.
+/// What an operator sets about upgrades.
+#[derive(Clone, Debug, Default)]
+pub struct UpgradeRules {
+    /// Whether `?token=` is taken as a last resort. Development only.
+    pub query_token_allowed: bool,
+    /// Whose pages may connect. What is no browser states no origin and is not asked for one.
+    pub allowed_origins: AllowedOrigins,
+}
+
+/// Judges URL, path, origin, query and token of an upgrade, in this order.
 ///
-/// `query_token_allowed` says whether `?token=` counts (development only). Cost: some allocations;
-/// this is once per connection.
-pub fn preflight(head: &Head<'_>, query_token_allowed: bool) -> Preflight {
+/// Cost: some allocations; this is once per connection.
+pub fn preflight(head: &Head<'_>, rules: &UpgradeRules) -> Preflight {
     let Some(target) = head.request_target() else {
         return Preflight::UnparsableUrl;
     };
     if target.path() != UPGRADE_PATH {
         return Preflight::OtherPath;
     }
+    if let Err(origin) = judge_origin(head, &rules.allowed_origins) {
+        let origin = origin.map(|origin| origin.to_string().into());
+        return Preflight::ForeignOrigin { origin };
+    }
     let Some(request) = upgrade_request(&target) else {
         return Preflight::InvalidQuery;
     };
     let token = header_token(head)
         .or_else(|| protocol_token(head))
-        .or_else(|| if query_token_allowed { query_token(&target) } else { None });
+        .or_else(|| if rules.query_token_allowed { query_token(&target) } else { None });
     match token {
         Some(token) => Preflight::Ask { request, token: Secret::new(token) },
         None => Preflight::MissingToken,
     }
+}
+
+/// Whether the page may connect, if it is one; the error is the origin it states. Several `Origin`
+/// headers state none.
+fn judge_origin(head: &Head<'_>, allowed: &AllowedOrigins) -> Result<(), Option<Origin>> {
+    let mut values = head.all("origin");
+    let Some(value) = values.next() else {
+        return Ok(());
+    };
+    let origin = if values.next().is_none() { Origin::parse(value) } else { None };
+    if allowed.allow(origin.as_ref()) { Ok(()) } else { Err(origin) }
 }
 
 /// The query, if it fits its schema. Of several equal names the first counts; others are ignored.

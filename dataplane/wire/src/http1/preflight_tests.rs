@@ -2,11 +2,15 @@ use super::super::parse_head;
 use super::*;
 
 fn judge(target: &str, headers: &str, query_token_allowed: bool) -> Preflight {
+    judge_by(target, headers, &UpgradeRules { query_token_allowed, ..UpgradeRules::default() })
+}
+
+fn judge_by(target: &str, headers: &str, rules: &UpgradeRules) -> Preflight {
     let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
     // Test headers are written in Latin-1.
     let bytes: Vec<u8> = request.chars().map(|c| u8::try_from(c).unwrap()).collect();
     let head = parse_head(&bytes, 16 << 10).unwrap().unwrap();
-    preflight(&head, query_token_allowed)
+    preflight(&head, rules)
 }
 
 const TARGET: &str = "/ws?role=client&workspaceId=ws1&runtimeTargetId=rt1";
@@ -29,6 +33,33 @@ fn a_good_upgrade_asks_with_query_and_token() {
     assert_eq!(request.workspace_id.as_str(), "ws1");
     assert_eq!(request.target_id.unwrap().as_str(), "rt1");
     assert_eq!(token.expose(), "1234567890");
+}
+
+#[test]
+fn a_page_of_a_foreign_origin_is_told_apart_before_query_and_token() {
+    let allowed_origins = AllowedOrigins::parse("https://app.corp,https://*.eu.corp").unwrap();
+    let rules = UpgradeRules { allowed_origins, ..UpgradeRules::default() };
+    for headers in ["", "Origin: https://app.corp\r\n", "origin: HTTPS://A.EU.CORP:443\r\n"] {
+        let headers = format!("{headers}{BEARER}");
+        assert!(matches!(judge_by(TARGET, &headers, &rules), Preflight::Ask { .. }), "{headers}");
+    }
+    let twice = "Origin: https://app.corp\r\nOrigin: https://app.corp\r\n";
+    for (headers, shown) in [
+        ("Origin: https://Evil.example:443\r\n", Some("https://evil.example")),
+        ("Origin: null\r\n", Some("null")),
+        ("Origin: \r\n", None),
+        ("Origin: \u{e9}\r\n", None),
+        (twice, None),
+    ] {
+        for target in [TARGET, "/ws?role=nonsense"] {
+            let Preflight::ForeignOrigin { origin } = judge_by(target, headers, &rules) else {
+                panic!("{headers}");
+            };
+            assert_eq!(origin.as_deref(), shown);
+        }
+        assert!(matches!(judge_by("/other", headers, &rules), Preflight::OtherPath));
+        assert!(matches!(judge(TARGET, headers, false), Preflight::MissingToken), "no list");
+    }
 }
 
 #[test]

@@ -56,6 +56,7 @@ pub fn refusal_bytes(refusal: Refusal) -> Cow<'static, [u8]> {
         Refusal::Drop => b"",
         Refusal::BadRequest => b"HTTP/1.1 400 Bad Request\r\n\r\n",
         Refusal::Unauthorized => b"HTTP/1.1 401 Unauthorized\r\n\r\n",
+        Refusal::Forbidden => b"HTTP/1.1 403 Forbidden\r\n\r\n",
         Refusal::TooManyRequests => b"HTTP/1.1 429 Too Many Requests\r\n\r\n",
         Refusal::Full => b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
         Refusal::Unavailable { retry_after_secs } => {
@@ -138,6 +139,7 @@ mod tests {
             (Refusal::Drop, ""),
             (Refusal::BadRequest, "HTTP/1.1 400 Bad Request\r\n\r\n"),
             (Refusal::Unauthorized, "HTTP/1.1 401 Unauthorized\r\n\r\n"),
+            (Refusal::Forbidden, "HTTP/1.1 403 Forbidden\r\n\r\n"),
             (Refusal::TooManyRequests, "HTTP/1.1 429 Too Many Requests\r\n\r\n"),
             (Refusal::Full, "HTTP/1.1 503 Service Unavailable\r\n\r\n"),
         ] {
