@@ -21,8 +21,8 @@ use crate::listener::{Listener, Listeners, Place};
 use crate::screen;
 use crate::settings::settings;
 use crate::shards::Shards;
-use crate::signals::Signals;
-use crate::tls;
+use crate::signals::{Hangups, Signals};
+use crate::tls::{Loader, Renewal};
 use crate::unix_socket::SocketFile;
 use crate::vanished;
 
@@ -69,6 +69,9 @@ fn greeting(config: &Config, places: &[Place]) -> String {
 pub(crate) struct Relay {
     runtime: Runtime,
     signals: Signals,
+    hangups: Hangups,
+    /// Where TLS ends here.
+    renewal: Option<Renewal>,
     controller: Controller,
     shards: Shards,
     address: Option<SocketAddr>,
@@ -93,16 +96,19 @@ impl Relay {
         log: impl Write + Send + 'static,
     ) -> Result<Self> {
         cores::raise_descriptor_limit();
-        let tls = tls::server(&config.listen.tls)?;
+        let loader = config.listen.tls.enabled.then(|| Loader::new(&config.listen.tls));
+        let loader = loader.transpose()?;
+        let tls = loader.as_ref().map(usable).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .context("cannot start the control plane's runtime")?;
         // Before the port is bound: whoever sees it may send a signal at once.
-        let signals = {
+        let (signals, hangups) = {
             let _entered = runtime.enter();
-            Signals::watch().context("cannot watch signals")?
+            let watch = || io::Result::Ok((Signals::watch()?, Hangups::watch()?));
+            watch().context("cannot watch signals")?
         };
         let listeners = Listeners::bind(&config.listen, handed)?;
         for listener in listeners.iter() {
@@ -118,7 +124,7 @@ impl Relay {
             .map(|shard| ShardConfig { shard: ShardId(shard), ..first.clone() })
             .collect();
         let (stop, stops) = unbounded_channel();
-        let (shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
+        let (mut shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
         let port = address.map_or(config.listen.port, |address| address.port());
         let settings = settings(config, port, shards.driver);
         let mut controller = Controller::new(settings, link, clock, log)?;
@@ -127,7 +133,22 @@ impl Relay {
             controller.listen_to_operators(socket);
             files.extend(file);
         }
-        Ok(Self { runtime, signals, controller, shards, address, places, files, stop, stops })
+        let certificates = std::mem::take(&mut shards.certificates);
+        let reporter = controller.reporter();
+        let renewal = loader.map(|loader| Renewal::new(loader, certificates, reporter));
+        Ok(Self {
+            runtime,
+            signals,
+            hangups,
+            renewal,
+            controller,
+            shards,
+            address,
+            places,
+            files,
+            stop,
+            stops,
+        })
     }
 
     /// Where it listens over TCP, if it does.
@@ -156,6 +177,7 @@ impl Relay {
     pub(crate) fn run(self) -> Result<()> {
         let Self { runtime, mut signals, controller, shards, mut stops, .. } = self;
         let (_stop, _files) = (self.stop, self.files);
+        let renewal = renew(self.renewal, self.hangups);
         let ended = runtime.block_on(async {
             let (told, wait) = tokio::sync::oneshot::channel();
             let controller = controller.run(async {
@@ -170,6 +192,7 @@ impl Relay {
             tokio::select! {
                 ended = controller => Some(ended),
                 () = hurry => None,
+                () = renewal => None,
             }
         });
         // A look-up that hangs must not keep the process.
@@ -180,6 +203,26 @@ impl Relay {
             Some(Ended::DeadlinePassed) | None => shards.join_ended(),
         }
     }
+}
+
+/// Never ends.
+async fn renew(renewal: Option<Renewal>, mut hangups: Hangups) {
+    match renewal {
+        Some(renewal) => renewal.run(hangups).await,
+        // Nothing is read again; the signal must not end the process.
+        None => loop {
+            hangups.next().await;
+        },
+    }
+}
+
+/// What the files are, with what there is to say about them.
+fn usable(loader: &Loader) -> Result<Arc<rustls::ServerConfig>> {
+    let loaded = loader.load()?;
+    for warning in loaded.warnings {
+        screen::say(io::stderr(), format_args!("relay: warning: {warning}\n"));
+    }
+    Ok(loaded.server)
 }
 
 async fn requested(signals: &mut Signals, stops: &mut UnboundedReceiver<()>) {

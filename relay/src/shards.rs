@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 use relay_driver::{Choice, Driver, Opened};
 use relay_link::{Link, ShardSide};
-use relay_mailbox::{Bell, Receiver, lane};
+use relay_mailbox::{Bell, Receiver, Sender, lane};
 use relay_shard::{Parcel, Ports, Shard, ShardConfig};
 use rustls::ServerConfig;
 use tokio::sync::mpsc::UnboundedSender;
@@ -29,6 +29,8 @@ const CERTIFICATES_MAX: usize = 2;
 /// Running shard threads.
 pub(crate) struct Shards {
     threads: Vec<JoinHandle<io::Result<()>>>,
+    /// Where new TLS configurations go, by shard.
+    pub(crate) certificates: Vec<Sender<Arc<ServerConfig>>>,
     /// What moves bytes in all of them.
     pub(crate) driver: &'static str,
     /// Why io_uring is not used although it was preferred.
@@ -102,7 +104,7 @@ impl Shards {
         }
         let (link, sides) = relay_link::local(born.iter().map(|b| Arc::clone(&b.bell)).collect());
         let lanes = born.iter().map(|born| lane(CERTIFICATES_MAX, Arc::clone(&born.bell)));
-        let (_certificates, arriving): (Vec<_>, Vec<_>) = lanes.unzip();
+        let (certificates, arriving): (Vec<_>, Vec<_>) = lanes.unzip();
         for (cradle, ports) in cradles.iter().zip(ports(&born, sides, arriving)) {
             // A thread that is gone is noticed right below.
             let _gone = cradle.ports.send(ports);
@@ -114,6 +116,7 @@ impl Shards {
         let first = born.swap_remove(0);
         let shards = Self {
             threads: cradles.into_iter().map(|cradle| cradle.thread).collect(),
+            certificates,
             driver: first.driver,
             fallback: first.fallback,
         };

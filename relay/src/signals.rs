@@ -4,6 +4,11 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// SIGHUP: read the files again. Watched from the moment this exists; without that it would end
+/// the process.
+#[derive(Debug)]
+pub(crate) struct Hangups(Signal);
+
 /// SIGTERM and SIGINT, watched from the moment this exists.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -26,5 +31,17 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+impl Hangups {
+    /// Watches. Needs a running tokio runtime with I/O.
+    pub(crate) fn watch() -> io::Result<Self> {
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
+
+    /// The next request to read files again.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -1,89 +1,134 @@
-//! The relay's own certificate.
+//! TLS of the listening port: files become a configuration, at start and whenever they change.
+
+mod identity;
+mod renewal;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
-use rustls::ServerConfig;
+use anyhow::{Context, Result};
 use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 
-use crate::config;
+use crate::config::{self, ClientAuth};
+use identity::Identity;
 
-/// What every accepted connection speaks, or nothing when TLS is off.
-///
-/// Errors: a file that cannot be read, or whose content is not what its name says; the message
-/// names the file and never shows its content.
-pub(crate) fn server(tls: &config::Tls) -> Result<Option<Arc<ServerConfig>>> {
-    if !tls.enabled {
-        return Ok(None);
-    }
-    let chain = chain(&tls.certificate)
-        .with_context(|| format!("RELAY_TLS_CERT_PATH={}", tls.certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key)
-        .with_context(|| format!("RELAY_TLS_KEY_PATH={}", tls.key.display()))?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .context("certificate and key of RELAY_TLS do not fit")?;
-    // Upgrades to WebSocket exist in HTTP/1.1 alone.
-    server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(server)))
+use renewal::Stamp;
+
+pub(crate) use identity::{certificates, private_key};
+pub(crate) use renewal::Renewal;
+
+/// Reads the files of one configuration, as often as they change.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    files: config::Tls,
+    /// Outlives every certificate, so that peers may resume what began under the one before.
+    tickets: Arc<dyn ProducesTickets>,
+    /// What the files were before they were read first.
+    born: Vec<Stamp>,
 }
 
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let chain = CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>()?;
-    ensure!(!chain.is_empty(), "no certificate in the file");
-    Ok(chain)
+/// What the files are good for.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// What accepted connections speak from now on.
+    pub(crate) server: Arc<ServerConfig>,
+    /// What an operator should know although it works.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Loader {
+    /// Errors: the operating system gives no randomness.
+    pub(crate) fn new(files: &config::Tls) -> Result<Self> {
+        let tickets = aws_lc_rs::Ticketer::new().context("cannot make keys for TLS tickets")?;
+        let mut loader = Self { files: files.clone(), tickets, born: Vec::new() };
+        loader.born = loader.stamp();
+        Ok(loader)
+    }
+
+    /// Every file that is read.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let files = &self.files;
+        let authorities = files.client_authorities.as_deref();
+        [files.certificate.as_path(), files.key.as_path()].into_iter().chain(authorities)
+    }
+
+    /// What the files are now.
+    fn stamp(&self) -> Vec<Stamp> {
+        self.paths().map(Stamp::of).collect()
+    }
+
+    /// Reads the files.
+    ///
+    /// Errors: a file that cannot be read, or whose content is not what its variable says; the
+    /// message names both and never shows the content.
+    pub(crate) fn load(&self) -> Result<Loaded> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let identity = Identity::read(&self.files.certificate, &self.files.key, &provider)?;
+        let warnings = identity.warnings(now());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match self.client_roots()? {
+            None => builder.with_no_client_auth(),
+            Some(roots) => {
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = match self.files.client_auth {
+                    ClientAuth::Optional => verifier.allow_unauthenticated(),
+                    ClientAuth::None | ClientAuth::Required => verifier,
+                };
+                builder.with_client_cert_verifier(verifier.build()?)
+            }
+        };
+        let mut server = builder.with_cert_resolver(Arc::new(Always(identity.certified)));
+        // Upgrades to WebSocket exist in HTTP/1.1 alone.
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = match self.files.client_auth {
+            ClientAuth::None => Arc::clone(&self.tickets),
+            // A ticket carries the identity that was checked against the authorities of its time.
+            ClientAuth::Optional | ClientAuth::Required => aws_lc_rs::Ticketer::new()?,
+        };
+        Ok(Loaded { server: Arc::new(server), warnings })
+    }
+
+    fn client_roots(&self) -> Result<Option<RootCertStore>> {
+        let wanted = self.files.client_auth != ClientAuth::None;
+        let Some(path) = self.files.client_authorities.as_ref().filter(|_| wanted) else {
+            return Ok(None);
+        };
+        let read = || -> Result<RootCertStore> {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).context("a certificate that can be no authority")?;
+            }
+            Ok(roots)
+        };
+        let roots =
+            read().with_context(|| format!("RELAY_TLS_CLIENT_CA_PATH={}", path.display()))?;
+        Ok(Some(roots))
+    }
+}
+
+/// One certificate for everybody, whatever name they ask for.
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// Since 1970.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn tls(dir: &Path) -> config::Tls {
-        config::Tls {
-            enabled: true,
-            ends_in_front: false,
-            host: "localhost".to_owned(),
-            certificate: dir.join("tls.crt"),
-            key: dir.join("tls.key"),
-        }
-    }
-
-    fn write_pair(tls: &config::Tls) {
-        let names = vec!["localhost".to_owned()];
-        let pair = rcgen::generate_simple_self_signed(names).expect("a certificate");
-        fs::write(&tls.certificate, pair.cert.pem()).expect("written");
-        fs::write(&tls.key, pair.signing_key.serialize_pem()).expect("written");
-    }
-
-    #[test]
-    fn certificate_and_key_make_a_server() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let tls = tls(dir.path());
-        write_pair(&tls);
-        assert!(server(&tls).expect("usable").is_some());
-    }
-
-    #[test]
-    fn a_file_without_a_key_is_named_and_not_shown() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let tls = tls(dir.path());
-        write_pair(&tls);
-        fs::write(&tls.key, "hunter2").expect("written");
-        let error = format!("{:#}", server(&tls).expect_err("no key"));
-        assert!(error.contains("tls.key") && !error.contains("hunter2"), "{error}");
-    }
-
-    #[test]
-    fn tls_that_is_off_reads_no_file() {
-        let off = config::Tls { enabled: false, ..tls(Path::new("/none")) };
-        assert!(server(&off).expect("nothing to do").is_none());
-    }
-}
+mod tests;

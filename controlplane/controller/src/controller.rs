@@ -29,6 +29,7 @@ use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
+use crate::reporter::{Reporter, Reports};
 use crate::settings::{Admission, Settings};
 use crate::started::{node_started, relay_started};
 use crate::validate::{Validator, ValidatorError};
@@ -65,6 +66,8 @@ pub struct Controller {
     pub(crate) last_call: CallId,
     notify: Notices,
     notices: mpsc::Receiver<LogEntry>,
+    reporter: Reporter,
+    reports: Reports,
     /// Shards that have not said that they stopped.
     pub(crate) running: HashSet<ShardId>,
     pub(crate) stopping: bool,
@@ -145,6 +148,7 @@ impl Controller {
             return Err(StartError::NoShards);
         }
         let (notify, notices) = Notices::channel();
+        let (reporter, reports) = Reporter::channel();
         let platform = PlatformHttp::new(settings.platform_tls.clone(), notify.clone())?;
         let platform = Arc::new(platform);
         let local = local_check(&settings, &platform, notify.clone())?;
@@ -183,6 +187,8 @@ impl Controller {
             last_call: CallId(0),
             notify,
             notices,
+            reporter,
+            reports,
             running: link.shards.ids().collect(),
             stopping: false,
             settings: Arc::new(settings),
@@ -213,6 +219,11 @@ impl Controller {
         if self.journal.announce(line) == Written::Dropped {
             self.counters.count(Counter::LogEntriesDropped);
         }
+    }
+
+    /// For what the program itself has to tell the operator.
+    pub fn reporter(&self) -> Reporter {
+        self.reporter.clone()
     }
 
     /// Decides until `shutdown` completes, then stops the shards and waits for them, at most the
@@ -277,6 +288,12 @@ impl Controller {
             }
             Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
             Some(entry) = self.notices.recv() => self.log(entry),
+            Some(report) = self.reports.next() => {
+                if let Some(counter) = report.counter {
+                    self.counters.count(counter);
+                }
+                self.log(report.entry);
+            }
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
                 self.tell_suppressed();

@@ -28,6 +28,7 @@ mod platform_tls;
 mod probe;
 mod queries;
 mod record;
+mod reporter;
 mod settings;
 mod started;
 mod state;
@@ -41,6 +42,7 @@ pub use controller::{Controller, Ended, StartError};
 pub use homes::{HomeTable, HomeTableError};
 pub use platform_tls::PlatformTlsError;
 pub use probe::{ANSWER_BYTES_MAX, Probe, ProbeAnswer, ProbeError};
+pub use reporter::{Report, Reporter, Reports};
 pub use settings::{
     AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, LogFormat,
     LogSettings, PlatformTls, Settings, TlsFacts, Verify,

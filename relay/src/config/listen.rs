@@ -59,6 +59,17 @@ pub(crate) struct Listen {
     pub tls: Tls,
 }
 
+/// Whether clients have to show a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They are asked; whoever shows one must show a good one.
+    Optional,
+    /// Nobody without a good one is heard.
+    Required,
+}
+
 /// TLS of the listening port.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Tls {
@@ -68,10 +79,14 @@ pub(crate) struct Tls {
     pub ends_in_front: bool,
     /// Host name of the certificate.
     pub host: String,
-    /// Certificate chain in PEM.
+    /// Certificate chain.
     pub certificate: PathBuf,
-    /// Private key in PEM.
+    /// Private key.
     pub key: PathBuf,
+    /// Whether clients have to show a certificate.
+    pub client_auth: ClientAuth,
+    /// Who vouches for those certificates.
+    pub client_authorities: Option<PathBuf>,
 }
 
 impl Listen {
@@ -169,7 +184,18 @@ impl Tls {
             // Whoever says that TLS ends in front does not want it twice because of a stray file.
             _ => !ends_in_front && world.exists(&certificate) && world.exists(&key),
         };
-        Self { enabled, ends_in_front, host, certificate, key }
+        let client_authorities = reader.path("RELAY_TLS_CLIENT_CA_PATH");
+        let client_auth = match (reader.choice("RELAY_TLS_CLIENT_AUTH"), &client_authorities) {
+            (Some("required"), _) => ClientAuth::Required,
+            (Some("optional"), _) => ClientAuth::Optional,
+            (Some(_), _) | (None, None) => ClientAuth::None,
+            (None, Some(_)) => {
+                let reason = Source::Inferred("RELAY_TLS_CLIENT_CA_PATH");
+                reader.conclude("RELAY_TLS_CLIENT_AUTH", "required", reason);
+                ClientAuth::Required
+            }
+        };
+        Self { enabled, ends_in_front, host, certificate, key, client_auth, client_authorities }
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 #[cfg(test)]
 pub(crate) use listen::UnixSocket;
-pub(crate) use listen::{Listen, Mode, Tls};
+pub(crate) use listen::{ClientAuth, Listen, Mode, Tls};
 pub(crate) use memory::Memory;
 pub(crate) use patience::TcpPatience;
 pub(crate) use platform::{

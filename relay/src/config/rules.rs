@@ -9,7 +9,8 @@ use crate::listener::BACKLOG;
 
 use super::listen::is_local;
 use super::{
-    AdmissionMode, BackplaneMode, Config, Mode, Problem, ServerAuth, Surroundings, TlsVerify,
+    AdmissionMode, BackplaneMode, ClientAuth, Config, Mode, Problem, ServerAuth, Surroundings,
+    TlsVerify,
 };
 
 /// Every rule the configuration breaks. The first is the one the reference would report.
@@ -183,6 +184,7 @@ fn files(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>)
             "RELAY_TLS_CERT_PATH=/etc/relay/tls.crt RELAY_TLS_KEY_PATH=/etc/relay/tls.key",
         ));
     }
+    client_authorities(config, world, problems);
     let Some(client) = &config.platform.client_certificate else {
         return;
     };
@@ -206,6 +208,22 @@ fn files(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>)
             example,
         ));
     }
+}
+
+fn client_authorities(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) {
+    let tls = &config.listen.tls;
+    let what = match &tls.client_authorities {
+        _ if !tls.enabled => return,
+        None if tls.client_auth == ClientAuth::None => return,
+        None => "required when RELAY_TLS_CLIENT_AUTH asks for certificates".to_owned(),
+        Some(path) if world.exists(path) => return,
+        Some(path) => format!("{} not found", path.display()),
+    };
+    problems.push(Problem::rule(
+        "RELAY_TLS_CLIENT_CA_PATH",
+        what,
+        "RELAY_TLS_CLIENT_CA_PATH=/etc/relay/clients.pem",
+    ));
 }
 
 fn backplane(config: &Config, problems: &mut Vec<Problem>) {

@@ -572,6 +572,15 @@ fn every_variable_of_the_table_is_read_once() {
 }
 
 #[test]
+fn client_certificates_are_required_where_authorities_are_named() {
+    let auth = |pairs| parse(pairs).expect(pairs).config.listen.tls.client_auth;
+    assert_eq!(auth(""), ClientAuth::None);
+    assert_eq!(auth("RELAY_TLS_CLIENT_CA_PATH=/ca"), ClientAuth::Required);
+    let both = "RELAY_TLS_CLIENT_CA_PATH=/ca RELAY_TLS_CLIENT_AUTH=optional";
+    assert_eq!(auth(both), ClientAuth::Optional);
+}
+
+#[test]
 fn the_document_lists_exactly_these_variables() {
     let document = include_str!("../../../docs/config.md");
     let table = table_of_variables();

@@ -11,13 +11,13 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::finding::Finding;
 use crate::config::{ClientCertificate, Tls};
+use crate::tls;
 
 /// What the relay shows its own clients. Nothing to say while TLS is off.
 pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
@@ -32,7 +32,7 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
             return vec![Finding::fail(
                 CHECK,
                 format!("RELAY_TLS_CERT_PATH={path}: {error}"),
-                "a PEM file that this user can read: the certificate, then its intermediates",
+                "a file that this user can read: the certificate, then its intermediates",
             )];
         }
     };
@@ -71,12 +71,7 @@ pub(crate) fn authorities(path: &Path, now: Duration) -> Finding {
 
 /// Every certificate of a file. Errors: in words, without content of the file.
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let chain: Vec<_> = chain.map_err(|error| error.to_string())?;
-    match chain.is_empty() {
-        true => Err("no certificate in it".to_owned()),
-        false => Ok(chain),
-    }
+    tls::certificates(path).map_err(|error| format!("{error:#}"))
 }
 
 /// When the first of the certificates stops being good.
@@ -206,11 +201,11 @@ fn key(chain: &[CertificateDer<'static>], path: &Path) -> Finding {
     let fail = |what: &str, remedy: &str| {
         Finding::fail(CHECK, format!("RELAY_TLS_KEY_PATH={}: {what}", path.display()), remedy)
     };
-    let key = match PrivateKeyDer::from_pem_file(path) {
+    let key = match tls::private_key(path) {
         Ok(key) => key,
         Err(error) => {
-            let remedy = "a PEM file with an unencrypted private key that this user can read";
-            return fail(&error.to_string(), remedy);
+            let remedy = "a file with an unencrypted private key that this user can read";
+            return fail(&format!("{error:#}"), remedy);
         }
     };
     let Ok(key) = aws_lc_rs::sign::any_supported_type(&key) else {

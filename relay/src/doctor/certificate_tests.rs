@@ -45,6 +45,8 @@ impl Authority {
             host: "relay.corp".to_owned(),
             certificate: path("tls.crt"),
             key: path("tls.key"),
+            client_auth: ClientAuth::None,
+            client_authorities: None,
         }
     }
 }
