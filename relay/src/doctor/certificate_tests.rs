@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::super::finding::Verdict;
 use super::*;
+use crate::config::ClientAuth;
 
 /// An authority, with the folder its certificates go to.
 struct Authority {

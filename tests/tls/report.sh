@@ -1,0 +1,104 @@
+#!/bin/sh
+# Judges the relay's TLS from outside, by sslyze and by OpenSSL, and writes a report in Markdown.
+#
+#   RELAY_BIN=target/release/relay SSLYZE=sslyze tests/tls/report.sh > docs/tls-report.md
+#
+# sslyze comes from PyPI: python3 -m venv venv && venv/bin/pip install sslyze. The relay is started
+# on loopback with a certificate of its own. Ends with an error when something is not as it should be.
+set -eu
+: "${RELAY_BIN:?names the relay program}"
+sslyze=${SSLYZE:-sslyze}
+port=${PORT:-17843}
+dir=$(mktemp -d)
+relay=
+trap 'test -z "$relay" || kill "$relay" 2>/dev/null; rm -rf "$dir"' EXIT INT TERM
+
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 90 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -keyout "$dir/tls.key" -out "$dir/tls.crt" 2>/dev/null
+
+env -i HOME="$dir" HOST=127.0.0.1 PORT="$port" RELAY_MODE=dev RELAY_TLS=1 \
+    RELAY_TLS_CERT_PATH="$dir/tls.crt" RELAY_TLS_KEY_PATH="$dir/tls.key" \
+    ${RELAY_DRIVER:+RELAY_DRIVER="$RELAY_DRIVER"} "$RELAY_BIN" serve >"$dir/log" 2>&1 &
+relay=$!
+tries=0
+until grep -q '^\[relay\] listening' "$dir/log"; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 100 ] || ! kill -0 "$relay" 2>/dev/null; then
+        cat "$dir/log" >&2
+        exit 1
+    fi
+    sleep 0.1
+done
+
+failed=0
+# client ARGUMENTS…: a request through OpenSSL's client; what it prints.
+client() {
+    printf 'GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' |
+        timeout 10 openssl s_client -connect "127.0.0.1:$port" -servername localhost \
+            -CAfile "$dir/tls.crt" -verify_return_error -ign_eof "$@" 2>&1 || true
+}
+# row WHAT WANTED ARGUMENTS…: whether a connection with these arguments is answered.
+row() {
+    what=$1 wanted=$2
+    shift 2
+    if client "$@" | grep -q '^HTTP/1.1 200'; then found=answered; else found=refused; fi
+    if [ "$found" = "$wanted" ]; then verdict=ok; else verdict=WRONG failed=1; fi
+    printf '| %s | %s | %s |\n' "$what" "$found" "$verdict"
+}
+
+cat <<END
+# TLS report
+
+Made by \`tests/tls/report.sh\` on $(date -u +%Y-%m-%d), of the program as it is configured without any setting but certificate
+and key (ECDSA P-256, self-signed). \`$(openssl version | cut -d' ' -f1-2)\`, sslyze
+$("$(dirname "$sslyze")/python" -c 'import sslyze; print(sslyze.__version__)' 2>/dev/null || echo "of unknown version").
+
+## OpenSSL as the client
+
+| what the client offers | outcome | |
+|---|---|---|
+END
+for suite in TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256; do
+    row "TLS 1.3, $suite" answered -tls1_3 -ciphersuites "$suite"
+done
+for suite in AES128-GCM-SHA256 AES256-GCM-SHA384 CHACHA20-POLY1305; do
+    row "TLS 1.2, ECDHE-ECDSA-$suite" answered -tls1_2 -cipher "ECDHE-ECDSA-$suite"
+done
+for suite in ECDHE-ECDSA-AES128-SHA ECDHE-ECDSA-AES128-SHA256 AES128-GCM-SHA256 \
+    DHE-RSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-GCM-SHA256 NULL-SHA; do
+    row "TLS 1.2, $suite" refused -tls1_2 -cipher "$suite:@SECLEVEL=0"
+done
+row "TLS 1.1" refused -tls1_1 -cipher DEFAULT@SECLEVEL=0
+row "TLS 1.0" refused -tls1 -cipher DEFAULT@SECLEVEL=0
+for group in X25519 P-256 P-384; do
+    row "TLS 1.3, key share in $group" answered -tls1_3 -groups "$group"
+done
+row "TLS 1.3, first share in P-521, which is asked for again" answered -tls1_3 -groups P-521:P-256
+row "TLS 1.3, P-521 alone" refused -tls1_3 -groups P-521
+row "ALPN http/1.1" answered -alpn http/1.1
+row "ALPN h2 and http/1.1" answered -alpn h2,http/1.1
+row "ALPN h2 alone" refused -alpn h2
+row "a server name the certificate does not have" answered -servername other.example
+row "TLS 1.2 without extended master secret" answered -tls1_2 -no_ems
+
+summary=$(client -tls1_2)
+compression=$(printf '%s\n' "$summary" | sed -n 's/^Compression: //p')
+[ "$compression" = NONE ] || failed=1
+printf '\nCompression: %s. Secure renegotiation extension: %s.\n' "$compression" \
+    "$(printf '%s\n' "$summary" | sed -n 's/^Secure Renegotiation IS \(.*\)/\1/p')"
+
+cat <<'END'
+
+## sslyze
+
+```text
+END
+"$sslyze" --mozilla_config disable --sni localhost --sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 \
+    --tlsv1_3 --compression --heartbleed --openssl_ccs --reneg --fallback --robot --ems \
+    --early_data --elliptic_curves --resum "127.0.0.1:$port" >"$dir/sslyze" 2>&1 || failed=1
+sed -n '/^ SCAN RESULTS/,$p' "$dir/sslyze" | sed "s/$port/PORT/g; s/ *\$//; /SCANS COMPLETED/d" | cat -s
+printf '```\n'
+if grep -q 'VULNERABLE - \|ERROR' "$dir/sslyze" && ! grep -q 'OK - Not vulnerable' "$dir/sslyze"; then
+    failed=1
+fi
+exit "$failed"
