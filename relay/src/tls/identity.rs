@@ -96,7 +96,7 @@ pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     if key.is_err() || is_legacy_encrypted(&content) {
         ensure!(
             !contains(&content, b"ENCRYPTED"),
-            "the key is encrypted; write it without a passphrase: openssl pkey -in {0} -out {0}.plain",
+            "the key is encrypted; take the passphrase off: openssl pkey -in {0} -out {0}.plain",
             path.display()
         );
     }
