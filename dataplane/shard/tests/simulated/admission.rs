@@ -220,3 +220,29 @@ fn a_close_by_the_relay_releases_only_after_the_peer_answered_or_is_cut() {
     assert_eq!(bench.ledger.released, bench.ledger.granted[1..]);
     assert_eq!(bench.shard(0).driver().stats().connections, 1, "the first daemon stays");
 }
+
+#[test]
+fn scopes_are_made_by_admission_alone() {
+    let mut bench = Bench::new(Setup { events_max: 4096, ..Setup::default() });
+    let target = |number: usize| format!("random-{number}");
+    bench.office = Office::Refuses(Refusal::Unauthorized);
+    for number in 0..200 {
+        let id = bench.request(frames::upgrade("client", &target(number)));
+        assert_eq!(bench.answer(id).0, 401);
+    }
+    bench.office = Office::Silent;
+    for number in 0..200 {
+        bench.request(frames::upgrade("workspace-daemon", &target(number)));
+    }
+    bench.until("questions", |bench| bench.ledger.asked.len() == 400);
+    assert_eq!(bench.scope_count(), 0, "refused and waiting upgrades make none");
+    bench.office = Office::Admits;
+    bench.claims_fit = false;
+    for number in 0..20 {
+        bench.open("client", &target(number));
+    }
+    assert_eq!(bench.scope_count(), 0, "claims that do not fit make none");
+    bench.claims_fit = true;
+    bench.open("client", &target(0));
+    assert_eq!(bench.scope_count(), 1);
+}

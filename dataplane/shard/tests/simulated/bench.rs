@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Event, Grant, Limits,
-    Preflight, Refusal, Scope, ShardId, Tick,
+    Preflight, QueryId, Refusal, Scope, ShardId, ShardReport, Tick,
 };
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
@@ -89,6 +89,7 @@ pub(crate) struct Ledger {
     pub(crate) released: Vec<AdmissionId>,
     pub(crate) abandoned: Vec<ConnectionId>,
     pub(crate) stopped: Vec<ShardId>,
+    pub(crate) reports: Vec<ShardReport>,
     pub(crate) logged: Vec<&'static str>,
 }
 
@@ -271,7 +272,8 @@ impl Bench {
             Event::Abandoned { connection } => self.ledger.abandoned.push(connection),
             Event::Stopped { shard } => self.ledger.stopped.push(shard),
             Event::Logged { entry, .. } => self.ledger.logged.push(entry.event),
-            Event::WorkerAsked { .. } | Event::Reported { .. } => {}
+            Event::Reported { report, .. } => self.ledger.reports.push(*report),
+            Event::WorkerAsked { .. } => {}
         }
     }
 
@@ -320,6 +322,14 @@ impl Bench {
     pub(crate) fn stop(&mut self, shard: u16, patience: Duration) {
         let deadline_ms = patience.as_millis() as u64;
         self.command(ShardId(shard), Command::Stop { deadline_ms });
+    }
+
+    /// How many scopes the first shard knows.
+    pub(crate) fn scope_count(&mut self) -> u64 {
+        let query = QueryId(self.ledger.reports.len() as u64);
+        self.command(ShardId(0), Command::Report { query, scopes: true });
+        self.steps(2);
+        self.ledger.reports.last().expect("it was answered").scope_count
     }
 
     /// Connects to the shard of that number.
