@@ -97,6 +97,10 @@ impl Office {
                     let command = self.decide(connection, &request, seed);
                     let due = self.round + seed.below(6);
                     self.pending.entry(due).or_default().push((shard, command));
+                    // Once more, when it is decided: by then the slot may be somebody else's.
+                    let late = due + 1 + seed.below(100);
+                    let command = Command::Refuse { connection, refusal: LATE_REFUSAL };
+                    self.pending.entry(late).or_default().push((shard, command));
                 }
                 Event::HttpAsked { connection, request } => {
                     let command = Command::Respond {
@@ -220,3 +224,6 @@ impl Office {
         Command::Admit { connection, grant, home: ShardId(home as u16) }
     }
 }
+
+/// What comes for connections whose upgrade was decided already. Nobody may see it.
+const LATE_REFUSAL: Refusal = Refusal::TooManyRequests;

@@ -70,6 +70,7 @@ impl Oracle {
         match arrival {
             Arrival::Text(text) => return Ok(Some(text)),
             Arrival::Wrong(what) => bail!("connection {life}: {what}"),
+            Arrival::Refused(429) => bail!("connection {life} got the late refusal of another"),
             Arrival::Refused(_) | Arrival::Gone => self.closes += 1,
             Arrival::Closing(code) => {
                 self.closes += 1;
