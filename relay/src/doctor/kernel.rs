@@ -74,7 +74,7 @@ fn ring_remedy(error: &DriverError, files: &KernelFiles) -> String {
     match errno {
         Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS) if is_filtered => {
             "allow io_uring_setup, io_uring_enter and io_uring_register in the container's seccomp \
-             profile"
+             profile, as deploy/seccomp.json does (docker run --security-opt seccomp=…)"
         }
         Some(Errno::PERM | Errno::ACCESS) => {
             "let the security module (SELinux, AppArmor) allow io_uring to this process"

@@ -100,7 +100,7 @@ fn machine(config: &Config, files: &KernelFiles) -> Vec<Finding> {
         sockets::backlog(files),
         sockets::local_ports(files),
     ];
-    findings.extend(port::check(&config.listen));
+    findings.extend(port::check(&config.listen, config.admin.listen.as_ref()));
     findings.extend(secrets::check(config));
     findings.extend(certificate::own(&config.listen.tls, now));
     let platform = &config.platform;

@@ -9,86 +9,104 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 
 use super::finding::Finding;
-use crate::config::Listen;
+use crate::config::{AdminListen, Listen};
 
-/// The port and the Unix socket, as far as they are configured. A relay that holds one already is
-/// as good as a free place.
-pub(crate) fn check(listen: &Listen) -> Vec<Finding> {
-    let port = listen.over_tcp.then(|| port(listen));
-    let unix = listen.unix.as_ref().map(|unix| unix_socket(&unix.path));
-    port.into_iter().chain(unix).collect()
+/// Every place that is configured. A relay that holds one already is as good as a free place.
+pub(crate) fn check(listen: &Listen, admin: Option<&AdminListen>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if listen.over_tcp {
+        let Listen { host, port, .. } = listen;
+        // An IPv6 address needs brackets before its port.
+        let shown = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        findings.push(tcp("port", "HOST or RELAY_LISTEN_PORT", &shown));
+    }
+    if let Some(unix) = &listen.unix {
+        findings.push(unix_socket("unix socket", "RELAY_LISTEN_UNIX", &unix.path));
+    }
+    findings.extend(admin.map(|admin| match admin {
+        AdminListen::Tcp(address) => tcp("admin port", ADMIN, address),
+        AdminListen::Unix(path) => unix_socket("admin socket", ADMIN, path),
+    }));
+    findings
 }
 
-/// Binds the port for a moment.
-fn port(listen: &Listen) -> Finding {
-    const CHECK: &str = "port";
-    let Listen { host, port, .. } = listen;
-    let addresses: Vec<SocketAddr> = match (host.as_str(), *port).to_socket_addrs() {
+const ADMIN: &str = "RELAY_ADMIN_LISTEN";
+
+/// Binds a port for a moment.
+fn tcp(check: &'static str, variable: &str, place: &str) -> Finding {
+    let addresses: Vec<SocketAddr> = match place.to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(error) => {
             return Finding::fail(
-                CHECK,
-                format!("HOST={host} is no address and no known name ({error})"),
-                "HOST=0.0.0.0, HOST=127.0.0.1 or an address of this machine",
+                check,
+                format!("{place} has no address and no known name ({error})"),
+                format!("{variable} with 0.0.0.0, 127.0.0.1 or an address of this machine"),
             );
         }
     };
     let Err(error) = TcpListener::bind(&*addresses) else {
-        return Finding::ok(CHECK, format!("{host}:{port} is free"));
+        return Finding::ok(check, format!("{place} is free"));
     };
     match error.kind() {
         ErrorKind::AddrInUse => match addresses.first().is_some_and(|at| is_relay(*at)) {
-            true => Finding::ok(CHECK, format!("{host}:{port} is held by a relay that answers")),
+            true => Finding::ok(check, format!("{place} is held by a relay that answers")),
             false => Finding::fail(
-                CHECK,
-                format!("{host}:{port} is in use, and no relay answers there without TLS"),
+                check,
+                format!("{place} is in use, and no relay answers there without TLS"),
                 format!(
-                    "stop what holds it (ss -ltnp 'sport = :{port}'), or another \
-                     RELAY_LISTEN_PORT; a relay with TLS that runs already is no problem"
+                    "stop what holds it (ss -ltnp shows it), or another {variable}; a relay with \
+                     TLS that runs already is no problem"
                 ),
             ),
         },
         ErrorKind::PermissionDenied => Finding::fail(
-            CHECK,
-            format!("{host}:{port} needs a privilege"),
-            "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit, sysctl -w \
-             net.ipv4.ip_unprivileged_port_start=0, or a RELAY_LISTEN_PORT above 1023",
+            check,
+            format!("{place} needs a privilege"),
+            format!(
+                "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit, sysctl -w \
+                 net.ipv4.ip_unprivileged_port_start=0, or another {variable}: ports above 1023 \
+                 need none"
+            ),
         ),
         ErrorKind::AddrNotAvailable => Finding::fail(
-            CHECK,
-            format!("HOST={host} is no address of this machine"),
-            "HOST=0.0.0.0 for every address; ip address lists them",
+            check,
+            format!("{place} is no address of this machine"),
+            format!("{variable} with 0.0.0.0 for every address; ip address lists them"),
         ),
         _ => Finding::fail(
-            CHECK,
-            format!("{host}:{port} cannot be bound: {error}"),
-            "another HOST or RELAY_LISTEN_PORT",
+            check,
+            format!("{place} cannot be bound: {error}"),
+            format!("another {variable}"),
         ),
     }
 }
 
 /// Whether a socket file can be made, or a relay answers at the one that is there.
-fn unix_socket(path: &Path) -> Finding {
-    const CHECK: &str = "unix socket";
+fn unix_socket(check: &'static str, variable: &str, path: &Path) -> Finding {
     let shown = path.display();
     if let Ok(socket) = UnixStream::connect(path) {
         return match says_relay(health_at_file(socket)) {
-            true => Finding::ok(CHECK, format!("{shown} is held by a relay that answers")),
+            true => Finding::ok(check, format!("{shown} is held by a relay that answers")),
             false => Finding::fail(
-                CHECK,
+                check,
                 format!("{shown} is in use, and no relay answers there"),
-                "stop what holds it (ss -lxp shows it), or another RELAY_LISTEN_UNIX",
+                format!("stop what holds it (ss -lxp shows it), or another {variable}"),
             ),
         };
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) => Finding::ok(CHECK, format!("{shown} can be made")),
+        Ok(()) => Finding::ok(check, format!("{shown} can be made")),
         Err(error) => Finding::fail(
-            CHECK,
+            check,
             format!("{shown} cannot be made in its directory: {error}"),
-            "a directory this user may write to (RuntimeDirectory=relay in the unit makes \
-             /run/relay), or another RELAY_LISTEN_UNIX",
+            format!(
+                "a directory this user may write to (RuntimeDirectory=relay in the unit makes \
+                 /run/relay), or another {variable}"
+            ),
         ),
     }
 }
@@ -155,12 +173,12 @@ mod tests {
     }
 
     fn of_port(listen: &Listen) -> Finding {
-        check(listen).swap_remove(0)
+        check(listen, None).swap_remove(0)
     }
 
     fn of_socket(path: &Path) -> Finding {
         let unix = Some(UnixSocket { path: path.to_owned(), mode: 0o660 });
-        let mut findings = check(&Listen { unix, over_tcp: false, ..Listen::sample() });
+        let mut findings = check(&Listen { unix, over_tcp: false, ..Listen::sample() }, None);
         assert_eq!(findings.len(), 1, "{findings:?}");
         findings.swap_remove(0)
     }
@@ -177,6 +195,21 @@ mod tests {
         let answers = thread::spawn(move || drop(other.accept()));
         assert_eq!(of_socket(&path).verdict, Verdict::Fail);
         answers.join().expect("asked once");
+    }
+
+    #[test]
+    fn the_operators_own_door_is_checked_like_the_others() {
+        let listen = Listen { over_tcp: false, ..Listen::sample() };
+        let other = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = other.local_addr().expect("an address").to_string();
+        let answers = thread::spawn(move || drop(other.accept()));
+        let finding = check(&listen, Some(&AdminListen::Tcp(address))).swap_remove(0);
+        assert_eq!((finding.check, finding.verdict), ("admin port", Verdict::Fail));
+        assert!(finding.remedy.expect("a remedy").contains("RELAY_ADMIN_LISTEN"));
+        answers.join().expect("asked once");
+        let path = Path::new("/nonexistent/admin.sock").to_owned();
+        let finding = check(&listen, Some(&AdminListen::Unix(path))).swap_remove(0);
+        assert_eq!((finding.check, finding.verdict), ("admin socket", Verdict::Fail));
     }
 
     #[test]
