@@ -1,6 +1,11 @@
 //! `relay doctor`, as an operator meets it.
 
-use anyhow::{Context, Result};
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
 use relay_e2e::{Platform, Relay, run};
 use serde_json::Value;
 
@@ -69,4 +74,73 @@ fn every_mistake_in_the_configuration_is_a_line_of_its_own() -> Result<()> {
     assert!(mistakes.count() >= 3, "{text}");
     assert!(text.contains("kernel"), "the machine is examined all the same: {text}");
     Ok(())
+}
+
+/// A real Redis that speaks TLS alone, with the certificate in this folder. Killed when dropped.
+struct Redis {
+    child: Child,
+    port: u16,
+}
+
+impl Redis {
+    fn start(folder: &Path) -> Result<Self> {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = free.local_addr()?.port();
+        drop(free);
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--bind", "127.0.0.1", "--save", ""])
+            .args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"])
+            .args(["--tls-cert-file", "tls.crt", "--tls-key-file", "tls.key"])
+            .args(["--tls-ca-cert-file", "tls.crt", "--requirepass", SECRET])
+            .current_dir(folder)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("redis-server is not there: cargo xtask components")?;
+        let mut redis = Self { child, port };
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            ensure!(redis.child.try_wait()?.is_none(), "redis-server ended");
+            std::thread::yield_now();
+        }
+        Ok(redis)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+#[test]
+fn a_redis_behind_tls_is_trusted_by_the_systems_authorities_alone() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    fs::write(folder.path().join("tls.crt"), pair.cert.pem())?;
+    fs::write(folder.path().join("tls.key"), pair.signing_key.serialize_pem())?;
+    let redis = Redis::start(folder.path())?;
+    let platform = Platform::start()?.url();
+    let url = format!("rediss://:{SECRET}@localhost:{}", redis.port);
+    let authorities = folder.path().join("tls.crt");
+    let variables = [
+        ("HOST", "127.0.0.1"),
+        ("SERVER_URL", platform.as_str()),
+        ("RELAY_INTERNAL_KEY", SECRET),
+        ("RELAY_BUS_HMAC_KEY", SECRET),
+        ("RELAY_BACKPLANE_URL", &url),
+    ];
+    for (trusted, verdict) in [("/nonexistent", "fail"), (path(&authorities)?, "ok")] {
+        let variables = [&variables[..], &[("SSL_CERT_FILE", trusted)]].concat();
+        let text = String::from_utf8(run(&["doctor", "--json"], &variables)?.stdout)?;
+        assert!(!text.contains(SECRET), "{text}");
+        let report: Value = serde_json::from_str(&text)?;
+        let redis = finding(&report, "redis")?;
+        assert_eq!(redis["verdict"], verdict, "{redis}");
+    }
+    Ok(())
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path in UTF-8")
 }
