@@ -221,7 +221,7 @@ fn report(verdicts: &Verdicts, date: &str, commit: &str) -> String {
          What [Autobahn|Testsuite](https://github.com/crossbario/autobahn-testsuite) says about \
          our WebSocket codec.\nWritten by `cargo xtask autobahn --keep`; [checks.md](checks.md) \
          says how it runs.\n\n\
-         * Date: {date}. Commit: {commit}.\n\
+         * Date: {date}. Commit of the codec: {commit}.\n\
          * {suite}, every case but 12 and 13: compression, which the relay declines.\n\
          * The echo server of `tests/autobahn` runs the decoder of the shards twice: on receives \
          as\n  large as a shard's buffers, and on small ones, which cut frames everywhere.\n\n"
@@ -255,8 +255,10 @@ fn pinned_suite() -> String {
     suite.unwrap_or_default().replace("==", " ")
 }
 
+/// The commit that last changed what is tested.
 fn commit() -> Result<String> {
-    line_of("git", &["rev-parse", "--short=12", "HEAD"])
+    let log = ["log", "-1", "--abbrev=12", "--format=%h", "--"];
+    line_of("git", &[&log[..], &["dataplane/wire", "tests/autobahn"]].concat())
 }
 
 /// The one line a program prints.
