@@ -32,7 +32,7 @@ pub(crate) struct Handshake {
 const HANDSHAKE_BYTES_MAX: usize = 64 << 10;
 
 /// What a handshake takes in rustls, whatever the peer sends: its buffers and its copy of the
-/// configuration. Measured: 17 KiB.
+/// configuration. Source: as for [`relay_contract::Limits::tls_handshakes_max`].
 const HANDSHAKE_BYTES: usize = 20 << 10;
 
 /// What whoever speaks HTTP to a port that speaks TLS is told, in the clear.

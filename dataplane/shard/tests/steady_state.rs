@@ -183,6 +183,23 @@ fn a_forwarded_frame_costs_nothing(choice: Choice) {
     assert_eq!(cost.count_total, 0, "{} bytes were allocated", cost.bytes_total);
 }
 
+/// The driver's tables and the switchboard's count; what doubles as it grows is mostly empty.
+#[test]
+fn an_idle_connection_holds_no_more_than_it_is_charged() {
+    const CONNECTIONS: usize = 256;
+    let mut bench = Bench::new(Choice::Epoll);
+    let _daemon = bench.connect("workspace-daemon");
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    let before = bench.shard.audit().charged_bytes;
+    let cost = allocation_counter::measure(|| {
+        clients.extend((0..CONNECTIONS).map(|_| bench.connect("client")));
+    });
+    let charged = bench.shard.audit().charged_bytes - before;
+    assert_eq!(charged, CONNECTIONS * relay_shard::IDLE_CONNECTION_BYTES);
+    let held = usize::try_from(cost.bytes_current).expect("connections take memory");
+    assert!(held <= charged, "{held} bytes held where {charged} are charged");
+}
+
 #[test]
 fn a_forwarded_frame_allocates_and_copies_nothing_on_the_ring() {
     if let Err(unsupported) = Uring::probe() {
