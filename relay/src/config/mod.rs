@@ -144,6 +144,7 @@ impl Config {
         warnings.extend(rules::warnings(&config));
         warnings.extend(rules::unread(world));
         warnings.extend(rules::backlog(world));
+        warnings.extend(rules::open_keys(&config, world));
         let effective = in_table_order(reader.effective);
         Ok(Parsed { config, effective, warnings })
     }

@@ -64,6 +64,19 @@ pub(super) fn backlog(world: &dyn Surroundings) -> Option<String> {
 
 const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 
+/// Private keys that every user of the machine can read.
+pub(super) fn open_keys(config: &Config, world: &dyn Surroundings) -> Vec<String> {
+    let tls = &config.listen.tls;
+    let client = config.platform.client_certificate.as_ref();
+    let keys = [tls.enabled.then_some(&tls.key), client.map(|client| &client.key)];
+    let open = keys.into_iter().flatten().filter(|path| world.is_open_to_all(path));
+    open.map(|path| {
+        let path = path.display();
+        format!("every user of this machine can read the private key {path}; chmod 600 {path}")
+    })
+    .collect()
+}
+
 /// A secret and the one before it.
 struct Rotation<'a> {
     name: &'static str,

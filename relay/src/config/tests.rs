@@ -402,6 +402,19 @@ fn a_secret_file_that_is_empty_is_a_mistake_and_one_that_is_open_a_warning() {
 }
 
 #[test]
+fn a_private_key_that_is_open_is_a_warning() {
+    let mut world = world("RELAY_TLS=1 RELAY_TLS_CERT_PATH=/c RELAY_TLS_KEY_PATH=/k");
+    for path in ["/c", "/k"] {
+        world.files.insert(path.into(), String::new());
+    }
+    assert!(Config::parse(&[], &world).expect("usable").warnings.is_empty());
+    world.open_files = true;
+    let warnings = Config::parse(&[], &world).expect("usable").warnings;
+    assert!(warnings[0].contains("private key /k"), "{warnings:?}");
+    assert!(!warnings.iter().any(|line| line.contains("/c;")), "certificates are public");
+}
+
+#[test]
 fn the_secret_before_stands_beside_the_current_one_only() {
     for name in ["RELAY_INTERNAL_KEY", "RELAY_ADMIN_TOKEN", "RELAY_BUS_HMAC_KEY"] {
         let found = problems(&format!("{name}_PREVIOUS=old SERVER_URL=https://a.corp"));
