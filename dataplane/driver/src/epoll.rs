@@ -37,6 +37,8 @@ pub struct Epoll {
     table: Table<Connection>,
     /// Connections with something to try, in the order in which they came to it.
     queue: VecDeque<Key>,
+    /// Those whose receive was asked for since the last turn; empty after its beginning.
+    fresh: Vec<Key>,
     /// Receives that found no buffer, the longest waiting first.
     starved: VecDeque<Key>,
     listeners: Vec<Listener>,
@@ -91,6 +93,7 @@ impl Epoll {
             events: Vec::with_capacity(EVENTS_MAX),
             table: Table::new(),
             queue: VecDeque::new(),
+            fresh: Vec::new(),
             starved: VecDeque::new(),
             listeners: Vec::new(),
             pending: Vec::new(),
@@ -111,8 +114,23 @@ impl Epoll {
         };
         if connection.receiving == Receiving::No && !connection.closing {
             connection.receiving = receiving;
+            self.fresh.push(key);
+        }
+    }
+
+    /// Queues the receives asked for since the last turn, behind what epoll knows already: bytes
+    /// that came before theirs on other connections are looked at before theirs.
+    fn queue_fresh(&mut self) -> io::Result<()> {
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        self.poll(Some(Duration::ZERO))?;
+        let mut fresh = mem::take(&mut self.fresh);
+        for key in fresh.drain(..) {
             self.enqueue(key);
         }
+        self.fresh = fresh;
+        Ok(())
     }
 
     /// Puts a connection at the end of the queue if it has something to try.
@@ -383,6 +401,7 @@ impl Driver for Epoll {
         let before = completions.len();
         self.stats.turns += 1;
         completions.append(&mut self.pending);
+        self.queue_fresh()?;
         self.work(self.completions_max, completions);
         let done = completions.len() - before;
         // What was done already is worth handing out at once, but only every other time: epoll has
