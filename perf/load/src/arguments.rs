@@ -153,6 +153,9 @@ pub(crate) struct Idle {
     /// Connections that share a workspace and target
     #[arg(long, default_value_t = 50, value_parser = at_least_one)]
     pub(crate) clients_per_workspace: usize,
+    /// Connect over TLS, which ends in the relay
+    #[arg(long)]
+    pub(crate) tls: bool,
     /// The relay's program [default: relay, beside this program]
     #[arg(long)]
     relay: Option<PathBuf>,
@@ -184,6 +187,8 @@ pub(crate) struct IdleChild {
     pub(crate) connections: usize,
     #[arg(long)]
     pub(crate) clients_per_workspace: usize,
+    #[arg(long)]
+    pub(crate) certificate: Option<PathBuf>,
 }
 
 impl Load {

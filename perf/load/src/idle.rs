@@ -6,6 +6,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +17,7 @@ use crate::arguments::{Idle, IdleChild};
 use crate::figures::write_json;
 use crate::platform;
 use crate::processor::{self, Machine, Resident};
+use crate::secured::{Certificate, Duplex, Trust};
 use crate::subject::{PENDING_BYTES_MAX, Subject};
 use crate::upgrade::Upgrade;
 
@@ -35,16 +37,19 @@ struct Report {
 /// Measures and prints.
 pub(crate) fn run(arguments: &Idle) -> Result<()> {
     let platform = platform::start()?;
-    let subject = Subject::relay(
+    let certificate = arguments.tls.then(Certificate::new).transpose()?;
+    let trusted = certificate.as_ref().map(Certificate::chain);
+    let subject = Subject::relay_with(
         &arguments.relay()?,
         arguments.driver.as_deref(),
         platform,
         arguments.processors(),
         PENDING_BYTES_MAX,
+        certificate.as_ref(),
     )?;
     // The first connections make the relay touch what it touches once.
     let share = arguments.clients_per_workspace;
-    let mut children = vec![start_child(&subject, share, 0, WARM_UP)?];
+    let mut children = vec![start_child(&subject, share, trusted.as_deref(), 0, WARM_UP)?];
     wait_ready(&mut children)?;
     let before = processor::resident(subject.process())?;
     let mut left = arguments.connections;
@@ -53,7 +58,7 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         left -= count;
         let number = children.len();
         println!("process {number}: opening {count} connections");
-        children.push(start_child(&subject, share, number, count)?);
+        children.push(start_child(&subject, share, trusted.as_deref(), number, count)?);
     }
     wait_ready(&mut children[1..])?;
     let after = processor::resident(subject.process())?;
@@ -97,7 +102,7 @@ impl Drop for Holder {
 
 /// Opens connections that do nothing, by a child, and waits until it has them.
 pub(crate) fn hold(subject: &Subject, number: usize, count: usize) -> Result<Holder> {
-    let mut holder = start_child(subject, CLIENTS_PER_WORKSPACE, number, count)?;
+    let mut holder = start_child(subject, CLIENTS_PER_WORKSPACE, None, number, count)?;
     wait_ready(std::slice::from_mut(&mut holder))?;
     Ok(holder)
 }
@@ -105,11 +110,18 @@ pub(crate) fn hold(subject: &Subject, number: usize, count: usize) -> Result<Hol
 fn start_child(
     subject: &Subject,
     clients_per_workspace: usize,
+    trusted: Option<&Path>,
     number: usize,
     count: usize,
 ) -> Result<Holder> {
-    let child = Command::new(std::env::current_exe()?)
-        .args(["idle-child", "--relay-address", &subject.address.to_string()])
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(trusted) = trusted {
+        command.arg("idle-child").arg("--certificate").arg(trusted);
+    } else {
+        command.arg("idle-child");
+    }
+    let child = command
+        .args(["--relay-address", &subject.address.to_string()])
         .args(["--number", &number.to_string()])
         .args(["--connections", &count.to_string()])
         .args(["--clients-per-workspace", &clients_per_workspace.to_string()])
@@ -134,14 +146,19 @@ fn wait_ready(holders: &mut [Holder]) -> Result<()> {
 /// The child: opens its connections, says so, and holds them until its input ends.
 pub(crate) fn run_child(arguments: &IdleChild) -> Result<()> {
     let mut held = Vec::with_capacity(arguments.connections);
+    let trust = arguments.certificate.as_deref().map(Trust::of).transpose()?;
     let source = Ipv4Addr::new(127, 0, 1, u8::try_from(arguments.number + 1)?);
     for index in 0..arguments.connections {
         let workspace =
             format!("idle-{}-{}", arguments.number, index / arguments.clients_per_workspace);
         let client = format!("client-{index}");
         let token = platform::token("client", &workspace, "target", &client);
-        let mut socket = connect(source, arguments.relay_address)
+        let socket = connect(source, arguments.relay_address)
             .with_context(|| format!("connection {index} from {source}"))?;
+        let mut socket: Box<dyn Duplex> = match &trust {
+            Some(trust) => trust.session(socket)?,
+            None => Box::new(socket),
+        };
         let upgrade =
             Upgrade { role: "client", workspace: &workspace, target: "target", token: &token };
         upgrade.perform(&mut socket)?;

@@ -19,6 +19,7 @@ mod pairs;
 mod passthrough;
 mod platform;
 mod processor;
+mod secured;
 mod subject;
 mod upgrade;
 

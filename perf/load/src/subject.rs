@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::flow::Between;
 use crate::processor;
+use crate::secured::Certificate;
 
 /// A running process, on a processor of its own. It ends with this value.
 pub(crate) struct Subject {
@@ -36,6 +37,18 @@ impl Subject {
         processors: Processors,
         pending_bytes_max: usize,
     ) -> Result<Self> {
+        Self::relay_with(program, driver, platform, processors, pending_bytes_max, None)
+    }
+
+    /// The same, with TLS where there is a certificate.
+    pub(crate) fn relay_with(
+        program: &Path,
+        driver: Option<&str>,
+        platform: SocketAddr,
+        processors: Processors,
+        pending_bytes_max: usize,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(program);
         command
@@ -50,6 +63,12 @@ impl Subject {
             .envs(ENVIRONMENT.iter().copied());
         if let Some(driver) = driver {
             command.env("RELAY_DRIVER", driver);
+        }
+        if let Some(certificate) = certificate {
+            command
+                .env("RELAY_TLS", "1")
+                .env("RELAY_TLS_CERT_PATH", certificate.chain())
+                .env("RELAY_TLS_KEY_PATH", certificate.key());
         }
         Self::start(command, address, Between::Relay, processors)
     }

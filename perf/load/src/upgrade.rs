@@ -20,12 +20,11 @@ pub(crate) struct Upgrade<'a> {
 
 impl Upgrade<'_> {
     /// Asks on a connected socket and insists on 101.
-    pub(crate) fn perform(&self, socket: &mut TcpStream) -> Result<()> {
+    pub(crate) fn perform(&self, socket: &mut (impl Read + Write)) -> Result<()> {
         let Self { role, workspace, target, token } = self;
-        let address = socket.peer_addr()?;
         let request = format!(
             "GET /ws?role={role}&workspaceId={workspace}&runtimeTargetId={target} HTTP/1.1\r\n\
-             Host: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
              Authorization: Bearer {token}\r\n\r\n"
         );

@@ -1,0 +1,63 @@
+//! TLS between load and relay: a certificate for the relay, and sessions that trust it alone.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
+
+/// A self-signed certificate in files, which go with this value.
+pub(crate) struct Certificate {
+    dir: TempDir,
+}
+
+impl Certificate {
+    pub(crate) fn new() -> Result<Self> {
+        let certificate = Self { dir: tempfile::tempdir()? };
+        let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+        fs::write(certificate.chain(), made.cert.pem())?;
+        fs::write(certificate.key(), made.signing_key.serialize_pem())?;
+        Ok(certificate)
+    }
+
+    /// The certificate's file.
+    pub(crate) fn chain(&self) -> PathBuf {
+        self.dir.path().join("tls.crt")
+    }
+
+    /// The key's file.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.dir.path().join("tls.key")
+    }
+}
+
+/// Makes sessions that trust one certificate.
+pub(crate) struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    pub(crate) fn of(certificate: &Path) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certificate)?)?;
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// A session over the socket; its handshake comes with the first bytes.
+    pub(crate) fn session(&self, socket: TcpStream) -> Result<Box<dyn Duplex>> {
+        let session = ClientConnection::new(Arc::clone(&self.0), ServerName::try_from(NAME)?)?;
+        Ok(Box::new(StreamOwned::new(session, socket)))
+    }
+}
+
+/// Bytes in both directions.
+pub(crate) trait Duplex: Read + Write {}
+
+impl<T: Read + Write> Duplex for T {}
+
+const NAME: &str = "localhost";
