@@ -73,7 +73,8 @@ impl Line {
 /// Everything that happens to an echo under these faults, as text.
 fn echo(seed: u64) -> String {
     let mut faults = Faults::drawn(&mut Seed::new(seed));
-    faults.reset = 0;
+    (faults.reset, faults.failed_accept) = (0, 0);
+    (faults.failed_receive, faults.failed_send) = (0, 0);
     let mut line = Line::with(seed, faults, &Config { buffer_count: 2, ..Config::default() });
     line.driver.receive(KEY);
     let message: Vec<u8> = (0..5000u32).map(|index| (index / 3) as u8).collect();
@@ -104,7 +105,7 @@ fn echo(seed: u64) -> String {
 }
 
 #[test]
-fn no_fault_but_a_reset_loses_or_reorders_bytes() {
+fn no_fault_but_an_end_loses_or_reorders_bytes() {
     for seed in 0..200 {
         echo(seed);
     }
@@ -113,7 +114,7 @@ fn no_fault_but_a_reset_loses_or_reorders_bytes() {
 #[test]
 fn a_seed_gives_the_same_run_each_time() {
     assert_eq!(echo(7), echo(7));
-    assert_ne!(echo(7), echo(8));
+    assert!((8..20).any(|seed| echo(seed) != echo(7)));
 }
 
 #[test]

@@ -27,9 +27,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 use clap::Parser;
+use relay_driver::sim::Injected;
 
 use crate::plan::Plan;
-use crate::run::{Outcome, Run};
+use crate::run::{Deeds, Outcome, Run};
 
 /// Production shards on a simulated network; everything random comes from the seed.
 #[derive(Debug, Parser)]
@@ -79,11 +80,45 @@ fn main() -> Result<()> {
         total.rewrites,
         total.simulated_ms
     );
+    total.print_faults();
     println!("{} passed, {failed} failed", count - failed);
     if failed > 0 {
         bail!("{failed} seeds failed");
     }
     Ok(())
+}
+
+impl Outcome {
+    /// Says how often each fault happened: one that never did was not tested.
+    fn print_faults(&self) {
+        let Injected {
+            delays,
+            passed_over,
+            short_receives,
+            short_sends,
+            gulps,
+            starved_receives,
+            resets,
+            failed_receives,
+            failed_sends,
+            failed_accepts,
+        } = self.injected;
+        println!(
+            "  network: {delays} delays, {passed_over} overtakings, {short_receives} short \
+             receives, {short_sends} short sends, {resets} resets"
+        );
+        println!(
+            "  kernel: {starved_receives} receives without a buffer, {gulps} receives in a row, \
+             without memory {failed_receives} receives and {failed_sends} sends, {failed_accepts} \
+             failures to accept"
+        );
+        let Deeds { closes, cuts, ends, stalls, nonsense } = self.deeds;
+        println!(
+            "  peers: {closes} closes, {cuts} cuts, {ends} ends inside anything, {stalls} stopped \
+             reading, {nonsense} spoke nonsense; {} times a loud one had to wait",
+            self.deferrals
+        );
+    }
 }
 
 /// Runs a seed plainly and with rewrites, and compares what peers saw.

@@ -15,6 +15,8 @@ pub(crate) struct Wire {
     pub(crate) reading: bool,
     /// Whether it sent nonsense: what the relay made of that is its own affair.
     wild: bool,
+    /// Whether it said that it sends nothing more.
+    finished: bool,
     pings: u64,
     /// The last ping that was answered.
     ponged: u64,
@@ -81,6 +83,7 @@ impl Wire {
             stage: Stage::Upgrading,
             reading: true,
             wild: false,
+            finished: false,
             pings: 0,
             ponged: 0,
         })
@@ -155,6 +158,14 @@ impl Wire {
         self.outgoing.extend(masked);
     }
 
+    /// Ends what it sends, wherever it is in it.
+    pub(crate) fn finish(&mut self) {
+        self.peer.shutdown();
+        self.outgoing.clear();
+        self.finished = true;
+        self.wild = true;
+    }
+
     /// Cuts the connection.
     pub(crate) fn cut(&mut self) {
         self.peer.reset();
@@ -165,6 +176,9 @@ impl Wire {
         let mut arrivals = Vec::new();
         if self.stage == Stage::Over {
             return arrivals;
+        }
+        if self.finished {
+            self.outgoing.clear();
         }
         let taken = self.peer.write(&self.outgoing);
         self.outgoing.drain(..taken);

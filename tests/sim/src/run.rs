@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use relay_contract::{Command, Counter, Event, ShardId, Tick};
 use relay_driver::Driver;
-use relay_driver::sim::{Seed, SimDriver, World};
+use relay_driver::sim::{Injected, Seed, SimDriver, World};
 use relay_mailbox::{Bell, Ring, lane};
 use relay_shard::{HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
 use relay_wire::http1::{TrustedProxies, UpgradeRules};
@@ -40,6 +40,25 @@ pub(crate) struct Outcome {
     pub(crate) rewrites: u64,
     pub(crate) simulated_ms: u64,
     pub(crate) transcript: u64,
+    /// How often a shard let a loud connection wait.
+    pub(crate) deferrals: u64,
+    pub(crate) injected: Injected,
+    pub(crate) deeds: Deeds,
+}
+
+/// What peers did to the relay.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Deeds {
+    /// Close frames, wherever in the conversation.
+    pub(crate) closes: u64,
+    /// Connections cut.
+    pub(crate) cuts: u64,
+    /// Streams ended, wherever in a frame.
+    pub(crate) ends: u64,
+    /// Peers that stopped reading for a while.
+    pub(crate) stalls: u64,
+    /// Bytes that are no frame.
+    pub(crate) nonsense: u64,
 }
 
 impl Outcome {
@@ -50,6 +69,13 @@ impl Outcome {
         self.policy_closes += other.policy_closes;
         self.rewrites += other.rewrites;
         self.simulated_ms += other.simulated_ms;
+        self.deferrals += other.deferrals;
+        self.injected.add(&other.injected);
+        self.deeds.closes += other.deeds.closes;
+        self.deeds.cuts += other.deeds.cuts;
+        self.deeds.ends += other.deeds.ends;
+        self.deeds.stalls += other.deeds.stalls;
+        self.deeds.nonsense += other.deeds.nonsense;
     }
 }
 
@@ -95,6 +121,7 @@ impl Run {
         self.outcome.policy_closes = self.oracle.policy_closes;
         self.outcome.connections = self.cast.lives;
         self.outcome.simulated_ms = self.world.now().as_millis();
+        self.outcome.injected = self.world.injected();
         self.outcome.transcript = self.oracle.transcript();
         Ok(self.outcome)
     }
@@ -142,7 +169,9 @@ impl Run {
             let in_use = shard.driver().stats().connections;
             ensure!(in_use == 0, "the driver holds {in_use} connections at the end");
             check_buffers(&shard)?;
-            self.oracle.witness_counters(&shard.counters());
+            let counters = shard.counters();
+            self.outcome.deferrals += counters.of(Counter::ReceivesDeferred);
+            self.oracle.witness_counters(&counters);
         }
         Ok(())
     }
@@ -160,12 +189,29 @@ impl Run {
             if !self.seed.happens(mischief) {
                 continue;
             }
-            match self.seed.below(5) {
-                0 => wire.send_close(&mut self.seed),
-                1 => wire.cut(),
-                2 => wire.reading = false,
+            let deeds = &mut self.outcome.deeds;
+            match self.seed.below(6) {
+                0 => {
+                    deeds.closes += 1;
+                    wire.send_close(&mut self.seed);
+                }
+                1 => {
+                    deeds.cuts += 1;
+                    wire.cut();
+                }
+                2 => {
+                    deeds.stalls += 1;
+                    wire.reading = false;
+                }
                 3 => wire.reading = true,
-                _ => wire.send_nonsense(&mut self.seed),
+                4 => {
+                    deeds.ends += 1;
+                    wire.finish();
+                }
+                _ => {
+                    deeds.nonsense += 1;
+                    wire.send_nonsense(&mut self.seed);
+                }
             }
         }
     }

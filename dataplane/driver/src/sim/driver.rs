@@ -96,6 +96,13 @@ impl SimDriver {
             let Some(Some(backlog)) = net.backlogs.get_mut(listener) else {
                 continue;
             };
+            if !backlog.is_empty() && net.seed.happens(net.faults.failed_accept) {
+                net.injected.failed_accepts += 1;
+                self.stats.accept_failed += 1;
+                let error = io::Error::from_raw_os_error(libc::EMFILE);
+                completions.push(Completion::AcceptFailed(error));
+                continue;
+            }
             while completions.len() < self.completions_max {
                 let Some(socket) = backlog.pop_front() else {
                     break;
@@ -116,8 +123,10 @@ impl SimDriver {
         let index = connection.socket.index;
         if net.seed.happens(net.faults.reset) {
             net.streams[index].reset = true;
+            net.injected.resets += 1;
         }
         if net.seed.happens(net.faults.passed_over) {
+            net.injected.passed_over += 1;
             return;
         }
         if connection.receive != Receive::Idle {
@@ -128,7 +137,9 @@ impl SimDriver {
             && completions.len() < self.completions_max
             && net.seed.happens(net.faults.gulp)
         {
+            let before = completions.len();
             receive(connection, key, net, &self.pool, &mut self.stats, completions);
+            net.injected.gulps += (completions.len() - before) as u64;
         }
         if connection.receive == Receive::Pausing {
             connection.receive = Receive::Idle;
@@ -166,7 +177,14 @@ fn receive(
     if !stream.to_shard.is_readable(net.now) {
         return;
     }
+    if net.seed.happens(net.faults.failed_receive) {
+        net.injected.failed_receives += 1;
+        connection.receive = Receive::Idle;
+        let end = End::Failed(libc::ENOMEM);
+        return completions.push(Completion::ReceiveEnded { key, end });
+    }
     let starved = net.seed.happens(net.faults.starved_receive);
+    net.injected.starved_receives += u64::from(starved);
     let Some(mut lease) = (if starved { None } else { pool.lease() }) else {
         stats.receive_starved += 1;
         return;
@@ -174,6 +192,7 @@ fn receive(
     let mut most = lease.len();
     if net.seed.happens(net.faults.short_receive) {
         most = net.seed.length(most.min(64));
+        net.injected.short_receives += 1;
     }
     let taken = stream.to_shard.take(&mut lease[..most], net.now);
     lease.truncate(taken);
@@ -191,15 +210,20 @@ fn step(
     net: &mut Net,
     stats: &mut DriverStats,
 ) -> Option<Result<usize, SendError>> {
-    let Net { streams, seed, faults, now, .. } = net;
+    let Net { streams, seed, faults, injected, now, .. } = net;
     let stream = &mut streams[index];
     if stream.reset {
         return Some(Err(SendError::Reset));
+    }
+    if seed.happens(faults.failed_send) {
+        injected.failed_sends += 1;
+        return Some(Err(SendError::Failed(libc::ENOMEM)));
     }
     let total = send.batch.len();
     let mut most = (total - send.sent).min(stream.to_peer.room(faults));
     if most > 0 && seed.happens(faults.short_send) {
         most = seed.length(most);
+        injected.short_sends += 1;
     }
     let mut skip = send.sent;
     let mut bytes = Vec::with_capacity(most);
@@ -211,6 +235,7 @@ fn step(
         bytes.extend_from_slice(&chunk[skipped..skipped + part]);
     }
     stream.to_peer.put(&bytes, *now, seed, faults);
+    injected.delays += u64::from(!bytes.is_empty());
     send.sent += most;
     stats.sent_bytes += most as u64;
     let over = send.mode == SendMode::Try || send.sent == total;

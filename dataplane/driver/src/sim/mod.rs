@@ -13,4 +13,4 @@ mod world;
 pub use driver::SimDriver;
 pub use peer::{Peer, PeerState};
 pub use seed::Seed;
-pub use world::{Faults, Socket, World};
+pub use world::{Faults, Injected, Socket, World};

@@ -35,6 +35,7 @@ impl Peer {
         }
         let taken = bytes.len().min(stream.to_shard.room(&net.faults));
         stream.to_shard.put(&bytes[..taken], net.now, &mut net.seed, &net.faults);
+        net.injected.delays += u64::from(taken > 0);
         taken
     }
 

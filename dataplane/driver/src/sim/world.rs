@@ -36,6 +36,54 @@ pub struct Faults {
     pub passed_over: u32,
     /// That a connection is cut, per turn and connection.
     pub reset: u32,
+    /// That a receive fails for want of memory, as with `ENOMEM`.
+    pub failed_receive: u32,
+    /// That a send fails for want of memory.
+    pub failed_send: u32,
+    /// That accepting fails for want of descriptors, per turn in which somebody waits.
+    pub failed_accept: u32,
+}
+
+/// How often each fault happened.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Injected {
+    /// Pieces of a stream that took their time.
+    pub delays: u64,
+    /// Connections passed over in a turn, so that others overtook them.
+    pub passed_over: u64,
+    /// Receives that brought less than there was.
+    pub short_receives: u64,
+    /// Sends that took less than fitted.
+    pub short_sends: u64,
+    /// Receives that went on in the same turn.
+    pub gulps: u64,
+    /// Receives that found no buffer.
+    pub starved_receives: u64,
+    /// Connections cut.
+    pub resets: u64,
+    /// Receives that failed.
+    pub failed_receives: u64,
+    /// Sends that failed.
+    pub failed_sends: u64,
+    /// Failures to accept.
+    pub failed_accepts: u64,
+}
+
+impl Injected {
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Self) {
+        let Self { delays, passed_over, short_receives, short_sends, gulps, .. } = *other;
+        self.delays += delays;
+        self.passed_over += passed_over;
+        self.short_receives += short_receives;
+        self.short_sends += short_sends;
+        self.gulps += gulps;
+        self.starved_receives += other.starved_receives;
+        self.resets += other.resets;
+        self.failed_receives += other.failed_receives;
+        self.failed_sends += other.failed_sends;
+        self.failed_accepts += other.failed_accepts;
+    }
 }
 
 impl Faults {
@@ -51,6 +99,9 @@ impl Faults {
             starved_receive: 0,
             passed_over: 0,
             reset: 0,
+            failed_receive: 0,
+            failed_send: 0,
+            failed_accept: 0,
         }
     }
 
@@ -63,6 +114,8 @@ impl Faults {
         let (starved_receive, passed_over) = (often(300_000), often(500_000));
         let reset = often(300);
         let gulp = often(900_000);
+        let (failed_receive, failed_send) = (often(1500), often(1500));
+        let failed_accept = often(300_000);
         Self {
             delay_ns_min: 1_000,
             delay_ns_max: 1_000 + seed.below(5_000_000),
@@ -73,6 +126,9 @@ impl Faults {
             starved_receive,
             passed_over,
             reset,
+            failed_receive,
+            failed_send,
+            failed_accept,
         }
     }
 }
@@ -88,6 +144,7 @@ pub(crate) struct Net {
     pub(crate) now: u64,
     pub(crate) seed: Seed,
     pub(crate) faults: Faults,
+    pub(crate) injected: Injected,
     pub(crate) streams: Vec<Stream>,
     /// Connections that wait to be accepted, by listener. `None` once a listener is closed.
     pub(crate) backlogs: Vec<Option<VecDeque<Socket>>>,
@@ -103,7 +160,8 @@ pub struct Socket {
 impl World {
     /// An empty network at time zero.
     pub fn new(seed: Seed, faults: Faults) -> Self {
-        let net = Net { now: 0, seed, faults, streams: Vec::new(), backlogs: Vec::new() };
+        let injected = Injected::default();
+        let net = Net { now: 0, seed, faults, injected, streams: Vec::new(), backlogs: Vec::new() };
         Self { net: Rc::new(RefCell::new(net)) }
     }
 
@@ -149,6 +207,11 @@ impl World {
         let mut net = self.net.borrow_mut();
         net.now += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         net.close_orphans();
+    }
+
+    /// What went wrong so far.
+    pub fn injected(&self) -> Injected {
+        self.net.borrow().injected
     }
 
     /// Changes what goes wrong from now on.
