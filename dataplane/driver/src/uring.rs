@@ -11,6 +11,9 @@ mod connection;
 mod ring;
 mod token;
 
+#[cfg(test)]
+mod faults;
+
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
@@ -18,13 +21,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::cqueue;
 use relay_contract::Tick;
 use relay_mailbox::{Bell, EventFd};
 
 use self::buffers::BufferRing;
 use self::connection::{Closing, Connection, Fin, Place, Receiving};
-use self::ring::Ring;
+use self::ring::{Done, Ring};
 use self::token::{Kind, Token};
 use crate::batch::BatchShelf;
 use crate::driver::monotonic;
@@ -55,7 +57,7 @@ pub struct Uring {
     /// Descriptors that queued operations may still name; closed when the kernel has seen those.
     retired: Vec<OwnedFd>,
     /// Completions being looked at; empty between turns.
-    entries: Vec<cqueue::Entry>,
+    entries: Vec<Done>,
     completions_max: usize,
     /// Bytes of one connection before others have their turn; zero where the kernel is too old.
     burst_bytes: u32,
@@ -63,6 +65,9 @@ pub struct Uring {
     doorbell: Arc<EventFd>,
     bell: Arc<Bell>,
     stats: DriverStats,
+    /// What the next completion of a kind is to say, for tests.
+    #[cfg(test)]
+    faults: Vec<(Kind, i32)>,
 }
 
 /// Why this kernel, or this container, cannot carry the ring driver.
@@ -112,6 +117,8 @@ impl Uring {
             bell: Bell::new(Arc::clone(&doorbell)),
             doorbell,
             stats: DriverStats::default(),
+            #[cfg(test)]
+            faults: Vec::new(),
         })
     }
 
@@ -427,8 +434,10 @@ impl Driver for Uring {
         completions.append(&mut self.pending);
         let mut entries = mem::take(&mut self.entries);
         self.ring.drain(self.completions_max, &mut entries);
-        for entry in entries.drain(..) {
-            self.on_entry(&entry, completions);
+        for done in entries.drain(..) {
+            #[cfg(test)]
+            let done = self.tampered(done);
+            self.on_done(done, completions);
         }
         self.entries = entries;
         completions.append(&mut self.pending);

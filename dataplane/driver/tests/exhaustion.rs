@@ -1,10 +1,11 @@
 //! Running out of descriptors. A process of its own, because the limit is the process's.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use relay_driver::{Choice, Completion, Config, Driver, Remote, Uring, open};
+use relay_driver::{Choice, Completion, Config, Driver, Key, Remote, Uring, open};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
@@ -22,6 +23,11 @@ fn accepts_again(choice: Choice) {
     let mut driver = open(choice, &Config::default()).unwrap().driver;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let mut friend = TcpStream::connect(address).unwrap();
+    let friend_key = Key { slot: 0, generation: 1 };
+    driver.adopt(friend_key, listener.accept().unwrap().0.into());
+    driver.settle(friend_key).unwrap();
+    driver.receive(friend_key);
     driver.listen(listener.try_clone().unwrap().into()).unwrap();
     let peer = TcpStream::connect(address).unwrap();
     let hoard: Vec<_> = std::iter::from_fn(|| listener.try_clone().ok()).collect();
@@ -36,6 +42,13 @@ fn accepts_again(choice: Choice) {
         driver.turn(Some(Duration::ZERO), &mut completions).unwrap();
     }
     assert_eq!(driver.stats().accept_failed, 1, "it pauses");
+    friend.write_all(b"frames flow").unwrap();
+    while completions.is_empty() {
+        driver.turn(Some(Duration::ZERO), &mut completions).unwrap();
+    }
+    let [Completion::Received { lease, .. }] = &completions[..] else { panic!("{completions:?}") };
+    assert_eq!(&**lease, b"frames flow");
+    completions.clear();
 
     drop(hoard);
     while completions.is_empty() {

@@ -108,7 +108,8 @@ impl Connection {
                 }
                 return Some(Completion::Received { key, lease });
             }
-            Err(Errno::INTR) => return None,
+            // Without memory for the moment: it is tried again.
+            Err(Errno::INTR | Errno::NOMEM | Errno::NOBUFS) => return None,
             Err(Errno::AGAIN) => match self.unwatched {
                 Some(errno) => End::Failed(errno.raw_os_error()),
                 None => {
@@ -148,6 +149,8 @@ impl Connection {
                     }
                 }
                 Err(Errno::INTR) => {}
+                // Without memory for the moment, with room all the same: it is tried again.
+                Err(Errno::NOMEM | Errno::NOBUFS) => break None,
                 Err(Errno::AGAIN) => {
                     self.writable = self.unwatched.is_some();
                     break self.unwatched.filter(|_| sending.mode == SendMode::All);

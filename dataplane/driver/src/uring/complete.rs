@@ -3,27 +3,25 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use io_uring::cqueue;
-
 use super::Uring;
 use super::connection::{Connection, Fin, Place, Receiving};
-use super::ring;
+use super::ring::Done;
 use super::token::{Kind, Token};
 use crate::driver::monotonic;
 use crate::{Completion, End, Key, SendError, accept};
 
 impl Uring {
     /// Looks at one completion, and says what the shard has to know of it.
-    pub(super) fn on_entry(&mut self, entry: &cqueue::Entry, out: &mut Vec<Completion<OwnedFd>>) {
-        let Token { kind, key } = Token::decode(entry.user_data());
+    pub(super) fn on_done(&mut self, done: Done, out: &mut Vec<Completion<OwnedFd>>) {
+        let Token { kind, key } = done.token;
         match kind {
-            Kind::Accept => self.on_accept(key, entry, out),
-            Kind::Bell if !cqueue::more(entry.flags()) => {
+            Kind::Accept => self.on_accept(key, done, out),
+            Kind::Bell if !done.more() => {
                 self.ring.watch(self.doorbell.as_fd(), Token::of_driver(Kind::Bell));
             }
             Kind::Bell | Kind::Cancel => {}
-            Kind::Receive => self.on_receive(key, entry, out),
-            Kind::Send => self.on_send(key, entry.result(), out),
+            Kind::Receive => self.on_receive(key, done, out),
+            Kind::Send => self.on_send(key, done.result, out),
             Kind::Shutdown => {
                 if let Some(connection) = self.table.find(key) {
                     connection.fin = Fin::Sent;
@@ -37,10 +35,10 @@ impl Uring {
     fn on_accept(
         &mut self,
         Key { slot: place, generation }: Key,
-        entry: &cqueue::Entry,
+        done: Done,
         out: &mut Vec<Completion<OwnedFd>>,
     ) {
-        if let Some(socket) = ring::accepted(entry) {
+        if let Some(socket) = done.accepted() {
             self.stats.system_calls += 1;
             match accept::remote_of(&socket) {
                 Some(remote) => {
@@ -50,13 +48,13 @@ impl Uring {
                 None => self.stats.accept_aborted += 1,
             }
         }
-        if cqueue::more(entry.flags()) || generation != self.listeners_generation {
+        if done.more() || generation != self.listeners_generation {
             return;
         }
         let Some(listener) = self.listeners.get_mut(place as usize) else {
             return;
         };
-        let errno = -entry.result();
+        let errno = -done.result;
         if errno <= 0 {
             self.arm_accept(place);
         } else if accept::is_of_the_peer(errno) {
@@ -69,15 +67,15 @@ impl Uring {
         }
     }
 
-    fn on_receive(&mut self, key: Key, entry: &cqueue::Entry, out: &mut Vec<Completion<OwnedFd>>) {
-        let result = entry.result();
+    fn on_receive(&mut self, key: Key, done: Done, out: &mut Vec<Completion<OwnedFd>>) {
+        let result = done.result;
         let received = usize::try_from(result).unwrap_or(0);
         // Whatever follows, the buffer has to come home: the lease sees to that.
-        let lease = cqueue::buffer_select(entry.flags()).map(|id| self.buffers.lease(id, received));
+        let lease = done.buffer().map(|id| self.buffers.lease(id, received));
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        let last = !cqueue::more(entry.flags());
+        let last = !done.more();
         if last {
             connection.armed = false;
         }
@@ -101,11 +99,13 @@ impl Uring {
                 }
             }
             _ if connection.receiving == Receiving::Pausing
-                && matches!(result, NOBUFS | CANCELED) =>
+                && (is_of_the_moment(result) || result == -libc::ECANCELED) =>
             {
                 self.on_paused(key, out);
             }
-            _ if result == NOBUFS => {
+            // A repeated receive that goes on by itself needs no help.
+            _ if is_of_the_moment(result) && !last => {}
+            _ if is_of_the_moment(result) => {
                 self.stats.receive_starved += 1;
                 self.starved.push_back(key);
             }
@@ -132,7 +132,7 @@ impl Uring {
         };
         let outcome = match usize::try_from(result) {
             Ok(sent) => Ok(sent),
-            Err(_) if result == -libc::EAGAIN => Ok(0),
+            Err(_) if is_of_the_moment(result) => Ok(0),
             Err(_) => Err(SendError::from_errno(-result)),
         };
         self.stats.sent_bytes += outcome.unwrap_or(0) as u64;
@@ -150,6 +150,9 @@ impl Uring {
     }
 }
 
-// Results of operations, as completions carry them.
-const NOBUFS: i32 = -libc::ENOBUFS;
-const CANCELED: i32 = -libc::ECANCELED;
+/// Whether an operation failed for want of a buffer, of memory or of room, as it may not when it is
+/// tried again. Whoever waits for that is bounded elsewhere: a queue that does not drain closes its
+/// connection.
+fn is_of_the_moment(result: i32) -> bool {
+    matches!(-result, libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN)
+}

@@ -28,6 +28,9 @@ pub(super) struct Ring {
     backlog: VecDeque<Entry>,
     /// Operations whose last completion was not looked at yet.
     in_flight: usize,
+    /// What the next calls are refused with, for tests.
+    #[cfg(test)]
+    pub(super) refusals: Vec<i32>,
     pub(super) system_calls: u64,
     pub(super) operations: u64,
 }
@@ -39,13 +42,41 @@ pub(super) enum Target {
     Direct(u32),
 }
 
-/// The socket an accept completion brought.
-pub(super) fn accepted(entry: &cqueue::Entry) -> Option<OwnedFd> {
-    (entry.result() >= 0).then(|| {
-        // SAFETY: a non-negative result of an accept is a new descriptor that nobody else knows of;
-        // the caller hands in each accept completion once.
-        unsafe { OwnedFd::from_raw_fd(entry.result()) }
-    })
+/// What the kernel says of an operation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    pub(super) token: Token,
+    /// A count or descriptor; negative, an `errno`.
+    pub(super) result: i32,
+    flags: u32,
+}
+
+impl Done {
+    /// Whether the operation goes on.
+    pub(super) fn more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The buffer of the group that was used.
+    pub(super) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+
+    /// The socket an accept brought.
+    pub(super) fn accepted(self) -> Option<OwnedFd> {
+        (self.result >= 0).then(|| {
+            // SAFETY: a non-negative result of an accept is a new descriptor that nobody else knows
+            // of; the caller asks each accept's completion once.
+            unsafe { OwnedFd::from_raw_fd(self.result) }
+        })
+    }
+}
+
+impl From<cqueue::Entry> for Done {
+    fn from(entry: cqueue::Entry) -> Self {
+        let token = Token::decode(entry.user_data());
+        Self { token, result: entry.result(), flags: entry.flags() }
+    }
 }
 
 impl Ring {
@@ -91,6 +122,8 @@ impl Ring {
             registered,
             backlog: VecDeque::new(),
             in_flight: 0,
+            #[cfg(test)]
+            refusals: Vec::new(),
             system_calls: 0,
             operations: 0,
         })
@@ -146,7 +179,7 @@ impl Ring {
         }
         let mut entries = Vec::new();
         self.drain(usize::MAX, &mut entries);
-        matches!(&entries[..], [entry] if entry.result() == 0)
+        matches!(&entries[..], [done] if done.result == 0)
     }
 
     /// Sends the bytes of one place.
@@ -214,18 +247,21 @@ impl Ring {
         match self.call_enter(wanted, enter_flags::GETEVENTS, timeout) {
             Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                // Time is up; a signal; the kernel wants its completions looked at first.
-                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
+                // Time is up; a signal; the kernel wants its completions looked at first, or has no
+                // memory for more operations now. What was not submitted still waits in the queue.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => {
+                    Ok(())
+                }
                 _ => Err(error),
             },
         }
     }
 
     /// Moves up to `max` completions out of the queue, in order.
-    pub(super) fn drain(&mut self, max: usize, into: &mut Vec<cqueue::Entry>) {
+    pub(super) fn drain(&mut self, max: usize, into: &mut Vec<Done>) {
         let before = into.len();
-        into.extend(self.io.completion().take(max));
-        let last = into[before..].iter().filter(|entry| !cqueue::more(entry.flags())).count();
+        into.extend(self.io.completion().take(max).map(Done::from));
+        let last = into[before..].iter().filter(|done| !done.more()).count();
         self.in_flight -= last;
     }
 
@@ -252,9 +288,9 @@ impl Ring {
                 return false;
             }
             self.drain(usize::MAX, &mut entries);
-            for entry in entries.drain(..) {
-                if Token::decode(entry.user_data()).kind == Kind::Accept {
-                    drop(accepted(&entry));
+            for done in entries.drain(..) {
+                if done.token.kind == Kind::Accept {
+                    drop(done.accepted());
                 }
             }
             if self.in_flight == 0 {
@@ -295,6 +331,10 @@ impl Ring {
 
     fn call_enter(&mut self, wanted: u32, flags: u32, timeout: Option<Duration>) -> io::Result<()> {
         self.system_calls += 1;
+        #[cfg(test)]
+        if let Some(errno) = self.refusals.pop() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         let to_submit = self.io.submission().len() as u32;
         let (descriptor, flags) = match self.registered {
             Some(index) => (index as i32, flags | enter_flags::REGISTERED_RING),

@@ -132,6 +132,30 @@ pub(crate) fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) 
     }
 }
 
+pub(crate) fn more_completions_than_the_queue_holds_are_all_seen(choice: Choice) {
+    const CONNECTIONS: u32 = 300;
+    // Room for sixteen completions in the kernel's queue; nobody looks while hundreds are made.
+    let config = Config { operations_max: 4, buffer_count: 512, ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    let mut peers: Vec<_> = (0..CONNECTIONS).map(|slot| harness.resident(key(slot))).collect();
+    for slot in 0..CONNECTIONS {
+        harness.driver.receive(key(slot));
+    }
+    assert!(harness.settle_down().is_empty());
+    for round in 0..3u8 {
+        for peer in &mut peers {
+            peer.write_all(&[round; 10]).unwrap();
+        }
+        let mut seen = vec![0; CONNECTIONS as usize];
+        while seen.iter().sum::<usize>() < 10 * CONNECTIONS as usize {
+            let (from, lease) = harness.any_received();
+            assert!(lease.iter().all(|byte| *byte == round), "in order");
+            seen[from.slot as usize] += lease.len();
+        }
+        assert!(seen.iter().all(|bytes| *bytes == 10), "each once");
+    }
+}
+
 pub(crate) fn a_turn_hands_out_a_bounded_number_of_completions(choice: Choice) {
     let mut harness = Harness::with(choice, Config { completions_max: 4, ..Config::default() });
     let mut peers: Vec<_> = (0..50).map(|slot| harness.resident(key(slot))).collect();

@@ -69,6 +69,7 @@ claims! {
         a_bell_ends_a_waiting_turn
         a_turn_ends_when_its_time_is_up
         more_operations_than_the_queue_holds_are_all_done
+        more_completions_than_the_queue_holds_are_all_seen
         a_turn_hands_out_a_bounded_number_of_completions
         thousands_of_connections_come_and_go
         a_dropped_driver_closes_its_sockets;

@@ -1,0 +1,159 @@
+//! What becomes of the driver when the kernel is out of something: completions are tampered with on
+//! their way, calls refused before they are made.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::Uring;
+use super::ring::Done;
+use super::token::Kind;
+use crate::{Completion, Config, Driver, End, Key, SendError, SendMode};
+
+const KEY: Key = Key { slot: 0, generation: 1 };
+
+impl Uring {
+    /// The completion as the kernel would have it in need.
+    pub(super) fn tampered(&mut self, done: Done) -> Done {
+        match self.faults.iter().position(|(kind, _)| *kind == done.token.kind) {
+            Some(index) => {
+                let mut done = done;
+                done.result = -self.faults.remove(index).1;
+                done
+            }
+            None => done,
+        }
+    }
+}
+
+/// A driver with one resident, and its peer. Nothing where there is no ring.
+fn line() -> Option<(Uring, TcpStream)> {
+    if let Err(unsupported) = Uring::probe() {
+        eprintln!("skipped: {unsupported}");
+        return None;
+    }
+    let mut driver = Uring::open(&Config::default()).expect("it was probed");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (socket, _) = listener.accept().expect("it connected");
+    driver.adopt(KEY, socket.into());
+    driver.settle(KEY).expect("there is room");
+    Some((driver, peer))
+}
+
+fn send(driver: &mut Uring, bytes: &[u8], mode: SendMode) {
+    let mut batch = driver.batch();
+    batch.push(bytes.to_vec()).expect("it is empty");
+    driver.send(KEY, batch, mode);
+}
+
+/// Turns until something is reported.
+fn next(driver: &mut Uring) -> Vec<Completion<std::os::fd::OwnedFd>> {
+    let mut completions = Vec::new();
+    for _ in 0..1000 {
+        driver.turn(Some(Duration::from_millis(10)), &mut completions).expect("it goes on");
+        if !completions.is_empty() {
+            return completions;
+        }
+    }
+    panic!("nothing came");
+}
+
+fn received(driver: &mut Uring) -> Vec<u8> {
+    match &next(driver)[..] {
+        [Completion::Received { lease, .. }] => lease.to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_receive_without_memory_is_tried_again() {
+    for errno in [libc::ENOMEM, libc::ENOBUFS, libc::EAGAIN] {
+        let Some((mut driver, mut peer)) = line() else { return };
+        driver.receive_once(KEY);
+        driver.faults.push((Kind::Receive, errno));
+        peer.write_all(b"lost by the test").expect("it has room");
+        let starved = driver.stats().receive_starved;
+        while driver.stats().receive_starved == starved {
+            driver.turn(Some(Duration::from_millis(10)), &mut Vec::new()).expect("it goes on");
+        }
+        peer.write_all(b"next").expect("it has room");
+        assert_eq!(received(&mut driver), b"next", "errno {errno}");
+        assert_eq!(driver.buffers.pool().in_use(), 0, "the buffer of the lost one came home");
+    }
+}
+
+#[test]
+fn a_receive_that_fails_ends_its_connection_alone() {
+    let Some((mut driver, mut peer)) = line() else { return };
+    driver.receive_once(KEY);
+    driver.faults.push((Kind::Receive, libc::EIO));
+    peer.write_all(b"x").expect("it has room");
+    let ended = next(&mut driver);
+    let expected = End::Failed(libc::EIO);
+    assert!(matches!(ended[..], [Completion::ReceiveEnded { end, .. }] if end == expected));
+    driver.close(KEY);
+    assert!(matches!(next(&mut driver)[..], [Completion::Closed { .. }]));
+}
+
+#[test]
+fn a_send_without_memory_took_nothing_and_may_be_tried_again() {
+    for errno in [libc::ENOMEM, libc::ENOBUFS] {
+        for mode in [SendMode::Try, SendMode::All] {
+            let Some((mut driver, mut peer)) = line() else { return };
+            driver.faults.push((Kind::Send, errno));
+            send(&mut driver, b"lost", mode);
+            let sent = next(&mut driver);
+            assert!(matches!(sent[..], [Completion::Sent { outcome: Ok(0), .. }]), "{sent:?}");
+            send(&mut driver, b"next", mode);
+            assert!(matches!(next(&mut driver)[..], [Completion::Sent { outcome: Ok(4), .. }]));
+            // The test tampered with the news of the first send, not with the send.
+            let mut read = [0; 8];
+            peer.read_exact(&mut read).expect("it was sent");
+            assert_eq!(&read, b"lostnext");
+        }
+    }
+}
+
+#[test]
+fn a_send_that_fails_says_so_and_the_driver_goes_on() {
+    let Some((mut driver, mut peer)) = line() else { return };
+    driver.faults.push((Kind::Send, libc::EIO));
+    send(&mut driver, b"x", SendMode::All);
+    let sent = next(&mut driver);
+    let expected = Err(SendError::Failed(libc::EIO));
+    assert!(matches!(sent[..], [Completion::Sent { outcome, .. }] if outcome == expected));
+    driver.receive_once(KEY);
+    peer.write_all(b"still here").expect("it has room");
+    assert_eq!(received(&mut driver), b"still here");
+}
+
+#[test]
+fn a_call_refused_for_want_of_anything_is_made_again() {
+    for errno in [libc::ENOMEM, libc::EAGAIN, libc::EBUSY, libc::EINTR] {
+        let Some((mut driver, mut peer)) = line() else { return };
+        driver.receive(KEY);
+        send(&mut driver, b"out", SendMode::All);
+        driver.ring.refusals = vec![errno; 5];
+        peer.write_all(b"in").expect("it has room");
+        let (mut sent, mut received) = (false, false);
+        while !(sent && received) {
+            for completion in next(&mut driver) {
+                sent |= matches!(completion, Completion::Sent { outcome: Ok(3), .. });
+                received |= matches!(completion, Completion::Received { .. });
+            }
+        }
+        assert!(driver.ring.refusals.is_empty());
+        let mut read = [0; 3];
+        peer.read_exact(&mut read).expect("it was sent once");
+        assert_eq!(&read, b"out");
+    }
+}
+
+#[test]
+fn a_ring_that_is_gone_is_reported_and_does_not_hang() {
+    let Some((mut driver, _peer)) = line() else { return };
+    driver.ring.refusals.push(libc::EBADF);
+    let error = driver.turn(Some(Duration::ZERO), &mut Vec::new()).expect_err("the ring is gone");
+    assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+}
