@@ -1,56 +1,15 @@
 //! The reference relay's defects, one by one: each test is named after what must happen instead,
 //! and numbered as in the relay specification, section 14.
-//!
-//! The program under test is named by `RELAY_BIN`, its driver by `RELAY_DRIVER`.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use relay_chaos::{
-    Answer, Campaign, Goodbye, Mint, Mood, Pass, Peer, Plan, Platform, Scene, Subject, Supply,
-    attacks, frame, message,
+    Answer, Campaign, Goodbye, Mint, Mood, Pass, Plan, Platform, Subject, attacks, frame, message,
 };
 use relay_platform::SigningKey;
 
-/// A relay with everything an attack may want.
-struct Stage {
-    mint: Mint,
-    platform: Platform,
-    subject: Subject,
-    supply: Supply,
-}
-
-impl Stage {
-    fn set(variables: &[(&str, &str)]) -> Result<Self> {
-        let mint = Mint::new(SigningKey::generate()?);
-        let platform = Platform::start(&mint)?;
-        let subject = Subject::start(&program()?, &platform, variables)?;
-        Ok(Self { mint, platform, subject, supply: Supply::default() })
-    }
-
-    fn scene(&self) -> Scene<'_> {
-        Scene::new(&self.subject, Some(&self.mint), Some(&self.platform), &self.supply)
-    }
-
-    fn counted(&self, name: &str) -> Result<i64> {
-        let exposition = self.subject.exposition()?.context("its counters may be read")?;
-        Ok(exposition.of(name))
-    }
-
-    /// Upgrades from one and the same address.
-    fn ask(&self, pass: &Pass, headers: &str) -> Result<(Peer, Answer)> {
-        let mut peer = Peer::connect(self.subject.address(), None)?;
-        peer.send(pass.upgrade_with(headers).as_bytes());
-        let answer = peer.answer();
-        Ok((peer, answer))
-    }
-}
-
-fn program() -> Result<PathBuf> {
-    let program = std::env::var_os("RELAY_BIN");
-    Ok(program.context("RELAY_BIN names the relay program, as in target/debug/relay")?.into())
-}
+use crate::stage::{Stage, program};
 
 /// Wages these classes while a control pair talks, and accepts no fault.
 fn survives(classes: &[&str]) -> Result<()> {
