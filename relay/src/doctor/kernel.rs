@@ -34,11 +34,11 @@ pub(crate) fn version(files: &KernelFiles) -> Finding {
 /// Whether io_uring can be had, and which driver the shards will therefore run on.
 pub(crate) fn ring(engine: &Engine, files: &KernelFiles) -> Finding {
     const CHECK: &str = "io_uring";
-    let error = match relay_driver::open(Choice::Uring, &engine.driver_config()) {
-        Ok(_) if engine.driver == Choice::Epoll => {
+    let error = match open_ring(engine) {
+        Ok(()) if engine.driver == Choice::Epoll => {
             return Finding::ok(CHECK, "allowed, but RELAY_DRIVER=epoll: the shards run on epoll");
         }
-        Ok(_) => return Finding::ok(CHECK, "allowed: the shards run on it"),
+        Ok(()) => return Finding::ok(CHECK, "allowed: the shards run on it"),
         Err(error) => error,
     };
     let remedy = ring_remedy(&error, files);
@@ -55,6 +55,14 @@ pub(crate) fn ring(engine: &Engine, files: &KernelFiles) -> Finding {
             format!("{remedy}; or RELAY_DRIVER=auto"),
         ),
     }
+}
+
+/// Opens a ring as a shard does and closes it, on a thread of its own: what the kernel still has to
+/// clean up interrupts system calls of the thread that had it.
+fn open_ring(engine: &Engine) -> Result<(), DriverError> {
+    let config = engine.driver_config();
+    let opened = std::thread::spawn(move || relay_driver::open(Choice::Uring, &config).map(drop));
+    opened.join().expect("opening a ring returns what went wrong")
 }
 
 /// What stands between us and the ring, from the most to the least certain.
