@@ -98,7 +98,7 @@ impl Entry {
 impl Origin {
     /// Reads the value of an `Origin` header; `None` when it states no single origin.
     ///
-    /// Cost: allocates the parts, at most [`ORIGIN_BYTES_MAX`].
+    /// Cost: allocates the parts, at most `ORIGIN_BYTES_MAX`.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value.trim_ascii()).ok()?;
         if text == "null" {
