@@ -40,6 +40,11 @@ const COMPONENTS: &[Component] = &[
         package: "chromium",
         needed_for: "end to end, pages of a real browser",
     },
+    Component {
+        program: "openssl",
+        package: "openssl",
+        needed_for: "end to end, somebody else's TLS",
+    },
 ];
 
 /// Makes sure that every component is there.
