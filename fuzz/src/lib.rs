@@ -1,13 +1,15 @@
 //! What must hold for any bytes a peer or a remote server can send, as plain functions.
 //!
 //! Each function is a fuzz target: it panics when a claim is broken. `fuzz_targets` hands them to
-//! libFuzzer, `tests/smoke.rs` runs them over [`seeds`] and seeded mutations without any engine.
+//! libFuzzer, `tests/smoke.rs` runs them over [`seeds`], what fuzzers found worth keeping (`inputs/`), and
+//! seeded mutations, without any engine.
 #![forbid(unsafe_code)]
 
 mod admission;
 mod endpoint;
 pub mod seeds;
 mod state;
+mod target;
 mod tls;
 mod upgrade;
 mod worker;
@@ -15,6 +17,7 @@ mod worker;
 pub use admission::{answer, claims, keys, token};
 pub use endpoint::endpoint_frame;
 pub use state::restored;
+pub use target::{TARGETS, Target};
 pub use tls::records;
 pub use upgrade::{body, origin, upgrade};
 pub use worker::worker;

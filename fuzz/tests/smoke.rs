@@ -1,4 +1,4 @@
-//! Every fuzz target over its seeds and seeded mutations of them, without a fuzzing engine.
+//! Every fuzz target over its inputs and seeded mutations of them, without a fuzzing engine.
 //!
 //! `FUZZ_SMOKE_ROUNDS` sets how many mutations each target sees, `FUZZ_SMOKE_SEED` where they
 //! start. A failure prints the seed and the input.
@@ -6,10 +6,7 @@
 use std::sync::Arc;
 
 use relay_contract::Limits;
-use relay_fuzz::{
-    answer, body, claims, endpoint_frame, envelope, frames, keys, origin, proxies, proxy_header,
-    records, request, restored, seeds, token, upgrade, worker,
-};
+use relay_fuzz::{Target, seeds};
 use relay_switchboard::Switchboard;
 
 /// Deterministic numbers, good enough to pick mutations. Source: Marsaglia, "Xorshift RNGs".
@@ -57,11 +54,13 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-fn smoke(target: fn(&[u8]), seeds: &[Vec<u8>]) {
+fn smoke(name: &str) {
+    let found = Target::find(name).expect("a target");
+    let (target, seeds) = (found.body, found.inputs());
     let rounds = setting("FUZZ_SMOKE_ROUNDS", 20_000);
     let seed = setting("FUZZ_SMOKE_SEED", 1).max(1);
     let mut numbers = Numbers(seed);
-    for input in seeds {
+    for input in &seeds {
         target(input);
     }
     let mut inputs = seeds.to_vec();
@@ -86,82 +85,82 @@ fn smoke(target: fn(&[u8]), seeds: &[Vec<u8>]) {
 
 #[test]
 fn requests_keep_their_claims() {
-    smoke(request, &seeds::request());
+    smoke("request");
 }
 
 #[test]
 fn upgrades_keep_their_claims() {
-    smoke(upgrade, &seeds::upgrade());
+    smoke("upgrade");
 }
 
 #[test]
 fn bodies_keep_their_claims() {
-    smoke(body, &seeds::body());
+    smoke("body");
 }
 
 #[test]
 fn calls_of_workers_keep_their_claims() {
-    smoke(worker, &seeds::worker());
+    smoke("worker");
 }
 
 #[test]
 fn claims_of_tokens_keep_theirs() {
-    smoke(claims, &seeds::claims());
+    smoke("claims");
 }
 
 #[test]
 fn frames_keep_their_claims() {
-    smoke(frames, &seeds::frames());
+    smoke("frames");
 }
 
 #[test]
 fn envelopes_keep_their_claims() {
-    smoke(envelope, &seeds::envelope());
+    smoke("envelope");
 }
 
 #[test]
 fn proxies_keep_their_claims() {
-    smoke(proxies, &seeds::proxies());
+    smoke("proxies");
 }
 
 #[test]
 fn origins_keep_their_claims() {
-    smoke(origin, &seeds::origin());
+    smoke("origin");
 }
 
 #[test]
 fn proxy_headers_keep_their_claims() {
-    smoke(proxy_header, &seeds::proxy_header());
+    smoke("proxy_header");
 }
 
 #[test]
 fn key_sets_keep_their_claims() {
-    smoke(keys, &seeds::keys());
+    smoke("keys");
 }
 
 #[test]
 fn tokens_keep_their_claims() {
-    smoke(token, &seeds::token());
+    smoke("token");
 }
 
 #[test]
 fn answers_keep_their_claims() {
-    smoke(answer, &seeds::answer());
+    smoke("answer");
 }
 
 #[test]
 fn endpoint_frames_keep_their_claims() {
-    smoke(endpoint_frame, &seeds::endpoint_frame());
+    smoke("endpoint_frame");
 }
 
 #[test]
 fn records_keep_their_claims() {
-    smoke(records, &seeds::records());
+    smoke("records");
 }
 
 #[test]
 fn restored_states_keep_their_claims() {
-    smoke(restored, &seeds::restored());
+    smoke("restored");
 }
 
 #[test]

@@ -155,12 +155,19 @@ impl Pipeline {
 
     /// Every fuzz target under libFuzzer for `secs` seconds.
     pub(crate) fn fuzz(&self, secs: u32) -> Result<Vec<Step>> {
-        let manifest = self.root.join("fuzz/Cargo.toml");
-        let text = std::fs::read_to_string(&manifest).context("fuzz/Cargo.toml")?;
+        let path = self.root.join("fuzz/Cargo.toml");
+        let text = std::fs::read_to_string(&path).context("fuzz/Cargo.toml")?;
         let manifest: toml::Table = text.parse().context("fuzz/Cargo.toml")?;
         let bins = manifest.get("bin").and_then(toml::Value::as_array);
         let names = bins.into_iter().flatten().filter_map(|bin| bin.get("name")?.as_str());
         let limit = format!("-max_total_time={secs}");
+        let target = self.target.join("fuzz");
+        let unpack = [
+            &["run", "--release", "--example", "corpus"],
+            ["--manifest-path", self.path(&path)?].as_slice(),
+            &["--target-dir", self.path(&target)?, "--", "unpack"],
+        ]
+        .concat();
         let steps = names.map(|name| {
             // libFuzzer's instrumentation is unstable; the pinned compiler has it behind this
             // variable.
@@ -172,7 +179,8 @@ impl Pipeline {
             .with("RUSTC_BOOTSTRAP", "1")
             .advise("minimise the input (cargo fuzz tmin), add it as a vector, fix the parser")
         });
-        Ok(steps.collect())
+        let unpack = Step::program("fuzz, kept inputs", &cargo(), &unpack);
+        Ok(std::iter::once(unpack).chain(steps).collect())
     }
 
     /// The programs, as they ship. One build for simulator, conformance and end-to-end tests.
