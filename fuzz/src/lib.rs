@@ -1,8 +1,8 @@
 //! What must hold for any bytes a peer or a remote server can send, as plain functions.
 //!
 //! Each function is a fuzz target: it panics when a claim is broken. `fuzz_targets` hands them to
-//! libFuzzer, `tests/smoke.rs` runs them over [`seeds`], what fuzzers found worth keeping (`inputs/`), and
-//! seeded mutations, without any engine.
+//! libFuzzer; `tests/smoke.rs` runs them over [`seeds`], what fuzzers found worth keeping
+//! (`inputs/`), and seeded mutations, without any engine.
 #![forbid(unsafe_code)]
 
 mod admission;

@@ -49,7 +49,7 @@ mod tests {
         let names: HashSet<_> = all().iter().map(|attack| attack.name).collect();
         assert_eq!(names.len(), all().len());
         for attack in all() {
-            let is_sentence = |text: &str| text.ends_with('.') && text.len() > 10;
+            let is_sentence = |text: &str| text.ends_with('.') && text.len() > 5;
             assert!(is_sentence(attack.what), "{}", attack.name);
             assert!(is_sentence(attack.reference), "{}", attack.name);
         }
