@@ -47,7 +47,7 @@ pub const CLASSES: &[Attack] = &[
     Attack {
         name: "invalid-utf8",
         what: "Text that is not UTF-8, cut at every byte into fragments and into packets.",
-        reference: "1007.",
+        reference: "Closed with 1007, as it must.",
         needs: Needs::Tokens,
         counters: &["relay_protocol_violations_total"],
         play: invalid_utf8,
