@@ -49,9 +49,9 @@ mod tests {
         let names: HashSet<_> = all().iter().map(|attack| attack.name).collect();
         assert_eq!(names.len(), all().len());
         for attack in all() {
-            let is_sentence = |text: &str| text.ends_with('.') && text.len() > 5;
-            assert!(is_sentence(attack.what), "{}", attack.name);
-            assert!(is_sentence(attack.reference), "{}", attack.name);
+            assert!(attack.what.ends_with('.') && attack.what.len() > 10, "{}", attack.name);
+            // What the reference did may be a status alone.
+            assert!(attack.reference.ends_with('.'), "{}", attack.name);
         }
     }
 }
