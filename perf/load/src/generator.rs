@@ -4,14 +4,14 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::figures::Window;
-use crate::pair::{Pair, Shape, Side};
+use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
 use crate::subject::Subject;
 
@@ -160,12 +160,7 @@ impl Generator {
 
     fn read(&mut self, index: usize, side: Side) -> Result<()> {
         let pair = &mut self.pairs[index];
-        let len = match rustix::io::read(pair.socket(side), &mut *self.buffer) {
-            Ok(0) => bail!("the connection was closed"),
-            Ok(len) => len,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(len) = pair.read(side, &mut self.buffer)? else { return Ok(()) };
         let now = processor::now_ns();
         let arrival = pair.arrive(side, &self.buffer[..len], now, self.is_feeding)?;
         self.frames += arrival.count;
@@ -183,16 +178,6 @@ impl Generator {
         pair.write(&self.epoll, side, token(index, side))
             .with_context(|| format!("pair {index}, {side:?}"))
     }
-}
-
-/// What epoll gives back: the pair's index and the side in the lowest bit.
-fn token(index: usize, side: Side) -> u64 {
-    (index as u64) << 1 | u64::from(side == Side::Daemon)
-}
-
-fn pair_and_side(token: u64) -> (usize, Side) {
-    let side = if token & 1 == 1 { Side::Daemon } else { Side::Client };
-    ((token >> 1) as usize, side)
 }
 
 /// Bytes of one read, at most.

@@ -4,14 +4,14 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use crate::pair::{Pair, Shape, Side};
+use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
 use crate::subject::Subject;
 
@@ -124,7 +124,7 @@ impl Metronome {
         for event in events.drain(..) {
             // Events are packed: fields are copied, not borrowed.
             let (data, flags) = (event.data, event.flags);
-            let (index, side) = ((data.u64() >> 1) as usize, side_of(data.u64()));
+            let (index, side) = pair_and_side(data.u64());
             if flags.contains(epoll::EventFlags::OUT) {
                 self.pairs[index].write(&self.epoll, side, token(index, side))?;
             }
@@ -138,27 +138,13 @@ impl Metronome {
 
     fn read(&mut self, index: usize, side: Side) -> Result<()> {
         let pair = &mut self.pairs[index];
-        let len = match rustix::io::read(pair.socket(side), &mut *self.buffer) {
-            Ok(0) => bail!("the connection was closed"),
-            Ok(len) => len,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(len) = pair.read(side, &mut self.buffer)? else { return Ok(()) };
         let now = processor::now_ns();
         for sent_at in pair.arrive(side, &self.buffer[..len], now, false)?.sent_at {
             self.latency.saturating_record(now - sent_at);
         }
         Ok(())
     }
-}
-
-/// What epoll gives back: the pair's index and the side in the lowest bit.
-fn token(index: usize, side: Side) -> u64 {
-    (index as u64) << 1 | u64::from(side == Side::Daemon)
-}
-
-fn side_of(token: u64) -> Side {
-    if token & 1 == 1 { Side::Daemon } else { Side::Client }
 }
 
 /// Bytes of a quiet pair's message.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
 
 use crate::envelope::{Envelope, key_exchange_init, key_exchange_response};
 use crate::flow::{Between, Flow};
@@ -31,6 +32,17 @@ pub(crate) struct Shape {
 pub(crate) enum Side {
     Client,
     Daemon,
+}
+
+/// What epoll gives back: the pair's index, and the side in the lowest bit.
+pub(crate) fn token(index: usize, side: Side) -> u64 {
+    (index as u64) << 1 | u64::from(side == Side::Daemon)
+}
+
+/// The index and side that a token names.
+pub(crate) fn pair_and_side(token: u64) -> (usize, Side) {
+    let side = if token & 1 == 1 { Side::Daemon } else { Side::Client };
+    ((token >> 1) as usize, side)
 }
 
 /// One workspace with one target: its two sockets, and a flow per direction.
@@ -148,6 +160,18 @@ impl Pair {
     /// The socket of one side.
     pub(crate) fn socket(&self, side: Side) -> &TcpStream {
         &self.end(side).socket
+    }
+
+    /// Reads what has arrived at one side; `None` when there is nothing at the moment.
+    ///
+    /// Errors: the connection was closed, or failed.
+    pub(crate) fn read(&self, side: Side, buffer: &mut [u8]) -> Result<Option<usize>> {
+        match rustix::io::read(self.socket(side), buffer) {
+            Ok(0) => bail!("the connection was closed"),
+            Ok(len) => Ok(Some(len)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Frames sent and not arrived, in both directions.
