@@ -38,17 +38,12 @@ mod tests {
 
     #[test]
     fn the_listing_names_values_and_sources_and_no_secret() {
-        let given = |name: &str, value: &str| FlagValue {
-            flag: "--set".to_owned(),
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
         let flags = [
-            given("HOST", "127.0.0.1"),
-            given("RELAY_LISTEN_PORT", "7999"),
-            given("SERVER_URL", "https://api.corp"),
-            given("RELAY_MODE", "dev"),
-            given("RELAY_INTERNAL_KEY", "hunter2"),
+            FlagValue::set("HOST", "127.0.0.1"),
+            FlagValue::set("RELAY_LISTEN_PORT", "7999"),
+            FlagValue::set("SERVER_URL", "https://api.corp"),
+            FlagValue::set("RELAY_MODE", "dev"),
+            FlagValue::set("RELAY_INTERNAL_KEY", "hunter2"),
         ];
         let parsed = Config::parse(&flags, &Machine).expect("usable");
         let listing = listing(&parsed);

@@ -143,11 +143,7 @@ impl Settings {
             ("--driver", "RELAY_DRIVER", &self.driver),
             ("--shards", "RELAY_SHARDS", &self.shards),
         ];
-        let set = self.set.iter().map(|(name, value)| FlagValue {
-            flag: "--set".to_owned(),
-            name: name.clone(),
-            value: value.clone(),
-        });
+        let set = self.set.iter().map(|(name, value)| FlagValue::set(name, value));
         let named = named.into_iter().filter_map(|(flag, name, value)| {
             Some(FlagValue { flag: flag.to_owned(), name: name.to_owned(), value: value.clone()? })
         });

@@ -44,6 +44,13 @@ pub(crate) struct FlagValue {
     pub value: String,
 }
 
+impl FlagValue {
+    /// What `--set NAME=VALUE` stands for.
+    pub(crate) fn set(name: &str, value: &str) -> Self {
+        Self { flag: "--set".to_owned(), name: name.to_owned(), value: value.to_owned() }
+    }
+}
+
 impl fmt::Debug for FlagValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FlagValue")

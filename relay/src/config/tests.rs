@@ -194,11 +194,7 @@ fn a_flag_beats_the_environment_and_says_so() {
 
 #[test]
 fn a_flag_for_no_variable_is_refused() {
-    let flags = [FlagValue {
-        flag: "--set".to_owned(),
-        name: "RELAY_SHARD".to_owned(),
-        value: "1".to_owned(),
-    }];
+    let flags = [FlagValue::set("RELAY_SHARD", "1")];
     let refused = Config::parse(&flags, &World::default()).expect_err("no such variable");
     assert!(refused.to_string().contains("RELAY_SHARD"));
 }
@@ -508,11 +504,7 @@ fn dev_within_reach_of_others_is_warned_about() {
 
 #[test]
 fn a_secret_on_the_command_line_beats_a_file() {
-    let flags = [FlagValue {
-        flag: "--set".to_owned(),
-        name: "RELAY_ADMIN_TOKEN".to_owned(),
-        value: "given".to_owned(),
-    }];
+    let flags = [FlagValue::set("RELAY_ADMIN_TOKEN", "given")];
     let world = world("RELAY_ADMIN_TOKEN_FILE=/run/token");
     let parsed = Config::parse(&flags, &world).expect("usable");
     assert!(parsed.warnings[0].contains("RELAY_ADMIN_TOKEN_FILE=/path"), "{:?}", parsed.warnings);

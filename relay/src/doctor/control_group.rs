@@ -149,16 +149,11 @@ mod tests {
     use crate::config::{FlagValue, Machine};
 
     fn config(connections: &str) -> Config {
-        let given = |name: &str, value: &str| FlagValue {
-            flag: "--set".to_owned(),
-            name: name.to_owned(),
-            value: value.to_owned(),
-        };
         let flags = [
-            given("HOST", "127.0.0.1"),
-            given("RELAY_SHARDS", "2"),
-            given("RELAY_MEMORY_BUDGET", "512MiB"),
-            given("RELAY_MAX_TOTAL_CONNECTIONS", connections),
+            FlagValue::set("HOST", "127.0.0.1"),
+            FlagValue::set("RELAY_SHARDS", "2"),
+            FlagValue::set("RELAY_MEMORY_BUDGET", "512MiB"),
+            FlagValue::set("RELAY_MAX_TOTAL_CONNECTIONS", connections),
         ];
         Config::parse(&flags, &Machine).expect("usable").config
     }

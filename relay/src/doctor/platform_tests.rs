@@ -13,11 +13,7 @@ use crate::config::{FlagValue, Machine};
 /// The configuration that asks this platform, with further settings.
 fn config(validate: &str, settings: &[(&str, &str)]) -> Config {
     let fixed = [("HOST", "127.0.0.1"), ("RELAY_VALIDATE_URL", validate)];
-    let given = fixed.iter().chain(settings).map(|(name, value)| FlagValue {
-        flag: "--set".to_owned(),
-        name: (*name).to_owned(),
-        value: (*value).to_owned(),
-    });
+    let given = fixed.iter().chain(settings).map(|(name, value)| FlagValue::set(name, value));
     Config::parse(&given.collect::<Vec<_>>(), &Machine).expect("usable").config
 }
 
