@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::disturber::Neighbour;
 use crate::pair::Shape;
@@ -29,7 +29,9 @@ const EXAMPLES: &str = "Examples:
   relay-load pairs --passthrough --payload 65536 --depth 8
   relay-load compare --payload 4096 --rounds 5 --json result.json
   relay-load fairness --neighbour flood --json result.json
-  relay-load idle --connections 10000";
+  relay-load idle --connections 10000
+  relay-load admissions --through jwks --held 100000
+  relay-load storm --connections 16000 --tls";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -41,11 +43,17 @@ pub(crate) enum Command {
     Fairness(Fairness),
     /// Open connections that do nothing and print what each costs in memory
     Idle(Idle),
+    /// Open connections as fast as the relay admits them and print what each costs
+    Admissions(Admissions),
+    /// Reset many connections at once and print how long it takes until all are back
+    Storm(Storm),
     /// The pass-through: forwards bytes between the sockets of each pair (started by the others)
     #[command(hide = true)]
     Passthrough(Passthrough),
     #[command(hide = true)]
     IdleChild(IdleChild),
+    #[command(hide = true)]
+    RawPings(RawPings),
 }
 
 /// How much load, on what.
@@ -156,6 +164,16 @@ pub(crate) struct Idle {
     /// Connect over TLS, which ends in the relay
     #[arg(long)]
     pub(crate) tls: bool,
+    /// Shards of the relay. A shard holds as many connections as a process may have descriptors
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub(crate) shards: usize,
+    /// Seconds from one ping to the next of each connection; zero is no pings
+    #[arg(long, default_value_t = 0)]
+    pub(crate) heartbeat_secs: u64,
+    /// Then measure the processor time of a heartbeat, and that of a program that does nothing but
+    /// ping as many sockets
+    #[arg(long, requires = "heartbeat_secs")]
+    pub(crate) raw: bool,
     /// The relay's program [default: relay, beside this program]
     #[arg(long)]
     relay: Option<PathBuf>,
@@ -165,6 +183,82 @@ pub(crate) struct Idle {
     /// Also write the result to this file
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// Who judges tokens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Through {
+    /// The platform, by a call per upgrade
+    Validate,
+    /// The relay, by the platform's keys
+    Jwks,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Admissions {
+    /// Who judges the tokens, each of which is used once
+    #[arg(long, value_enum, default_value = "jwks")]
+    pub(crate) through: Through,
+    /// Connections that are held beside those that come and go
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) held: usize,
+    /// Upgrades in flight
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) at_once: usize,
+    /// Admissions per window
+    #[arg(long, default_value_t = 20_000, value_parser = at_least_one)]
+    pub(crate) count: usize,
+    /// Measured windows
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Storm {
+    /// Connections
+    #[arg(long, default_value_t = 16_000, value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// Who judges the tokens
+    #[arg(long, value_enum, default_value = "validate")]
+    pub(crate) through: Through,
+    /// Connect over TLS, which ends in the relay
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Storms, one after the other
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawPings {
+    /// Where to listen
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// How many sockets will connect
+    #[arg(long)]
+    pub(crate) connections: usize,
+    /// From one ping to the next of each
+    #[arg(long)]
+    pub(crate) interval_ms: u64,
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +283,8 @@ pub(crate) struct IdleChild {
     pub(crate) clients_per_workspace: usize,
     #[arg(long)]
     pub(crate) certificate: Option<PathBuf>,
+    #[arg(long)]
+    pub(crate) signing_key: Option<PathBuf>,
 }
 
 impl Load {
@@ -239,6 +335,28 @@ impl Idle {
     /// Where the two sides run.
     pub(crate) fn processors(&self) -> Processors {
         Processors { subject: 0, load: 1 }
+    }
+}
+
+impl Idle {
+    /// Connections of each child.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = usize> + use<> {
+        let (connections, share) = (self.connections, self.per_process);
+        (0..connections).step_by(share).map(move |begun| share.min(connections - begun))
+    }
+}
+
+impl Admissions {
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
+    }
+}
+
+impl Storm {
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
     }
 }
 

@@ -4,22 +4,22 @@
 //! descriptors of one process nor the ports of one address run out.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::Serialize;
 
 use crate::arguments::{Idle, IdleChild};
+use crate::authority::Signer;
+use crate::crowd::{Crowd, Then, upgrade_request};
 use crate::figures::write_json;
 use crate::platform;
 use crate::processor::{self, Machine, Resident};
-use crate::secured::{Certificate, Duplex, Trust};
+use crate::secured::{Certificate, Trust};
 use crate::subject::{PENDING_BYTES_MAX, Subject};
-use crate::upgrade::Upgrade;
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
@@ -27,70 +27,194 @@ struct Report {
     machine: Machine,
     connections: usize,
     clients_per_workspace: usize,
+    shards: usize,
     before: Resident,
     after: Resident,
     total_bytes_per_connection: f64,
     anonymous_bytes_per_connection: f64,
     shared_bytes_per_connection: f64,
+    heartbeat: Option<Heartbeat>,
+}
+
+/// What keeping connections alive costs.
+#[derive(Debug, Serialize)]
+struct Heartbeat {
+    seconds: u64,
+    /// What the children answered, from the first connection on.
+    held: Held,
+    relay: Pulse,
+    raw: Option<Pulse>,
+    cpu_ratio: Option<f64>,
+}
+
+/// One interval.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Pulse {
+    cpu_share: f64,
+    cpu_ns_per_ping: f64,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Idle) -> Result<()> {
     let platform = platform::start()?;
     let certificate = arguments.tls.then(Certificate::new).transpose()?;
-    let trusted = certificate.as_ref().map(Certificate::chain);
-    let subject = Subject::relay_with(
+    let chain = certificate.as_ref().map(Certificate::chain);
+    let subject = Subject::relay_set(
         &arguments.relay()?,
         arguments.driver.as_deref(),
         platform,
         arguments.processors(),
-        PENDING_BYTES_MAX,
         certificate.as_ref(),
+        &settings(arguments),
     )?;
+    let manner = Manner {
+        clients_per_workspace: arguments.clients_per_workspace,
+        certificate: chain.as_deref(),
+        signing_key: None,
+    };
     // The first connections make the relay touch what it touches once.
-    let share = arguments.clients_per_workspace;
-    let mut children = vec![start_child(&subject, share, trusted.as_deref(), 0, WARM_UP)?];
-    wait_ready(&mut children)?;
+    let first = hold_so(&subject, manner, 0, WARM_UP)?;
     let before = processor::resident(subject.process())?;
-    let mut left = arguments.connections;
-    while left > 0 {
-        let count = left.min(arguments.per_process);
-        left -= count;
-        let number = children.len();
-        println!("process {number}: opening {count} connections");
-        children.push(start_child(&subject, share, trusted.as_deref(), number, count)?);
+    let mut children = vec![first];
+    for (number, count) in (1..).zip(arguments.shares()) {
+        children.push(hold_so(&subject, manner, number, count)?);
+        println!("process {number}: {count} connections");
     }
-    wait_ready(&mut children[1..])?;
     let after = processor::resident(subject.process())?;
     let per_connection = |bytes: fn(&Resident) -> u64| {
         bytes(&after).saturating_sub(bytes(&before)) as f64 / arguments.connections as f64
     };
-    let report = Report {
+    let mut report = Report {
         machine: processor::machine(),
         connections: arguments.connections,
         clients_per_workspace: arguments.clients_per_workspace,
+        shards: arguments.shards,
         before,
         after,
         total_bytes_per_connection: per_connection(|resident| resident.total_bytes),
         anonymous_bytes_per_connection: per_connection(|resident| resident.anonymous_bytes),
         shared_bytes_per_connection: per_connection(|resident| resident.shared_bytes),
+        heartbeat: None,
     };
-    println!(
-        "{} idle connections: {:.0} bytes of resident memory each, of it anonymous {:.0}, shared \
-         {:.0}; the relay went from {} to {} KiB (the kernel's memory for sockets is not in it)",
-        report.connections,
-        report.total_bytes_per_connection,
-        report.anonymous_bytes_per_connection,
-        report.shared_bytes_per_connection,
-        before.total_bytes / 1024,
-        after.total_bytes / 1024
-    );
+    report.print();
+    if arguments.heartbeat_secs > 0 {
+        report.heartbeat = Some(heartbeat(arguments, subject, children)?);
+    }
     write_json(arguments.json.as_deref(), &report)
+}
+
+/// Settings that make the relay do what is measured.
+fn settings(arguments: &Idle) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("RELAY_MAX_PENDING_BYTES", PENDING_BYTES_MAX.to_string()),
+        ("RELAY_SHARDS", arguments.shards.to_string()),
+    ];
+    if arguments.heartbeat_secs > 0 {
+        let interval_ms = (arguments.heartbeat_secs * 1000).to_string();
+        settings.push(("RELAY_PING_INTERVAL_MS", interval_ms));
+        settings.push(("RELAY_PONG_TIMEOUT_MS", "10000".to_owned()));
+    }
+    settings
+}
+
+/// Measures one interval of the relay's, and one of a program that does nothing else.
+fn heartbeat(arguments: &Idle, subject: Subject, children: Vec<Holder>) -> Result<Heartbeat> {
+    let seconds = arguments.heartbeat_secs;
+    let relay = pulse(&[subject.process()], arguments)?;
+    relay.print("the relay");
+    let mut held = Held::default();
+    for child in children {
+        let one = child.end()?;
+        held.pings += one.pings;
+        held.lost += one.lost;
+    }
+    println!("{} pings answered, {} connections lost", held.pings, held.lost);
+    ensure!(held.lost == 0, "the relay ended connections that answered its pings");
+    drop(subject);
+    let raw = arguments.raw.then(|| raw(arguments)).transpose()?;
+    let cpu_ratio = raw.map(|raw| relay.cpu_share / raw.cpu_share);
+    if let (Some(raw), Some(ratio)) = (raw, cpu_ratio) {
+        raw.print("raw ping/pong");
+        println!("ratio of processor time: {ratio:.2}");
+    }
+    Ok(Heartbeat { seconds, held, relay, raw, cpu_ratio })
+}
+
+/// As many sockets without a relay: one process for each child, because of descriptors.
+fn raw(arguments: &Idle) -> Result<Pulse> {
+    let mut subjects = Vec::new();
+    let mut children = Vec::new();
+    for (number, count) in arguments.shares().enumerate() {
+        let interval_ms = arguments.heartbeat_secs * 1000;
+        let subject = Subject::raw_pings(count, interval_ms, arguments.processors())?;
+        children.push(hold_so(&subject, Manner::PLAIN, number, count)?);
+        subjects.push(subject);
+    }
+    let processes: Vec<_> = subjects.iter().map(Subject::process).collect();
+    pulse(&processes, arguments)
+}
+
+/// Processor time of one interval.
+fn pulse(processes: &[u32], arguments: &Idle) -> Result<Pulse> {
+    let used_ns =
+        || processes.iter().map(|&process| processor::used_ns(process)).sum::<Result<u64>>();
+    let before = used_ns()?;
+    let start = processor::now_ns();
+    processor::rest(Duration::from_secs(arguments.heartbeat_secs));
+    let elapsed_ns = (processor::now_ns() - start) as f64;
+    let used = (used_ns()? - before) as f64;
+    let pings = arguments.connections as f64 * elapsed_ns / (arguments.heartbeat_secs as f64 * 1e9);
+    Ok(Pulse { cpu_share: used / elapsed_ns, cpu_ns_per_ping: used / pings })
+}
+
+impl Pulse {
+    fn print(self, whose: &str) {
+        println!(
+            "{whose}: {:.1} % of a processor, {:.2} µs per ping and pong",
+            self.cpu_share * 100.0,
+            self.cpu_ns_per_ping / 1e3
+        );
+    }
+}
+
+impl Report {
+    fn print(&self) {
+        println!(
+            "{} idle connections: {:.0} bytes of resident memory each, of it anonymous {:.0}, \
+             shared {:.0}; the relay went from {} to {} KiB (the kernel's memory for sockets is \
+             not in it)",
+            self.connections,
+            self.total_bytes_per_connection,
+            self.anonymous_bytes_per_connection,
+            self.shared_bytes_per_connection,
+            self.before.total_bytes / 1024,
+            self.after.total_bytes / 1024
+        );
+    }
 }
 
 /// A child with its connections. It holds them until its input ends, which it does with this value.
 pub(crate) struct Holder {
     child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+/// What a child did with its connections.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Held {
+    pings: u64,
+    lost: usize,
+}
+
+impl Holder {
+    /// Ends it and asks what it did.
+    fn end(mut self) -> Result<Held> {
+        drop(self.child.stdin.take());
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        let (pings, lost) = line.trim().split_once(' ').context("a child ended too early")?;
+        Ok(Held { pings: pings.parse()?, lost: lost.parse()? })
+    }
 }
 
 impl Drop for Holder {
@@ -100,86 +224,117 @@ impl Drop for Holder {
     }
 }
 
+/// What children open connections with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner<'a> {
+    pub(crate) clients_per_workspace: usize,
+    /// The relay's certificate, where TLS ends there.
+    pub(crate) certificate: Option<&'a Path>,
+    /// The key that signs tokens; without one they are of the least platform.
+    pub(crate) signing_key: Option<&'a Path>,
+}
+
+impl Manner<'_> {
+    /// Plain connections, fifty of a workspace.
+    pub(crate) const PLAIN: Self =
+        Self { clients_per_workspace: CLIENTS_PER_WORKSPACE, certificate: None, signing_key: None };
+}
+
 /// Opens connections that do nothing, by a child, and waits until it has them.
 pub(crate) fn hold(subject: &Subject, number: usize, count: usize) -> Result<Holder> {
-    let mut holder = start_child(subject, CLIENTS_PER_WORKSPACE, None, number, count)?;
-    wait_ready(std::slice::from_mut(&mut holder))?;
+    hold_so(subject, Manner::PLAIN, number, count)
+}
+
+/// The same in another manner.
+pub(crate) fn hold_so(
+    subject: &Subject,
+    manner: Manner<'_>,
+    number: usize,
+    count: usize,
+) -> Result<Holder> {
+    let mut holder = start_child(subject, manner, number, count)?;
+    wait_ready(&mut holder)?;
     Ok(holder)
 }
 
 fn start_child(
     subject: &Subject,
-    clients_per_workspace: usize,
-    trusted: Option<&Path>,
+    manner: Manner<'_>,
     number: usize,
     count: usize,
 ) -> Result<Holder> {
     let mut command = Command::new(std::env::current_exe()?);
-    if let Some(trusted) = trusted {
-        command.arg("idle-child").arg("--certificate").arg(trusted);
-    } else {
-        command.arg("idle-child");
+    command.arg("idle-child");
+    if let Some(certificate) = manner.certificate {
+        command.arg("--certificate").arg(certificate);
     }
-    let child = command
+    if let Some(key) = manner.signing_key {
+        command.arg("--signing-key").arg(key);
+    }
+    let mut child = command
         .args(["--relay-address", &subject.address.to_string()])
         .args(["--number", &number.to_string()])
         .args(["--connections", &count.to_string()])
-        .args(["--clients-per-workspace", &clients_per_workspace.to_string()])
+        .args(["--clients-per-workspace", &manner.clients_per_workspace.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .context("starting a child")?;
-    Ok(Holder { child })
+    let output = BufReader::new(child.stdout.take().context("its output is piped")?);
+    Ok(Holder { child, output })
 }
 
-/// Waits for the line with which each child says that it holds its connections.
-fn wait_ready(holders: &mut [Holder]) -> Result<()> {
-    for holder in holders {
-        let stdout = holder.child.stdout.take().context("its output is piped")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(line.trim() == READY, "a child failed; its own words stand above");
-    }
+/// Waits for the line with which a child says that it holds its connections.
+fn wait_ready(holder: &mut Holder) -> Result<()> {
+    let mut line = String::new();
+    holder.output.read_line(&mut line)?;
+    ensure!(line.trim() == READY, "a child failed; its own words stand above");
     Ok(())
 }
 
 /// The child: opens its connections, says so, and holds them until its input ends.
 pub(crate) fn run_child(arguments: &IdleChild) -> Result<()> {
-    let mut held = Vec::with_capacity(arguments.connections);
     let trust = arguments.certificate.as_deref().map(Trust::of).transpose()?;
-    let source = Ipv4Addr::new(127, 0, 1, u8::try_from(arguments.number + 1)?);
-    for index in 0..arguments.connections {
-        let workspace =
-            format!("idle-{}-{}", arguments.number, index / arguments.clients_per_workspace);
+    let signer = arguments.signing_key.as_deref().map(Signer::read).transpose()?;
+    let number = arguments.number;
+    let tls = trust.as_ref().map(Trust::config);
+    let mut crowd = Crowd::new(arguments.relay_address, sources(number)?, tls)?;
+    let requests = (0..arguments.connections).map(|index| {
+        let workspace = format!("idle-{number}-{}", index / arguments.clients_per_workspace);
         let client = format!("client-{index}");
-        let token = platform::token("client", &workspace, "target", &client);
-        let socket = connect(source, arguments.relay_address)
-            .with_context(|| format!("connection {index} from {source}"))?;
-        let mut socket: Box<dyn Duplex> = match &trust {
-            Some(trust) => trust.session(socket)?,
-            None => Box::new(socket),
+        let token = match &signer {
+            Some(signer) => signer.token(&workspace, "target", &client)?,
+            None => platform::token("client", &workspace, "target", &client),
         };
-        let upgrade =
-            Upgrade { role: "client", workspace: &workspace, target: "target", token: &token };
-        upgrade.perform(&mut socket)?;
-        held.push(socket);
-    }
+        Ok(upgrade_request(&workspace, "target", &token))
+    });
+    let requests = requests.map_while(Result::<_>::ok);
+    crowd.open(requests, AT_ONCE, Then::Stay)?;
+    let outcome = &crowd.outcome;
+    ensure!(
+        outcome.opened == arguments.connections,
+        "{} of {} connections are open; the first refusal: {:?}",
+        outcome.opened,
+        arguments.connections,
+        outcome.first_refusal
+    );
     println!("{READY}");
     std::io::stdout().flush()?;
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    crowd.serve_until(std::io::stdin())?;
+    println!("{} {}", crowd.outcome.pings, crowd.outcome.lost);
     Ok(())
 }
 
-/// Connects from a given address.
-fn connect(source: Ipv4Addr, to: SocketAddr) -> Result<TcpStream> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket: OwnedFd =
-        rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
-    rustix::net::connect(&socket, &to)?;
-    Ok(TcpStream::from(socket))
+/// The addresses that a child's connections come from.
+fn sources(number: usize) -> Result<Vec<Ipv4Addr>> {
+    let third = u8::try_from(number + 1).context("too many children")?;
+    Ok((1..=SOURCES).map(|fourth| Ipv4Addr::new(127, 1, third, fourth)).collect())
 }
 
+/// Addresses of each child.
+const SOURCES: u8 = 4;
+/// Upgrades of a child in flight.
+const AT_ONCE: usize = 64;
 /// Connections that share a workspace where nobody says how many.
 const CLIENTS_PER_WORKSPACE: usize = 50;
 /// Connections made before the first reading.

@@ -4,8 +4,11 @@
 //! It shares no code with the data plane, so that it cannot share a mistake with it. Start with
 //! [`generator::Generator`]; the limit is [`passthrough`].
 
+mod admissions;
 mod arguments;
+mod authority;
 mod compare;
+mod crowd;
 mod disturber;
 mod envelope;
 mod fairness;
@@ -19,7 +22,9 @@ mod pairs;
 mod passthrough;
 mod platform;
 mod processor;
+mod raw_pings;
 mod secured;
+mod storm;
 mod subject;
 mod upgrade;
 
@@ -48,6 +53,13 @@ fn run(command: &Command) -> Result<()> {
         Command::Fairness(arguments) => fairness::run(arguments),
         Command::Idle(arguments) => idle::run(arguments),
         Command::IdleChild(arguments) => idle::run_child(arguments),
+        Command::Admissions(arguments) => admissions::run(arguments),
+        Command::Storm(arguments) => storm::run(arguments),
+        Command::RawPings(arguments) => {
+            let listener = TcpListener::bind(arguments.listen).context("listening")?;
+            println!("listening on {}", arguments.listen);
+            raw_pings::serve(&listener, arguments.connections, arguments.interval_ms)
+        }
         Command::Passthrough(arguments) => {
             let listener = TcpListener::bind(arguments.listen).context("listening")?;
             println!("listening on {}", arguments.listen);

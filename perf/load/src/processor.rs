@@ -99,6 +99,21 @@ pub(crate) fn now_ns() -> u64 {
     time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
+/// Lets time pass without using any.
+pub(crate) fn rest(time: std::time::Duration) {
+    let end = now_ns() + time.as_nanos() as u64;
+    loop {
+        let left = end.saturating_sub(now_ns());
+        if left == 0 {
+            return;
+        }
+        let left = std::time::Duration::from_nanos(left);
+        let timeout = rustix::event::Timespec::try_from(left).ok();
+        // Nothing to wait for but the time; a signal only ends this wait early.
+        let _ = rustix::event::poll(&mut [], timeout.as_ref());
+    }
+}
+
 fn first_number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }

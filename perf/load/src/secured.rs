@@ -1,15 +1,13 @@
 //! TLS between load and relay: a certificate for the relay, and sessions that trust it alone.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 
 /// A self-signed certificate in files, which go with this value.
@@ -37,7 +35,7 @@ impl Certificate {
     }
 }
 
-/// Makes sessions that trust one certificate.
+/// Trusts one certificate and no other.
 pub(crate) struct Trust(Arc<ClientConfig>);
 
 impl Trust {
@@ -48,16 +46,10 @@ impl Trust {
         Ok(Self(Arc::new(config)))
     }
 
-    /// A session over the socket; its handshake comes with the first bytes.
-    pub(crate) fn session(&self, socket: TcpStream) -> Result<Box<dyn Duplex>> {
-        let session = ClientConnection::new(Arc::clone(&self.0), ServerName::try_from(NAME)?)?;
-        Ok(Box::new(StreamOwned::new(session, socket)))
+    /// What sessions are made of.
+    pub(crate) fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
     }
 }
-
-/// Bytes in both directions.
-pub(crate) trait Duplex: Read + Write {}
-
-impl<T: Read + Write> Duplex for T {}
 
 const NAME: &str = "localhost";

@@ -49,6 +49,19 @@ impl Subject {
         pending_bytes_max: usize,
         certificate: Option<&Certificate>,
     ) -> Result<Self> {
+        let pending = ("RELAY_MAX_PENDING_BYTES", pending_bytes_max.to_string());
+        Self::relay_set(program, driver, platform, processors, certificate, &[pending])
+    }
+
+    /// The same, with settings of the caller's own before all others.
+    pub(crate) fn relay_set(
+        program: &Path,
+        driver: Option<&str>,
+        platform: SocketAddr,
+        processors: Processors,
+        certificate: Option<&Certificate>,
+        settings: &[(&str, String)],
+    ) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(program);
         command
@@ -59,7 +72,6 @@ impl Subject {
             .env("PORT", address.port().to_string())
             .env("SERVER_URL", format!("http://{platform}"))
             .env("RELAY_PUBLIC_WS_BASE_URL", format!("ws://{address}/ws"))
-            .env("RELAY_MAX_PENDING_BYTES", pending_bytes_max.to_string())
             .envs(ENVIRONMENT.iter().copied());
         if let Some(driver) = driver {
             command.env("RELAY_DRIVER", driver);
@@ -70,7 +82,23 @@ impl Subject {
                 .env("RELAY_TLS_CERT_PATH", certificate.chain())
                 .env("RELAY_TLS_KEY_PATH", certificate.key());
         }
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
         Self::start(command, address, Between::Relay, processors)
+    }
+
+    /// Starts sockets that are pinged, and nothing else.
+    pub(crate) fn raw_pings(
+        connections: usize,
+        interval_ms: u64,
+        processors: Processors,
+    ) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["raw-pings", "--listen", &address.to_string()])
+            .args(["--connections", &connections.to_string()])
+            .args(["--interval-ms", &interval_ms.to_string()]);
+        Self::start(command, address, Between::Passthrough, processors)
     }
 
     /// Starts a pass-through for a number of pairs.

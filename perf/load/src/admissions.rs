@@ -1,0 +1,182 @@
+//! `relay-load admissions`: how many upgrades a relay admits per second, and what each costs.
+//!
+//! Connections come with real tokens, each used once, are admitted, and are reset. The time they
+//! take includes their end. What counts first is the processor time of the whole relay per
+//! admission: the rate of one processor that does nothing else is its inverse.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Result, ensure};
+use serde::Serialize;
+
+use crate::arguments::{Admissions, Through};
+use crate::authority::{Authority, Signer};
+use crate::crowd::{Crowd, Then, upgrade_request};
+use crate::figures::write_json;
+use crate::idle::{Holder, Manner, hold_so};
+use crate::processor::{self, Machine};
+use crate::subject::{Processors, Subject};
+
+/// The result as it is written down.
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    through: Through,
+    held: usize,
+    at_once: usize,
+    windows: Vec<Window>,
+    cpu_us_per_admission: f64,
+    per_s_per_processor: f64,
+}
+
+/// One measured window.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Window {
+    admissions: usize,
+    per_s: f64,
+    cpu_us_per_admission: f64,
+    /// Share of its processor that the relay used.
+    cpu_share: f64,
+    latency_p50_us: f64,
+    latency_p99_us: f64,
+}
+
+/// Measures and prints.
+pub(crate) fn run(arguments: &Admissions) -> Result<()> {
+    let authority = Authority::start()?;
+    let signer = Signer::read(&authority.key_file())?;
+    let processors = Processors { subject: 0, load: 1 };
+    let subject = Subject::relay_set(
+        &arguments.relay()?,
+        arguments.driver.as_deref(),
+        authority.address,
+        processors,
+        None,
+        &settings(arguments.through, &authority, arguments.held + arguments.at_once),
+    )?;
+    let _held = hold_all(&subject, &authority, arguments.held)?;
+    let mut crowd = Crowd::new(subject.address, sources(), None)?;
+    let mut windows = Vec::with_capacity(arguments.rounds);
+    for round in 0..=arguments.rounds {
+        // Signed before the window: what it takes to make tokens is not what it takes to use them.
+        let requests = (0..arguments.count).map(|index| request(&signer, round, index));
+        let requests = requests.collect::<Result<Vec<_>>>()?;
+        crowd.recount()?;
+        let window = measure(&mut crowd, &subject, requests, arguments.at_once)?;
+        // The first round warms up.
+        if round > 0 {
+            window.print();
+            windows.push(window);
+        }
+    }
+    let cpu_us_per_admission = median(windows.iter().map(|window| window.cpu_us_per_admission));
+    let report = Report {
+        machine: processor::machine(),
+        through: arguments.through,
+        held: arguments.held,
+        at_once: arguments.at_once,
+        windows,
+        cpu_us_per_admission,
+        per_s_per_processor: 1e6 / cpu_us_per_admission,
+    };
+    println!(
+        "through {:?}, {} held: {:.1} µs of processor time per admission, so {:.0} per second and \
+         processor",
+        report.through, report.held, report.cpu_us_per_admission, report.per_s_per_processor
+    );
+    write_json(arguments.json.as_deref(), &report)
+}
+
+/// Settings of a relay that admits through the authority, on as many shards as its connections
+/// need.
+pub(crate) fn settings(
+    through: Through,
+    authority: &Authority,
+    connections: usize,
+) -> Vec<(&'static str, String)> {
+    let shards = connections.div_ceil(CONNECTIONS_PER_SHARD).max(1);
+    let mut settings = vec![("RELAY_SHARDS", shards.to_string())];
+    if through == Through::Jwks {
+        settings.push(("RELAY_ADMISSION", "jwks".to_owned()));
+        settings.push(("RELAY_JWKS_URL", authority.key_set_url()));
+    }
+    settings
+}
+
+/// Opens connections that stay, by children.
+fn hold_all(subject: &Subject, authority: &Authority, count: usize) -> Result<Vec<Holder>> {
+    let key = authority.key_file();
+    let manner = Manner { signing_key: Some(&key), ..Manner::PLAIN };
+    let shares = (0..count).step_by(PER_PROCESS).map(|begun| PER_PROCESS.min(count - begun));
+    (1..).zip(shares).map(|(number, share)| hold_so(subject, manner, number, share)).collect()
+}
+
+fn request(signer: &Signer, round: usize, index: usize) -> Result<Vec<u8>> {
+    let workspace = format!("admitted-{round}-{}", index / CLIENTS_PER_WORKSPACE);
+    let client = format!("client-{index}");
+    let token = signer.token(&workspace, "target", &client)?;
+    Ok(upgrade_request(&workspace, "target", &token))
+}
+
+fn measure(
+    crowd: &mut Crowd,
+    subject: &Subject,
+    requests: Vec<Vec<u8>>,
+    at_once: usize,
+) -> Result<Window> {
+    let count = requests.len();
+    let used_before_ns = processor::used_ns(subject.process())?;
+    let start = processor::now_ns();
+    crowd.open(requests.into_iter(), at_once, Then::Leave)?;
+    let elapsed_ns = (processor::now_ns() - start) as f64;
+    let used_ns = (processor::used_ns(subject.process())? - used_before_ns) as f64;
+    let outcome = &crowd.outcome;
+    ensure!(
+        outcome.opened == count,
+        "{} of {count} were admitted; the first refusal: {:?}",
+        outcome.opened,
+        outcome.first_refusal
+    );
+    Ok(Window {
+        admissions: count,
+        per_s: count as f64 * 1e9 / elapsed_ns,
+        cpu_us_per_admission: used_ns / count as f64 / 1e3,
+        cpu_share: used_ns / elapsed_ns,
+        latency_p50_us: outcome.latency.value_at_quantile(0.5) as f64 / 1e3,
+        latency_p99_us: outcome.latency.value_at_quantile(0.99) as f64 / 1e3,
+    })
+}
+
+impl Window {
+    fn print(&self) {
+        println!(
+            "{:>7.0} admissions/s   {:>5.1} µs CPU each ({:>3.0} % of its processor)   \
+             p50 {:.0} µs   p99 {:.0} µs",
+            self.per_s,
+            self.cpu_us_per_admission,
+            self.cpu_share * 100.0,
+            self.latency_p50_us,
+            self.latency_p99_us
+        );
+    }
+}
+
+/// The middle one of some figures.
+pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<_> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+/// Addresses that connections come from.
+pub(crate) fn sources() -> Vec<Ipv4Addr> {
+    (1..=SOURCES).map(|last| Ipv4Addr::new(127, 2, 0, last)).collect()
+}
+
+const SOURCES: u8 = 16;
+const CLIENTS_PER_WORKSPACE: usize = 50;
+/// Connections of one child, by its descriptors.
+const PER_PROCESS: usize = 15_000;
+/// Connections of one shard: below the descriptors of a process, by which the kernel bounds the
+/// table of a ring, with room for shards that have more workspaces than others.
+const CONNECTIONS_PER_SHARD: usize = 15_000;
