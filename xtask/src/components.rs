@@ -45,6 +45,11 @@ const COMPONENTS: &[Component] = &[
         package: "openssl",
         needed_for: "end to end, somebody else's TLS",
     },
+    Component {
+        program: "valgrind",
+        package: "valgrind",
+        needed_for: "micro, which counts instructions",
+    },
 ];
 
 /// Makes sure that every component is there.

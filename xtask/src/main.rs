@@ -6,6 +6,7 @@
 
 mod autobahn;
 mod components;
+mod micro;
 mod pipeline;
 mod step;
 mod suite;
@@ -59,6 +60,12 @@ enum Task {
         /// Seconds per target
         #[arg(long, default_value_t = 60)]
         secs: u32,
+    },
+    /// Instructions per operation against the baseline (needs valgrind)
+    Micro {
+        /// Keep the counts as perf/micro/baseline.toml
+        #[arg(long)]
+        keep: bool,
     },
     /// The recorded scenarios against the release build
     Conformance {
@@ -124,6 +131,7 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
         Task::Sim { seeds } => vec![Pipeline::build(), pipeline.simulator(*seeds, None)?],
         Task::FuzzSmoke => vec![pipeline.fuzz_smoke()?],
         Task::Fuzz { secs } => pipeline.fuzz(*secs)?,
+        Task::Micro { keep } => Pipeline::micro(*keep).into(),
         Task::Conformance { driver, extra } => {
             let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
             let mut steps = vec![Pipeline::build()];

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::step::Step;
 use crate::workspace::{Workspace, cargo};
-use crate::{autobahn, components, suite, tidy};
+use crate::{autobahn, components, micro, suite, tidy};
 
 /// Drivers that every whole-process check runs on.
 pub(crate) const DRIVERS: [&str; 2] = ["uring", "epoll"];
@@ -55,6 +55,7 @@ impl Pipeline {
                 .advise("run the failing test alone: cargo test -p <crate> <name>"),
         );
         steps.push(self.fuzz_smoke()?);
+        steps.extend(Self::micro(false));
         steps.push(Self::build());
         // The same seeds each time: a change is judged by what it changes. The nightly explores.
         steps.push(self.simulator(300, Some(1))?);
@@ -185,8 +186,23 @@ impl Pipeline {
 
     /// The programs, as they ship. One build for simulator, conformance and end-to-end tests.
     pub(crate) fn build() -> Step {
-        let arguments = ["build", "--release", "--workspace", "--bins", "--exclude", "xtask"];
+        let mut arguments = vec!["build", "--release", "--workspace", "--bins"];
+        // Programs that are not run by those who run these: linking each takes a minute.
+        arguments.extend(["xtask", "relay-micro"].iter().flat_map(|name| ["--exclude", name]));
         Step::program("release build", &cargo(), &arguments)
+    }
+
+    /// Counts instructions, and compares or keeps them.
+    pub(crate) fn micro(keep: bool) -> [Step; 2] {
+        let arguments: Vec<&str> = MICRO_BUILD.split(' ').skip(1).collect();
+        let build = Step::program("micro build", &cargo(), &arguments);
+        let count = match keep {
+            false => Step::ours("micro", "cargo xtask micro", micro::check).advise(
+                "callgrind_annotate target/micro/<case>.out says where; if it is worth it, keep it",
+            ),
+            true => Step::ours("micro", "cargo xtask micro --keep", micro::keep),
+        };
+        [build, count]
     }
 
     /// The echo server of the Autobahn suite alone.
@@ -234,6 +250,10 @@ impl Pipeline {
         path.to_str().context("the checkout's path is not UTF-8")
     }
 }
+
+/// Builds the program whose instructions are counted: not the release build, whose one unit of code
+/// takes minutes. It shares with that what C compilers make.
+pub(crate) const MICRO_BUILD: &str = "cargo build --profile bench -p relay-micro";
 
 fn tidy_step() -> Step {
     Step::ours("tidy", "cargo xtask tidy", tidy::run)

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, Floor, &[&str])] = &[
     ("relay-controller", Floor::Third, &[]),
     ("relay", Floor::Roof, &[]),
     ("relay-load", Floor::Roof, &[]),
+    ("relay-micro", Floor::Roof, &[]),
     ("relay-autobahn", Floor::Roof, &[]),
     ("relay-chaos", Floor::Roof, &["relay-e2e"]),
     ("relay-conformance", Floor::Roof, &[]),
