@@ -90,6 +90,8 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// The rivals that figures are held against: whether they do the job
+    Rivals,
     /// Documentation, where a warning is an error
     Doc,
 }
@@ -157,6 +159,7 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
             steps.extend(pipeline.chaos(&extra)?);
             steps
         }
+        Task::Rivals => pipeline.rivals()?,
         Task::Doc => vec![Pipeline::doc()],
         Task::Components | Task::Tidy | Task::Test => Vec::new(),
     })

@@ -8,6 +8,9 @@ use crate::step::Step;
 use crate::workspace::{Workspace, cargo};
 use crate::{autobahn, components, micro, suite, tidy};
 
+/// A workspace of its own beside ours.
+const RIVALS: &str = "perf/rivals/Cargo.toml";
+
 /// Drivers that every whole-process check runs on.
 pub(crate) const DRIVERS: [&str; 2] = ["uring", "epoll"];
 
@@ -45,6 +48,7 @@ impl Pipeline {
                 .advise("install what is named above, or run as root"),
             Self::format(),
             Self::format_fuzz(),
+            Self::format_rivals(),
             tidy_step(),
         ];
         steps.extend(Self::deny());
@@ -90,6 +94,7 @@ impl Pipeline {
                 .advise("if miri is missing: rustup +nightly component add miri"),
         );
         steps.extend(self.fuzz(600)?);
+        steps.extend(self.rivals()?);
         steps.push(
             Step::program("advisories", &cargo(), &["deny", "check"])
                 .advise("if cargo-deny is missing: cargo install cargo-deny --locked"),
@@ -99,7 +104,7 @@ impl Pipeline {
 
     /// rustfmt and clippy.
     pub(crate) fn style() -> Vec<Step> {
-        vec![Self::format(), Self::format_fuzz(), Self::lint()]
+        vec![Self::format(), Self::format_fuzz(), Self::format_rivals(), Self::lint()]
     }
 
     /// The seeded simulator, from a given seed or from one the clock gives.
@@ -184,6 +189,19 @@ impl Pipeline {
         Ok(std::iter::once(unpack).chain(steps).collect())
     }
 
+    /// The rivals, a workspace of their own: what clippy says, and whether they do the job.
+    pub(crate) fn rivals(&self) -> Result<Vec<Step>> {
+        let target = self.path(&self.target)?;
+        let place = ["--manifest-path", RIVALS, "--target-dir", target];
+        let lint = [&["clippy", "--all-targets"], &place[..], &["--", "-D", "warnings"]].concat();
+        let test = [&["test"], &place[..]].concat();
+        Ok(vec![
+            Step::program("clippy, rivals", &cargo(), &lint),
+            Step::program("rivals", &cargo(), &test)
+                .advise("a rival that does not do the job proves nothing: mend it"),
+        ])
+    }
+
     /// The programs, as they ship. One build for simulator, conformance and end-to-end tests.
     pub(crate) fn build() -> Step {
         let mut arguments = vec!["build", "--release", "--workspace", "--bins"];
@@ -222,6 +240,12 @@ impl Pipeline {
         let arguments = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
         Step::program("format, fuzz", &cargo(), &arguments)
             .advise("cargo fmt --manifest-path fuzz/Cargo.toml")
+    }
+
+    fn format_rivals() -> Step {
+        let arguments = ["fmt", "--manifest-path", RIVALS, "--check"];
+        Step::program("format, rivals", &cargo(), &arguments)
+            .advise("cargo fmt --manifest-path perf/rivals/Cargo.toml")
     }
 
     fn format() -> Step {

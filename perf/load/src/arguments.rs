@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::Point;
+use crate::contender::{Contender, Stage};
 use crate::disturber::Neighbour;
 use crate::pair::Shape;
+use crate::platform;
 use crate::subject::Processors;
 
 /// Closed-loop load for a relay, and the limit to hold its figures against.
@@ -28,6 +31,7 @@ const EXAMPLES: &str = "Examples:
   relay-load pairs --pairs 64 --payload 256 --depth 16
   relay-load pairs --passthrough --payload 65536 --depth 8
   relay-load compare --payload 4096 --rounds 5 --json result.json
+  relay-load compare --against axum,monoio,passthrough --points 256x1,256x16,4096x16,65536x8
   relay-load fairness --neighbour flood --json result.json
   relay-load idle --connections 10000
   relay-load admissions --through jwks --held 100000
@@ -37,7 +41,7 @@ const EXAMPLES: &str = "Examples:
 pub(crate) enum Command {
     /// Load one relay (or the pass-through) and print frames/s, CPU per frame, latency, memory
     Pairs(Pairs),
-    /// Interleave a relay with the pass-through and print medians, spread and their ratio
+    /// Interleave a relay with rivals or limits and print medians, spread and ratios
     Compare(Compare),
     /// Measure the latency of quiet pairs without and with each kind of bad neighbour
     Fairness(Fairness),
@@ -47,6 +51,8 @@ pub(crate) enum Command {
     Admissions(Admissions),
     /// Reset many connections at once and print how long it takes until all are back
     Storm(Storm),
+    /// What idle connections cost a relay and its rivals, in turns
+    CompareIdle(CompareIdle),
     /// The pass-through: forwards bytes between the sockets of each pair (started by the others)
     #[command(hide = true)]
     Passthrough(Passthrough),
@@ -114,8 +120,14 @@ pub(crate) struct Pairs {
 pub(crate) struct Compare {
     #[command(flatten)]
     pub(crate) load: Load,
-    /// Rounds of relay, pass-through, pass-through, relay
-    #[arg(long, default_value_t = 5)]
+    /// Whom to hold the relay against, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "passthrough")]
+    pub(crate) against: Vec<Contender>,
+    /// Points of payload and depth, such as 256x1,4096x16 [default: what --payload and --depth say]
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) points: Vec<Point>,
+    /// Rounds; each goes through all contenders and back, so that each has two windows
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     pub(crate) rounds: usize,
 }
 
@@ -262,6 +274,28 @@ pub(crate) struct RawPings {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct CompareIdle {
+    /// Whom to hold the relay against, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "axum")]
+    pub(crate) against: Vec<Contender>,
+    /// Connections to open at each
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
+    pub(crate) connections: usize,
+    /// Processes of each, in turns
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Passthrough {
     /// Where to listen
     #[arg(long)]
@@ -306,6 +340,17 @@ impl Load {
     /// The relay's program.
     pub(crate) fn relay(&self) -> Result<PathBuf> {
         find_relay(self.relay.as_ref())
+    }
+
+    /// What contenders are started with, and a platform that admits everybody.
+    pub(crate) fn stage(&self) -> Result<Stage> {
+        Ok(Stage {
+            relay: self.relay()?,
+            driver: self.driver.clone(),
+            platform: platform::start()?,
+            processors: self.processors(),
+            pairs: self.shape.pairs,
+        })
     }
 
     /// How the relay under test is called in results.
@@ -357,6 +402,18 @@ impl Storm {
     /// The relay's program.
     pub(crate) fn relay(&self) -> Result<PathBuf> {
         find_relay(self.relay.as_ref())
+    }
+}
+
+impl CompareIdle {
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
+    }
+
+    /// Where the two sides run.
+    pub(crate) fn processors(&self) -> Processors {
+        Processors { subject: 0, load: 1 }
     }
 }
 

@@ -1,103 +1,227 @@
-//! `relay-load compare`: a relay against the limit, in one run.
+//! `relay-load compare`: a relay against rivals and limits, in one run.
 //!
-//! Both processes live the whole time and share a processor; only the one being measured has load.
-//! Rounds go relay, pass-through, pass-through, relay, so that a machine that drifts drifts for
-//! both alike.
+//! All processes of a point live the whole time and share a processor; only the one being measured
+//! has load. A round goes through all of them and back (relay, axum, axum, relay), so that a
+//! machine that drifts drifts for all alike.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::arguments::Compare;
+use crate::arguments::{Compare, Load};
+use crate::contender::Contender;
 use crate::figures::{Spread, Window, write_json};
 use crate::generator::Generator;
 use crate::pair::Shape;
-use crate::pairs::start_relay;
-use crate::processor::{self, Machine};
+use crate::processor::{self, Machine, Resident};
 use crate::subject::Subject;
+
+/// Bytes of a message, and frames in flight per pair.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Point {
+    payload_bytes: usize,
+    depth: usize,
+}
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
     relay: String,
-    shape: Shape,
+    rounds: usize,
     seconds: f64,
-    relay_windows: Vec<Window>,
-    passthrough_windows: Vec<Window>,
-    relay_cpu_ns_per_frame: Spread,
-    passthrough_cpu_ns_per_frame: Spread,
-    /// Relay over pass-through, round by round.
-    ratio: Spread,
+    points: Vec<PointReport>,
+}
+
+/// What one point showed.
+#[derive(Debug, Serialize)]
+struct PointReport {
+    shape: Shape,
+    /// The relay first.
+    contenders: Vec<Standing>,
+}
+
+/// What was measured of one contender.
+#[derive(Debug, Serialize)]
+struct Standing {
+    name: &'static str,
+    cpu_ns_per_frame: Spread,
+    /// The relay's processor time per frame over this one's, round by round.
+    relay_over_this: Spread,
+    frames_per_s: Spread,
+    latency_p50_ns: Spread,
+    latency_p99_ns: Spread,
+    /// After the last window.
+    resident: Resident,
+    /// Two per round, out and back.
+    windows: Vec<Window>,
+}
+
+/// A contender while it is measured.
+struct Lane {
+    contender: Contender,
+    subject: Subject,
+    generator: Generator,
+    windows: Vec<Window>,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Compare) -> Result<()> {
     let load = &arguments.load;
-    let shape = load.shape();
-    let relay = start_relay(load)?;
-    let passthrough = Subject::passthrough(shape.pairs, load.processors())?;
-    println!("opening {} pairs at both", shape.pairs);
-    let mut relay_load = Generator::open(&relay, shape)?;
-    let mut passthrough_load = Generator::open(&passthrough, shape)?;
-    let warm_up = Duration::from_secs_f64(load.warm_up);
-    let window = Duration::from_secs_f64(load.seconds);
-    let (mut relay_windows, mut passthrough_windows) = (Vec::new(), Vec::new());
-    for round in 1..=arguments.rounds {
-        for is_relay in [true, false, false, true] {
-            let (name, generator, windows) = if is_relay {
-                ("relay", &mut relay_load, &mut relay_windows)
-            } else {
-                ("pass-through", &mut passthrough_load, &mut passthrough_windows)
-            };
-            let measured = generator.measure(warm_up, window)?;
-            println!("{round}/{}  {name:<12} {}", arguments.rounds, measured.line());
-            windows.push(measured);
-        }
-    }
-    let report = Report {
+    let given = Point { payload_bytes: load.shape.payload, depth: load.shape.depth };
+    let points = if arguments.points.is_empty() { vec![given] } else { arguments.points.clone() };
+    let mut report = Report {
         machine: processor::machine(),
         relay: load.relay_name(),
-        shape,
+        rounds: arguments.rounds,
         seconds: load.seconds,
-        relay_cpu_ns_per_frame: cpu(&relay_windows),
-        passthrough_cpu_ns_per_frame: cpu(&passthrough_windows),
-        ratio: Spread::of(ratios(&relay_windows, &passthrough_windows)),
-        relay_windows,
-        passthrough_windows,
+        points: Vec::new(),
     };
-    report.print();
-    write_json(load.json.as_deref(), &report)
+    for point in points {
+        report.points.push(measure(arguments, point)?);
+        // Written after each point: a run of many is long.
+        write_json(load.json.as_deref(), &report)?;
+    }
+    println!();
+    for point in &report.points {
+        point.print();
+    }
+    Ok(())
 }
 
-impl Report {
-    fn print(&self) {
-        let line = |name: &str, spread: Spread| {
-            println!(
-                "{name:<12} {:>7.3} µs CPU/frame   ({:.3} to {:.3})",
-                spread.median / 1e3,
-                spread.least / 1e3,
-                spread.most / 1e3
-            );
-        };
-        println!();
-        line("relay", self.relay_cpu_ns_per_frame);
-        line("pass-through", self.passthrough_cpu_ns_per_frame);
-        let Spread { median, least, most } = self.ratio;
-        println!("ratio        {median:>7.3}                ({least:.3} to {most:.3})");
+fn measure(arguments: &Compare, point: Point) -> Result<PointReport> {
+    let load = &arguments.load;
+    let Point { payload_bytes, depth } = point;
+    let shape = Shape { payload_bytes, depth, ..load.shape() };
+    println!("{payload_bytes} B, depth {depth}: opening {} pairs at each", shape.pairs);
+    let stage = load.stage()?;
+    let mut lanes = std::iter::once(Contender::Relay)
+        .chain(arguments.against.iter().copied())
+        .map(|contender| {
+            let subject = contender.start(&stage);
+            let subject = subject.with_context(|| format!("starting {}", contender.name()))?;
+            let generator = Generator::open(&subject, shape).with_context(|| contender.name())?;
+            Ok(Lane { contender, subject, generator, windows: Vec::new() })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for round in 1..=arguments.rounds {
+        let out_and_back = (0..lanes.len()).chain((0..lanes.len()).rev());
+        for index in out_and_back {
+            let line = lanes[index].measure(load)?;
+            println!("{round}/{}  {line}", arguments.rounds);
+        }
+    }
+    let relay_windows = lanes[0].windows.clone();
+    let contenders = lanes.into_iter().map(|lane| lane.finish(&relay_windows));
+    Ok(PointReport { shape, contenders: contenders.collect::<Result<_>>()? })
+}
+
+impl Lane {
+    /// Measures one window and describes it in a line.
+    fn measure(&mut self, load: &Load) -> Result<String> {
+        let name = self.contender.name();
+        let warm_up = Duration::from_secs_f64(load.warm_up);
+        let window = Duration::from_secs_f64(load.seconds);
+        let window = self.generator.measure(warm_up, window).with_context(|| name)?;
+        self.windows.push(window);
+        Ok(format!("{name:<18} {}", window.line()))
+    }
+
+    fn finish(self, relay: &[Window]) -> Result<Standing> {
+        let resident = processor::resident(self.subject.process())?;
+        let windows = self.windows;
+        let spread = |of: fn(&Window) -> f64| Spread::of(windows.iter().map(of));
+        Ok(Standing {
+            name: self.contender.name(),
+            cpu_ns_per_frame: spread(|window| window.cpu_ns_per_frame),
+            relay_over_this: Spread::of(ratios(relay, &windows)),
+            frames_per_s: spread(|window| window.frames_per_s),
+            latency_p50_ns: spread(|window| window.latency_p50_ns as f64),
+            latency_p99_ns: spread(|window| window.latency_p99_ns as f64),
+            resident,
+            windows,
+        })
     }
 }
 
-fn cpu(windows: &[Window]) -> Spread {
-    Spread::of(windows.iter().map(|window| window.cpu_ns_per_frame))
+impl PointReport {
+    fn print(&self) {
+        let Shape { payload_bytes, depth, pairs, .. } = self.shape;
+        println!("{payload_bytes} B, depth {depth}, {pairs} pairs");
+        println!(
+            "{:<18} {:>24}   {:>22} {:>10} {:>8} {:>8} {:>8}",
+            "", "CPU/frame, µs", "relay ÷ this", "frames/s", "p50, µs", "p99, µs", "RSS, MiB"
+        );
+        for standing in &self.contenders {
+            standing.print();
+        }
+        println!();
+    }
+}
+
+impl Standing {
+    fn print(&self) {
+        let cpu = shown(self.cpu_ns_per_frame, 1e3);
+        println!(
+            "{:<18} {cpu:>24}   {:>22} {:>10.0} {:>8.0} {:>8.0} {:>8.1}",
+            self.name,
+            shown(self.relay_over_this, 1.0),
+            self.frames_per_s.median,
+            self.latency_p50_ns.median / 1e3,
+            self.latency_p99_ns.median / 1e3,
+            self.resident.total_bytes as f64 / f64::from(1 << 20)
+        );
+    }
+}
+
+/// A median and its spread.
+fn shown(Spread { median, least, most }: Spread, unit: f64) -> String {
+    format!("{:.3} ({:.3}–{:.3})", median / unit, least / unit, most / unit)
 }
 
 /// Each round's two windows of the one over the round's two of the other.
-fn ratios(relay: &[Window], passthrough: &[Window]) -> impl Iterator<Item = f64> {
-    let sum = |pair: &[Window]| pair.iter().map(|window| window.cpu_ns_per_frame).sum::<f64>();
-    relay
-        .chunks(2)
-        .zip(passthrough.chunks(2))
-        .map(move |(relay, passthrough)| sum(relay) / sum(passthrough))
+fn ratios(relay: &[Window], other: &[Window]) -> impl Iterator<Item = f64> {
+    let sum = |round: &[Window]| round.iter().map(|window| window.cpu_ns_per_frame).sum::<f64>();
+    relay.chunks(2).zip(other.chunks(2)).map(move |(relay, other)| sum(relay) / sum(other))
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('x').and_then(|(payload, depth)| {
+            let (payload_bytes, depth) = (payload.parse().ok()?, depth.parse().ok()?);
+            (depth > 0).then_some(Self { payload_bytes, depth })
+        });
+        parsed.ok_or_else(|| "bytes and depth, such as 256x16".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::Histogram;
+
+    use super::*;
+
+    fn window(cpu_ns: u64) -> Window {
+        let latency = Histogram::new(3).expect("three digits");
+        Window::new(1, 1_000_000, cpu_ns, &latency)
+    }
+
+    #[test]
+    fn a_point_is_bytes_and_depth() {
+        assert_eq!("256x16".parse(), Ok(Point { payload_bytes: 256, depth: 16 }));
+        for text in ["256", "256x", "x16", "256x0", "256x16x1"] {
+            assert!(text.parse::<Point>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_takes_both_windows_of_a_round() {
+        let relay = [1, 3, 4, 4].map(window);
+        let other = [2, 2, 1, 1].map(window);
+        assert_eq!(ratios(&relay, &other).collect::<Vec<_>>(), [1.0, 4.0]);
+    }
 }

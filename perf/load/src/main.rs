@@ -8,6 +8,8 @@ mod admissions;
 mod arguments;
 mod authority;
 mod compare;
+mod compare_idle;
+mod contender;
 mod crowd;
 mod disturber;
 mod envelope;
@@ -50,6 +52,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Pairs(arguments) => pairs::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
+        Command::CompareIdle(arguments) => compare_idle::run(arguments),
         Command::Fairness(arguments) => fairness::run(arguments),
         Command::Idle(arguments) => idle::run(arguments),
         Command::IdleChild(arguments) => idle::run_child(arguments),

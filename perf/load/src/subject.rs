@@ -1,4 +1,4 @@
-//! The process under test: a relay, or the pass-through that marks the limit.
+//! The process under test: a relay, a rival, or a pass-through that marks the limit.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 use crate::flow::Between;
 use crate::processor;
@@ -19,6 +20,9 @@ pub(crate) struct Subject {
     pub(crate) address: SocketAddr,
     /// What becomes of frames in it.
     pub(crate) between: Between,
+    /// What lives as long as this one, when it is a proxy: whom it passes everything on to, and its
+    /// configuration.
+    _kept: Option<(Box<Subject>, TempDir)>,
 }
 
 /// Where the process runs and where the load does.
@@ -64,15 +68,8 @@ impl Subject {
     ) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(program);
-        command
-            .arg("serve")
-            .env_clear()
-            .env("PATH", "")
-            .env("HOST", "127.0.0.1")
-            .env("PORT", address.port().to_string())
-            .env("SERVER_URL", format!("http://{platform}"))
-            .env("RELAY_PUBLIC_WS_BASE_URL", format!("ws://{address}/ws"))
-            .envs(ENVIRONMENT.iter().copied());
+        command.arg("serve");
+        set_environment(&mut command, address, platform);
         if let Some(driver) = driver {
             command.env("RELAY_DRIVER", driver);
         }
@@ -101,6 +98,33 @@ impl Subject {
         Self::start(command, address, Between::Passthrough, processors)
     }
 
+    /// Starts a rival: a program that takes the relay's environment and says when it listens.
+    pub(crate) fn rival(
+        mut command: Command,
+        platform: SocketAddr,
+        between: Between,
+        processors: Processors,
+    ) -> Result<Self> {
+        let address = free_address()?;
+        set_environment(&mut command, address, platform);
+        command.env("RELAY_MAX_PENDING_BYTES", PENDING_BYTES_MAX.to_string());
+        Self::start(command, address, between, processors)
+    }
+
+    /// Starts a proxy in front of a relay; it says `sign` when it listens.
+    pub(crate) fn proxy(
+        command: Command,
+        address: SocketAddr,
+        processors: Processors,
+        sign: &str,
+        relay: Subject,
+        files: TempDir,
+    ) -> Result<Self> {
+        let mut proxy = Self::start_until(command, address, Between::Relay, processors, sign)?;
+        proxy._kept = Some((Box::new(relay), files));
+        Ok(proxy)
+    }
+
     /// Starts a pass-through for a number of pairs.
     pub(crate) fn passthrough(pair_count: usize, processors: Processors) -> Result<Self> {
         let address = free_address()?;
@@ -113,10 +137,21 @@ impl Subject {
 
     /// Starts the command on its processor and waits for the line that says it listens.
     fn start(
+        command: Command,
+        address: SocketAddr,
+        between: Between,
+        processors: Processors,
+    ) -> Result<Self> {
+        Self::start_until(command, address, between, processors, "listening on")
+    }
+
+    /// Starts the command on its processor and waits for a line with `sign` in it.
+    fn start_until(
         mut command: Command,
         address: SocketAddr,
         between: Between,
         processors: Processors,
+        sign: &str,
     ) -> Result<Self> {
         // A child inherits where its parent may run.
         processor::pin_to(processors.subject)?;
@@ -125,11 +160,11 @@ impl Subject {
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child = spawned.with_context(|| format!("{program} does not start"))?;
         let stdout = child.stdout.take().context("its output is piped")?;
-        let subject = Self { child, address, between };
+        let subject = Self { child, address, between, _kept: None };
         let mut lines = BufReader::new(stdout).lines();
         loop {
             match lines.next() {
-                Some(Ok(line)) if line.contains("listening on") => break,
+                Some(Ok(line)) if line.contains(sign) => break,
                 Some(Ok(_)) => {}
                 _ => bail!("{program} ended before it listened; its own words stand above"),
             }
@@ -153,9 +188,26 @@ impl Drop for Subject {
     }
 }
 
+/// What every program that does the relay's job is told. It sees nothing else of our environment.
+fn set_environment(command: &mut Command, address: SocketAddr, platform: SocketAddr) {
+    command
+        .env_clear()
+        .env("PATH", "")
+        .env("HOST", "127.0.0.1")
+        .env("PORT", address.port().to_string())
+        .env("SERVER_URL", format!("http://{platform}"))
+        .env("RELAY_PUBLIC_WS_BASE_URL", format!("ws://{address}/ws"))
+        .envs(ENVIRONMENT.iter().copied());
+}
+
 /// An address nobody listens on at the moment.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+pub(crate) fn free_address() -> Result<SocketAddr> {
+    Ok(free_listener()?.local_addr()?)
+}
+
+/// A listener on an address nobody else listens on.
+pub(crate) fn free_listener() -> Result<TcpListener> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
 }
 
 /// Bytes that may wait for one connection where nobody reads slowly on purpose: more than any load.
