@@ -18,6 +18,10 @@ use crate::pair::Shape;
 use crate::processor::{self, Machine, Resident};
 use crate::subject::Subject;
 
+use goal::Goal;
+
+mod goal;
+
 /// Bytes of a message, and frames in flight per pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Point {
@@ -50,6 +54,8 @@ struct Standing {
     cpu_ns_per_frame: Spread,
     /// The relay's processor time per frame over this one's, round by round.
     relay_over_this: Spread,
+    /// The most that ratio may be.
+    goal: Option<Goal>,
     frames_per_s: Spread,
     latency_p50_ns: Spread,
     latency_p99_ns: Spread,
@@ -114,7 +120,7 @@ fn measure(arguments: &Compare, point: Point) -> Result<PointReport> {
         }
     }
     let relay_windows = lanes[0].windows.clone();
-    let contenders = lanes.into_iter().map(|lane| lane.finish(&relay_windows));
+    let contenders = lanes.into_iter().map(|lane| lane.finish(&relay_windows, point));
     Ok(PointReport { shape, contenders: contenders.collect::<Result<_>>()? })
 }
 
@@ -129,7 +135,7 @@ impl Lane {
         Ok(format!("{name:<18} {}", window.line()))
     }
 
-    fn finish(self, relay: &[Window]) -> Result<Standing> {
+    fn finish(self, relay: &[Window], point: Point) -> Result<Standing> {
         let resident = processor::resident(self.subject.process())?;
         let windows = self.windows;
         let spread = |of: fn(&Window) -> f64| Spread::of(windows.iter().map(of));
@@ -137,6 +143,7 @@ impl Lane {
             name: self.contender.name(),
             cpu_ns_per_frame: spread(|window| window.cpu_ns_per_frame),
             relay_over_this: Spread::of(ratios(relay, &windows)),
+            goal: Goal::of(self.contender, point),
             frames_per_s: spread(|window| window.frames_per_s),
             latency_p50_ns: spread(|window| window.latency_p50_ns as f64),
             latency_p99_ns: spread(|window| window.latency_p99_ns as f64),
@@ -151,8 +158,15 @@ impl PointReport {
         let Shape { payload_bytes, depth, pairs, .. } = self.shape;
         println!("{payload_bytes} B, depth {depth}, {pairs} pairs");
         println!(
-            "{:<18} {:>24}   {:>22} {:>10} {:>8} {:>8} {:>8}",
-            "", "CPU/frame, µs", "relay ÷ this", "frames/s", "p50, µs", "p99, µs", "RSS, MiB"
+            "{:<18} {:>24}   {:>22} {:<14} {:>10} {:>8} {:>8} {:>8}",
+            "",
+            "CPU/frame, µs",
+            "relay ÷ this",
+            "  goal",
+            "frames/s",
+            "p50, µs",
+            "p99, µs",
+            "RSS, MiB"
         );
         for standing in &self.contenders {
             standing.print();
@@ -164,8 +178,10 @@ impl PointReport {
 impl Standing {
     fn print(&self) {
         let cpu = shown(self.cpu_ns_per_frame, 1e3);
+        let ratio = self.relay_over_this.median;
+        let verdict = self.goal.map(|goal| goal.verdict(ratio)).unwrap_or_default();
         println!(
-            "{:<18} {cpu:>24}   {:>22} {:>10.0} {:>8.0} {:>8.0} {:>8.1}",
+            "{:<18} {cpu:>24}   {:>22}   {verdict:<12} {:>10.0} {:>8.0} {:>8.0} {:>8.1}",
             self.name,
             shown(self.relay_over_this, 1.0),
             self.frames_per_s.median,

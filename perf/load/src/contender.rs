@@ -26,9 +26,11 @@ pub(crate) enum Contender {
     Monoio,
     /// glommio with its own framing
     Glommio,
-    /// Node and ws, as ws is meant to be used
+    /// Node and ws, as their documentation has it
     Node,
-    /// The same, and what follows from one read is sent in one system call
+    /// The same with bufferutil, which unmasks in native code
+    NodeNative,
+    /// The same again, and what follows from one read is sent in one system call
     NodeCorked,
     /// nginx in front of the relay; only its own processor time is counted
     Nginx,
@@ -64,6 +66,7 @@ impl Contender {
             Self::Monoio => "monoio",
             Self::Glommio => "glommio",
             Self::Node => "node",
+            Self::NodeNative => "node-native",
             Self::NodeCorked => "node-corked",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -89,7 +92,8 @@ impl Contender {
             Self::Nginx => return proxy::nginx(stage.relay()?, stage.processors),
             Self::Haproxy => return proxy::haproxy(stage.relay()?, stage.processors),
             Self::Node => node::command(&[])?,
-            Self::NodeCorked => node::command(&["--cork"])?,
+            Self::NodeNative => node::command(&["--native"])?,
+            Self::NodeCorked => node::command(&["--native", "--cork"])?,
             Self::Axum | Self::Monoio | Self::Glommio | Self::EpollPassthrough | Self::Splice => {
                 let mut command = Command::new(rivals()?);
                 command.arg(self.name());
@@ -117,4 +121,17 @@ fn rivals() -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contender_is_called_in_results_as_on_the_command_line() {
+        for contender in Contender::value_variants() {
+            let value = contender.to_possible_value().expect("only the relay is skipped");
+            assert_eq!(value.get_name(), contender.name());
+        }
+    }
 }

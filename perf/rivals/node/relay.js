@@ -1,8 +1,12 @@
 // The relay's job on Node and ws: admission by the platform, routing of the same frames.
 //
-// Started with the relay's environment; says `listening on` when it does. With `--cork`, all that
-// follows from one read goes to a socket in one system call, which ws does not do by itself.
+// Started with the relay's environment; says `listening on` when it does. With `--native`, frames
+// are unmasked by bufferutil, which ws finds when somebody has installed it besides. With `--cork`,
+// all that follows from one read goes to a socket in one system call, which ws does not do by itself.
 'use strict';
+
+// Read by ws when it is loaded.
+if (!process.argv.includes('--native')) process.env.WS_NO_BUFFER_UTIL = '1';
 
 const http = require('node:http');
 const { WebSocketServer, WebSocket } = require('ws');
