@@ -158,7 +158,7 @@ impl PointReport {
         let Shape { payload_bytes, depth, pairs, .. } = self.shape;
         println!("{payload_bytes} B, depth {depth}, {pairs} pairs");
         println!(
-            "{:<18} {:>24}   {:>22} {:<14} {:>10} {:>8} {:>8} {:>8}",
+            "{:<18} {:>24}   {:>22} {:<16} {:>10} {:>8} {:>8} {:>8}",
             "",
             "CPU/frame, µs",
             "relay ÷ this",
@@ -181,7 +181,7 @@ impl Standing {
         let ratio = self.relay_over_this.median;
         let verdict = self.goal.map(|goal| goal.verdict(ratio)).unwrap_or_default();
         println!(
-            "{:<18} {cpu:>24}   {:>22}   {verdict:<12} {:>10.0} {:>8.0} {:>8.0} {:>8.1}",
+            "{:<18} {cpu:>24}   {:>22}   {verdict:<14} {:>10.0} {:>8.0} {:>8.0} {:>8.1}",
             self.name,
             shown(self.relay_over_this, 1.0),
             self.frames_per_s.median,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
 use crate::flow::Between;
@@ -111,12 +111,13 @@ impl Subject {
         Self::start(command, address, between, processors)
     }
 
-    /// Starts a proxy in front of a relay; it says `sign` when it listens.
+    /// Starts a proxy in front of a relay; it says `sign` when it listens. Without one it inherits
+    /// a socket in which connections wait for it.
     pub(crate) fn proxy(
         command: Command,
         address: SocketAddr,
         processors: Processors,
-        sign: &str,
+        sign: Option<&str>,
         relay: Subject,
         files: TempDir,
     ) -> Result<Self> {
@@ -142,16 +143,16 @@ impl Subject {
         between: Between,
         processors: Processors,
     ) -> Result<Self> {
-        Self::start_until(command, address, between, processors, "listening on")
+        Self::start_until(command, address, between, processors, Some("listening on"))
     }
 
-    /// Starts the command on its processor and waits for a line with `sign` in it.
+    /// Starts the command on its processor and waits for a line with `sign` in it, if it has one.
     fn start_until(
         mut command: Command,
         address: SocketAddr,
         between: Between,
         processors: Processors,
-        sign: &str,
+        sign: Option<&str>,
     ) -> Result<Self> {
         // A child inherits where its parent may run.
         processor::pin_to(processors.subject)?;
@@ -162,12 +163,9 @@ impl Subject {
         let stdout = child.stdout.take().context("its output is piped")?;
         let subject = Self { child, address, between, _kept: None };
         let mut lines = BufReader::new(stdout).lines();
-        loop {
-            match lines.next() {
-                Some(Ok(line)) if line.contains(sign) => break,
-                Some(Ok(_)) => {}
-                _ => bail!("{program} ended before it listened; its own words stand above"),
-            }
+        if let Some(sign) = sign {
+            let is_up = lines.by_ref().map_while(Result::ok).any(|line| line.contains(sign));
+            ensure!(is_up, "{program} ended before it listened; its own words stand above");
         }
         // Nobody may stop reading: a full pipe would stop the process under test.
         thread::spawn(move || for _ in lines {});

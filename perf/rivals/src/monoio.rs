@@ -74,6 +74,14 @@ struct Relay {
 type ScopeKey = (String, Option<String>);
 type SharedScope = Rc<RefCell<Scope<Rc<Outlet>>>>;
 
+/// A connection that may send frames.
+struct Admitted {
+    member: Member<Rc<Outlet>>,
+    scope: SharedScope,
+    /// What came with the upgrade.
+    early: Vec<u8>,
+}
+
 /// The beginning of a frame whose rest has not arrived. Grows with the frames that come in pieces.
 #[derive(Default)]
 struct Partial {
@@ -88,27 +96,14 @@ impl Relay {
     async fn connected(&self, socket: TcpStream) -> io::Result<()> {
         socket.set_nodelay(true)?;
         let outlet = Rc::new(Outlet::new(socket, self.settings.pending_bytes_max));
-        let mut early = Vec::new();
-        let Some(upgrade) = read_head(&outlet, &mut early).await? else {
-            return outlet.send_bytes(upgrade::UNAUTHORIZED.as_bytes());
+        // Boxed, so that a connection does not keep the room that its admission took.
+        let Some(Admitted { member, scope, mut early }) = Box::pin(self.admit(outlet)).await?
+        else {
+            return Ok(());
         };
-        if !self.is_admitted(&upgrade.query, &upgrade.token).await.unwrap_or(false) {
-            return outlet.send_bytes(upgrade::UNAUTHORIZED.as_bytes());
-        }
-        outlet.send_bytes(upgrade.accepted.as_bytes())?;
-        let Query { role, workspace_id, runtime_target_id } = upgrade.query;
-        let key = (workspace_id, runtime_target_id);
-        let scope = Rc::clone(self.scopes.borrow_mut().entry(key).or_default());
-        let id = self.next_id.replace(self.next_id.get() + 1);
-        let member = Member { id, role, outbox: outlet };
-        if !scope.borrow_mut().join(&member) {
-            return member.outbox.send_bytes(&frame::closing(close::REFUSED));
-        }
         let mut partial = Partial::default();
-        let mut result = Ok(());
-        if early.len() > upgrade.head_bytes {
-            result = self.take(&mut early[upgrade.head_bytes..], &member, &scope, &mut partial);
-        }
+        let mut result = self.take(&mut early, &member, &scope, &mut partial);
+        drop(early);
         while result.is_ok() {
             result = match member.outbox.readable().await {
                 Ok(()) => self.turn(&member, &scope, &mut partial),
@@ -118,6 +113,31 @@ impl Relay {
         scope.borrow_mut().leave(&member);
         member.outbox.shutdown(Shutdown::Both);
         result
+    }
+
+    /// Reads the upgrade and answers it; `None` for one that is refused.
+    async fn admit(&self, outlet: Rc<Outlet>) -> io::Result<Option<Admitted>> {
+        let mut early = Vec::new();
+        let Some(upgrade) = read_head(&outlet, &mut early).await? else {
+            outlet.send_bytes(upgrade::UNAUTHORIZED.as_bytes())?;
+            return Ok(None);
+        };
+        if !self.is_admitted(&upgrade.query, &upgrade.token).await.unwrap_or(false) {
+            outlet.send_bytes(upgrade::UNAUTHORIZED.as_bytes())?;
+            return Ok(None);
+        }
+        outlet.send_bytes(upgrade.accepted.as_bytes())?;
+        early.drain(..upgrade.head_bytes);
+        let Query { role, workspace_id, runtime_target_id } = upgrade.query;
+        let key = (workspace_id, runtime_target_id);
+        let scope = Rc::clone(self.scopes.borrow_mut().entry(key).or_default());
+        let id = self.next_id.replace(self.next_id.get() + 1);
+        let member = Member { id, role, outbox: outlet };
+        if !scope.borrow_mut().join(&member) {
+            member.outbox.send_bytes(&frame::closing(close::REFUSED))?;
+            return Ok(None);
+        }
+        Ok(Some(Admitted { member, scope, early }))
     }
 
     /// Asks the platform; one call per upgrade, over a kept connection.

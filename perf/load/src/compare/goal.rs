@@ -34,7 +34,7 @@ impl Goal {
     /// The goal, and whether a ratio holds it.
     pub(super) fn verdict(self, ratio: f64) -> String {
         let word = if ratio <= self.0 { "held" } else { "missed" };
-        format!("≤ {:.2} {word}", self.0)
+        format!("≤ {:.3} {word}", self.0)
     }
 }
 
@@ -46,8 +46,8 @@ mod tests {
     fn a_goal_is_held_up_to_its_bound() {
         let point = |text: &str| text.parse().expect("a point");
         let goal = Goal::of(Contender::Axum, point("256x16")).expect("a goal");
-        assert_eq!(goal.verdict(0.65), "≤ 0.65 held");
-        assert_eq!(goal.verdict(0.651), "≤ 0.65 missed");
+        assert_eq!(goal.verdict(0.65), "≤ 0.650 held");
+        assert_eq!(goal.verdict(0.651), "≤ 0.650 missed");
         assert_eq!(Goal::of(Contender::Splice, point("256x16")), None);
         assert_eq!(Goal::of(Contender::Axum, point("1000x3")), None);
     }

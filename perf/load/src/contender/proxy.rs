@@ -21,7 +21,7 @@ pub(super) fn nginx(relay: Subject, processors: Processors) -> Result<Subject> {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(files.path()).arg("-c").arg(path).args(["-e", "/dev/stdout"]);
     // Said once its sockets are open.
-    let sign = "getrlimit(RLIMIT_NOFILE)";
+    let sign = Some("getrlimit(RLIMIT_NOFILE)");
     Subject::proxy(command, address, processors, sign, relay, files).context(MISSING)
 }
 
@@ -35,9 +35,8 @@ pub(super) fn haproxy(relay: Subject, processors: Processors) -> Result<Subject>
     let path = files.path().join("haproxy.cfg");
     fs::write(&path, haproxy_configuration(inherited.as_raw_fd(), relay.address))?;
     let mut command = Command::new("haproxy");
-    command.args(["-db", "-V", "-f"]).arg(path);
-    let sign = "as the polling mechanism";
-    Subject::proxy(command, address, processors, sign, relay, files).context(MISSING)
+    command.args(["-db", "-f"]).arg(path);
+    Subject::proxy(command, address, processors, None, relay, files).context(MISSING)
 }
 
 fn nginx_configuration(listen: SocketAddr, relay: SocketAddr) -> String {
