@@ -58,26 +58,37 @@ pub fn request(data: &[u8]) {
 /// A byte stream after the upgrade: it means the same however it arrives.
 pub fn frames(data: &[u8]) {
     let (cut, data) = cut_of(data);
-    let whole = meaning(&[data]);
+    let whole = meaning(&[data], false);
     let cut = cut % (data.len() + 1);
-    assert_eq!(meaning(&[&data[..cut], &data[cut..]]), whole);
+    let parts = [&data[..cut], &data[cut..]];
     let bytes: Vec<&[u8]> = data.chunks(1).collect();
-    assert_eq!(meaning(&bytes), whole);
+    for close in [false, true] {
+        assert_eq!(meaning(&[data], close), whole);
+        assert_eq!(meaning(&parts, close), whole);
+        assert_eq!(meaning(&bytes, close), whole);
+    }
 }
 
-/// What a stream means: messages with their envelopes, control frames, the error it ends in.
-fn meaning(buffers: &[&[u8]]) -> Vec<String> {
+/// What a stream means: messages with their envelopes, control frames, the error it ends in. Its
+/// frames stay where they lie, or are moved close together.
+fn meaning(buffers: &[&[u8]], close: bool) -> Vec<String> {
     let mut decoder = Decoder::new();
     let mut scanner = Scanner::new();
     let mut message = Vec::new();
     let mut meaning = Vec::new();
     for buffer in buffers {
         let mut input = buffer.to_vec();
-        let mut at = 0;
+        let (mut free, mut at) = (0, 0);
         loop {
-            at = match decoder.next(&mut input, at, MESSAGE_BYTES_MAX, &mut scanner) {
+            let step = match close {
+                true => decoder.next_close(&mut input, free, at, MESSAGE_BYTES_MAX, &mut scanner),
+                false => decoder.next(&mut input, at, MESSAGE_BYTES_MAX, &mut scanner),
+            };
+            at = match step {
                 Ok(Step::NeedMore) => break,
                 Ok(Step::Piece(piece)) => {
+                    assert!(free <= piece.payload.start && piece.payload.end <= piece.at);
+                    free = piece.payload.end;
                     message.extend_from_slice(&input[piece.payload.clone()]);
                     assert!(message.len() <= MESSAGE_BYTES_MAX);
                     assert!(piece.header_room <= piece.payload.start);

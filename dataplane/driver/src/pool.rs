@@ -209,6 +209,34 @@ impl Slice {
     }
 }
 
+impl Slice {
+    /// Keeps the first `len` bytes and forgets the rest.
+    pub fn truncate(&mut self, len: usize) {
+        if len < self.len() {
+            self.region.len = len as u32;
+        }
+    }
+
+    /// Takes in the slice that begins where this one ends, in the same buffer; any other comes
+    /// back. Cost: one decrement.
+    ///
+    /// # Errors
+    /// The slice that does not follow.
+    pub fn join(&mut self, next: Self) -> Result<(), Self> {
+        let (mine, other) = (&self.region, &next.region);
+        let follows = mine.id == other.id
+            && mine.start + mine.len == other.start
+            && Rc::ptr_eq(&mine.pool, &other.pool);
+        if !follows {
+            return Err(next);
+        }
+        // The other's reference keeps the buffer until here, and ours does from here on. Both are
+        // shared, so no lease covers a byte of the sum.
+        self.region.len += next.region.len;
+        Ok(())
+    }
+}
+
 impl Region {
     /// Another reference, on a part of the same bytes.
     fn part(&self, range: Range<usize>) -> Self {
@@ -398,6 +426,28 @@ mod tests {
         slice.advance(2);
         assert_eq!(&*slice, b"de");
         assert_eq!(&*shared, b"abcdef");
+    }
+
+    #[test]
+    fn slices_join_only_where_one_begins_as_the_other_ends() {
+        let pool = BufferPool::new(2, 16);
+        let mut back = lease(&pool, b"abcdef");
+        let front = back.split_to(2).freeze();
+        let mut joined = front.into_slice();
+        let back = back.freeze();
+        assert!(joined.join(back.slice(1..4)).is_err(), "there is a gap");
+        assert!(joined.join(joined.clone()).is_err(), "it is the same");
+        let other = lease(&pool, b"..cdef").freeze();
+        assert!(joined.join(other.slice(2..6)).is_err(), "it is another buffer");
+        let elsewhere = BufferPool::new(2, 16);
+        let elsewhere = lease(&elsewhere, b"..cdef").freeze();
+        assert!(joined.join(elsewhere.slice(2..6)).is_err(), "it is another pool");
+        joined.join(back.slice(0..4)).expect("it follows");
+        assert_eq!(&*joined, b"abcdef");
+        drop((back, other));
+        assert_eq!(pool.in_use(), 1, "the sum holds its buffer");
+        drop(joined);
+        assert_eq!(pool.in_use(), 0);
     }
 
     #[test]

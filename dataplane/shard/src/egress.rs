@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use relay_driver::{Batch, Chunk, SendMode};
+use relay_driver::{Batch, Chunk, SendMode, Slice};
 
 /// Frames in order, each a run of chunks, and what the socket said about the last attempt.
 ///
@@ -32,6 +32,8 @@ struct Queued {
     chunk: Chunk,
     /// The last chunk of its frame.
     last: bool,
+    /// Whole frames that it is made of; none when it is part of one.
+    frame_count: u32,
     /// Made by the shard, so unknown to the switchboard's account and never dropped.
     own: bool,
     /// Answers a ping.
@@ -41,12 +43,17 @@ struct Queued {
 impl Queued {
     /// Part of a message.
     fn part(chunk: Chunk, last: bool) -> Self {
-        Self { chunk, last, own: false, pong: false }
+        Self { chunk, last, frame_count: 0, own: false, pong: false }
+    }
+
+    /// A message of one chunk.
+    fn whole(chunk: Chunk) -> Self {
+        Self { frame_count: 1, ..Self::part(chunk, true) }
     }
 
     /// A frame of the shard's own.
     fn own(chunk: Chunk) -> Self {
-        Self { chunk, last: true, own: true, pong: false }
+        Self { own: true, ..Self::whole(chunk) }
     }
 }
 
@@ -104,11 +111,39 @@ impl Egress {
             self.enqueue(block.into(), true);
             return copied;
         }
+        if let [Chunk::Leased(_)] = frame[..] {
+            if let Some(Chunk::Leased(slice)) = frame.pop() {
+                self.enqueue_whole(slice);
+            }
+            return 0;
+        }
         let count = frame.len();
         for (index, chunk) in frame.drain(..).enumerate() {
             self.enqueue(chunk, index + 1 == count);
         }
         0
+    }
+
+    /// Queues one frame that lies in one place. Frames that lie one behind the other become one
+    /// entry, and so one piece of a send.
+    fn enqueue_whole(&mut self, slice: Slice) {
+        let len = slice.len();
+        let last = self.queue.back_mut().filter(|last| last.frame_count > 0 && !last.own);
+        let slice = match last {
+            Some(Queued { chunk: Chunk::Leased(run), frame_count, .. })
+                if run.len() + len <= SEND_BYTES_MAX =>
+            {
+                match run.join(slice) {
+                    Ok(()) => return *frame_count += 1,
+                    Err(slice) => slice,
+                }
+            }
+            _ => slice,
+        };
+        if len > SEND_BYTES_MAX {
+            return self.enqueue(slice.into(), true);
+        }
+        self.queue.push_back(Queued::whole(slice.into()));
     }
 
     /// Queues one chunk of a frame, in blocks that one send each can take.
@@ -300,7 +335,9 @@ impl Egress {
                 keep -= 1;
                 return true;
             }
-            dropped += u64::from(queued.last && !queued.own);
+            if queued.last && !queued.own {
+                dropped += u64::from(queued.frame_count.max(1));
+            }
             queued.own
         });
         self.queue.shrink_to(SPARE_QUEUE_LEN);

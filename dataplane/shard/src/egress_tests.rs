@@ -214,6 +214,67 @@ fn a_frame_of_more_chunks_than_a_batch_takes_leaves_whole() {
     assert_eq!(line.left, len);
 }
 
+/// Frames of these lengths as one receive brings them: one behind the other in one buffer.
+fn run(pool: &BufferPool, lens: &[usize]) -> Vec<Chunk> {
+    let mut lease = pool.lease().expect("a buffer is free");
+    let mut chunks = Vec::new();
+    for (name, &len) in (0..).zip(lens) {
+        let frame = bytes(COUNTED, name, len);
+        let mut part = lease.split_to(frame.len());
+        part.copy_from_slice(&frame);
+        chunks.push(Chunk::Leased(part.freeze().into_slice()));
+    }
+    chunks
+}
+
+#[test]
+fn frames_that_lie_one_behind_the_other_leave_as_one_piece() {
+    let pool = BufferPool::new(2, 256);
+    let mut egress = Egress::default();
+    for chunk in run(&pool, &[10, 20, 30]).into_iter().chain(run(&pool, &[10])) {
+        egress.push(&mut vec![chunk]);
+    }
+    let mut batch = Batch::new();
+    egress.fill(&mut batch);
+    assert_eq!(batch.chunks().len(), 2, "a piece for each buffer");
+    let sent: Vec<u8> = batch.chunks().iter().flat_map(Chunk::as_bytes).copied().collect();
+    assert_eq!(read(&sent), [(COUNTED, 0), (COUNTED, 1), (COUNTED, 2), (COUNTED, 0)]);
+    let all = batch.len();
+    egress.sent(&mut batch, all);
+    assert_eq!(pool.in_use(), 0);
+}
+
+#[test]
+fn frames_that_go_to_different_peers_do_not_join() {
+    let pool = BufferPool::new(1, 256);
+    let mut queues = [Egress::default(), Egress::default()];
+    for (index, chunk) in run(&pool, &[10, 20, 30, 5]).into_iter().enumerate() {
+        queues[index % 2].push(&mut vec![chunk]);
+    }
+    let names = queues.map(|mut egress| {
+        let mut batch = Batch::new();
+        egress.fill(&mut batch);
+        let sent: Vec<u8> = batch.chunks().iter().flat_map(Chunk::as_bytes).copied().collect();
+        read(&sent)
+    });
+    assert_eq!(names, [[(COUNTED, 0), (COUNTED, 2)], [(COUNTED, 1), (COUNTED, 3)]]);
+}
+
+#[test]
+fn each_frame_of_a_run_that_is_dropped_counts() {
+    let pool = BufferPool::new(1, 256);
+    let mut egress = Egress::default();
+    egress.push_own(Chunk::from(bytes(OWN, 9, 4)));
+    for chunk in run(&pool, &[10, 20, 30]) {
+        egress.push(&mut vec![chunk]);
+    }
+    assert_eq!(egress.drop_waiting_frames(), 3);
+    assert_eq!(pool.in_use(), 0);
+    let mut batch = Batch::new();
+    egress.fill(&mut batch);
+    assert_eq!(read(batch.chunks()[0].as_bytes()), [(OWN, 9)]);
+}
+
 #[test]
 fn an_urgent_frame_passes_messages_but_not_its_own_kind() {
     let mut line = Line::new(false);

@@ -12,6 +12,7 @@ use crate::backlog::FRAME_WORK;
 use crate::connection::{CloseHandshake, Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
+use crate::walk::Walk;
 
 impl<D: Driver> Shard<D> {
     /// The driver received something.
@@ -57,11 +58,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn walk_frames(&mut self, key: Key, mut input: Received) {
+    fn walk_frames(&mut self, key: Key, input: Received) {
         let frame_bytes_max = self.limits.frame_bytes_max;
+        let mut input = Walk::new(input);
         let mut work = 0;
         loop {
-            let left = input.bytes_mut().len();
+            let left = input.left();
             let Some(connection) = self.table.get_mut(key) else {
                 return;
             };
@@ -74,13 +76,13 @@ impl<D: Driver> Shard<D> {
                 return;
             }
             if is_over {
-                return self.defer(key, input);
+                return self.defer(key, input.into_rest());
             }
             let scanner = match &mut open.assembly {
                 Some(assembly) => &mut assembly.scanner,
                 None => &mut self.scanner,
             };
-            match open.decoder.next(input.bytes_mut(), 0, frame_bytes_max, scanner) {
+            match input.next(&mut open.decoder, frame_bytes_max, scanner) {
                 Ok(Step::NeedMore) => return,
                 Ok(Step::Piece(piece)) => {
                     if piece.small_fragment {
@@ -90,20 +92,20 @@ impl<D: Driver> Shard<D> {
                 }
                 Ok(Step::Ping { payload, at }) => {
                     self.note_small_frame(key);
-                    self.answer_ping(key, payload.bytes(input.bytes_mut()));
-                    input.skip(at);
+                    self.answer_ping(key, payload.bytes(input.bytes()));
+                    input.pass(at);
                 }
                 Ok(Step::Pong { at, .. }) => {
-                    input.skip(at);
+                    input.pass(at);
                     let from = self.table.id(key);
                     self.consult(Input::Pong { from });
                 }
                 Ok(Step::Close { payload, .. }) => {
-                    return self.on_close_frame(key, payload.bytes(input.bytes_mut()));
+                    return self.on_close_frame(key, payload.bytes(input.bytes()));
                 }
                 Err(error) => return self.on_violation(key, error),
             }
-            work = FRAME_WORK + left - input.bytes_mut().len();
+            work = FRAME_WORK + left - input.left();
         }
     }
 
@@ -114,8 +116,8 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A piece of a message lies at the front of the input.
-    fn on_piece(&mut self, key: Key, input: &mut Received, piece: &Piece) {
-        let mut bytes = input.split_to(piece.at);
+    fn on_piece(&mut self, key: Key, input: &mut Walk, piece: &Piece) {
+        let mut bytes = input.take(piece);
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };

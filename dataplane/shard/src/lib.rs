@@ -39,6 +39,7 @@ mod strangers;
 mod table;
 mod tls;
 mod upgrade;
+mod walk;
 
 pub use audit::Audit;
 pub use budget::IDLE_CONNECTION_BYTES;

@@ -35,6 +35,11 @@ impl Received {
         }
     }
 
+    /// Whether a part that is split off stays where it lies.
+    pub(crate) fn is_leased(&self) -> bool {
+        matches!(self, Self::Leased(_))
+    }
+
     /// Splits the first `len` bytes off; `self` keeps the rest.
     pub(crate) fn split_to(&mut self, len: usize) -> Self {
         match self {
@@ -54,7 +59,12 @@ impl Received {
     /// Gives up the right to change the bytes for something that can be sent.
     pub(crate) fn into_chunk(self, range: Range<usize>) -> Chunk {
         match self {
-            Self::Leased(lease) => Chunk::Leased(lease.freeze().slice(range)),
+            Self::Leased(lease) => {
+                let mut slice = lease.freeze().into_slice();
+                slice.truncate(range.end);
+                slice.advance(range.start);
+                Chunk::Leased(slice)
+            }
             Self::Owned(Owned { mut bytes, start }) => {
                 bytes.truncate(start + range.end);
                 Chunk::Owned { bytes, start: start + range.start }

@@ -7,7 +7,7 @@ use relay_contract::CloseCode;
 use serde::{Deserialize, Serialize};
 
 use super::error::FrameError;
-use super::frame::CONTROL_PAYLOAD_BYTES_MAX;
+use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Opcode, header};
 use super::mask::{self, BLOCK_BYTES};
 use super::utf8::Utf8Check;
 use crate::envelope::Scanner;
@@ -58,8 +58,9 @@ pub enum Step {
 pub struct Piece {
     /// Where it lies in the buffer. May be empty.
     pub payload: Range<usize>,
-    /// Bytes directly before the payload that were this frame's own header. Zero when the header
-    /// began in an earlier buffer, and for what continues a frame.
+    /// Bytes directly before the payload that nobody needs: this frame's own header, and what the
+    /// caller said was free before it. Zero when the header began in an earlier buffer, and for
+    /// what continues a frame.
     pub header_room: usize,
     /// Whether the message starts here.
     pub first: bool,
@@ -201,10 +202,39 @@ impl Decoder {
         frame_bytes_max: usize,
         scanner: &mut Scanner,
     ) -> Result<Step, FrameError> {
+        self.step(input, Start { at, free: None }, frame_bytes_max, scanner)
+    }
+
+    /// The same, for frames that are to lie close together: `input[free..at]` are bytes that
+    /// nobody needs any more, and a data frame that begins at `at` is moved to the left while it is
+    /// unmasked, so that its new header fits exactly between `free` and its payload.
+    ///
+    /// A frame that goes on from an earlier buffer, and one that is only part of its message, stay
+    /// where they are. Cost: that of [`next`](Self::next); each byte is stored once, elsewhere.
+    pub fn next_close(
+        &mut self,
+        input: &mut [u8],
+        free: usize,
+        at: usize,
+        frame_bytes_max: usize,
+        scanner: &mut Scanner,
+    ) -> Result<Step, FrameError> {
+        let free = Some(free.min(at));
+        self.step(input, Start { at, free }, frame_bytes_max, scanner)
+    }
+
+    fn step(
+        &mut self,
+        input: &mut [u8],
+        start: Start,
+        frame_bytes_max: usize,
+        scanner: &mut Scanner,
+    ) -> Result<Step, FrameError> {
+        let at = start.at;
         let step = match self.phase {
-            Phase::Header { len: 0, .. } => self.on_header(input, at, frame_bytes_max, scanner),
+            Phase::Header { len: 0, .. } => self.on_header(input, start, frame_bytes_max, scanner),
             Phase::Header { .. } => self.on_cut_header(input, at, frame_bytes_max, scanner),
-            Phase::Payload { .. } => self.on_payload(input, at, 0, scanner),
+            Phase::Payload { .. } => self.on_payload(input, Place::stay(at, 0), scanner),
             Phase::Control(_) => self.on_control(input, at),
             Phase::Ended => Ok(Step::NeedMore),
         };
@@ -224,13 +254,13 @@ impl Decoder {
     fn on_header(
         &mut self,
         input: &mut [u8],
-        at: usize,
+        Start { at, free }: Start,
         frame_bytes_max: usize,
         scanner: &mut Scanner,
     ) -> Result<Step, FrameError> {
         let available = input.get(at..).unwrap_or_default();
         match self.message.judge(available, frame_bytes_max)? {
-            Some(head) => self.on_frame(head, input, at + head.len, head.len, scanner),
+            Some(head) => self.on_frame(head, input, head.place(at, free), scanner),
             None => {
                 let mut bytes = [0; HEADER_BYTES_MAX];
                 bytes[..available.len()].copy_from_slice(available);
@@ -259,24 +289,23 @@ impl Decoder {
             len += 1;
             at += 1;
             if let Some(head) = self.message.judge(&bytes[..len], frame_bytes_max)? {
-                return self.on_frame(head, input, at, 0, scanner);
+                return self.on_frame(head, input, Place::stay(at, 0), scanner);
             }
         }
         self.phase = Phase::Header { bytes, len: len as u8 };
         Ok(Step::NeedMore)
     }
 
-    /// A whole header; the payload starts at `at`.
+    /// A whole header; the payload starts at the place.
     fn on_frame(
         &mut self,
         head: FrameHead,
         input: &mut [u8],
-        at: usize,
-        header_room: usize,
+        place: Place,
         scanner: &mut Scanner,
     ) -> Result<Step, FrameError> {
         if head.opcode >= CLOSE {
-            return self.on_control_frame(head, input, at);
+            return self.on_control_frame(head, input, place.at);
         }
         if head.opcode != CONTINUATION {
             self.message = Message::default();
@@ -287,18 +316,16 @@ impl Decoder {
         }
         self.message.len += head.payload_len;
         self.message.fragment_count += 1;
-        let alone = head.fin && head.opcode != CONTINUATION;
-        self.message.small_fragment = !alone && head.payload_len < SMALL_FRAGMENT_BYTES;
+        self.message.small_fragment = !head.is_alone() && head.payload_len < SMALL_FRAGMENT_BYTES;
         self.phase = Phase::Payload { remaining: head.payload_len, key: head.key, fin: head.fin };
-        self.on_payload(input, at, header_room, scanner)
+        self.on_payload(input, place, scanner)
     }
 
-    /// Payload of a data frame from `at` on.
+    /// Payload of a data frame.
     fn on_payload(
         &mut self,
         input: &mut [u8],
-        at: usize,
-        header_room: usize,
+        Place { at, to, header_room }: Place,
         scanner: &mut Scanner,
     ) -> Result<Step, FrameError> {
         let (Phase::Payload { remaining, key, fin }, Some(opcode)) =
@@ -315,10 +342,14 @@ impl Decoder {
             // Not at the header: until the first piece the caller may lend the scanner to others.
             scanner.reset();
         }
-        let payload = at..at + taken;
-        for block in input[payload.clone()].chunks_mut(BLOCK_BYTES) {
-            let marks = mask::unmask_block(block, *key);
-            key.rotate_left(block.len() % 4);
+        let payload = to..to + taken;
+        let shift = at - to;
+        for start in payload.clone().step_by(BLOCK_BYTES) {
+            let len = BLOCK_BYTES.min(payload.end - start);
+            let marks =
+                mask::unmask_block_left(&mut input[start..start + shift + len], shift, *key);
+            key.rotate_left(len % 4);
+            let block = &input[start..start + len];
             if !self.message.not_utf8 && !self.message.utf8.feed(block, marks) {
                 self.message.not_utf8 = true;
             }
@@ -335,7 +366,7 @@ impl Decoder {
             return Err(FrameError::Utf8);
         }
         let piece = Piece {
-            at: payload.end,
+            at: at + taken,
             payload,
             header_room,
             first: !self.message.begun,
@@ -395,6 +426,30 @@ impl Decoder {
     }
 }
 
+/// Where a step starts.
+#[derive(Clone, Copy)]
+struct Start {
+    at: usize,
+    /// Where the bytes before `at` begin that may be moved into.
+    free: Option<usize>,
+}
+
+/// Where a frame's payload lies and where it is to lie.
+#[derive(Clone, Copy)]
+struct Place {
+    at: usize,
+    /// At most `at`.
+    to: usize,
+    /// Bytes before `to` that nobody needs.
+    header_room: usize,
+}
+
+impl Place {
+    fn stay(at: usize, header_room: usize) -> Self {
+        Self { at, to: at, header_room }
+    }
+}
+
 /// A header that passed every check.
 #[derive(Clone, Copy)]
 struct FrameHead {
@@ -404,6 +459,27 @@ struct FrameHead {
     payload_len: u32,
     /// Bytes of the header itself.
     len: usize,
+}
+
+impl FrameHead {
+    /// Whether the frame makes up a message alone.
+    fn is_alone(&self) -> bool {
+        self.fin && self.opcode != CONTINUATION
+    }
+
+    /// Where the payload of the frame that starts at `at` goes.
+    fn place(&self, at: usize, free: Option<usize>) -> Place {
+        let payload_at = at + self.len;
+        match free {
+            Some(free) if self.is_alone() => {
+                let (_, header_len) = header(Opcode::Text, self.payload_len as usize);
+                // The header it came with is longer by the key at least, so this is to the left.
+                Place { at: payload_at, to: free + header_len, header_room: header_len }
+            }
+            Some(free) => Place::stay(payload_at, payload_at - free),
+            None => Place::stay(payload_at, self.len),
+        }
+    }
 }
 
 impl Message {

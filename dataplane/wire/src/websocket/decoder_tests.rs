@@ -40,6 +40,8 @@ enum Meaning {
 
 /// A connection's receiving side that writes its decoder down between any two buffers.
 struct Receiver {
+    /// Whether frames are to lie close together.
+    close: bool,
     decoder: Decoder,
     scanner: Scanner,
     payload: Vec<u8>,
@@ -47,8 +49,9 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn new() -> Self {
+    fn new(close: bool) -> Self {
         Self {
+            close,
             decoder: Decoder::new(),
             scanner: Scanner::new(),
             payload: Vec::new(),
@@ -59,8 +62,21 @@ impl Receiver {
     fn receive(&mut self, bytes: &[u8]) {
         let mut input = bytes.to_vec();
         let mut at = 0;
+        // What was handed out ends here.
+        let mut free = 0;
         loop {
-            at = match self.decoder.next(&mut input, at, LIMIT, &mut self.scanner) {
+            let before = input[..free].to_vec();
+            let scanner = &mut self.scanner;
+            let step = match self.close {
+                true => self.decoder.next_close(&mut input, free, at, LIMIT, scanner),
+                false => self.decoder.next(&mut input, at, LIMIT, scanner),
+            };
+            assert_eq!(input[..free], before, "what was handed out stays");
+            if let Ok(Step::Piece(piece)) = &step {
+                self.check_place(piece, free);
+                free = if self.close { piece.payload.end } else { piece.at };
+            }
+            at = match step {
                 Err(error) => {
                     self.meanings.push(Meaning::Error(error));
                     break;
@@ -84,6 +100,16 @@ impl Receiver {
         }
         let written = postcard::to_allocvec(&self.decoder).unwrap();
         self.decoder = postcard::from_bytes(&written).unwrap();
+    }
+
+    fn check_place(&self, piece: &Piece, free: usize) {
+        assert!(piece.payload.end <= piece.at);
+        assert!(piece.header_room == 0 || free <= piece.payload.start - piece.header_room);
+        let is_whole_frame = piece.first && piece.last && piece.header_room > 0;
+        if self.close && is_whole_frame {
+            let (_, header_len) = header(Opcode::Text, piece.payload.len());
+            assert_eq!(free + header_len, piece.payload.start, "the header fits exactly");
+        }
     }
 
     fn piece(&mut self, piece: &Piece, input: &[u8]) -> usize {
@@ -113,12 +139,17 @@ impl Receiver {
     }
 }
 
+/// The same whether frames stay where they lie or are moved together.
 fn meanings(pieces: &[&[u8]]) -> Vec<Meaning> {
-    let mut receiver = Receiver::new();
-    for piece in pieces {
-        receiver.receive(piece);
-    }
-    receiver.meanings
+    let [stayed, moved] = [false, true].map(|close| {
+        let mut receiver = Receiver::new(close);
+        for piece in pieces {
+            receiver.receive(piece);
+        }
+        receiver.meanings
+    });
+    assert_eq!(stayed, moved);
+    stayed
 }
 
 /// The error a stream ends in, whatever its cut.
@@ -159,6 +190,30 @@ fn a_whole_text_is_one_piece_with_room_for_its_new_header() {
         assert!(start.is_some_and(|start| start >= 6), "{len}");
         assert_eq!(&input[..6], b"before");
     }
+}
+
+#[test]
+fn frames_that_are_moved_together_are_one_run_of_frames() {
+    let payloads = [&b""[..], b"a", &[b'b'; 125], &[b'c'; 126], &[b'd'; 70_000], &[b'e'; 5000]];
+    let mut input: Vec<u8> = payloads.iter().flat_map(|payload| frame(0x81, payload)).collect();
+    let mut decoder = Decoder::new();
+    let mut scanner = Scanner::new();
+    let (mut free, mut at) = (0, 0);
+    let mut expected = Vec::new();
+    for payload in payloads {
+        let step = decoder.next_close(&mut input, free, at, LIMIT, &mut scanner).unwrap();
+        let Step::Piece(piece) = step else { panic!("{step:?}") };
+        let (start, room) = (piece.payload.start, piece.header_room);
+        let placed =
+            super::super::place_header(&mut input, start, room, Opcode::Text, payload.len());
+        assert_eq!(placed, Some(free), "{}", payload.len());
+        let (bytes, len) = header(Opcode::Text, payload.len());
+        expected.extend_from_slice(&bytes[..len]);
+        expected.extend_from_slice(payload);
+        (free, at) = (piece.payload.end, piece.at);
+    }
+    assert_eq!(at, input.len());
+    assert_eq!(input[..free], expected);
 }
 
 #[test]

@@ -56,11 +56,7 @@ pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
     let mut plain = 0_u64;
     let mut ascii = true;
     for (index, chunk) in chunks.iter_mut().enumerate() {
-        let mut special = false;
-        for (byte, mask) in chunk.iter_mut().zip(mask) {
-            *byte ^= mask;
-            special |= is_special(*byte);
-        }
+        let special = unmask_chunk(chunk, &mask);
         plain |= u64::from(!special) << index;
         // Plain chunks are ASCII, so only the others are asked.
         ascii &= !special || chunk.is_ascii();
@@ -69,6 +65,47 @@ pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
         *byte ^= mask;
     }
     Marks { plain, ascii: ascii && tail.is_ascii() }
+}
+
+/// Unmasks the block that begins `shift` bytes into `bytes`, and moves it to their beginning. What
+/// follows the block there is unspecified.
+///
+/// Cost: that of [`unmask_block`]: a chunk is read whole before it is written, to the left, so
+/// nothing is overwritten that was not read.
+pub(crate) fn unmask_block_left(bytes: &mut [u8], shift: usize, key: [u8; 4]) -> Marks {
+    if shift == 0 {
+        return unmask_block(bytes, key);
+    }
+    let mask: [u8; CHUNK_BYTES] = std::array::from_fn(|i| key[i % 4]);
+    let len = bytes.len().saturating_sub(shift);
+    let mut plain = 0_u64;
+    let mut ascii = true;
+    let mut at = 0;
+    while let Some(&(mut chunk)) = bytes.get(at + shift..).and_then(<[u8]>::first_chunk) {
+        let special = unmask_chunk(&mut chunk, &mask);
+        plain |= u64::from(!special) << (at / CHUNK_BYTES);
+        ascii &= !special || chunk.is_ascii();
+        bytes[at..at + CHUNK_BYTES].copy_from_slice(&chunk);
+        at += CHUNK_BYTES;
+    }
+    let tail_len = len - at;
+    bytes.copy_within(at + shift.., at);
+    let tail = &mut bytes[at..at + tail_len];
+    for (byte, mask) in tail.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+    Marks { plain, ascii: ascii && tail.is_ascii() }
+}
+
+/// Unmasks one chunk. Whether a byte of it is special.
+#[inline]
+fn unmask_chunk(chunk: &mut [u8; CHUNK_BYTES], mask: &[u8; CHUNK_BYTES]) -> bool {
+    let mut special = false;
+    for (byte, mask) in chunk.iter_mut().zip(mask) {
+        *byte ^= mask;
+        special |= is_special(*byte);
+    }
+    special
 }
 
 /// Marks a block that is not masked, or no longer.
@@ -121,6 +158,23 @@ mod tests {
             unmask(left, key, 0);
             unmask(right, key, cut);
             prop_assert_eq!(&pieces, &expected);
+        }
+
+        #[test]
+        fn unmasking_to_the_left_equals_unmasking_in_place(
+            block in proptest::collection::vec(
+                prop_oneof![60 => 0x23_u8..0x5c, 1 => any::<u8>()],
+                0..=BLOCK_BYTES,
+            ),
+            shift in prop_oneof![0_usize..300, 0_usize..5000],
+            key: [u8; 4],
+        ) {
+            let mut moved = vec![0xee; shift];
+            moved.extend_from_slice(&block);
+            let marks = unmask_block_left(&mut moved, shift, key);
+            let mut stayed = block;
+            prop_assert_eq!(marks, unmask_block(&mut stayed, key));
+            prop_assert_eq!(&moved[..stayed.len()], &stayed);
         }
 
         #[test]
