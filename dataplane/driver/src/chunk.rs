@@ -38,6 +38,7 @@ impl Chunk {
     }
 
     /// The bytes to send.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Leased(slice) => slice,

@@ -160,6 +160,7 @@ impl Lease {
     ///
     /// # Panics
     /// When there are fewer.
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> Self {
         let front = self.region.part(0..at);
         // From here on the two share no byte, so each remains unique.
@@ -169,6 +170,7 @@ impl Lease {
     }
 
     /// Gives up writing for sharing. Cost: nothing.
+    #[inline]
     pub fn freeze(self) -> Shared {
         Shared { slice: Slice { region: self.region } }
     }
@@ -184,6 +186,7 @@ impl Shared {
     }
 
     /// All of it.
+    #[inline]
     pub fn into_slice(self) -> Slice {
         self.slice
     }
@@ -202,6 +205,7 @@ impl Slice {
     ///
     /// # Panics
     /// When there are fewer.
+    #[inline]
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "only bytes that are there can be passed");
         self.region.start += count as u32;
@@ -222,6 +226,7 @@ impl Slice {
     ///
     /// # Errors
     /// The slice that does not follow.
+    #[inline]
     pub fn join(&mut self, next: Self) -> Result<(), Self> {
         let (mine, other) = (&self.region, &next.region);
         let follows = mine.id == other.id
@@ -239,6 +244,7 @@ impl Slice {
 
 impl Region {
     /// Another reference, on a part of the same bytes.
+    #[inline]
     fn part(&self, range: Range<usize>) -> Self {
         assert!(
             range.start <= range.end && range.end <= self.len as usize,
@@ -260,6 +266,7 @@ impl Region {
         unsafe { buffer.add(self.start as usize) }
     }
 
+    #[inline]
     fn bytes(&self) -> &[u8] {
         // SAFETY: the bytes are initialised (zeroed once) and inside the pool's memory, which lives
         // as long as `pool`. Nobody writes them while `self` is borrowed: the kernel has no buffer
@@ -312,6 +319,7 @@ impl Deref for Lease {
 }
 
 impl DerefMut for Lease {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         let (address, len) = (self.region.address(), self.region.len as usize);
         // SAFETY: as in `Region::bytes`; and no other region covers these bytes, because a lease is

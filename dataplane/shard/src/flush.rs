@@ -148,6 +148,12 @@ impl<D: Driver> Shard<D> {
         !owes && connection.egress.as_ref().is_none_or(|egress| egress.is_idle())
     }
 
+    /// Memory of the connection's queue; nothing while it has none.
+    pub(crate) fn egress_bytes(&mut self, key: Key) -> usize {
+        let egress = self.table.get_mut(key).and_then(|connection| connection.egress.as_ref());
+        egress.map_or(0, |egress| egress.held_bytes())
+    }
+
     /// The connection's queue, made from a spare one when it has none. `None` when nothing can be
     /// sent any more.
     pub(crate) fn egress_mut(&mut self, key: Key) -> Option<&mut Egress> {

@@ -108,16 +108,24 @@ impl<D: Driver> Shard<D> {
 
     /// Queues one frame.
     pub(crate) fn push_frame(&mut self, key: Key, frame: &mut Vec<Chunk>) {
+        let before = self.egress_bytes(key);
         let Some(egress) = self.egress_mut(key) else {
             return frame.clear();
         };
         let copied = egress.push(frame);
+        let is_news = !std::mem::replace(&mut egress.dirty, true);
+        // Most frames lie in receive buffers and change nothing but the length of the queue.
+        let is_heavier = egress.held_bytes() != before;
+        if is_news {
+            self.dirty.push(key);
+        }
+        if is_heavier {
+            self.charge(key);
+        }
         if copied > 0 {
             self.counters.count(Counter::CopiedFrames);
             self.counters.add(Counter::CopiedBytes, copied as u64);
         }
-        self.charge(key);
-        self.touch(key);
         self.offer(key);
     }
 

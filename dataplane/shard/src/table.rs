@@ -42,6 +42,7 @@ impl Table {
         Key { slot, generation: entry.generation }
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Connection> {
         let entry = self.slots.get_mut(key.slot as usize)?;
         if entry.generation != key.generation {
@@ -79,11 +80,13 @@ impl Table {
     }
 
     /// The name the other rooms know this connection by.
+    #[inline]
     pub(crate) fn id(&self, key: Key) -> ConnectionId {
         ConnectionId { shard: self.shard, slot: key.slot, generation: key.generation }
     }
 
     /// The slot behind a name, if the name is of this shard.
+    #[inline]
     pub(crate) fn key(&self, id: ConnectionId) -> Option<Key> {
         (id.shard == self.shard).then_some(Key { slot: id.slot, generation: id.generation })
     }

@@ -356,12 +356,16 @@ impl Scanner {
     #[inline]
     fn begin_number(&mut self, bytes: &[u8], at: usize) -> usize {
         let rest = &bytes[at..];
-        let digits = rest.iter().take(SHORT_DIGITS_MAX + 1).take_while(|b| b.is_ascii_digit());
-        let len = digits.count();
+        let (mut value, mut len) = (0_u64, 0);
+        while let Some(&byte @ b'0'..=b'9') = rest.get(len)
+            && len <= SHORT_DIGITS_MAX
+        {
+            value = value * 10 + u64::from(byte - b'0');
+            len += 1;
+        }
         let plain = (1..=SHORT_DIGITS_MAX).contains(&len) && (rest[0] != b'0' || len == 1);
         if plain && matches!(rest.get(len), Some(b',' | b'}' | b']' | b' ')) {
             if let Some(slot) = self.member.number_slot() {
-                let value = rest[..len].iter().fold(0, |sum, b| sum * 10 + u64::from(b - b'0'));
                 // Fifteen digits are exact in a double.
                 self.numbers[slot] = value as f64;
             }
