@@ -1,5 +1,7 @@
 //! How large a driver is.
 
+use std::time::Duration;
+
 /// The sizes of one driver. Memory: `buffer_count` × `buffer_bytes`, plus about 32 bytes per
 /// connection slot in use.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -15,6 +17,9 @@ pub struct Config {
     pub operations_max: u32,
     /// Completions one turn hands out; the rest wait for the next.
     pub completions_max: usize,
+    /// How long a turn looks out for completions before it sleeps: less latency for a whole core.
+    /// Zero sleeps at once.
+    pub busy_poll: Duration,
 }
 
 impl Default for Config {
@@ -25,6 +30,7 @@ impl Default for Config {
             residents_max: 64 << 10,
             operations_max: 1024,
             completions_max: 1024,
+            busy_poll: Duration::ZERO,
         }
     }
 }

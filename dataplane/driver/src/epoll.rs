@@ -24,6 +24,7 @@ use rustix::time::Timespec;
 use self::connection::{Connection, Receiving, Sending};
 use crate::batch::BatchShelf;
 use crate::driver::monotonic;
+use crate::spin::Spin;
 use crate::table::Table;
 use crate::{
     Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, Remote,
@@ -49,6 +50,7 @@ pub struct Epoll {
     unpolled: bool,
     residents_max: u32,
     completions_max: usize,
+    busy_poll: Duration,
     pool: BufferPool,
     shelf: BatchShelf,
     bell: Arc<Bell>,
@@ -101,6 +103,7 @@ impl Epoll {
             unpolled: false,
             residents_max: config.residents_max,
             completions_max: config.completions_max.max(1),
+            busy_poll: config.busy_poll,
             pool: BufferPool::new(config.buffer_count, config.buffer_bytes),
             shelf: BatchShelf::default(),
             bell: Bell::new(doorbell),
@@ -218,8 +221,21 @@ impl Epoll {
         out.push(Completion::Closed { key });
     }
 
-    /// Asks epoll what has become possible.
-    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits for something to become possible, awake at first where that is wanted.
+    fn wait(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let Some(spin) = Spin::new(patience, self.busy_poll) else {
+            return self.poll(patience).map(drop);
+        };
+        while self.poll(Some(Duration::ZERO))? == 0 {
+            if !spin.goes_on() {
+                return self.poll(spin.rest()).map(drop);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks epoll what has become possible. Returns how much.
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let timeout = timeout.map(|timeout| {
             let timeout = timeout.min(WAIT_MAX);
             Timespec {
@@ -235,6 +251,7 @@ impl Epoll {
             Err(errno) => return Err(errno.into()),
         }
         let events = mem::take(&mut self.events);
+        let count = events.len();
         for event in &events {
             let (flags, token) = (event.flags, event.data.u64());
             match token {
@@ -255,7 +272,7 @@ impl Epoll {
             }
         }
         self.events = events;
-        Ok(())
+        Ok(count)
     }
 
     /// How long this turn may wait.
@@ -409,7 +426,7 @@ impl Driver for Epoll {
         self.unpolled = done > 0 && !self.unpolled;
         if !self.unpolled {
             let patience = if done > 0 { Some(Duration::ZERO) } else { self.patience(timeout) };
-            self.poll(patience)?;
+            self.wait(patience)?;
             self.work(self.completions_max.saturating_sub(done), completions);
         }
         self.stats.completions += (completions.len() - before) as u64;

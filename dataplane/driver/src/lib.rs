@@ -19,6 +19,7 @@ mod message;
 mod open;
 mod pool;
 pub mod sim;
+mod spin;
 mod stats;
 mod table;
 mod uring;

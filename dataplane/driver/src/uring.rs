@@ -30,6 +30,7 @@ use self::ring::{Done, Ring};
 use self::token::{Kind, Token};
 use crate::batch::BatchShelf;
 use crate::driver::monotonic;
+use crate::spin::Spin;
 use crate::table::Table;
 use crate::{
     Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, SendError,
@@ -59,6 +60,7 @@ pub struct Uring {
     /// Completions being looked at; empty between turns.
     entries: Vec<Done>,
     completions_max: usize,
+    busy_poll: Duration,
     /// Bytes of one connection before others have their turn; zero where the kernel is too old.
     burst_bytes: u32,
     shelf: BatchShelf,
@@ -93,7 +95,8 @@ impl Uring {
         let mut buffers =
             BufferRing::new(BufferPool::new(config.buffer_count, config.buffer_bytes));
         let table_len = config.residents_max.clamp(1, descriptor_limit());
-        let mut ring = Ring::open(config.operations_max, table_len, &buffers)?;
+        let announced = !config.busy_poll.is_zero();
+        let mut ring = Ring::open(config.operations_max, table_len, announced, &buffers)?;
         buffers.publish();
         let bounded = ring.bounds_bursts(BURST_BYTES);
         let doorbell = Arc::new(EventFd::new().map_err(DriverError::setup("eventfd"))?);
@@ -112,6 +115,7 @@ impl Uring {
             retired: Vec::new(),
             entries: Vec::new(),
             completions_max: config.completions_max.max(1),
+            busy_poll: config.busy_poll,
             burst_bytes: if bounded { BURST_BYTES } else { 0 },
             shelf: BatchShelf::default(),
             bell: Bell::new(Arc::clone(&doorbell)),
@@ -253,6 +257,23 @@ impl Uring {
             (Some(timeout), Some(pause)) => Some(timeout.min(pause)),
             (timeout, pause) => timeout.or(pause),
         }
+    }
+
+    /// Submits what is queued and waits for a completion, awake at first where that is wanted.
+    fn enter(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        let Some(spin) = Spin::new(patience, self.busy_poll) else {
+            let wanted = u32::from(patience != Some(Duration::ZERO));
+            return self.ring.enter(wanted, patience);
+        };
+        self.ring.enter(0, Some(Duration::ZERO))?;
+        while !self.ring.has_completions() {
+            if self.ring.has_deferred() {
+                self.ring.enter(0, Some(Duration::ZERO))?;
+            } else if !spin.goes_on() {
+                return self.ring.enter(1, spin.rest());
+            }
+        }
+        Ok(())
     }
 
     fn refresh_stats(&mut self, completed: usize) {
@@ -426,8 +447,7 @@ impl Driver for Uring {
         self.feed_starved();
         self.resume_accepting();
         let patience = self.patience(timeout);
-        let wanted = u32::from(patience != Some(Duration::ZERO));
-        self.ring.enter(wanted, patience)?;
+        self.enter(patience)?;
         if !self.ring.has_unsubmitted() {
             self.retired.clear();
         }

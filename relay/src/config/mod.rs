@@ -41,6 +41,7 @@ use reader::Reader;
 use relay_contract::{Level, Limits, RelayId};
 use relay_controller::{LogFormat, LogSettings};
 use relay_driver::Choice;
+use std::time::Duration;
 
 /// What the relay is to do. A value that exists is consistent.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub(crate) struct Engine {
     pub driver: Choice,
     /// Data-plane threads.
     pub shard_count: u16,
+    /// How long each of them looks out for frames before it sleeps, in microseconds.
+    pub busy_poll_us: u64,
     /// How long a stopping relay waits for its peers, in milliseconds.
     pub drain_ms: u64,
     /// Whether a crash may leave the process's memory in a file.
@@ -153,7 +156,10 @@ impl Config {
 impl Engine {
     /// The sizes of each shard's driver.
     pub(crate) fn driver_config(&self) -> relay_driver::Config {
-        relay_driver::Config::default()
+        relay_driver::Config {
+            busy_poll: Duration::from_micros(self.busy_poll_us),
+            ..relay_driver::Config::default()
+        }
     }
 
     fn read(reader: &mut Reader<'_>, world: &dyn Surroundings) -> Self {
@@ -167,8 +173,14 @@ impl Engine {
         if shard_count > u64::from(SHARD_COUNT_MAX) {
             reader.refuse("RELAY_SHARDS", format!("{shard_count} is more than {SHARD_COUNT_MAX}"));
         }
+        let busy_poll_us = reader.count_or("RELAY_BUSY_POLL_US", 0);
+        if busy_poll_us > BUSY_POLL_US_MAX {
+            let problem = format!("{busy_poll_us} is more than {BUSY_POLL_US_MAX}");
+            reader.refuse("RELAY_BUSY_POLL_US", problem);
+        }
         Self {
             driver,
+            busy_poll_us: busy_poll_us.min(BUSY_POLL_US_MAX),
             shard_count: u16::try_from(shard_count).unwrap_or(SHARD_COUNT_MAX),
             drain_ms: reader.count("RELAY_DRAIN_MS"),
             core_dumps: reader.flag("RELAY_CORE_DUMPS").unwrap_or(false),
@@ -178,6 +190,10 @@ impl Engine {
 
 /// Threads one process may run. Protects the control plane's tables, which hold lanes per shard.
 const SHARD_COUNT_MAX: u16 = 1024;
+
+/// The longest look-out before a shard sleeps. Protects the operator from a unit mistaken for
+/// another: a second awake keeps every shard's core busy for good.
+const BUSY_POLL_US_MAX: u64 = 1_000_000;
 
 fn relay_id(reader: &mut Reader<'_>, listen: &Listen, world: &dyn Surroundings) -> RelayId {
     let id = reader

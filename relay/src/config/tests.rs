@@ -121,6 +121,7 @@ fn words_are_matched_exactly() {
         ("RELAY_SERVER_AUTH_MODE", "none"),
         ("RELAY_ADMISSION", "local"),
         ("RELAY_DRIVER", "kqueue"),
+        ("RELAY_BUSY_POLL_US", "1000001"),
     ] {
         let found = problems(&format!("{name}={bad}"));
         assert_eq!(found.len(), 1, "{name}={bad}: {found:?}");

@@ -311,6 +311,10 @@ pub(crate) const VARIABLES: &[Variable] = &[
     any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll", "monoio"]), "auto", "epoll",
         "What moves bytes: io_uring, epoll (also called monoio), or io_uring where it can be had."),
     any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),
+    any("RELAY_BUSY_POLL_US", Kind::Count, "(none)", "200",
+        "How long a shard looks out for frames before it sleeps, in microseconds: it halves the \
+         time a lone frame takes, and costs a whole core per shard as long as frames come more \
+         often."),
     any("RELAY_MEMORY_BUDGET", Kind::Size,
         "(half of the cgroup's limit or the machine's memory)", "512MiB",
         "Memory the process may use: bytes, KiB, MiB, GiB, or a percentage of what there is. Near \

@@ -156,8 +156,13 @@ mod tests {
     #[test]
     fn the_ring_check_agrees_with_the_driver() {
         let files = KernelFiles::of_this_machine();
-        let engine =
-            Engine { driver: Choice::Uring, shard_count: 1, drain_ms: 1, core_dumps: false };
+        let engine = Engine {
+            driver: Choice::Uring,
+            shard_count: 1,
+            busy_poll_us: 0,
+            drain_ms: 1,
+            core_dumps: false,
+        };
         let has_ring = relay_driver::Uring::probe().is_ok();
         let expected = if has_ring { Verdict::Ok } else { Verdict::Fail };
         assert_eq!(ring(&engine, &files).verdict, expected);

@@ -81,13 +81,19 @@ impl From<cqueue::Entry> for Done {
 
 impl Ring {
     /// Sets a ring up: restricted to what this module uses, with room for `table_len` direct
-    /// descriptors and `buffers` as the group its receives choose from.
+    /// descriptors and `buffers` as the group its receives choose from. Where `announced`,
+    /// [`has_deferred`](Self::has_deferred) sees work that waits for the next `enter`.
     pub(super) fn open(
         operations_max: u32,
         table_len: u32,
+        announced: bool,
         buffers: &BufferRing,
     ) -> Result<Self, DriverError> {
-        let io = IoUring::builder()
+        let mut builder = IoUring::builder();
+        if announced {
+            builder.setup_taskrun_flag();
+        }
+        let io = builder
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_coop_taskrun()
@@ -268,6 +274,12 @@ impl Ring {
     /// Whether completions wait that were not drained.
     pub(super) fn has_completions(&mut self) -> bool {
         !self.io.completion().is_empty()
+    }
+
+    /// Whether the kernel has work of ours to do that it does only in an `enter`. A load from
+    /// memory; always `false` unless the ring was opened so.
+    pub(super) fn has_deferred(&mut self) -> bool {
+        self.io.submission().taskrun()
     }
 
     /// Whether something is queued that the kernel has not seen.

@@ -109,6 +109,55 @@ pub(crate) fn a_turn_ends_when_its_time_is_up(choice: Choice) {
     assert!(waited >= Duration::from_millis(19), "{waited:?}");
 }
 
+/// Polls for so long that a test which passes has not slept.
+fn polling(choice: Choice) -> Harness {
+    let config = Config { busy_poll: Duration::from_secs(3600), ..Config::default() };
+    Harness::with(choice, config)
+}
+
+pub(crate) fn what_arrives_ends_a_polling_turn(choice: Choice) {
+    let mut harness = polling(choice);
+    let mut peer = harness.resident(key(0));
+    harness.driver.receive(key(0));
+    for word in [b"once", b"more"] {
+        peer.write_all(word).unwrap();
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            harness.driver.turn(None, &mut completions).unwrap();
+        }
+        let [Completion::Received { lease, .. }] = &completions[..] else {
+            panic!("{completions:?}");
+        };
+        assert_eq!(&**lease, word);
+    }
+}
+
+pub(crate) fn a_bell_ends_a_polling_turn(choice: Choice) {
+    let mut harness = polling(choice);
+    for _ in 0..3 {
+        let bell = harness.driver.bell();
+        bell.rest();
+        let ringer = std::thread::spawn(move || bell.notify());
+        let mut completions = Vec::new();
+        harness.driver.turn(None, &mut completions).unwrap();
+        ringer.join().unwrap();
+        harness.driver.bell().rise();
+        assert!(completions.is_empty());
+    }
+}
+
+pub(crate) fn a_polling_turn_sleeps_in_the_end(choice: Choice) {
+    let config = Config { busy_poll: Duration::from_micros(200), ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    harness.settle_down();
+    let before = harness.driver.now();
+    let mut completions = Vec::new();
+    harness.driver.turn(Some(Duration::from_millis(20)), &mut completions).unwrap();
+    let waited = harness.driver.now().since(before);
+    assert!(completions.is_empty());
+    assert!(waited >= Duration::from_millis(19), "{waited:?}");
+}
+
 pub(crate) fn more_operations_than_the_queue_holds_are_all_done(choice: Choice) {
     let config = Config { operations_max: 4, completions_max: 7, ..Config::default() };
     let mut harness = Harness::with(choice, config);

@@ -68,6 +68,9 @@ claims! {
         starved_receives_can_be_closed
         a_bell_ends_a_waiting_turn
         a_turn_ends_when_its_time_is_up
+        what_arrives_ends_a_polling_turn
+        a_bell_ends_a_polling_turn
+        a_polling_turn_sleeps_in_the_end
         more_operations_than_the_queue_holds_are_all_done
         more_completions_than_the_queue_holds_are_all_seen
         a_turn_hands_out_a_bounded_number_of_completions
