@@ -129,6 +129,12 @@ pub fn envelope(data: &[u8]) {
     let (cut, data) = cut_of(data);
     let mut whole = Scanner::new();
     whole.feed(data);
+    let once = format!("{:?}", whole.finish());
+    for _ in 0..2 {
+        whole.reset();
+        whole.feed(data);
+        assert_eq!(format!("{:?}", whole.finish()), once, "what was read before changes nothing");
+    }
     let answer = whole.finish();
     let cut = cut % (data.len() + 1);
     let mut pieces = Scanner::new();

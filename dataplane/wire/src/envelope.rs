@@ -15,6 +15,7 @@ mod member;
 mod nesting;
 mod number;
 mod object;
+mod opening;
 mod scanner;
 mod string;
 mod text;

@@ -6,6 +6,7 @@ use super::judge;
 use super::member::{Kind, MEMBER_COUNT, Member, NUMBER_COUNT, TEXT_COUNT};
 use super::nesting::Nesting;
 use super::number::{self, NumberState};
+use super::opening::{Common, Opening};
 use super::string::{Read, StringReader, Target, content_end};
 use super::{Envelope, Invalid};
 use crate::websocket::mask::{BLOCK_BYTES, Marks, mark_block};
@@ -33,13 +34,33 @@ pub struct Scanner {
     /// What is left of `true`, `false` or `null`.
     literal: &'static [u8],
     nesting: Nesting,
-    kinds: [Kind; MEMBER_COUNT],
-    /// Where in `text` each kept string lies.
-    spans: [Span; TEXT_COUNT],
-    numbers: [f64; NUMBER_COUNT],
+    found: Findings,
     text: Vec<u8>,
     /// Where in `text` the string or number being read starts.
     value_start: usize,
+    /// Nothing was fed since the last reset.
+    is_fresh: bool,
+    /// How the text before began.
+    opening: Opening,
+    /// Bytes of the piece being read that are the same as in the text before.
+    same: usize,
+}
+
+/// What was found of the top-level members so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Findings {
+    kinds: [Kind; MEMBER_COUNT],
+    /// Where in the scanner's text each kept string lies.
+    spans: [Span; TEXT_COUNT],
+    numbers: [f64; NUMBER_COUNT],
+}
+
+impl Findings {
+    pub(super) const NONE: Self = Self {
+        kinds: [Kind::Absent; MEMBER_COUNT],
+        spans: [Span { start: 0, end: 0 }; TEXT_COUNT],
+        numbers: [0.0; NUMBER_COUNT],
+    };
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,18 +108,20 @@ impl Scanner {
             string: StringReader::new(),
             literal: &[],
             nesting: Nesting::default(),
-            kinds: [Kind::Absent; MEMBER_COUNT],
-            spans: [Span::default(); TEXT_COUNT],
-            numbers: [0.0; NUMBER_COUNT],
+            found: Findings::NONE,
             text: Vec::new(),
             value_start: 0,
+            is_fresh: true,
+            opening: Opening::new(),
+            same: 0,
         }
     }
 
     /// Makes ready for another frame. The decoder does this at a message's first byte.
     pub fn reset(&mut self) {
         self.state = State::Start;
-        self.kinds = [Kind::Absent; MEMBER_COUNT];
+        self.is_fresh = true;
+        self.found.kinds = [Kind::Absent; MEMBER_COUNT];
         self.nesting.clear();
         self.text.clear();
         if self.text.capacity() > RETAINED_BYTES_MAX {
@@ -129,7 +152,29 @@ impl Scanner {
 
     /// Takes one block whose plain chunks are known.
     pub(crate) fn feed_marked(&mut self, bytes: &[u8], marks: Marks) {
-        let mut at = 0;
+        if std::mem::take(&mut self.is_fresh) {
+            let at = self.begin(bytes);
+            self.read(bytes, at, marks);
+            self.same = 0;
+        } else {
+            self.read(bytes, 0, marks);
+        }
+    }
+
+    /// The first piece of a text. Says where the part begins whose meaning is not known.
+    fn begin(&mut self, bytes: &[u8]) -> usize {
+        let Common { known, same } = self.opening.compare(bytes);
+        self.same = same;
+        if known > 0 {
+            self.found = self.opening.recall(&mut self.text);
+            self.open(true);
+            self.state = State::Name;
+        }
+        known
+    }
+
+    fn read(&mut self, bytes: &[u8], at: usize, marks: Marks) {
+        let mut at = at;
         while at < bytes.len() {
             at = match self.state {
                 State::InName => self.in_name(bytes, at, marks),
@@ -151,12 +196,12 @@ impl Scanner {
 
     /// What the top-level member's value is.
     pub(super) const fn kind(&self, member: Member) -> Kind {
-        self.kinds[member as usize]
+        self.found.kinds[member as usize]
     }
 
     /// The text of a member whose text is kept, when it is a string.
     pub(super) fn text(&self, member: Member) -> Option<&[u8]> {
-        let span = self.spans[member.text_slot()?];
+        let span = self.found.spans[member.text_slot()?];
         match self.kind(member) {
             Kind::Text => self.text.get(span.start..span.end),
             _ => None,
@@ -165,7 +210,7 @@ impl Scanner {
 
     /// The value of a member whose number is kept, when it is a number.
     pub(super) fn number(&self, member: Member) -> Option<f64> {
-        let number = self.numbers[member.number_slot()?];
+        let number = self.found.numbers[member.number_slot()?];
         (self.kind(member) == Kind::Number).then_some(number)
     }
 
@@ -181,10 +226,7 @@ impl Scanner {
             (State::FirstValue | State::AfterValue, b']') => self.close(false),
             (State::FirstName | State::AfterValue, b'}') => self.close(true),
             (State::Value | State::FirstValue, _) => return self.begin_value(bytes, at, marks),
-            (State::AfterValue, b',') => {
-                let in_object = self.nesting.in_object();
-                self.state = if in_object { State::Name } else { State::Value };
-            }
+            (State::AfterValue, b',') => self.next_entry(next),
             (State::Start, b'{') => self.open(true),
             _ => self.state = State::Failed,
         }
@@ -247,7 +289,7 @@ impl Scanner {
     /// Records what a top-level value is; the last of several equal names counts.
     #[inline]
     fn note(&mut self, kind: Kind) {
-        if let Some(place) = self.kinds.get_mut(self.member as usize) {
+        if let Some(place) = self.found.kinds.get_mut(self.member as usize) {
             *place = kind;
         }
     }
@@ -334,7 +376,7 @@ impl Scanner {
 
     fn end_string(&mut self) {
         if let Some(slot) = self.member.text_slot() {
-            self.spans[slot] = Span { start: self.value_start, end: self.text.len() };
+            self.found.spans[slot] = Span { start: self.value_start, end: self.text.len() };
         }
         let blank = self.member.must_not_be_blank() && self.string.is_blank();
         self.note(if blank { Kind::Blank } else { Kind::Text });
@@ -344,12 +386,21 @@ impl Scanner {
     #[inline]
     fn after_value(&mut self, bytes: &[u8], at: usize) -> usize {
         if bytes.get(at) == Some(&b',') {
-            let in_object = self.nesting.in_object();
-            self.state = if in_object { State::Name } else { State::Value };
+            self.next_entry(at + 1);
             return at + 1;
         }
         self.state = State::AfterValue;
         at
+    }
+
+    /// After a comma, which ends before `at`.
+    #[inline]
+    fn next_entry(&mut self, at: usize) {
+        let in_object = self.nesting.in_object();
+        self.state = if in_object { State::Name } else { State::Value };
+        if at <= self.same && in_object && self.nesting.depth() == 1 {
+            self.opening.keep(at, &self.found, &self.text);
+        }
     }
 
     /// Most numbers are short, whole and all there; the others go through the grammar byte by byte.
@@ -367,7 +418,7 @@ impl Scanner {
         if plain && matches!(rest.get(len), Some(b',' | b'}' | b']' | b' ')) {
             if let Some(slot) = self.member.number_slot() {
                 // Fifteen digits are exact in a double.
-                self.numbers[slot] = value as f64;
+                self.found.numbers[slot] = value as f64;
             }
             self.note(Kind::Number);
             return self.after_value(bytes, at + len);
@@ -408,7 +459,8 @@ impl Scanner {
 
     fn end_number(&mut self) {
         if let Some(slot) = self.member.number_slot() {
-            self.numbers[slot] = number::value(&self.text[self.value_start..]).unwrap_or(f64::NAN);
+            self.found.numbers[slot] =
+                number::value(&self.text[self.value_start..]).unwrap_or(f64::NAN);
             self.text.truncate(self.value_start);
         }
         self.note(Kind::Number);

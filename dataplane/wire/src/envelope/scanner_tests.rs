@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
@@ -368,4 +369,76 @@ fn every_single_cut_of_every_frame_gives_the_same_answer() {
         frame.as_bytes().chunks(1).for_each(|byte| bytewise.feed(byte));
         assert_eq!(bytewise.finish(), whole.finish(), "{frame}");
     }
+}
+
+/// Texts that begin alike up to a session, or a sequence number, or not quite.
+fn one_of_many() -> impl Strategy<Value = Vec<u8>> {
+    let opening = prop_oneof![
+        3 => Just(r#""type":"e2ee","version":2,"profile":"noise-ik""#),
+        1 => Just(r#""nested":{"type":[1,{"a":","}]},"type":"a","type":"e2ee","version":2"#),
+        1 => Just(r#""type" : "e2ee" , "version":2e0,"profile":"noise-\u0069k""#),
+    ];
+    let rest = (opening, "[ab]{1,40}", 0..4_u32, 0..2_000_u32, "[x,\\\\ ]{0,60}");
+    let damage = proptest::option::weighted(0.3, (0..200_usize, any::<u8>()));
+    (rest, damage).prop_map(|((opening, session, epoch, seq, tag), damage)| {
+        let mut text = format!(
+            r#"{{{opening},"sessionId":"{session}","epoch":{epoch},"seq":{seq},"tag":"{tag}","#
+        );
+        text.push_str(r#""iv":"aXY","profile":"noise-ik","ciphertext":"Q2lwaGVy"}"#);
+        let mut text = text.into_bytes();
+        if let Some((at, byte)) = damage {
+            let at = at % text.len();
+            text[at] = byte;
+        }
+        text
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_read_before_changes_nothing(
+        texts in proptest::collection::vec((one_of_many(), 0..400_usize), 1..12),
+    ) {
+        let mut used = Scanner::new();
+        for (text, cut) in texts {
+            // Most texts come in one piece.
+            let (first, rest) = text.split_at(cut.min(text.len()));
+            used.reset();
+            used.feed(first);
+            used.feed(rest);
+            let fresh = scan(&text);
+            prop_assert_eq!(format!("{:?}", used.finish()), format!("{:?}", fresh.finish()));
+            prop_assert_eq!(used.held_bytes(), fresh.held_bytes());
+        }
+    }
+}
+
+#[test]
+fn what_texts_share_is_read_once_and_no_more_than_that() {
+    let text = |session: &str, seq: u32| {
+        let rest = r#""iv":"aXY","tag":"dGFn","ciphertext":"Q2lwaGVyQ2lwaGVyQ2lwaGVy"}"#;
+        format!(
+            r#"{{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"{session}","epoch":1,"#
+        ) + &format!(r#""seq":{seq},{rest}"#)
+    };
+    let mut scanner = Scanner::new();
+    let mut read = |session, seq| {
+        scanner.reset();
+        let text = text(session, seq);
+        let known = scanner.clone().begin(text.as_bytes());
+        scanner.feed(text.as_bytes());
+        let Ok(Envelope::E2ee { session_id, seq: found, .. }) = scanner.finish() else {
+            panic!("it is a frame");
+        };
+        assert_eq!((session_id, found), (session.as_bytes(), f64::from(seq)));
+        text[..known].to_owned()
+    };
+    assert_eq!(read("aaaa", 1000), "");
+    read("bbbb", 1001);
+    let shared = r#"{"type":"e2ee","version":2,"profile":"noise-ik","#;
+    assert_eq!(read("cccc", 1002), shared);
+    read("cccc", 1003);
+    let of_the_session = format!(r#"{shared}"sessionId":"cccc","epoch":1,"#);
+    assert_eq!(read("cccc", 1004), of_the_session);
+    assert_eq!(read("dddd", 1004), "");
 }
