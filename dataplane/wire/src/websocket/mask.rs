@@ -51,7 +51,7 @@ impl Marks {
 /// Cost: one pass; the inner loop has no branch and a fixed length, so the compiler turns it into
 /// vector code for whatever the target has.
 pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
-    let mask: [u8; CHUNK_BYTES] = std::array::from_fn(|i| key[i % 4]);
+    let mask = widened(key);
     let (chunks, tail) = block.as_chunks_mut::<CHUNK_BYTES>();
     let mut plain = 0_u64;
     let mut ascii = true;
@@ -61,9 +61,7 @@ pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
         // Plain chunks are ASCII, so only the others are asked.
         ascii &= !special || chunk.is_ascii();
     }
-    for (byte, mask) in tail.iter_mut().zip(mask) {
-        *byte ^= mask;
-    }
+    unmask_tail(tail, &mask);
     Marks { plain, ascii: ascii && tail.is_ascii() }
 }
 
@@ -76,7 +74,7 @@ pub(crate) fn unmask_block_left(bytes: &mut [u8], shift: usize, key: [u8; 4]) ->
     if shift == 0 {
         return unmask_block(bytes, key);
     }
-    let mask: [u8; CHUNK_BYTES] = std::array::from_fn(|i| key[i % 4]);
+    let mask = widened(key);
     let len = bytes.len().saturating_sub(shift);
     let mut plain = 0_u64;
     let mut ascii = true;
@@ -91,10 +89,24 @@ pub(crate) fn unmask_block_left(bytes: &mut [u8], shift: usize, key: [u8; 4]) ->
     let tail_len = len - at;
     bytes.copy_within(at + shift.., at);
     let tail = &mut bytes[at..at + tail_len];
+    unmask_tail(tail, &mask);
+    Marks { plain, ascii: ascii && tail.is_ascii() }
+}
+
+/// The key over and over. As whole keys: written byte by byte it would have to be read back in one
+/// piece, which the processor stops for.
+#[inline]
+fn widened(key: [u8; 4]) -> [u8; CHUNK_BYTES] {
+    let keys = [key; CHUNK_BYTES / 4];
+    *keys.as_flattened().first_chunk().expect("a chunk is whole keys")
+}
+
+/// Unmasks what is left of a block behind its last chunk.
+#[inline]
+fn unmask_tail(tail: &mut [u8], mask: &[u8; CHUNK_BYTES]) {
     for (byte, mask) in tail.iter_mut().zip(mask) {
         *byte ^= mask;
     }
-    Marks { plain, ascii: ascii && tail.is_ascii() }
 }
 
 /// Unmasks one chunk. Whether a byte of it is special.
