@@ -11,9 +11,10 @@ use crate::contender::{Contender, Stage};
 use crate::disturber::Neighbour;
 use crate::pair::Shape;
 use crate::platform;
+use crate::run;
 use crate::subject::Processors;
 
-/// Closed-loop load for a relay, and the limit to hold its figures against.
+/// Load for a relay, and the limit to hold its figures against.
 ///
 /// Starts the process under test on one processor and the load on another, with a small platform
 /// that admits everybody. Clients send encrypted envelopes to daemons; every byte that arrives is
@@ -28,6 +29,8 @@ pub(crate) struct Arguments {
 }
 
 const EXAMPLES: &str = "Examples:
+  relay-load run perf/scenarios/closed-loop.toml
+  relay-load run --all
   relay-load pairs --pairs 64 --payload 256 --depth 16
   relay-load pairs --passthrough --payload 65536 --depth 8
   relay-load compare --payload 4096 --rounds 5 --json result.json
@@ -39,6 +42,8 @@ const EXAMPLES: &str = "Examples:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run scenario files and write each result down, as data and as a page with plots
+    Run(Run),
     /// Load one relay (or the pass-through) and print frames/s, CPU per frame, latency, memory
     Pairs(Pairs),
     /// Interleave a relay with rivals or limits and print medians, spread and ratios
@@ -57,9 +62,56 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Passthrough(Passthrough),
     #[command(hide = true)]
+    Worker,
+    #[command(hide = true)]
     IdleChild(IdleChild),
     #[command(hide = true)]
     RawPings(RawPings),
+}
+
+/// Which scenarios, and where their results go.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Scenario files
+    #[arg(required_unless_present = "all")]
+    scenarios: Vec<PathBuf>,
+    /// Every scenario of the folder perf/scenarios
+    #[arg(long, conflicts_with = "scenarios")]
+    all: bool,
+    /// Take figures that the load or the machine has set
+    #[arg(long)]
+    pub(crate) allow_bottleneck: bool,
+    /// Seconds to measure, instead of what the scenario says
+    #[arg(long)]
+    pub(crate) seconds: Option<f64>,
+    /// The folder for results
+    #[arg(long, default_value_os_t = run::default_results())]
+    pub(crate) results: PathBuf,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    pub(crate) relay: Option<PathBuf>,
+    /// The relay's driver, uring or epoll, instead of what the scenario says
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+}
+
+impl Run {
+    /// The files to run, in the order of their names where all are.
+    pub(crate) fn files(&self) -> Result<Vec<PathBuf>> {
+        if !self.all {
+            return Ok(self.scenarios.clone());
+        }
+        let folder = std::fs::read_dir("perf/scenarios")
+            .context("perf/scenarios: run this from the repository's root")?;
+        let mut files = folder
+            .map(|file| Ok(file?.path()))
+            .filter(|path| {
+                !path.as_ref().is_ok_and(|path| path.extension() != Some("toml".as_ref()))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
 }
 
 /// How much load, on what.
@@ -417,7 +469,7 @@ impl CompareIdle {
     }
 }
 
-fn find_relay(given: Option<&PathBuf>) -> Result<PathBuf> {
+pub(crate) fn find_relay(given: Option<&PathBuf>) -> Result<PathBuf> {
     let path = match given {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("relay"),

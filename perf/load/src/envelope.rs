@@ -63,17 +63,23 @@ pub(crate) fn key_exchange_response(request: &str, session: &str) -> String {
 
 /// `len` characters of base64 with one character of padding; `len` is a multiple of four.
 fn ciphertext(seed: &str, len: usize) -> String {
+    let mut text = random_base64(seed, len - 1);
+    text.push('=');
+    text
+}
+
+/// `len` characters of base64 that look random and differ between seeds.
+pub(crate) fn random_base64(seed: &str, len: usize) -> String {
     let mut state = seed.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
         (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     let mut text = String::with_capacity(len);
-    for _ in 1..len {
+    for _ in 0..len {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         text.push(char::from(BASE64[(state >> 32) as usize % 64]));
     }
-    text.push('=');
     text
 }
 

@@ -1,4 +1,5 @@
-//! The closed loop: whenever a frame has made its way, the next one goes.
+//! The loop that drives pairs: closed, where a frame that has made its way is followed by the next,
+//! or open, where frames go when they are due.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +12,14 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::figures::Window;
+use crate::outcome::{self, Clocks, Outcome};
+use crate::pace::Pace;
 use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
+use crate::script::Script;
+use crate::span::{Sampler, Span};
 use crate::subject::Subject;
+use crate::target::Target;
 
 /// Pairs against one process, driven by one thread.
 pub(crate) struct Generator {
@@ -25,8 +31,13 @@ pub(crate) struct Generator {
     /// Whether frames that have made their way are followed by new ones.
     is_feeding: bool,
     frames: u64,
-    /// Nanoseconds from releasing a frame to the read that completed it.
+    bytes: u64,
+    /// Nanoseconds from releasing a frame, or from when it was due, to the read that completed it.
     latency: Histogram<u64>,
+    /// Frames sent before do not count for latency.
+    counted_from_ns: u64,
+    /// When frames are due, in an open loop.
+    pace: Option<Pace>,
     process: u32,
     depth: usize,
 }
@@ -47,36 +58,171 @@ impl Generator {
     }
 
     fn open_from(subject: &Subject, first: usize, shape: Shape) -> Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut pairs = Vec::with_capacity(shape.pairs);
+        let mut generator = Self::empty(subject.process(), shape.depth)?;
         for index in 0..shape.pairs {
             let pair = Pair::open(subject, first + index, shape)
                 .with_context(|| format!("pair {index}"))?;
-            pair.watch(&epoll, |side| token(index, side))?;
-            pairs.push(pair);
+            generator.add(pair)?;
         }
+        Ok(generator)
+    }
+
+    /// Opens pairs wherever they are and whatever they say, those of the given numbers; `opened` is
+    /// called after each. `process` is what is under test.
+    pub(crate) fn open_at(
+        target: &Target,
+        process: u32,
+        numbers: std::ops::Range<usize>,
+        script: &Script,
+        mut opened: impl FnMut(usize),
+    ) -> Result<Self> {
+        let mut generator = Self::empty(process, script.depth)?;
+        for number in numbers {
+            let pair =
+                Pair::open_at(target, number, script).with_context(|| format!("pair {number}"))?;
+            generator.add(pair)?;
+            opened(generator.pairs.len());
+        }
+        Ok(generator)
+    }
+
+    fn empty(process: u32, depth: usize) -> Result<Self> {
         Ok(Self {
-            epoll,
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             events: Vec::with_capacity(EVENTS_MAX),
-            pairs,
+            pairs: Vec::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             is_feeding: false,
             frames: 0,
-            latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-                .context("a histogram of three digits")?,
-            process: subject.process(),
-            depth: shape.depth,
+            bytes: 0,
+            latency: outcome::histogram(),
+            counted_from_ns: 0,
+            pace: None,
+            process,
+            depth,
         })
     }
 
-    /// Loads the process for `warm_up`, measures for `window`, and lets everything arrive.
-    pub(crate) fn measure(&mut self, warm_up: Duration, window: Duration) -> Result<Window> {
+    fn add(&mut self, pair: Pair) -> Result<()> {
+        let index = self.pairs.len();
+        pair.watch(&self.epoll, |side| token(index, side))?;
+        self.pairs.push(pair);
+        Ok(())
+    }
+
+    /// Loads the process over a span, in an open loop where a rate is given (frames per second of
+    /// all pairs together), and lets everything arrive.
+    ///
+    /// In an open loop latency counts from when a frame was due. A frame that was due in the window
+    /// counts however late it arrives, and one that could not even be sent counts with the time
+    /// until the window's end.
+    pub(crate) fn run(
+        &mut self,
+        span: &Span,
+        rate: Option<f64>,
+        sampler: &mut Sampler<'_>,
+    ) -> Result<Outcome> {
+        let sent_before: u64 = self.pairs.iter().map(Pair::released).sum();
+        match rate {
+            Some(rate) => self.pace = Some(Pace::new(rate, self.pairs.len(), span.start_ns)?),
+            None => self.prime()?,
+        }
+        self.turn_until(span.measure_ns, sampler)?;
+        let clocks = Clocks::read(self.process)?;
+        (self.frames, self.bytes) = (0, 0);
+        self.latency.reset();
+        if let Some(pace) = &mut self.pace {
+            self.counted_from_ns = span.measure_ns;
+            pace.lag.reset();
+        }
+        self.turn_until(span.end_ns, sampler)?;
+        let mut outcome = clocks.passed()?;
+        (outcome.frames, outcome.bytes) = (self.frames, self.bytes);
+        self.is_feeding = false;
+        match self.pace.take() {
+            None => {
+                outcome.latency = outcome::encode(&self.latency)?;
+                self.drain()?;
+            }
+            Some(pace) => {
+                self.drain()?;
+                for due in pace.unsent(|pair| self.pairs[pair].released()) {
+                    self.latency.saturating_record(span.end_ns.saturating_sub(due));
+                    outcome.unsent += 1;
+                }
+                outcome.latency = outcome::encode(&self.latency)?;
+                outcome.lag = outcome::encode(&pace.lag)?;
+            }
+        }
+        let sent: u64 = self.pairs.iter().map(Pair::released).sum();
+        outcome.verified = sent - sent_before;
+        Ok(outcome)
+    }
+
+    /// Runs the loop until some moment; fails when nothing arrives any more.
+    fn turn_until(&mut self, end_ns: u64, sampler: &mut Sampler<'_>) -> Result<()> {
+        let mut last_arrival = processor::now_ns();
+        let mut frames = self.frames;
+        loop {
+            let mut now = processor::now_ns();
+            if now >= end_ns {
+                return Ok(());
+            }
+            let mut wake_ns = end_ns.min(sampler.next_ns());
+            if self.pace.is_some() {
+                self.call_due(now)?;
+                now = processor::now_ns();
+                wake_ns = wake_ns.min(self.pace.as_ref().map_or(u64::MAX, Pace::next_ns));
+            }
+            self.turn(wake_ns.saturating_sub(now))?;
+            sampler.look(now, self.frames);
+            if self.frames != frames {
+                (frames, last_arrival) = (self.frames, now);
+            } else if now.saturating_sub(last_arrival) > STALL_NS {
+                // At a slow pace there may be nothing on its way.
+                let is_idle = self.pairs.iter().all(|pair| pair.in_flight() == 0);
+                ensure!(is_idle && self.pace.is_some(), "nothing has arrived for 5 s");
+                last_arrival = now;
+            }
+        }
+    }
+
+    /// Sends what is due: a bounded part of it, so that what arrives is looked at as well.
+    fn call_due(&mut self, now: u64) -> Result<()> {
+        for _ in 0..CALLS_MAX {
+            let Some(index) = self.pace.as_mut().and_then(|pace| pace.call(now)) else { break };
+            self.pay(index)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what a pair owes, as far as it has room.
+    fn pay(&mut self, index: usize) -> Result<()> {
+        let Some(pace) = &mut self.pace else { return Ok(()) };
+        let pair = &mut self.pairs[index];
+        let mut has_new = false;
+        while pair.has_room() {
+            let Some(due) = pace.pay(index, pair.released()) else { break };
+            pair.release(1, due)?;
+            has_new = true;
+        }
+        if has_new { self.write(index, Side::Client) } else { Ok(()) }
+    }
+
+    /// Lets the first frames of a closed loop go.
+    fn prime(&mut self) -> Result<()> {
         self.is_feeding = true;
         let now = processor::now_ns();
         for index in 0..self.pairs.len() {
             self.pairs[index].prime(self.depth, now);
             self.write(index, Side::Client)?;
         }
+        Ok(())
+    }
+
+    /// Loads the process for `warm_up`, measures for `window`, and lets everything arrive.
+    pub(crate) fn measure(&mut self, warm_up: Duration, window: Duration) -> Result<Window> {
+        self.prime()?;
         self.turn_for(warm_up)?;
         self.frames = 0;
         self.latency.reset();
@@ -93,14 +239,9 @@ impl Generator {
 
     /// Loads the process until told to stop, and lets everything arrive.
     pub(crate) fn load_until(&mut self, stop: &AtomicBool) -> Result<()> {
-        self.is_feeding = true;
-        let now = processor::now_ns();
-        for index in 0..self.pairs.len() {
-            self.pairs[index].prime(self.depth, now);
-            self.write(index, Side::Client)?;
-        }
+        self.prime()?;
         while !stop.load(Ordering::Relaxed) {
-            self.turn()?;
+            self.turn(PATIENCE_NS)?;
         }
         self.is_feeding = false;
         self.drain()
@@ -113,7 +254,7 @@ impl Generator {
         let mut last_arrival = now;
         while now < end {
             let before = self.frames;
-            self.turn()?;
+            self.turn(PATIENCE_NS)?;
             now = processor::now_ns();
             if self.frames > before {
                 last_arrival = now;
@@ -132,14 +273,18 @@ impl Generator {
                 return Ok(());
             }
             ensure!(processor::now_ns() < deadline, "{in_flight} frames never arrived");
-            self.turn()?;
+            self.turn(PATIENCE_NS)?;
         }
     }
 
-    /// Waits for sockets and serves each that is ready.
-    fn turn(&mut self) -> Result<()> {
+    /// Waits for sockets, at most so long, and serves each that is ready.
+    fn turn(&mut self, patience_ns: u64) -> Result<()> {
+        let patience = Timespec {
+            tv_sec: (patience_ns / 1_000_000_000).cast_signed(),
+            tv_nsec: (patience_ns % 1_000_000_000).cast_signed(),
+        };
         let mut events = std::mem::take(&mut self.events);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&PATIENCE)) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -164,13 +309,16 @@ impl Generator {
         let now = processor::now_ns();
         let arrival = pair.arrive(side, &self.buffer[..len], now, self.is_feeding)?;
         self.frames += arrival.count;
+        self.bytes += len as u64;
         for sent_at in arrival.sent_at {
-            self.latency.saturating_record(now - sent_at);
+            if sent_at >= self.counted_from_ns {
+                self.latency.saturating_record(now.saturating_sub(sent_at));
+            }
         }
-        match arrival.writer {
-            Some(writer) => self.write(index, writer),
-            None => Ok(()),
+        if let Some(writer) = arrival.writer {
+            self.write(index, writer)?;
         }
+        self.pay(index)
     }
 
     fn write(&mut self, index: usize, side: Side) -> Result<()> {
@@ -184,11 +332,11 @@ impl Generator {
 const READ_BYTES: usize = 256 << 10;
 /// The same, and of one write, of a gentle generator.
 const GENTLE_BYTES: usize = 32 << 10;
+/// Frames that an open loop calls for in one turn, at most.
+const CALLS_MAX: usize = 256;
 /// Sockets served in one turn, at most.
 const EVENTS_MAX: usize = 256;
-/// The longest latency the histogram tells apart.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
 /// Silence that means frames are lost.
 const STALL_NS: u64 = 5_000_000_000;
 /// How long a turn waits, so that ends of windows are noticed.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+const PATIENCE_NS: u64 = 20_000_000;

@@ -7,9 +7,11 @@
 mod admissions;
 mod arguments;
 mod authority;
+mod body;
 mod compare;
 mod compare_idle;
 mod contender;
+mod crew;
 mod crowd;
 mod disturber;
 mod envelope;
@@ -18,17 +20,34 @@ mod figures;
 mod flow;
 mod generator;
 mod idle;
+mod job;
 mod metronome;
+mod outcome;
+mod pace;
 mod pair;
 mod pairs;
 mod passthrough;
 mod platform;
 mod processor;
+mod progress;
 mod raw_pings;
+mod report;
+mod rooms;
+mod run;
+mod scenario;
+mod script;
+mod sealed;
 mod secured;
+mod slow;
+mod span;
 mod storm;
 mod subject;
+mod target;
+mod traffic;
 mod upgrade;
+mod watch;
+mod wire;
+mod worker;
 
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -50,6 +69,8 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Worker => worker::run(),
         Command::Pairs(arguments) => pairs::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
         Command::CompareIdle(arguments) => compare_idle::run(arguments),

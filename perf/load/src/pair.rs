@@ -2,17 +2,21 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::envelope::{Envelope, key_exchange_init, key_exchange_response};
 use crate::flow::{Between, Flow};
 use crate::platform;
+use crate::script::Script;
+use crate::sealed::Keys;
 use crate::subject::Subject;
+use crate::target::Target;
+use crate::traffic::Traffic;
 use crate::upgrade::{Upgrade, expect_text, send_text};
+use crate::wire::Wire;
 
 /// What pairs send each other.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
@@ -45,21 +49,21 @@ pub(crate) fn pair_and_side(token: u64) -> (usize, Side) {
     ((token >> 1) as usize, side)
 }
 
-/// One workspace with one target: its two sockets, and a flow per direction.
+/// One workspace with one target: its two sockets, and what goes in each direction.
 pub(crate) struct Pair {
     client: End,
     daemon: End,
     /// Client to daemon.
-    forward: Flow,
+    forward: Traffic,
     /// Daemon to client, when frames are sent back.
-    back: Option<Flow>,
+    back: Option<Traffic>,
     /// Bytes of one write, at most.
     pub(crate) write_bytes_max: usize,
 }
 
 /// One socket.
 struct End {
-    socket: TcpStream,
+    wire: Wire,
     /// Whether it took less than it was given, and epoll watches for room.
     is_full: bool,
 }
@@ -67,26 +71,54 @@ struct End {
 impl Pair {
     /// Opens one pair: two sockets, through a relay two upgrades and one key exchange.
     pub(crate) fn open(subject: &Subject, index: usize, shape: Shape) -> Result<Self> {
-        let (daemon, client, envelope) = open_sockets(subject, index, shape.payload_bytes)?;
-        for socket in [&daemon, &client] {
-            socket.set_nonblocking(true)?;
+        Self::open_at(&Target::of(subject), index, &Script::of(shape))
+    }
+
+    /// The same, wherever it is and whatever they say.
+    pub(crate) fn open_at(target: &Target, index: usize, script: &Script) -> Result<Self> {
+        let names = Names::of(index);
+        let mut daemon = target.open(index, &names.upgrade("workspace-daemon"))?;
+        let mut client = target.open(index, &names.upgrade("client"))?;
+        let pattern = script.pattern(index);
+        let (forward, back) = if script.is_sealed {
+            ensure!(target.between == Between::Relay, "encrypted messages need a relay");
+            let keys = Keys::agree(&mut daemon, &mut client, &names.request)?;
+            let back = || keys.back(&script.sizes, &pattern);
+            let sealed = |flow| Traffic::Sealed(Box::new(flow));
+            (
+                sealed(keys.forward(&script.sizes, &pattern)?),
+                script.echo.then(back).transpose()?.map(sealed),
+            )
+        } else {
+            if target.between == Between::Relay {
+                begin_session(&mut daemon, &mut client, &names)?;
+            }
+            let envelopes = script
+                .sizes
+                .iter()
+                .map(|bytes| envelope(&names.session, *bytes))
+                .collect::<Result<Vec<_>>>()?;
+            let flow = || Traffic::Stamped(Flow::of(&envelopes, &pattern, target.between));
+            (flow(), script.echo.then(flow))
+        };
+        for wire in [&daemon, &client] {
+            wire.socket().set_nonblocking(true)?;
         }
-        let flow = || Flow::new(&envelope, shape.depth, subject.between);
-        let end = |socket| End { socket, is_full: false };
+        let end = |wire| End { wire, is_full: false };
         Ok(Self {
             client: end(client),
             daemon: end(daemon),
-            forward: flow(),
-            back: shape.echo.then(flow),
+            forward,
+            back,
             write_bytes_max: usize::MAX,
         })
     }
 
     /// Begins to watch both sockets; `token` names this pair's side.
     pub(crate) fn watch(&self, epoll: &OwnedFd, token: impl Fn(Side) -> u64) -> Result<()> {
-        for side in [Side::Client, Side::Daemon] {
+        for (side, end) in [(Side::Client, &self.client), (Side::Daemon, &self.daemon)] {
             let data = EventData::new_u64(token(side));
-            epoll::add(epoll, &self.end(side).socket, data, EventFlags::IN)?;
+            epoll::add(epoll, &end.wire, data, EventFlags::IN)?;
         }
         Ok(())
     }
@@ -101,22 +133,22 @@ impl Pair {
         now: u64,
         is_feeding: bool,
     ) -> Result<Arrival> {
-        let flow = match side {
+        let traffic = match side {
             Side::Daemon => Some(&mut self.forward),
             Side::Client => self.back.as_mut(),
         };
-        let Some(flow) = flow else {
+        let Some(traffic) = traffic else {
             bail!(
                 "the client was sent what it did not ask for: {}",
                 String::from_utf8_lossy(bytes)
             );
         };
-        let numbers = flow.arrive(bytes)?;
+        let numbers = traffic.arrive(bytes)?;
         let count = numbers.end - numbers.start;
         let is_whole_way = side == Side::Client || self.back.is_none();
         let writer = match &mut self.back {
             Some(back) if !is_whole_way => {
-                back.release(count, now);
+                back.release(count, now)?;
                 Some(Side::Daemon)
             }
             _ if is_feeding => Some(Side::Client),
@@ -128,45 +160,59 @@ impl Pair {
             Vec::new()
         };
         if writer == Some(Side::Client) {
-            self.forward.release(count, now);
+            self.forward.release(count, now)?;
         }
         Ok(Arrival { count, sent_at, writer })
     }
 
     /// Lets the first frames go.
     pub(crate) fn prime(&mut self, depth: usize, now: u64) {
-        self.forward.release(depth as u64, now);
+        self.release(depth as u64, now).expect("a new session's key carries a few messages");
+    }
+
+    /// Lets more frames go, due at `due`.
+    pub(crate) fn release(&mut self, count: u64, due: u64) -> Result<()> {
+        self.forward.release(count, due)
+    }
+
+    /// Frames the client has let go so far.
+    pub(crate) fn released(&self) -> u64 {
+        self.forward.released()
+    }
+
+    /// Whether one more frame may be in flight.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight() < self.forward.slots()
     }
 
     /// Writes what one side has to send, and keeps epoll watching for room while some is left.
     pub(crate) fn write(&mut self, epoll: &OwnedFd, side: Side, token: u64) -> Result<()> {
-        let (end, flow) = match side {
+        let (end, traffic) = match side {
             Side::Client => (&mut self.client, Some(&mut self.forward)),
             Side::Daemon => (&mut self.daemon, self.back.as_mut()),
         };
-        let Some(flow) = flow else {
+        let Some(traffic) = traffic else {
             return Ok(());
         };
-        let is_full = !flow.write(&end.socket, self.write_bytes_max)?;
+        let is_full = !traffic.write(&mut end.wire, self.write_bytes_max)?;
         if is_full != end.is_full {
             end.is_full = is_full;
             let mut events = EventFlags::IN;
             events.set(EventFlags::OUT, is_full);
-            epoll::modify(epoll, &end.socket, EventData::new_u64(token), events)?;
+            epoll::modify(epoll, &end.wire, EventData::new_u64(token), events)?;
         }
         Ok(())
-    }
-
-    /// The socket of one side.
-    pub(crate) fn socket(&self, side: Side) -> &TcpStream {
-        &self.end(side).socket
     }
 
     /// Reads what has arrived at one side; `None` when there is nothing at the moment.
     ///
     /// Errors: the connection was closed, or failed.
-    pub(crate) fn read(&self, side: Side, buffer: &mut [u8]) -> Result<Option<usize>> {
-        match rustix::io::read(self.socket(side), buffer) {
+    pub(crate) fn read(&mut self, side: Side, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let end = match side {
+            Side::Client => &mut self.client,
+            Side::Daemon => &mut self.daemon,
+        };
+        match end.wire.read_some(buffer) {
             Ok(0) => bail!("the connection was closed"),
             Ok(len) => Ok(Some(len)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
@@ -176,14 +222,7 @@ impl Pair {
 
     /// Frames sent and not arrived, in both directions.
     pub(crate) fn in_flight(&self) -> u64 {
-        self.forward.in_flight() + self.back.as_ref().map_or(0, Flow::in_flight)
-    }
-
-    fn end(&self, side: Side) -> &End {
-        match side {
-            Side::Client => &self.client,
-            Side::Daemon => &self.daemon,
-        }
+        self.forward.in_flight() + self.back.as_ref().map_or(0, Traffic::in_flight)
     }
 }
 
@@ -203,50 +242,56 @@ pub(crate) fn open_sockets(
     index: usize,
     payload_bytes: usize,
 ) -> Result<(TcpStream, TcpStream, Envelope)> {
-    let session = format!("session-{index:05}");
-    let envelope = match Envelope::new(&session, payload_bytes) {
-        Ok(envelope) => envelope,
-        Err(least) => bail!("a payload has at least {least} bytes"),
-    };
-    let mut daemon = connect(subject)?;
-    let mut client = connect(subject)?;
-    if subject.between == Between::Relay {
-        begin_session(&mut daemon, &mut client, index, &session)?;
+    let (target, names) = (Target::of(subject), Names::of(index));
+    let envelope = envelope(&names.session, payload_bytes)?;
+    let mut daemon = target.open(index, &names.upgrade("workspace-daemon"))?;
+    let mut client = target.open(index, &names.upgrade("client"))?;
+    if target.between == Between::Relay {
+        begin_session(&mut daemon, &mut client, &names)?;
     }
-    Ok((daemon, client, envelope))
+    Ok((daemon.into_plain()?, client.into_plain()?, envelope))
 }
 
-/// Upgrades both sockets and lets the client own a session.
-fn begin_session(
-    daemon: &mut TcpStream,
-    client: &mut TcpStream,
-    index: usize,
-    session: &str,
-) -> Result<()> {
-    let workspace = format!("load-{index:05}");
-    let target = "target";
-    let upgrade = |role: &str, socket: &mut TcpStream| {
-        let token = platform::token(role, &workspace, target, &format!("client-{index:05}"));
-        let upgrade = Upgrade { role, workspace: &workspace, target, token: &token };
-        upgrade.perform(socket)
-    };
-    upgrade("workspace-daemon", daemon)?;
-    upgrade("client", client)?;
-    let request = format!("request-{index}");
-    let init = key_exchange_init(&request);
+/// How the pair of an index calls itself.
+pub(crate) struct Names {
+    pub(crate) workspace: String,
+    client: String,
+    pub(crate) session: String,
+    pub(crate) request: String,
+}
+
+impl Names {
+    pub(crate) fn of(index: usize) -> Self {
+        Self {
+            workspace: format!("load-{index:05}"),
+            client: format!("client-{index:05}"),
+            session: format!("session-{index:05}"),
+            request: format!("request-{index}"),
+        }
+    }
+
+    /// What one side asks a relay for.
+    pub(crate) fn upgrade(&self, role: &'static str) -> Upgrade<'_> {
+        let token = platform::token(role, &self.workspace, TARGET, &self.client);
+        Upgrade { role, workspace: &self.workspace, target: TARGET, token: token.into() }
+    }
+}
+
+/// Lets the client own a session.
+pub(crate) fn begin_session(daemon: &mut Wire, client: &mut Wire, names: &Names) -> Result<()> {
+    let init = key_exchange_init(&names.request);
     send_text(client, &init)?;
     expect_text(daemon, &init)?;
-    let response = key_exchange_response(&request, session);
+    let response = key_exchange_response(&names.request, &names.session);
     send_text(daemon, &response)?;
     expect_text(client, &response)
 }
 
-fn connect(subject: &Subject) -> Result<TcpStream> {
-    let socket = TcpStream::connect(subject.address).context("connecting")?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket)
+/// A message of an exact size.
+pub(crate) fn envelope(session: &str, bytes: usize) -> Result<Envelope> {
+    Envelope::new(session, bytes)
+        .map_err(|least| anyhow!("a payload has at least {least} bytes, not {bytes}"))
 }
 
-/// How long an answer may take while pairs are opened.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The target that every daemon serves.
+const TARGET: &str = "target";

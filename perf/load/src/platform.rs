@@ -1,13 +1,23 @@
-//! The least platform that admits the load: a validate endpoint that believes every token.
+//! The least platform that admits the load: it signs real tokens, publishes the key that checks
+//! them, and answers validate calls.
 //!
-//! A token reads `<role>.<workspace>.<target>.<client>`; its claims are what it says.
+//! A validate call is answered with what the token says; its signature is not checked: that is the
+//! relay's part where it checks tokens itself, and here it would be time of the load.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use relay_contract::Scope;
+use relay_platform::{Issuer, JWKS_PATH, SigningKey, TokenClaims};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Starts the platform; it serves until the process ends.
 pub(crate) fn start() -> Result<SocketAddr> {
@@ -23,9 +33,64 @@ pub(crate) fn start() -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// A token that the platform admits.
+/// Where a platform publishes its key.
+pub(crate) fn key_set_url(platform: SocketAddr) -> String {
+    format!("http://{platform}{JWKS_PATH}")
+}
+
+/// A token for one side of a pair, signed with this process's key (ES256).
 pub(crate) fn token(role: &str, workspace: &str, target: &str, client: &str) -> String {
-    format!("{role}.{workspace}.{target}.{client}")
+    let claims = match role {
+        "client" => TokenClaims::client(workspace, target, client),
+        _ => TokenClaims::daemon(workspace, target),
+    };
+    sign(claims)
+}
+
+/// A token for somebody who follows the events of one channel.
+pub(crate) fn viewer_token(workspace: &str, target: &str, client: &str, channel: &str) -> String {
+    let mut claims = TokenClaims::client(workspace, target, client);
+    claims.scope = Some(Scope::SessionEvents);
+    claims.session_channels = Some(vec![channel.to_owned()]);
+    sign(claims)
+}
+
+fn sign(mut claims: TokenClaims) -> String {
+    claims.machine_id = Some("machine".to_owned());
+    let token = issuer().issue(claims, SystemTime::now(), LIFETIME);
+    token.expect("a P-256 key signs whatever claims").expose().to_owned()
+}
+
+/// The issuer of this process: with the key its parent left for it, or one of its own.
+fn issuer() -> &'static Issuer {
+    static ISSUER: OnceLock<Issuer> = OnceLock::new();
+    ISSUER.get_or_init(|| {
+        let inherited = std::env::var_os(KEY_FILE_VARIABLE).map(|path| read_key(Path::new(&path)));
+        let key = inherited.unwrap_or_else(|| Ok(SigningKey::generate()?));
+        Issuer::new(key.expect("the parent left a key, or the system has randomness"))
+    })
+}
+
+fn read_key(path: &Path) -> Result<SigningKey> {
+    Ok(SigningKey::from_pem(&std::fs::read_to_string(path)?)?)
+}
+
+/// This process's key in a file for its children. It goes with this value.
+pub(crate) struct KeyFile {
+    dir: TempDir,
+}
+
+impl KeyFile {
+    pub(crate) fn write() -> Result<Self> {
+        let file = Self { dir: tempfile::tempdir()? };
+        std::fs::write(file.path(), issuer().key().to_pem()?.expose())?;
+        Ok(file)
+    }
+
+    /// Where it is; children find it in [`KEY_FILE_VARIABLE`].
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("signing.pem")
+    }
 }
 
 /// Answers requests on one connection until it ends.
@@ -39,6 +104,7 @@ fn serve(socket: &TcpStream) -> Result<()> {
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
+        let asks_for_keys = line.split(' ').nth(1) == Some(JWKS_PATH);
         loop {
             line.clear();
             reader.read_line(&mut line)?;
@@ -51,7 +117,8 @@ fn serve(socket: &TcpStream) -> Result<()> {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let answer = answer(&body).to_string();
+        let answer = if asks_for_keys { issuer().key_set() } else { answer(&body) };
+        let answer = answer.to_string();
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             answer.len()
@@ -64,39 +131,51 @@ fn serve(socket: &TcpStream) -> Result<()> {
 fn answer(body: &[u8]) -> Value {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let token = request["relayToken"].as_str().unwrap_or_default();
-    let parts: Vec<&str> = token.split('.').collect();
-    let [role, workspace, target, client] = parts[..] else {
-        return json!({"ok": false, "reason": "INVALID_RELAY_TOKEN"});
-    };
-    let mut claims = json!({
-        "role": role,
-        "workspaceId": workspace,
-        "runtimeTargetId": target,
-        "machineId": "machine",
-    });
-    if role == "client" {
-        claims["scope"] = "runtime".into();
-        claims["clientId"] = client.into();
+    let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    match claims.and_then(|claims| serde_json::from_slice::<TokenClaims>(&claims).ok()) {
+        Some(claims) => json!({"ok": true, "claims": claims}),
+        None => json!({"ok": false, "reason": "INVALID_RELAY_TOKEN"}),
     }
-    json!({"ok": true, "claims": claims})
 }
+
+/// Where children find the key to sign with.
+pub(crate) const KEY_FILE_VARIABLE: &str = "RELAY_LOAD_KEY_FILE";
+/// How long a token is good: longer than any run.
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_token_is_believed() {
-        let body = json!({"relayToken": token("client", "w1", "t1", "c1")}).to_string();
-        let answer = answer(body.as_bytes());
-        assert_eq!(answer["ok"], true);
-        assert_eq!(answer["claims"]["workspaceId"], "w1");
-        assert_eq!(answer["claims"]["scope"], "runtime");
+    fn asked(token: &str) -> Value {
+        answer(json!({"relayToken": token}).to_string().as_bytes())
     }
 
     #[test]
-    fn anything_else_is_not() {
+    fn a_token_is_answered_with_what_it_says() {
+        let answer = asked(&token("client", "w1", "t1", "c1"));
+        assert_eq!(answer["ok"], true);
+        assert_eq!(answer["claims"]["workspaceId"], "w1");
+        assert_eq!(answer["claims"]["scope"], "runtime");
+        let answer = asked(&viewer_token("w1", "t1", "c1", "agent-session:s1"));
+        assert_eq!(answer["claims"]["scope"], "session-events");
+        assert_eq!(answer["claims"]["sessionChannels"][0], "agent-session:s1");
+    }
+
+    #[test]
+    fn the_published_key_checks_the_signature() {
+        let token = token("workspace-daemon", "w1", "t1", "");
+        assert!(issuer().judge(&token).is_ok());
+        assert_eq!(issuer().key_set()["keys"][0]["alg"], "ES256");
+        let file = KeyFile::write().expect("a temporary file");
+        let key = read_key(&file.path()).expect("the key that was written");
+        assert_eq!(key.key_id(), issuer().key().key_id());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
         assert_eq!(answer(b"{}")["ok"], false);
         assert_eq!(answer(b"no json")["ok"], false);
+        assert_eq!(asked("a.!.c")["ok"], false);
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use rustix::event::Timespec;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Keeps the calling thread, and everything it starts from now on, on one processor.
@@ -31,14 +32,30 @@ pub(crate) fn run_first(urgency: i32) -> bool {
 /// Source: proc(5), `/proc/pid/task/tid/schedstat`, first field. Interrupts that happen to run on
 /// top of the process count as its own, for a relay and for a pass-through alike.
 pub(crate) fn used_ns(process: u32) -> Result<u64> {
+    Ok(times(process)?.used_ns)
+}
+
+/// What all threads of a process have done so far, nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Times {
+    /// They ran.
+    pub(crate) used_ns: u64,
+    /// They could have run, but something else had the processor.
+    pub(crate) waited_ns: u64,
+}
+
+/// Reads both times of a process. Source: proc(5), `/proc/pid/task/tid/schedstat`.
+pub(crate) fn times(process: u32) -> Result<Times> {
     let folder = format!("/proc/{process}/task");
-    let mut total = 0;
+    let mut total = Times::default();
     for task in fs::read_dir(&folder).context("the process under test is gone")? {
         // A thread may end between the listing and the reading.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
             continue;
         };
-        total += first_number(&text).context("schedstat has no run time")?;
+        let mut numbers = text.split_whitespace().map_while(|number| number.parse::<u64>().ok());
+        total.used_ns += numbers.next().context("schedstat has no run time")?;
+        total.waited_ns += numbers.next().context("schedstat has no waiting time")?;
     }
     Ok(total)
 }
@@ -72,24 +89,65 @@ pub(crate) fn resident(process: u32) -> Result<Resident> {
     })
 }
 
+/// Lets the calling thread be woken when it asked to be, not up to 50 µs later.
+///
+/// Source: prctl(2), `PR_SET_TIMERSLACK`. Where it fails, timers stay as they were: the lag of an
+/// open loop shows it.
+pub(crate) fn wake_precisely() {
+    let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+}
+
+/// The same, until some moment on the monotonic clock.
+pub(crate) fn rest_until(moment_ns: u64) {
+    loop {
+        let left_ns = moment_ns.saturating_sub(now_ns());
+        if left_ns == 0 {
+            return;
+        }
+        let timeout = Timespec {
+            tv_sec: (left_ns / 1_000_000_000).cast_signed(),
+            tv_nsec: (left_ns % 1_000_000_000).cast_signed(),
+        };
+        // Nothing to wait for but the time; a signal only ends this wait early.
+        let _ = rustix::event::poll(&mut [], Some(&timeout));
+    }
+}
+
 /// What the figures were taken on.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) processor: String,
     pub(crate) processor_count: usize,
+    pub(crate) memory_bytes: u64,
+    /// Processes that wanted to run when this was read, on average of a minute.
+    pub(crate) load_average: String,
+    /// Whether the processor says that it is a virtual one.
+    pub(crate) is_virtual: bool,
 }
 
 /// Describes this machine.
 pub(crate) fn machine() -> Machine {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let model = information.lines().find(|line| line.starts_with("model name"));
     let model = model.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, name)| name);
     Machine {
         kernel: kernel.trim().to_owned(),
         processor: model.to_owned(),
         processor_count: information.lines().filter(|line| line.starts_with("processor")).count(),
+        memory_bytes: memory
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))
+            .and_then(first_number)
+            .unwrap_or_default()
+            * 1024,
+        load_average: load.split(' ').next().unwrap_or_default().to_owned(),
+        is_virtual: information.lines().any(|line| {
+            line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor")
+        }),
     }
 }
 
@@ -101,17 +159,7 @@ pub(crate) fn now_ns() -> u64 {
 
 /// Lets time pass without using any.
 pub(crate) fn rest(time: std::time::Duration) {
-    let end = now_ns() + time.as_nanos() as u64;
-    loop {
-        let left = end.saturating_sub(now_ns());
-        if left == 0 {
-            return;
-        }
-        let left = std::time::Duration::from_nanos(left);
-        let timeout = rustix::event::Timespec::try_from(left).ok();
-        // Nothing to wait for but the time; a signal only ends this wait early.
-        let _ = rustix::event::poll(&mut [], timeout.as_ref());
-    }
+    rest_until(now_ns() + time.as_nanos() as u64);
 }
 
 fn first_number(text: &str) -> Option<u64> {

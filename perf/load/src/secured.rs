@@ -1,13 +1,15 @@
 //! TLS between load and relay: a certificate for the relay, and sessions that trust it alone.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
 
 /// A self-signed certificate in files, which go with this value.
@@ -20,7 +22,9 @@ impl Certificate {
         let certificate = Self { dir: tempfile::tempdir()? };
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
         fs::write(certificate.chain(), made.cert.pem())?;
-        fs::write(certificate.key(), made.signing_key.serialize_pem())?;
+        let mut key = fs::OpenOptions::new();
+        let mut key = key.write(true).create_new(true).mode(0o600).open(certificate.key())?;
+        key.write_all(made.signing_key.serialize_pem().as_bytes())?;
         Ok(certificate)
     }
 
@@ -44,6 +48,11 @@ impl Trust {
         roots.add(CertificateDer::from_pem_file(certificate)?)?;
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         Ok(Self(Arc::new(config)))
+    }
+
+    /// A session that has not begun.
+    pub(crate) fn connection(&self) -> Result<ClientConnection> {
+        Ok(ClientConnection::new(self.config(), ServerName::try_from(NAME)?)?)
     }
 
     /// What sessions are made of.

@@ -1,7 +1,7 @@
 //! Opening a WebSocket at a relay, blocking.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -15,7 +15,7 @@ pub(crate) struct Upgrade<'a> {
     pub(crate) role: &'a str,
     pub(crate) workspace: &'a str,
     pub(crate) target: &'a str,
-    pub(crate) token: &'a str,
+    pub(crate) token: Cow<'a, str>,
 }
 
 impl Upgrade<'_> {
@@ -46,12 +46,19 @@ impl Upgrade<'_> {
 }
 
 /// Sends one text message as a client does.
-pub(crate) fn send_text(socket: &mut TcpStream, text: &str) -> Result<()> {
+pub(crate) fn send_text(socket: &mut impl Write, text: &str) -> Result<()> {
     socket.write_all(&client_frame(text)).context("sending a message")
 }
 
 /// Receives one text message and insists that it is the expected one.
-pub(crate) fn expect_text(socket: &mut TcpStream, expected: &str) -> Result<()> {
+pub(crate) fn expect_text(socket: &mut impl Read, expected: &str) -> Result<()> {
+    let text = receive_text(socket)?;
+    ensure!(text == expected, "expected {expected:?}, got {text:?}");
+    Ok(())
+}
+
+/// Receives one short text message.
+pub(crate) fn receive_text(socket: &mut impl Read) -> Result<String> {
     let mut head = [0; 2];
     socket.read_exact(&mut head).context("waiting for a message")?;
     let mut len = u64::from(head[1] & 0x7f);
@@ -63,10 +70,5 @@ pub(crate) fn expect_text(socket: &mut TcpStream, expected: &str) -> Result<()> 
     ensure!(head[0] == 0x81 && len <= 1 << 16, "not a short text message: {head:02x?}");
     let mut payload = vec![0; len as usize];
     socket.read_exact(&mut payload)?;
-    ensure!(
-        payload == expected.as_bytes(),
-        "expected {expected:?}, got {:?}",
-        String::from_utf8_lossy(&payload)
-    );
-    Ok(())
+    String::from_utf8(payload).context("a message that is not UTF-8")
 }
