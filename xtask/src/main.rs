@@ -84,6 +84,12 @@ enum Task {
         #[arg(last = true)]
         extra: Vec<String>,
     },
+    /// Builds the release and runs every scenario of perf/scenarios; results go to perf/results
+    Bench {
+        /// Passed on to relay-load run, as in `-- --allow-bottleneck --seconds 2`
+        #[arg(last = true)]
+        extra: Vec<String>,
+    },
     /// The Autobahn test suite against the codec (needs Python 2.7)
     Autobahn {
         /// Keep the outcome as docs/autobahn.md
@@ -160,6 +166,10 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
             steps
         }
         Task::Rivals => pipeline.rivals()?,
+        Task::Bench { extra } => {
+            let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
+            vec![Pipeline::build_bench(), pipeline.bench(&extra)?]
+        }
         Task::Doc => vec![Pipeline::doc()],
         Task::Components | Task::Tidy | Task::Test => Vec::new(),
     })

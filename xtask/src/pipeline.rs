@@ -223,6 +223,23 @@ impl Pipeline {
         [build, count]
     }
 
+    /// The two programs that a measurement needs.
+    pub(crate) fn build_bench() -> Step {
+        let arguments = ["build", "--release", "-p", "relay", "-p", "relay-load"];
+        Step::program("release build", &cargo(), &arguments)
+    }
+
+    /// Every scenario of the load, one after the other.
+    pub(crate) fn bench(&self, extra: &[&str]) -> Result<Step> {
+        let program = self.release("relay-load")?;
+        let arguments = [&["run", "--all"], extra].concat();
+        let step = Step::program("scenarios", &program, &arguments);
+        Ok(step.advise(
+            "one alone: target/release/relay-load run perf/scenarios/NAME.toml; where \
+                        the machine was busy, wait or add -- --allow-bottleneck",
+        ))
+    }
+
     /// The echo server of the Autobahn suite alone.
     pub(crate) fn build_echo() -> Step {
         Step::program("echo server", &cargo(), &["build", "--release", "-p", "relay-autobahn"])
