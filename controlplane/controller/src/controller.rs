@@ -22,7 +22,7 @@ use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::clock::Clock;
 use crate::decide::{Decider, LocalCheck};
 use crate::homes::{HomeTable, HomeTableError};
-use crate::journal::{Journal, Written};
+use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
 use crate::jwks::KeyKeeper;
 use crate::notices::Notices;
@@ -265,7 +265,15 @@ impl Controller {
     /// Dropping the future loses nothing: each wait is whole or has not happened.
     async fn turn(&mut self, pulse: &mut Interval) -> Option<Ended> {
         let has_backlog = self.link.shards.drain();
-        let needs_pulse = has_backlog || !self.queries.is_empty() || self.journal.has_suppressed();
+        match self.journal.unflushed() {
+            Unflushed::Due => self.journal.flush(),
+            Unflushed::Some if self.link.events.is_empty() => self.journal.flush(),
+            Unflushed::Some | Unflushed::Nothing => {}
+        }
+        let needs_pulse = has_backlog
+            || !self.queries.is_empty()
+            || self.journal.has_suppressed()
+            || self.journal.unflushed() != Unflushed::Nothing;
         tokio::select! {
             event = self.link.events.next() => {
                 let Some(event) = event else {
@@ -318,6 +326,7 @@ impl Controller {
         let patience = self.settings.drain + STOP_GRACE;
         let wait = async {
             while !self.running.is_empty() {
+                self.journal.flush();
                 tokio::select! {
                     event = self.link.events.next() => match event {
                         Some(event) => self.on_event(event),

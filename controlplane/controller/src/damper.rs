@@ -12,6 +12,8 @@ use relay_contract::{Level, Tick};
 #[derive(Debug, Default)]
 pub(crate) struct Damper {
     windows: BTreeMap<&'static str, Window>,
+    /// Windows that kept something back which was not told yet.
+    untold: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +43,7 @@ impl Damper {
             window.passed += 1;
             return true;
         }
+        self.untold += usize::from(window.suppressed == 0);
         window.suppressed = window.suppressed.saturating_add(1);
         false
     }
@@ -53,12 +56,13 @@ impl Damper {
             windows.find(|(_, window)| window.suppressed > 0 && is_over(window))?;
         let count = window.suppressed;
         self.windows.remove(event);
+        self.untold -= 1;
         Some(Suppressed { event, count })
     }
 
     /// Whether something was kept back that was not told yet.
     pub(crate) fn has_suppressed(&self) -> bool {
-        self.windows.values().any(|window| window.suppressed > 0)
+        self.untold > 0
     }
 }
 

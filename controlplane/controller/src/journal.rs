@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -25,8 +25,10 @@ pub(crate) struct Journal {
     sequence: u64,
     settings: LogSettings,
     damper: Damper,
-    lines: SyncSender<String>,
-    /// Bytes of lines that wait for stdout.
+    /// Lines since the last [`Journal::flush`].
+    batch: String,
+    batches: SyncSender<String>,
+    /// Bytes of lines that wait for stdout, those of the batch included.
     queued_bytes: Arc<AtomicUsize>,
     finished: Receiver<()>,
 }
@@ -40,6 +42,17 @@ pub(crate) enum Written {
     Suppressed,
     /// Whoever reads stdout is behind.
     Dropped,
+}
+
+/// Lines that were not given to their writer yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unflushed {
+    /// None.
+    Nothing,
+    /// A few: they may wait for more.
+    Some,
+    /// So many that they should not.
+    Due,
 }
 
 /// What a reader of `/logs` wants.
@@ -60,7 +73,7 @@ impl Journal {
         settings: LogSettings,
         sink: impl Write + Send + 'static,
     ) -> io::Result<Self> {
-        let (lines, queue) = mpsc::sync_channel(LINES_MAX);
+        let (batches, queue) = mpsc::sync_channel(BATCHES_MAX);
         let (done, finished) = mpsc::channel();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let written = Arc::clone(&queued_bytes);
@@ -75,7 +88,8 @@ impl Journal {
             sequence: 0,
             settings,
             damper: Damper::default(),
-            lines,
+            batch: String::new(),
+            batches,
             queued_bytes,
             finished,
         })
@@ -86,10 +100,12 @@ impl Journal {
         level >= self.settings.level
     }
 
-    /// Writes a line for people, whatever the level.
-    pub(crate) fn announce(&self, mut line: String) -> Written {
+    /// Writes a line for people, whatever the level, and at once.
+    pub(crate) fn announce(&mut self, mut line: String) -> Written {
         line.push('\n');
-        self.queue(line)
+        let written = self.queue(&line);
+        self.flush();
+        written
     }
 
     /// Records an entry of that date; `now` is the moment, by which floods are known. Readers of
@@ -105,7 +121,7 @@ impl Journal {
         let written = if !self.wants(level) {
             Written::AsAsked
         } else if self.damper.passes(now, level, event) {
-            self.queue(record.line(self.settings.format))
+            self.queue(&record.line(self.settings.format))
         } else {
             Written::Suppressed
         };
@@ -127,7 +143,7 @@ impl Journal {
             let record = Record { sequence: self.sequence, date: Date { unix_ms }, entry };
             self.sequence += 1;
             // Dropped: the reader misses this line like others, and the counters have the sum.
-            let _ = self.queue(record.line(self.settings.format));
+            let _ = self.queue(&record.line(self.settings.format));
             self.ours.push(record);
         }
     }
@@ -137,19 +153,39 @@ impl Journal {
         self.damper.has_suppressed()
     }
 
-    fn queue(&self, line: String) -> Written {
-        let bytes = line.len();
+    fn queue(&mut self, line: &str) -> Written {
         // Nobody else adds, so what is read here can only have shrunk since.
-        if self.queued_bytes.load(Ordering::Relaxed) + bytes > QUEUED_BYTES_MAX {
+        if self.queued_bytes.load(Ordering::Relaxed) + line.len() > QUEUED_BYTES_MAX {
             return Written::Dropped;
         }
-        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Full, or the thread is gone.
-        if self.lines.try_send(line).is_err() {
-            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Written::Dropped;
-        }
+        self.queued_bytes.fetch_add(line.len(), Ordering::Relaxed);
+        self.batch.push_str(line);
         Written::AsAsked
+    }
+
+    /// Whether lines wait for [`Journal::flush`], and whether they are so many that it is due.
+    pub(crate) fn unflushed(&self) -> Unflushed {
+        match self.batch.len() {
+            0 => Unflushed::Nothing,
+            BATCH_BYTES.. => Unflushed::Due,
+            _ => Unflushed::Some,
+        }
+    }
+
+    /// Gives the lines so far to whoever writes them. Waking another thread costs more than a line,
+    /// so this is for when there is nothing else to do. While that thread is far behind the lines
+    /// stay, within the bound of all that wait.
+    pub(crate) fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        match self.batches.try_send(std::mem::take(&mut self.batch)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(batch)) => self.batch = batch,
+            Err(TrySendError::Disconnected(batch)) => {
+                self.queued_bytes.fetch_sub(batch.len(), Ordering::Relaxed);
+            }
+        }
     }
 
     /// The body of `/logs`: the entries kept, oldest first.
@@ -168,8 +204,9 @@ impl Journal {
     }
 
     /// Writes what is queued and ends the thread, but waits no longer than `patience`.
-    pub(crate) fn finish(self, patience: Duration) {
-        drop(self.lines);
+    pub(crate) fn finish(mut self, patience: Duration) {
+        self.flush();
+        drop(self.batches);
         // A reader of stdout that hangs must not keep the process alive.
         let _ = self.finished.recv_timeout(patience);
     }
@@ -207,11 +244,12 @@ fn write_lines(queue: &Receiver<String>, queued_bytes: &AtomicUsize, mut sink: i
     }
 }
 
-/// Lines that wait for stdout. Protects memory from a reader that hangs. Reached: the line is
-/// dropped and `relay_log_entries_dropped_total` counts it.
-const LINES_MAX: usize = 4096;
+/// Batches of lines that wait for stdout. Reached: lines stay in the next batch, within the bound
+/// below.
+const BATCHES_MAX: usize = 64;
 
-/// Bytes of these lines. Protects memory where lines are long. Reached: as above.
+/// Bytes of lines that wait for stdout. Protects memory from a reader that hangs. Reached: the line
+/// is dropped and `relay_log_entries_dropped_total` counts it.
 const QUEUED_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes after which a batch of lines is written.
@@ -353,20 +391,53 @@ mod tests {
     #[test]
     fn a_stuck_reader_costs_bounded_memory_and_no_waiting() {
         let (mut journal, unstick) = stuck(1);
-        let written = (0..LINES_MAX * 3)
+        let line = record_line("x");
+        let fitting = QUEUED_BYTES_MAX / line.len();
+        let written = (0..fitting * 2)
             .filter(|&second| {
                 let now = Tick::from_millis(1000 * second as u64);
-                journal.record(now, 0, info("x")) == Written::AsAsked
+                let written = journal.record(now, 0, info("x")) == Written::AsAsked;
+                journal.flush();
+                written
             })
             .count();
-        assert!((LINES_MAX..LINES_MAX * 3).contains(&written), "{written}");
+        assert!((fitting..fitting * 2).contains(&written), "{written} of {fitting}");
         drop(unstick);
+        finish(journal);
+    }
+
+    fn record_line(event: &'static str) -> String {
+        let record = Record { sequence: 0, date: Date { unix_ms: 0 }, entry: info(event) };
+        record.line(LogFormat::Json)
+    }
+
+    #[test]
+    fn lines_wait_for_each_other_until_they_are_given_on() {
+        let page = Page::default();
+        let mut journal = Journal::new(settings(10), page.clone()).unwrap();
+        record(&mut journal, 0, info("one"));
+        record(&mut journal, 0, info("two"));
+        assert_eq!(journal.unflushed(), Unflushed::Some);
+        assert_eq!(page.text(), "");
+        journal.flush();
+        assert_eq!(journal.unflushed(), Unflushed::Nothing);
+        finish(journal);
+        assert_eq!(page.text().lines().count(), 2);
+    }
+
+    #[test]
+    fn many_lines_are_due() {
+        let mut journal = journal(1);
+        while journal.unflushed() != Unflushed::Due {
+            assert_eq!(record(&mut journal, 0, info("x")), Written::AsAsked);
+            journal.damper = Damper::default();
+        }
         finish(journal);
     }
 
     #[test]
     fn long_lines_nobody_reads_are_bounded_in_bytes() {
-        let (journal, unstick) = stuck(1);
+        let (mut journal, unstick) = stuck(1);
         let long = "x".repeat(QUEUED_BYTES_MAX / 4);
         let written: Vec<_> = (0..5).map(|_| journal.announce(long.clone())).collect();
         assert_eq!(written[..3], [Written::AsAsked; 3]);

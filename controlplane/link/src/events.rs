@@ -33,6 +33,11 @@ impl Events {
         None
     }
 
+    /// Whether there is nothing to receive at the moment.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.iter().all(Receiver::is_empty)
+    }
+
     /// Waits for the next event. `None` when every shard is gone and everything they told was
     /// received.
     ///

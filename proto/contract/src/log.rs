@@ -126,9 +126,19 @@ impl LogEntry {
 /// Whether values under this key are kept out of logs. The reference's list, matched anywhere in
 /// the key.
 fn is_sensitive(key: &str) -> bool {
-    let key: String =
-        key.chars().filter(|c| !matches!(c, '_' | '-')).map(|c| c.to_ascii_lowercase()).collect();
-    SENSITIVE.iter().any(|word| key.contains(word))
+    let key = key.as_bytes();
+    (0..key.len())
+        .any(|start| SENSITIVE.iter().any(|word| starts_with_word(&key[start..], word.as_bytes())))
+}
+
+/// Whether a key begins with a word, in any case and with any separators in it. Every entry's every
+/// key is asked, so nothing is allocated.
+fn starts_with_word(key: &[u8], word: &[u8]) -> bool {
+    if !key[0].eq_ignore_ascii_case(&word[0]) {
+        return false;
+    }
+    let mut letters = key.iter().filter(|byte| !matches!(byte, b'_' | b'-'));
+    word.iter().all(|letter| letters.next().is_some_and(|byte| byte.eq_ignore_ascii_case(letter)))
 }
 
 const SENSITIVE: [&str; 13] = [
