@@ -1,7 +1,6 @@
 //! Who is admitted, counted exactly.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -11,17 +10,24 @@ use crate::settings::Caps;
 
 /// Every admitted connection from `Admit` until `Released`. Because all admissions pass one ledger,
 /// its caps are exact whatever the number of shards.
+///
+/// Memory: [`SEAT_BYTES`] per connection, beside what workspaces, scopes and addresses take once
+/// each.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     caps: Caps,
-    seats: HashMap<AdmissionId, Seat>,
+    /// By the lower half of an admission's number.
+    seats: Vec<Option<Taken>>,
+    /// Seats to take again, the last given back first.
+    vacant: Vec<u32>,
     /// Daemons and clients; workers do not count here.
     peers: usize,
-    by_site: HashMap<Site, usize>,
-    clients: HashMap<Scope, usize>,
+    sites: Tally<Site>,
+    scopes: Tally<Scope>,
     /// Where each workspace with a connection lives.
     homes: HashMap<WorkspaceId, Home>,
-    last: u64,
+    /// Admissions so far, of which some bits tell a seat's uses apart.
+    last: u32,
 }
 
 /// A workspace, or one target of it.
@@ -56,14 +62,29 @@ struct Home {
     connections: usize,
 }
 
+/// A seat that is taken, by numbers of what it counts for.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// The upper half of its admission's number: later uses of the seat have another.
+    number: u32,
+    scope: u32,
+    site: u32,
+    role: Role,
+}
+
+/// Memory of one admitted connection.
+const SEAT_BYTES: usize = size_of::<Option<Taken>>();
+const _: () = assert!(SEAT_BYTES <= 16, "half a million connections have a seat each");
+
 impl Ledger {
     pub(crate) fn new(caps: Caps) -> Self {
         Self {
             caps,
-            seats: HashMap::new(),
+            seats: Vec::new(),
+            vacant: Vec::new(),
             peers: 0,
-            by_site: HashMap::new(),
-            clients: HashMap::new(),
+            sites: Tally::new(),
+            scopes: Tally::new(),
             homes: HashMap::new(),
             last: 0,
         }
@@ -74,8 +95,8 @@ impl Ledger {
         if self.peers >= self.caps.connections_max {
             return Err(Cap::Total);
         }
-        let connections = self.by_site.get(&address.into()).copied().unwrap_or(0);
-        if connections >= self.caps.connections_per_address_max {
+        let connections = self.sites.find(&address.into()).map_or(0, |site| site.seats);
+        if connections as usize >= self.caps.connections_per_address_max {
             return Err(Cap::Address);
         }
         Ok(())
@@ -83,8 +104,8 @@ impl Ledger {
 
     /// Whether one more client of this scope fits.
     pub(crate) fn check_scope(&self, scope: &Scope) -> Result<(), Cap> {
-        let clients = self.clients.get(scope).copied().unwrap_or(0);
-        if clients >= self.caps.clients_per_scope_max {
+        let clients = self.scopes.find(scope).map_or(0, |scope| scope.clients);
+        if clients as usize >= self.caps.clients_per_scope_max {
             return Err(Cap::Scope);
         }
         Ok(())
@@ -99,60 +120,138 @@ impl Ledger {
         home: ShardId,
     ) -> Result<(AdmissionId, ShardId), Cap> {
         self.check(seat.address)?;
-        if seat.role == Role::Client {
+        let is_client = seat.role == Role::Client;
+        if is_client {
             self.check_scope(&seat.scope)?;
-            *self.clients.entry(seat.scope.clone()).or_insert(0) += 1;
         }
         self.peers += usize::from(counts_as_peer(seat.role));
-        *self.by_site.entry(seat.address.into()).or_insert(0) += 1;
-        let home = self
-            .homes
-            .entry(seat.scope.workspace_id.clone())
-            .or_insert(Home { shard: home, connections: 0 });
-        home.connections += 1;
-        let shard = home.shard;
-        self.last += 1;
-        let admission = AdmissionId(self.last);
-        self.seats.insert(admission, seat);
-        Ok((admission, shard))
+        let shard = match self.homes.get_mut(&seat.scope.workspace_id) {
+            Some(home) => {
+                home.connections += 1;
+                home.shard
+            }
+            None => {
+                let fresh = Home { shard: home, connections: 1 };
+                self.homes.insert(seat.scope.workspace_id.clone(), fresh);
+                home
+            }
+        };
+        let site = self.sites.count_up(seat.address.into(), is_client);
+        let scope = self.scopes.count_up(seat.scope, is_client);
+        self.last = self.last.wrapping_add(1);
+        let taken = Taken { number: self.last, scope, site, role: seat.role };
+        let at = match self.vacant.pop() {
+            Some(at) => {
+                self.seats[at as usize] = Some(taken);
+                at
+            }
+            None => {
+                self.seats.push(Some(taken));
+                u32::try_from(self.seats.len() - 1).expect("connections are numbered by u32")
+            }
+        };
+        Ok((AdmissionId(u64::from(taken.number) << 32 | u64::from(at)), shard))
     }
 
     /// Gives a seat back. A seat that was given back before is ignored.
     pub(crate) fn release(&mut self, admission: AdmissionId) {
-        let Some(seat) = self.seats.remove(&admission) else {
+        let (number, at) = ((admission.0 >> 32) as u32, admission.0 as u32);
+        let seat = self.seats.get_mut(at as usize);
+        let Some(seat) = seat.and_then(|seat| seat.take_if(|seat| seat.number == number)) else {
             return;
         };
+        self.vacant.push(at);
         self.peers -= usize::from(counts_as_peer(seat.role));
-        count_down(&mut self.by_site, seat.address.into());
-        let workspace_id = seat.scope.workspace_id.clone();
-        if seat.role == Role::Client {
-            count_down(&mut self.clients, seat.scope);
-        }
-        if let Entry::Occupied(mut home) = self.homes.entry(workspace_id) {
-            home.get_mut().connections -= 1;
-            if home.get().connections == 0 {
-                home.remove();
+        let is_client = seat.role == Role::Client;
+        self.sites.count_down(seat.site, is_client);
+        let workspace_id = self.scopes.name(seat.scope).map(|scope| scope.workspace_id.clone());
+        self.scopes.count_down(seat.scope, is_client);
+        if let Some(workspace_id) = workspace_id
+            && let Some(home) = self.homes.get_mut(&workspace_id)
+        {
+            home.connections -= 1;
+            if home.connections == 0 {
+                self.homes.remove(&workspace_id);
             }
         }
     }
 
     /// Admitted connections of every kind.
     pub(crate) fn len(&self) -> usize {
-        self.seats.len()
+        self.seats.len() - self.vacant.len()
+    }
+}
+
+/// Names, each kept once, and how many seats count for them. Seats hold a number instead of a name.
+#[derive(Debug)]
+struct Tally<K> {
+    numbers: HashMap<K, u32>,
+    lines: Vec<Line<K>>,
+    vacant: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Line<K> {
+    /// Nothing while the line is not in use.
+    name: Option<K>,
+    seats: u32,
+    clients: u32,
+}
+
+impl<K: Clone + Eq + Hash> Tally<K> {
+    fn new() -> Self {
+        Self { numbers: HashMap::new(), lines: Vec::new(), vacant: Vec::new() }
+    }
+
+    fn find(&self, name: &K) -> Option<&Line<K>> {
+        self.numbers.get(name).map(|&number| &self.lines[number as usize])
+    }
+
+    fn name(&self, number: u32) -> Option<&K> {
+        self.lines[number as usize].name.as_ref()
+    }
+
+    /// Counts one more for a name, which is kept from its first seat on.
+    fn count_up(&mut self, name: K, is_client: bool) -> u32 {
+        let number = self.numbers.get(&name).copied().unwrap_or_else(|| self.begin(name));
+        let line = &mut self.lines[number as usize];
+        line.seats += 1;
+        line.clients += u32::from(is_client);
+        number
+    }
+
+    fn begin(&mut self, name: K) -> u32 {
+        let line = Line { name: Some(name.clone()), seats: 0, clients: 0 };
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                self.lines[number as usize] = line;
+                number
+            }
+            None => {
+                self.lines.push(line);
+                u32::try_from(self.lines.len() - 1).expect("there are no more names than seats")
+            }
+        };
+        self.numbers.insert(name, number);
+        number
+    }
+
+    /// Counts one less; with its last seat a name is forgotten.
+    fn count_down(&mut self, number: u32, is_client: bool) {
+        let line = &mut self.lines[number as usize];
+        line.seats -= 1;
+        line.clients -= u32::from(is_client);
+        if line.seats == 0
+            && let Some(name) = line.name.take()
+        {
+            self.numbers.remove(&name);
+            self.vacant.push(number);
+        }
     }
 }
 
 fn counts_as_peer(role: Role) -> bool {
     role != Role::Worker
-}
-
-fn count_down<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Entry::Occupied(mut count) = counts.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -246,7 +345,20 @@ mod tests {
         }
         assert_eq!(ledger.len(), 0);
         assert_eq!(ledger.peers, 0);
-        assert!(ledger.by_site.is_empty() && ledger.clients.is_empty());
+        assert!(ledger.sites.numbers.is_empty() && ledger.scopes.numbers.is_empty());
         assert!(ledger.homes.is_empty());
+    }
+
+    #[test]
+    fn a_seat_that_is_taken_again_is_another() {
+        let mut ledger = ledger(Caps::default());
+        let client = seat(Role::Client, "ws1", None, 1);
+        let (first, _) = ledger.reserve(client.clone(), HOME).unwrap();
+        ledger.release(first);
+        let (second, _) = ledger.reserve(client, HOME).unwrap();
+        assert_ne!(first, second);
+        ledger.release(first);
+        assert_eq!(ledger.len(), 1, "it was given back before");
+        assert_eq!(ledger.seats.len(), 1, "the place is the same");
     }
 }
