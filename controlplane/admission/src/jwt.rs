@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, crypto};
+use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -182,9 +182,7 @@ impl<'a> Token<'a> {
                 continue;
             }
             fitting = true;
-            let message = self.message.as_bytes();
-            let is_signed = crypto::verify(self.signature, message, &key.material, algorithm);
-            if is_signed.unwrap_or(false) {
+            if key.has_signed(self.message, self.signature) {
                 return Ok(true);
             }
         }

@@ -1,8 +1,9 @@
 //! A published key set (JWKS), reduced to the keys that can check a token.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -37,7 +38,31 @@ pub enum KeySetError {
 pub(crate) struct Key {
     pub(crate) id: Option<String>,
     pub(crate) algorithm: Algorithm,
-    pub(crate) material: DecodingKey,
+    pub(crate) material: Material,
+}
+
+/// What checks a signature.
+#[derive(Clone, Debug)]
+pub(crate) enum Material {
+    /// A point of P-256, looked at once: every check would do so again otherwise.
+    Prepared(ParsedPublicKey),
+    /// Any other key.
+    Plain(DecodingKey),
+}
+
+impl Key {
+    /// Whether this key signed the message. The signature is base64url.
+    pub(crate) fn has_signed(&self, message: &str, signature: &str) -> bool {
+        let message = message.as_bytes();
+        match &self.material {
+            Material::Prepared(key) => URL_SAFE_NO_PAD
+                .decode(signature)
+                .is_ok_and(|signature| key.verify_sig(message, &signature).is_ok()),
+            Material::Plain(key) => {
+                crypto::verify(signature, message, key, self.algorithm).unwrap_or(false)
+            }
+        }
+    }
 }
 
 impl KeySet {
@@ -127,9 +152,9 @@ fn parse_key(value: Value) -> Result<Key, &'static str> {
         return Err("not for verifying");
     }
     let (algorithm, name, material) = match (fields.kty.as_str(), fields.crv.as_deref()) {
-        ("RSA", _) => (Algorithm::RS256, "RS256", rsa(&fields)?),
-        ("EC", Some("P-256")) => (Algorithm::ES256, "ES256", p256(&fields)?),
-        ("OKP", Some("Ed25519")) => (Algorithm::EdDSA, "EdDSA", ed25519(&fields)?),
+        ("RSA", _) => (Algorithm::RS256, "RS256", Material::Plain(rsa(&fields)?)),
+        ("EC", Some("P-256")) => (Algorithm::ES256, "ES256", Material::Prepared(p256(&fields)?)),
+        ("OKP", Some("Ed25519")) => (Algorithm::EdDSA, "EdDSA", Material::Plain(ed25519(&fields)?)),
         ("oct", _) => return Err("a symmetric key in a public document"),
         _ => return Err("an unknown kind of key"),
     };
@@ -151,13 +176,13 @@ fn rsa(fields: &Fields) -> Result<DecodingKey, &'static str> {
     Ok(DecodingKey::from_rsa_raw_components(&modulus, &exponent))
 }
 
-fn p256(fields: &Fields) -> Result<DecodingKey, &'static str> {
-    let (x, y) = (fields.x.as_ref(), fields.y.as_ref());
-    if bytes(x)?.len() != 32 || bytes(y)?.len() != 32 {
+fn p256(fields: &Fields) -> Result<ParsedPublicKey, &'static str> {
+    let (x, y) = (bytes(fields.x.as_ref())?, bytes(fields.y.as_ref())?);
+    if x.len() != 32 || y.len() != 32 {
         return Err("a P-256 key of wrong length");
     }
-    let (x, y) = (x.ok_or(INCOMPLETE)?, y.ok_or(INCOMPLETE)?);
-    DecodingKey::from_ec_components(x, y).map_err(|_| INCOMPLETE)
+    let point = [[UNCOMPRESSED].as_slice(), &x, &y].concat();
+    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).map_err(|_| "no point of P-256")
 }
 
 fn ed25519(fields: &Fields) -> Result<DecodingKey, &'static str> {
@@ -174,6 +199,9 @@ fn bytes(text: Option<&String>) -> Result<Vec<u8>, &'static str> {
 }
 
 const INCOMPLETE: &str = "an incomplete key";
+
+/// Stands before the two coordinates of a point. Source: SEC 1, §2.3.3.
+const UNCOMPRESSED: u8 = 4;
 
 /// 2048 bits: the shortest that is still accepted by anybody. Source: NIST SP 800-131A.
 const RSA_BYTES_MIN: usize = 256;
@@ -220,6 +248,13 @@ mod tests {
     fn a_short_rsa_key_is_not_used() {
         let key = json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode([1; 128]), "e": "AQAB"});
         assert_eq!(reason(key), "an RSA key of unacceptable size");
+    }
+
+    #[test]
+    fn a_point_that_is_not_on_the_curve_is_not_used() {
+        let [x, y] = [1, 2].map(|byte| URL_SAFE_NO_PAD.encode([byte; 32]));
+        let key = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y});
+        assert_eq!(reason(key), "no point of P-256");
     }
 
     #[test]
