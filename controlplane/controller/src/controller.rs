@@ -29,6 +29,7 @@ use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
+use crate::queue::Queue;
 use crate::reporter::{Reporter, Reports};
 use crate::settings::{Admission, Settings};
 use crate::started::{node_started, relay_started};
@@ -59,8 +60,11 @@ pub struct Controller {
     pub(crate) keys: Option<Arc<KeyKeeper>>,
     /// Calls to the platform. Bounded by the judge's pending upgrades and by `worker_calls_max`.
     pub(crate) jobs: JoinSet<Done>,
-    /// The job of each upgrade that waits, to end it when the upgrade is gone.
+    /// The job of each upgrade that somebody is being asked about, to end it when the upgrade is
+    /// gone. At most `asked_at_once`.
     pub(crate) deciding: HashMap<ConnectionId, AbortHandle>,
+    /// Upgrades that wait for such a job. Bounded by the judge's pending upgrades.
+    pub(crate) queue: Queue,
     /// Worker calls in flight, each with the admission of who waits for its answer.
     pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
     pub(crate) last_call: CallId,
@@ -183,6 +187,7 @@ impl Controller {
             keys,
             jobs: JoinSet::new(),
             deciding: HashMap::new(),
+            queue: Queue::default(),
             calling: HashMap::new(),
             last_call: CallId(0),
             notify,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay_admission::{Checker, Doubt, KeySet, Verdict};
+use relay_admission::{Checker, Doubt, Verdict};
 use relay_contract::{Secret, UpgradeRequest};
 
 use crate::clock::Clock;
@@ -27,16 +27,63 @@ pub(crate) struct LocalCheck {
     pub(crate) keys: Arc<KeyKeeper>,
 }
 
+/// What looking at a token found.
+pub(crate) enum Look {
+    /// Nobody has to be asked.
+    Settled(Answer),
+    /// Somebody has to.
+    Open(Question),
+}
+
+/// Whom to ask about a token.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Question {
+    /// The platform, what it is worth.
+    Platform,
+    /// Whether there is a newer key set that has its key.
+    NewerKeys,
+}
+
 impl Decider {
-    /// Finds out what a token is worth. Source: relay specification, section 0b.
-    pub(crate) async fn decide(&self, request: &UpgradeRequest, token: &Secret) -> Answer {
-        let verdict = match (&self.local, self.admission) {
-            (None, _) | (_, Admission::Validate) => return self.validate(request, token).await,
-            (Some(local), _) => self.check(local, token).await,
+    /// Finds out what a token is worth, as far as the keys in force tell. Source: relay
+    /// specification, section 0b.
+    ///
+    /// Cost: one signature check where tokens are checked locally.
+    pub(crate) fn look(&self, request: &UpgradeRequest, token: &Secret) -> Look {
+        let local = match (&self.local, self.admission) {
+            (None, _) | (_, Admission::Validate) => return Look::Open(Question::Platform),
+            (Some(local), Admission::Jwks | Admission::Both) => local,
         };
-        match (verdict, self.admission) {
+        match self.check(local, token) {
+            None | Some(Verdict::Undecided(Doubt::UnknownKey)) => Look::Open(Question::NewerKeys),
+            verdict => self.conclude(verdict, request),
+        }
+    }
+
+    /// Asks, and then the platform where a newer key set does not settle it.
+    pub(crate) async fn ask(
+        &self,
+        question: Question,
+        request: &UpgradeRequest,
+        token: &Secret,
+    ) -> Answer {
+        if let (Question::NewerKeys, Some(local)) = (question, &self.local) {
+            local.keys.refresh_for_unknown_key().await;
+            if let Look::Settled(answer) = self.conclude(self.check(local, token), request) {
+                return answer;
+            }
+        }
+        match self.validator.validate(&self.platform, request, token).await {
+            Ok(claims) => Answer::Claims(claims),
+            Err(denial) => Answer::Denied(denial),
+        }
+    }
+
+    /// What follows from a verdict, or from there being no key set.
+    fn conclude(&self, verdict: Option<Verdict>, request: &UpgradeRequest) -> Look {
+        let answer = match (verdict, self.admission) {
             (Some(Verdict::Bad(proof)), _) => Answer::Denied(proof.denial()),
-            (_, Admission::Both | Admission::Validate) => self.validate(request, token).await,
+            (_, Admission::Both | Admission::Validate) => return Look::Open(Question::Platform),
             (None, Admission::Jwks) => Answer::Unavailable,
             (Some(Verdict::Undecided(doubt)), Admission::Jwks) => Answer::Denied(doubt.denial()),
             (Some(Verdict::Verified(token)), Admission::Jwks) => {
@@ -45,28 +92,14 @@ impl Decider {
                     Err(unmapped) => Answer::Denied(unmapped.denial()),
                 }
             }
-        }
+        };
+        Look::Settled(answer)
     }
 
-    async fn validate(&self, request: &UpgradeRequest, token: &Secret) -> Answer {
-        match self.validator.validate(&self.platform, request, token).await {
-            Ok(claims) => Answer::Claims(claims),
-            Err(denial) => Answer::Denied(denial),
-        }
-    }
-
-    /// Checks against the set in force, and once more against a newer one when the key is unknown.
-    /// `None` when there is no set.
-    async fn check(&self, local: &LocalCheck, token: &Secret) -> Option<Verdict> {
+    /// Checks against the set in force. `None` when there is none.
+    fn check(&self, local: &LocalCheck, token: &Secret) -> Option<Verdict> {
+        let keys = local.keys.current()?;
         let now_secs = self.clock.unix_ms().div_euclid(1000);
-        let check = |keys: &KeySet| local.checker.check(token.expose(), keys, now_secs);
-        let verdict = local.keys.current().map(|keys| check(&keys));
-        match verdict {
-            None | Some(Verdict::Undecided(Doubt::UnknownKey)) => {
-                local.keys.refresh_for_unknown_key().await;
-                local.keys.current().map(|keys| check(&keys))
-            }
-            decided => decided,
-        }
+        Some(local.checker.check(token.expose(), &keys, now_secs))
     }
 }

@@ -11,10 +11,12 @@ use relay_contract::{
 use crate::admin::{self, Door, Route};
 use crate::admin_listener::{AdminAsked, AdminReply};
 use crate::controller::{CallId, Controller, Done};
+use crate::decide::Look;
 use crate::journal::Selection;
-use crate::judge::{Decision, Refused, Ruling};
+use crate::judge::{Answer, Decision, Refused, Ruling};
 use crate::metrics::{self, Gauges, Info, ShardMemory};
 use crate::queries::{Answered, Asker, Topic};
+use crate::queue::Ticket;
 use crate::settings::Admission;
 use crate::state::{self, NodeFacts};
 use crate::worker;
@@ -57,18 +59,8 @@ impl Controller {
         match done {
             Done::Decided { connection, answer } => {
                 self.deciding.remove(&connection);
-                match self.judge.answer(connection, answer) {
-                    Some(Ruling::Admit { grant, home }) => {
-                        let admission = grant.admission;
-                        let admit = Command::Admit { connection, grant, home };
-                        self.counters.count(Counter::AdmissionOk);
-                        if !self.send(connection, admit) {
-                            self.judge.release(admission);
-                        }
-                    }
-                    Some(Ruling::Refuse(refused)) => self.refuse(connection, refused),
-                    None => {}
-                }
+                self.on_answer(connection, answer);
+                self.ask_next();
             }
             Done::Called { call, connection, response } => {
                 // Not there: its worker left in the moment it was answered.
@@ -79,33 +71,66 @@ impl Controller {
         }
     }
 
+    fn on_answer(&mut self, connection: ConnectionId, answer: Answer) {
+        match self.judge.answer(connection, answer) {
+            Some(Ruling::Admit { grant, home }) => {
+                let admission = grant.admission;
+                let admit = Command::Admit { connection, grant, home };
+                self.counters.count(Counter::AdmissionOk);
+                if !self.send(connection, admit) {
+                    self.judge.release(admission);
+                }
+            }
+            Some(Ruling::Refuse(refused)) => self.refuse(connection, refused),
+            None => {}
+        }
+    }
+
     fn on_admission_asked(&mut self, connection: ConnectionId, request: AdmissionRequest) {
         if self.stopping {
             return self.refuse(connection, Refused::unavailable());
         }
         match self.judge.ask(self.clock.now(), connection, request) {
             Decision::Refuse(refused) => self.refuse(connection, refused),
-            Decision::Check { request, token } => {
-                let decider = Arc::clone(&self.decider);
-                let job = self.jobs.spawn(async move {
-                    let answer = decider.decide(&request, &token).await;
-                    Done::Decided { connection, answer }
-                });
-                self.deciding.insert(connection, job);
-            }
+            Decision::Check { request, token } => match self.decider.look(&request, &token) {
+                Look::Settled(answer) => self.on_answer(connection, answer),
+                Look::Open(question) => {
+                    self.queue.push(connection, Ticket { question, request, token });
+                    self.ask_next();
+                }
+            },
+        }
+    }
+
+    /// Asks about those who have waited longest, as many as may be asked about at once.
+    fn ask_next(&mut self) {
+        while self.deciding.len() < self.settings.caps.asked_at_once.max(1)
+            && let Some((connection, ticket)) = self.queue.pop()
+        {
+            let decider = Arc::clone(&self.decider);
+            let job = self.jobs.spawn(async move {
+                let Ticket { question, request, token } = ticket;
+                let answer = decider.ask(question, &request, &token).await;
+                Done::Decided { connection, answer }
+            });
+            self.deciding.insert(connection, job);
         }
     }
 
     fn on_abandoned(&mut self, connection: ConnectionId) {
         self.judge.abandon(connection);
+        self.queue.remove(connection);
         if let Some(job) = self.deciding.remove(&connection) {
             job.abort();
+            self.ask_next();
         }
     }
 
     /// Refuses every upgrade that waits.
     pub(crate) fn refuse_waiting(&mut self) {
-        let waiting: Vec<_> = self.deciding.keys().copied().collect();
+        let mut waiting: Vec<_> = self.queue.connections().collect();
+        // Those first who are not asked about yet: nobody takes the place of one who is.
+        waiting.extend(self.deciding.keys());
         for connection in waiting {
             self.on_abandoned(connection);
             self.refuse(connection, Refused::unavailable());

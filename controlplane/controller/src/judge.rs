@@ -31,6 +31,9 @@ pub(crate) struct Judge {
     homes: Homes,
     pending: HashMap<ConnectionId, Pending>,
     pending_max: usize,
+    /// Bytes of their tokens.
+    pending_bytes: usize,
+    pending_bytes_max: usize,
 }
 
 /// An upgrade whose token is being checked.
@@ -38,6 +41,7 @@ pub(crate) struct Judge {
 struct Pending {
     request: UpgradeRequest,
     address: IpAddr,
+    token_bytes: usize,
 }
 
 /// What an upgrade gets at once.
@@ -98,6 +102,8 @@ impl Judge {
             homes: Homes::new(shard_count),
             pending: HashMap::new(),
             pending_max: caps.pending_admissions_max,
+            pending_bytes: 0,
+            pending_bytes_max: caps.pending_tokens_bytes_max,
         }
     }
 
@@ -151,10 +157,14 @@ impl Judge {
         {
             return Decision::Refuse(Refused::by(cap));
         }
-        if self.pending.len() >= self.pending_max {
+        let token_bytes = token.expose().len();
+        let is_full = self.pending.len() >= self.pending_max
+            || self.pending_bytes + token_bytes > self.pending_bytes_max;
+        if is_full {
             return Decision::Refuse(Refused::unavailable());
         }
-        let pending = Pending { request: request.clone(), address };
+        self.pending_bytes += token_bytes;
+        let pending = Pending { request: request.clone(), address, token_bytes };
         self.pending.insert(connection, pending);
         Decision::Check { request, token }
     }
@@ -163,7 +173,7 @@ impl Judge {
     /// meanwhile, and a client's scope by the target its claims name. `None` when the upgrade is
     /// gone.
     pub(crate) fn answer(&mut self, connection: ConnectionId, answer: Answer) -> Option<Ruling> {
-        let Pending { request, address } = self.pending.remove(&connection)?;
+        let Pending { request, address, .. } = self.no_longer_pending(connection)?;
         let claims = match answer {
             Answer::Claims(claims) => claims,
             Answer::Denied(denial) => {
@@ -185,7 +195,13 @@ impl Judge {
 
     /// Forgets an upgrade that is gone before its answer.
     pub(crate) fn abandon(&mut self, connection: ConnectionId) {
-        self.pending.remove(&connection);
+        self.no_longer_pending(connection);
+    }
+
+    fn no_longer_pending(&mut self, connection: ConnectionId) -> Option<Pending> {
+        let pending = self.pending.remove(&connection)?;
+        self.pending_bytes -= pending.token_bytes;
+        Some(pending)
     }
 
     /// Gives an ended connection's seat back.
@@ -431,6 +447,19 @@ mod tests {
         assert_eq!(counter, Some(Counter::AdmissionUnavailable));
         judge.abandon(connection(1));
         asked(&mut judge, 2, client());
+    }
+
+    #[test]
+    fn tokens_of_waiting_upgrades_are_bounded_in_bytes() {
+        // Each token of these tests has sixteen bytes.
+        let mut judge = judge(Caps { pending_tokens_bytes_max: 40, ..Caps::default() });
+        asked(&mut judge, 1, client());
+        asked(&mut judge, 2, client());
+        let (refusal, counter) = refused(&mut judge, client());
+        assert!(matches!(refusal, Refusal::Unavailable { .. }));
+        assert_eq!(counter, Some(Counter::AdmissionUnavailable));
+        admitted(&mut judge, 1, claims(Some("rt1")));
+        asked(&mut judge, 3, client());
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod platform_http;
 mod platform_tls;
 mod probe;
 mod queries;
+mod queue;
 mod record;
 mod reporter;
 mod settings;

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::notices::Notices;
 use crate::platform_tls::{self, PlatformTlsError, Stamp};
-use crate::settings::PlatformTls;
+use crate::settings::{ASKED_AT_ONCE, PlatformTls};
 
 /// Speaks HTTP/1.1 with the platform. Redirects are not followed: what is behind one was not named
 /// by the operator. Nothing is retried, except a request that a kept-alive connection never took.
@@ -195,8 +195,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// closing.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Quiet connections kept per host. Protects the platform's descriptors after a burst.
-const POOL_IDLE_MAX: usize = 32;
+/// Quiet connections kept per host: those of a burst, so that its calls need not connect anew. They
+/// are gone [`POOL_IDLE_TIMEOUT`] after it.
+const POOL_IDLE_MAX: usize = ASKED_AT_ONCE;
 
 #[cfg(test)]
 mod tests {

@@ -223,9 +223,17 @@ pub struct Caps {
     /// Addresses whose attempts are remembered; the least recently seen goes.
     /// `RELAY_UPGRADE_BUCKET_MAX`
     pub upgrade_addresses_max: usize,
-    /// Upgrades that wait for their validation at a time. Protects memory and the platform from a
-    /// flood of tokens. Reached: 503 with `Retry-After`.
+    /// Upgrades that wait for their validation at a time. Protects memory from a flood of tokens.
+    /// Reached: 503 with `Retry-After`. Ours: as many as connect again in a second when a network
+    /// that failed is back.
     pub pending_admissions_max: usize,
+    /// Bytes of their tokens. Protects memory where tokens are long. Reached: as above. Ours: a
+    /// kilobyte for each.
+    pub pending_tokens_bytes_max: usize,
+    /// Of them, how many somebody is being asked about; the others wait in the order in which they
+    /// came. Protects the platform's descriptors, and ours. Ours: at an answer in 20 ms twelve
+    /// thousand per second.
+    pub asked_at_once: usize,
     /// Worker calls in flight at a time. Reached: the call is answered 503.
     pub worker_calls_max: usize,
     /// The whole of a worker call.
@@ -233,6 +241,9 @@ pub struct Caps {
     /// Bytes of the answer to a worker call. Reached: the call is answered 502.
     pub worker_response_bytes_max: usize,
 }
+
+/// Validate calls at a time, and quiet connections kept for them.
+pub(crate) const ASKED_AT_ONCE: usize = 256;
 
 impl Default for Caps {
     /// The reference's defaults where it has them.
@@ -243,7 +254,9 @@ impl Default for Caps {
             clients_per_scope_max: 100,
             upgrades_per_minute: 120,
             upgrade_addresses_max: 50_000,
-            pending_admissions_max: 1024,
+            pending_admissions_max: 16 << 10,
+            pending_tokens_bytes_max: 16 << 20,
+            asked_at_once: ASKED_AT_ONCE,
             worker_calls_max: 256,
             worker_timeout: Duration::from_secs(30),
             worker_response_bytes_max: 1 << 20,

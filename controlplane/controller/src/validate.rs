@@ -136,10 +136,16 @@ impl Validator {
 /// The body in memory that is wiped when the call is over. It is sized before it is written: a
 /// buffer that grows leaves pieces of the token behind.
 fn wiped_body(question: &Question<'_>, token: &Secret) -> Bytes {
-    let escaped_max = token.expose().len() * JSON_ESCAPE_BYTES_MAX;
-    let mut body = Zeroizing::new(Vec::with_capacity(escaped_max + QUESTION_BYTES));
+    let escaped_bytes = |byte| if needs_escape(byte) { JSON_ESCAPE_BYTES_MAX } else { 1 };
+    let token_bytes: usize = token.expose().bytes().map(escaped_bytes).sum();
+    let mut body = Zeroizing::new(Vec::with_capacity(token_bytes + QUESTION_BYTES));
     serde_json::to_writer(&mut *body, question).expect("text is always JSON");
     Bytes::from_owner(body)
+}
+
+/// Whether JSON may write more than the byte itself. Source: RFC 8259 §7.
+fn needs_escape(byte: u8) -> bool {
+    byte < b' ' || matches!(byte, b'"' | b'\\' | 0x7f)
 }
 
 /// Whether an answer may be about our key instead of the token.

@@ -104,8 +104,9 @@ pub struct Limits {
     /// the platform and 3 s more, but never less than this.
     pub admission_timeout: Duration,
     /// Connections of one shard that are not admitted yet. Protects slots and memory from
-    /// strangers. Reached: the newest is closed unanswered, with a count. Ours: at 16 KiB of head
-    /// each, 64 MiB at worst.
+    /// strangers. Reached: the newest is closed unanswered, with a count. Ours: as many as connect
+    /// again in a second when a network that failed is back. What they hold is bounded before that
+    /// by a quarter of `memory_bytes_max`.
     pub guests_max: usize,
     /// Of these, how many may come from one [`crate::Site`] that is no trusted proxy. Protects the
     /// places of all others. Reached: as above. Ours: half of all.
@@ -186,8 +187,8 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(5),
             admission_timeout: Duration::from_secs(10),
-            guests_max: 4096,
-            guests_per_address_max: 2048,
+            guests_max: 16 << 10,
+            guests_per_address_max: 8 << 10,
             tls_handshake_timeout: Duration::from_secs(10),
             tls_handshakes_max: 2048,
             memory_bytes_max: 1 << 30,
