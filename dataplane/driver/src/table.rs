@@ -11,6 +11,11 @@ pub(crate) struct Table<C> {
     occupied: u64,
 }
 
+/// Memory of one slot, taken or free.
+pub(crate) const fn slot_bytes<C>() -> usize {
+    size_of::<Option<Occupant<C>>>()
+}
+
 struct Occupant<C> {
     generation: u32,
     connection: C,

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::ring::Target;
 use crate::Batch;
+use crate::table::slot_bytes;
 
 /// One socket and what is in flight on it.
 ///
@@ -19,6 +20,8 @@ pub(super) struct Connection {
     pub(super) fin: Fin,
     pub(super) closing: Closing,
 }
+
+const _: () = assert!(slot_bytes::<Connection>() <= 32, "half of a cache line");
 
 /// Where the socket is.
 pub(super) enum Place {
