@@ -20,7 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::admin::Gate;
 use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::clock::Clock;
-use crate::decide::{Decider, LocalCheck};
+use crate::decide::{Decider, LocalCheck, Question};
 use crate::homes::{HomeTable, HomeTableError};
 use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
@@ -29,7 +29,7 @@ use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
-use crate::queue::Queue;
+use crate::queue::{Queue, Ticket};
 use crate::reporter::{Reporter, Reports};
 use crate::settings::{Admission, Settings};
 use crate::started::{node_started, relay_started};
@@ -63,8 +63,11 @@ pub struct Controller {
     /// The job of each upgrade that somebody is being asked about, to end it when the upgrade is
     /// gone. At most `asked_at_once`.
     pub(crate) deciding: HashMap<ConnectionId, AbortHandle>,
-    /// Upgrades that wait for such a job. Bounded by the judge's pending upgrades.
-    pub(crate) queue: Queue,
+    /// Upgrades that wait for such a job. Bounded by the judge's pending upgrades, as is `unseen`.
+    pub(crate) asking: Queue<(Question, Ticket)>,
+    /// Upgrades whose token was not held against the key set yet. A signature takes as long as ten
+    /// events, so events come first: while they wait, shards send newcomers away.
+    pub(crate) unseen: Queue<Ticket>,
     /// Worker calls in flight, each with the admission of who waits for its answer.
     pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
     pub(crate) last_call: CallId,
@@ -187,7 +190,8 @@ impl Controller {
             keys,
             jobs: JoinSet::new(),
             deciding: HashMap::new(),
-            queue: Queue::default(),
+            asking: Queue::new(),
+            unseen: Queue::new(),
             calling: HashMap::new(),
             last_call: CallId(0),
             notify,
@@ -307,6 +311,8 @@ impl Controller {
                 }
                 self.log(report.entry);
             }
+            // Yields once, so that sockets and timers have their turn however many tokens wait.
+            () = tokio::task::yield_now(), if !self.unseen.is_empty() => self.look_at_tokens(),
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
                 self.tell_suppressed();

@@ -45,6 +45,11 @@ pub(crate) enum Question {
 }
 
 impl Decider {
+    /// Whether [`Self::look`] can settle anything.
+    pub(crate) fn looks_at_tokens(&self) -> bool {
+        self.local.is_some() && self.admission != Admission::Validate
+    }
+
     /// Finds out what a token is worth, as far as the keys in force tell. Source: relay
     /// specification, section 0b.
     ///

@@ -11,7 +11,7 @@ use relay_contract::{
 use crate::admin::{self, Door, Route};
 use crate::admin_listener::{AdminAsked, AdminReply};
 use crate::controller::{CallId, Controller, Done};
-use crate::decide::Look;
+use crate::decide::{Look, Question};
 use crate::journal::Selection;
 use crate::judge::{Answer, Decision, Refused, Ruling};
 use crate::metrics::{self, Gauges, Info, ShardMemory};
@@ -92,25 +92,39 @@ impl Controller {
         }
         match self.judge.ask(self.clock.now(), connection, request) {
             Decision::Refuse(refused) => self.refuse(connection, refused),
-            Decision::Check { request, token } => match self.decider.look(&request, &token) {
-                Look::Settled(answer) => self.on_answer(connection, answer),
-                Look::Open(question) => {
-                    self.queue.push(connection, Ticket { question, request, token });
-                    self.ask_next();
-                }
-            },
+            Decision::Check { request, token } if self.decider.looks_at_tokens() => {
+                self.unseen.push(connection, Ticket { request, token });
+            }
+            Decision::Check { request, token } => {
+                let ticket = Ticket { request, token };
+                self.asking.push(connection, (Question::Platform, ticket));
+                self.ask_next();
+            }
         }
+    }
+
+    /// Holds a few tokens against the key set.
+    pub(crate) fn look_at_tokens(&mut self) {
+        for _ in 0..LOOKS_PER_TURN {
+            let Some((connection, ticket)) = self.unseen.pop() else {
+                break;
+            };
+            match self.decider.look(&ticket.request, &ticket.token) {
+                Look::Settled(answer) => self.on_answer(connection, answer),
+                Look::Open(question) => self.asking.push(connection, (question, ticket)),
+            }
+        }
+        self.ask_next();
     }
 
     /// Asks about those who have waited longest, as many as may be asked about at once.
     fn ask_next(&mut self) {
         while self.deciding.len() < self.settings.caps.asked_at_once.max(1)
-            && let Some((connection, ticket)) = self.queue.pop()
+            && let Some((connection, (question, ticket))) = self.asking.pop()
         {
             let decider = Arc::clone(&self.decider);
             let job = self.jobs.spawn(async move {
-                let Ticket { question, request, token } = ticket;
-                let answer = decider.ask(question, &request, &token).await;
+                let answer = decider.ask(question, &ticket.request, &ticket.token).await;
                 Done::Decided { connection, answer }
             });
             self.deciding.insert(connection, job);
@@ -119,7 +133,8 @@ impl Controller {
 
     fn on_abandoned(&mut self, connection: ConnectionId) {
         self.judge.abandon(connection);
-        self.queue.remove(connection);
+        self.unseen.remove(connection);
+        self.asking.remove(connection);
         if let Some(job) = self.deciding.remove(&connection) {
             job.abort();
             self.ask_next();
@@ -128,7 +143,8 @@ impl Controller {
 
     /// Refuses every upgrade that waits.
     pub(crate) fn refuse_waiting(&mut self) {
-        let mut waiting: Vec<_> = self.queue.connections().collect();
+        let mut waiting: Vec<_> = self.unseen.connections().collect();
+        waiting.extend(self.asking.connections());
         // Those first who are not asked about yet: nobody takes the place of one who is.
         waiting.extend(self.deciding.keys());
         for connection in waiting {
@@ -353,6 +369,9 @@ impl Controller {
 fn count(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
+
+/// Tokens held against the key set before events have their turn: a third of a millisecond of P-256.
+const LOOKS_PER_TURN: usize = 8;
 
 /// How late an entry may be. Lanes are milliseconds long; a minute is another clock.
 const LOG_AGE_MS_MAX: i64 = 60_000;

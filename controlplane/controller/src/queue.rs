@@ -1,38 +1,42 @@
-//! Upgrades that wait until the platform may be asked about one more.
+//! Upgrades that wait until somebody has time for them.
 
 use std::collections::{HashMap, VecDeque};
 
 use relay_contract::{ConnectionId, Secret, UpgradeRequest};
 
-use crate::decide::Question;
-
-/// What is to be asked about one upgrade.
+/// An upgrade whose token is to be judged.
 pub(crate) struct Ticket {
-    pub(crate) question: Question,
     pub(crate) request: UpgradeRequest,
     pub(crate) token: Secret,
 }
 
-/// Tickets in the order in which they came. Its bound is that of all upgrades that wait, which the
+/// Tickets, and what is known of them, in the order in which they came. Its bound is that of all upgrades that wait, which the
 /// judge keeps: each waiting upgrade has one ticket at most.
 ///
 /// Cost: O(1), amortised. Who leaves takes its ticket and the token in it along at once; its place
 /// goes later.
-#[derive(Default)]
-pub(crate) struct Queue {
+pub(crate) struct Queue<T> {
     order: VecDeque<ConnectionId>,
-    tickets: HashMap<ConnectionId, Ticket>,
+    tickets: HashMap<ConnectionId, T>,
 }
 
-impl Queue {
-    pub(crate) fn push(&mut self, connection: ConnectionId, ticket: Ticket) {
+impl<T> Queue<T> {
+    pub(crate) fn new() -> Self {
+        Self { order: VecDeque::new(), tickets: HashMap::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tickets.is_empty()
+    }
+
+    pub(crate) fn push(&mut self, connection: ConnectionId, ticket: T) {
         if self.tickets.insert(connection, ticket).is_none() {
             self.order.push_back(connection);
         }
     }
 
     /// Who has waited longest.
-    pub(crate) fn pop(&mut self) -> Option<(ConnectionId, Ticket)> {
+    pub(crate) fn pop(&mut self) -> Option<(ConnectionId, T)> {
         while let Some(connection) = self.order.pop_front() {
             if let Some(ticket) = self.tickets.remove(&connection) {
                 return Some((connection, ticket));
@@ -60,35 +64,21 @@ const EMPTY_PLACES: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use relay_contract::Role;
-
     use super::*;
 
     fn connection(slot: u32) -> ConnectionId {
         ConnectionId { slot, ..ConnectionId::default() }
     }
 
-    fn ticket() -> Ticket {
-        Ticket {
-            question: Question::Platform,
-            request: UpgradeRequest {
-                role: Role::Client,
-                workspace_id: "ws1".into(),
-                target_id: None,
-            },
-            token: Secret::from("token-0123456789"),
-        }
-    }
-
-    fn popped(queue: &mut Queue) -> Vec<u32> {
+    fn popped(queue: &mut Queue<()>) -> Vec<u32> {
         std::iter::from_fn(|| queue.pop()).map(|(connection, _)| connection.slot).collect()
     }
 
     #[test]
     fn who_comes_first_is_asked_about_first_and_who_left_is_not() {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new();
         for slot in 0..5 {
-            queue.push(connection(slot), ticket());
+            queue.push(connection(slot), ());
         }
         queue.remove(connection(0));
         queue.remove(connection(3));
@@ -97,13 +87,15 @@ mod tests {
 
     #[test]
     fn those_who_come_and_leave_take_no_memory() {
-        let mut queue = Queue::default();
-        queue.push(connection(0), ticket());
+        let mut queue = Queue::new();
+        queue.push(connection(0), ());
         for slot in 1..10_000 {
-            queue.push(connection(slot), ticket());
+            queue.push(connection(slot), ());
             queue.remove(connection(slot));
         }
         assert!(queue.order.len() <= 2 + EMPTY_PLACES + 1, "{} places", queue.order.len());
+        assert!(!queue.is_empty());
         assert_eq!(popped(&mut queue), [0]);
+        assert!(queue.is_empty());
     }
 }
