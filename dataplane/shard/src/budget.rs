@@ -29,7 +29,9 @@ pub(crate) struct Budget {
 /// What one connection was last found to hold.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Charge {
-    bytes: usize,
+    /// Every connection has one, so four bytes less count. What one connection may hold is far
+    /// below; if not, it is charged for no more.
+    bytes: u32,
     is_stranger: bool,
 }
 
@@ -67,17 +69,17 @@ const WALKS_MAX: usize = 4;
 impl Budget {
     /// Brings the account of one connection up to date.
     pub(crate) fn settle(&mut self, connection: &mut Connection) {
-        let bytes = held_bytes(connection);
-        let is_stranger = connection.stranger().is_some();
+        let bytes = u32::try_from(held_bytes(connection)).unwrap_or(u32::MAX);
+        let charge = Charge { bytes, is_stranger: connection.stranger().is_some() };
         self.discharge(connection.charge);
-        self.used_bytes += bytes;
-        self.stranger_bytes += if is_stranger { bytes } else { 0 };
-        connection.charge = Charge { bytes, is_stranger };
+        self.used_bytes += charge.bytes as usize;
+        self.stranger_bytes += charge.stranger_bytes();
+        connection.charge = charge;
     }
 
     fn discharge(&mut self, charge: Charge) {
-        self.used_bytes -= charge.bytes;
-        self.stranger_bytes -= if charge.is_stranger { charge.bytes } else { 0 };
+        self.used_bytes -= charge.bytes as usize;
+        self.stranger_bytes -= charge.stranger_bytes();
     }
 
     /// Bytes that peers make the shard hold.
@@ -100,6 +102,12 @@ impl Budget {
     /// Whether somebody has to go.
     fn is_over(&self, limits: &Limits) -> bool {
         self.used_bytes > limits.memory_bytes_max
+    }
+}
+
+impl Charge {
+    fn stranger_bytes(self) -> usize {
+        if self.is_stranger { self.bytes as usize } else { 0 }
     }
 }
 
@@ -200,7 +208,7 @@ impl Connection {
     /// What it weighs among those who may have to go; nothing once it is closed.
     fn weight(&self, key: Key) -> Option<Weight> {
         let is_closed = matches!(self.phase, Phase::Closed);
-        (!is_closed).then_some((self.charge.bytes, key.slot, key.generation))
+        (!is_closed).then_some((self.charge.bytes as usize, key.slot, key.generation))
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     pub(crate) tls: Option<Box<TlsSession>>,
     /// The one deadline of the shard's own for this connection. The switchboard keeps those of open
     /// ones.
-    pub(crate) timer: Option<Timer>,
+    pub(crate) timer: Timer,
     /// Whether it came through a Unix socket.
     pub(crate) is_local: bool,
     /// Whether it is one of those whose TLS handshake is going on.
@@ -149,7 +149,7 @@ impl Connection {
             phase,
             egress: None,
             tls,
-            timer: None,
+            timer: Timer::default(),
             is_local: false,
             shakes_hands: false,
             charge: Charge::default(),

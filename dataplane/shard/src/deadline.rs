@@ -10,7 +10,7 @@ use relay_switchboard::{TimerId, Wheel};
 use crate::connection::Phase;
 use crate::shard::Shard;
 
-/// A running deadline.
+/// A running deadline, or by default none.
 pub(crate) type Timer = TimerId;
 
 /// Which connection a deadline is for. One per connection.
@@ -22,15 +22,14 @@ impl<D: Driver> Shard<D> {
         self.clear_deadline(key);
         let timer = self.deadlines.insert(self.now.after(patience), key);
         if let Some(connection) = self.table.get_mut(key) {
-            connection.timer = Some(timer);
+            connection.timer = timer;
         }
     }
 
     /// Takes the connection's deadline away.
     pub(crate) fn clear_deadline(&mut self, key: Key) {
-        let timer = self.table.get_mut(key).and_then(|connection| connection.timer.take());
-        if let Some(timer) = timer {
-            self.deadlines.cancel(timer);
+        if let Some(connection) = self.table.get_mut(key) {
+            self.deadlines.cancel(std::mem::take(&mut connection.timer));
         }
     }
 
@@ -38,7 +37,7 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn expire(&mut self) {
         while let Some(key) = self.deadlines.expire(self.now) {
             if let Some(connection) = self.table.get_mut(key) {
-                connection.timer = None;
+                connection.timer = Timer::default();
                 match connection.phase {
                     Phase::Fronted(_) => self.on_fronted_expired(key),
                     Phase::Guest(_) => self.on_guest_expired(key),

@@ -138,8 +138,9 @@ pub(crate) struct Connections {
     seats: Vec<Option<Connection>>,
 }
 
-/// Memory of one seat. Half a million idle connections have one each.
+/// Memory of one seat.
 pub(crate) const SEAT_BYTES: usize = size_of::<Option<Connection>>();
+const _: () = assert!(SEAT_BYTES <= 200, "half a million idle connections have a seat each");
 
 impl Connections {
     /// Seats a connection; who sat there before is forgotten.

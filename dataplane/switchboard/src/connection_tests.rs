@@ -164,5 +164,5 @@ fn an_idle_client_weighs_less_than_its_budget() {
     let deadline = Wheel::<crate::switchboard::Timer>::ENTRY_BYTES;
     let client_id = block(36);
     let sum = seat + deadline + client_id;
-    assert!(sum <= 304, "{seat} + {deadline} + {client_id} = {sum}");
+    assert!(sum <= 296, "{seat} + {deadline} + {client_id} = {sum}");
 }
