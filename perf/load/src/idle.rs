@@ -28,6 +28,8 @@ struct Report {
     connections: usize,
     clients_per_workspace: usize,
     shards: usize,
+    /// Of a relay without connections.
+    base: Resident,
     before: Resident,
     after: Resident,
     total_bytes_per_connection: f64,
@@ -72,7 +74,9 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         certificate: chain.as_deref(),
         signing_key: None,
     };
-    // The first connections make the relay touch what it touches once.
+    let base = processor::resident(subject.process())?;
+    // The first connections make the relay touch what it touches once: buffers, pages of code, the
+    // log that it keeps for operators.
     let first = hold_so(&subject, manner, 0, WARM_UP)?;
     let before = processor::resident(subject.process())?;
     let mut children = vec![first];
@@ -89,6 +93,7 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         connections: arguments.connections,
         clients_per_workspace: arguments.clients_per_workspace,
         shards: arguments.shards,
+        base,
         before,
         after,
         total_bytes_per_connection: per_connection(|resident| resident.total_bytes),
@@ -151,7 +156,10 @@ fn raw(arguments: &Idle) -> Result<Pulse> {
         subjects.push(subject);
     }
     let processes: Vec<_> = subjects.iter().map(Subject::process).collect();
-    pulse(&processes, arguments)
+    let pulse = pulse(&processes, arguments);
+    // Before their peers, whose end they would complain about.
+    drop(subjects);
+    pulse
 }
 
 /// Processor time of one interval.
@@ -181,12 +189,13 @@ impl Report {
     fn print(&self) {
         println!(
             "{} idle connections: {:.0} bytes of resident memory each, of it anonymous {:.0}, \
-             shared {:.0}; the relay went from {} to {} KiB (the kernel's memory for sockets is \
-             not in it)",
+             shared {:.0}; the relay began with {} KiB and went from {} to {} KiB (the kernel's \
+             memory for sockets is not in it)",
             self.connections,
             self.total_bytes_per_connection,
             self.anonymous_bytes_per_connection,
             self.shared_bytes_per_connection,
+            self.base.total_bytes / 1024,
             self.before.total_bytes / 1024,
             self.after.total_bytes / 1024
         );
@@ -338,6 +347,6 @@ const AT_ONCE: usize = 64;
 /// Connections that share a workspace where nobody says how many.
 const CLIENTS_PER_WORKSPACE: usize = 50;
 /// Connections made before the first reading.
-const WARM_UP: usize = 100;
+const WARM_UP: usize = 2000;
 /// What a child prints when it holds its connections.
 const READY: &str = "ready";

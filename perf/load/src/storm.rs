@@ -47,6 +47,8 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
     let processors = Processors { subject: 0, load: 1 };
     let mut settings = settings(arguments.through, &authority, arguments.connections);
     settings[0].1 = "1".to_owned();
+    // As an operator sets it who expects that many at once.
+    settings.push(("RELAY_TLS_HANDSHAKES_MAX", arguments.connections.to_string()));
     let subject = Subject::relay_set(
         &arguments.relay()?,
         arguments.driver.as_deref(),
