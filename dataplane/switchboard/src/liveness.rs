@@ -6,7 +6,7 @@ use relay_contract::{Heartbeat, Tick};
 use serde::{Deserialize, Serialize};
 
 /// The heartbeat of one connection. Its pings are counted from its own start, so that those of many
-/// connections spread by themselves.
+/// connections spread by themselves, over [`GROUPS`] moments of an interval.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Liveness {
     next_ping: Tick,
@@ -34,7 +34,7 @@ pub(crate) enum Verdict {
 impl Liveness {
     pub(crate) fn new(now: Tick, heartbeat: &Heartbeat) -> Self {
         Self {
-            next_ping: now.after(interval(heartbeat)),
+            next_ping: ping_after(now, heartbeat),
             unanswered: NOTHING,
             heard: now,
             progress: now,
@@ -86,7 +86,7 @@ impl Liveness {
         if excused {
             self.unanswered = now;
             self.heard = self.heard.max(resumed);
-            self.next_ping = now.after(interval(heartbeat));
+            self.next_ping = ping_after(now, heartbeat);
             return Verdict::Ping;
         }
         if stale {
@@ -99,14 +99,32 @@ impl Liveness {
             return Verdict::Well;
         }
         self.unanswered = self.unanswered.min(now);
-        let next = self.next_ping.after(interval(heartbeat));
-        self.next_ping = if next > now { next } else { now.after(interval(heartbeat)) };
+        let next = ping_after(self.next_ping, heartbeat);
+        self.next_ping = if next > now { next } else { ping_after(now, heartbeat) };
         Verdict::Ping
     }
 }
 
 /// Stands for no ping, later than every other: eight bytes less in every connection.
 const NOTHING: Tick = Tick(u64::MAX);
+
+/// The next ping after one at `at`: an interval later, and then with those of other connections that
+/// are due at about the same time. What a ping costs is above all that somebody wakes for it, and
+/// for its pong.
+fn ping_after(at: Tick, heartbeat: &Heartbeat) -> Tick {
+    let interval = interval(heartbeat);
+    let next = at.after(interval);
+    let group_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX) / GROUPS;
+    let group_ns = Tick::from_millis(group_ms.max(1)).0;
+    match group_ms {
+        0 => next,
+        _ => Tick(next.0.checked_next_multiple_of(group_ns).unwrap_or(next.0)),
+    }
+}
+
+/// How many moments of an interval pings go out at: none is later than that part of the interval.
+/// Source: BENCHMARKS.md, "keeping them alive".
+const GROUPS: u64 = 512;
 
 /// At least a millisecond, so that time passes between two pings.
 fn interval(heartbeat: &Heartbeat) -> Duration {
@@ -142,6 +160,22 @@ mod tests {
         assert_eq!(liveness.deadline(&heartbeat), ms(350));
         assert_eq!(liveness.on_timer(ms(349), NEVER, &heartbeat), Verdict::Well);
         assert_eq!(liveness.on_timer(ms(350), NEVER, &heartbeat), Verdict::Stale);
+    }
+
+    #[test]
+    fn pings_that_are_due_at_about_the_same_time_go_out_together() {
+        let heartbeat = heartbeat(30_000, 10_000, 300_000);
+        let first = Liveness::new(ms(1000), &heartbeat).deadline(&heartbeat);
+        let second = Liveness::new(ms(1010), &heartbeat).deadline(&heartbeat);
+        assert_eq!(first, second);
+        assert!((ms(31_000)..ms(31_059)).contains(&first), "{first:?}");
+        let later = Liveness::new(ms(1100), &heartbeat).deadline(&heartbeat);
+        assert_ne!(first, later);
+        assert_eq!(Liveness::new(ms(7), &heartbeat_of(511)).deadline(&heartbeat_of(511)), ms(518));
+    }
+
+    fn heartbeat_of(ping_ms: u64) -> Heartbeat {
+        heartbeat(ping_ms, 10_000, 300_000)
     }
 
     #[test]

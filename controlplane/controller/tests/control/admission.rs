@@ -198,6 +198,30 @@ async fn upgrades_beyond_those_that_may_wait_get_503_and_gone_ones_make_room() {
 }
 
 #[tokio::test]
+async fn the_platform_is_asked_about_a_few_and_the_others_wait_in_order() {
+    let platform = Platform::start(None).await;
+    platform.on(VALIDATE, Behaviour::Hang);
+    let (_relay, mut shard) = Relay::one(Settings {
+        caps: Caps { asked_at_once: 1, ..Caps::default() },
+        ..settings(&platform.url())
+    });
+    let first = shard.client(TOKEN);
+    while platform.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let others = [(); 3].map(|()| shard.client(TOKEN));
+    platform.on(VALIDATE, admits());
+    // Nobody else is asked about before the first is gone: it would be admitted.
+    shard.tell(Event::Abandoned { connection: first });
+    for other in others {
+        let (connection, ruling) = shard.ruling().await;
+        assert_eq!(connection, other);
+        assert!(ruling.is_ok());
+    }
+    assert_eq!(platform.requests().len(), 4);
+}
+
+#[tokio::test]
 async fn a_released_connection_makes_room_for_another() {
     let platform = Platform::start(None).await;
     platform.on(VALIDATE, admits());
