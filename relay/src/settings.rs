@@ -117,6 +117,7 @@ fn caps(config: &Config) -> Caps {
         clients_per_scope_max: capacity.clients_per_workspace_max,
         upgrades_per_minute: capacity.upgrades_per_minute,
         upgrade_addresses_max: capacity.upgrade_addresses_max,
+        pending_admissions_max: capacity.pending_upgrades_max,
         ..Caps::default()
     }
 }

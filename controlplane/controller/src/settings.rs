@@ -225,7 +225,7 @@ pub struct Caps {
     pub upgrade_addresses_max: usize,
     /// Upgrades that wait for their validation at a time. Protects memory from a flood of tokens.
     /// Reached: 503 with `Retry-After`. Ours: as many as connect again in a second when a network
-    /// that failed is back.
+    /// that failed is back. `RELAY_PENDING_UPGRADES_MAX`
     pub pending_admissions_max: usize,
     /// Bytes of their tokens. Protects memory where tokens are long. Reached: as above. Ours: a
     /// kilobyte for each.

@@ -109,7 +109,8 @@ pub struct Limits {
     /// by a quarter of `memory_bytes_max`.
     pub guests_max: usize,
     /// Of these, how many may come from one [`crate::Site`] that is no trusted proxy. Protects the
-    /// places of all others. Reached: as above. Ours: half of all.
+    /// places of all others. Reached: as above. Ours: far more
+    /// than anybody behind one address needs at once.
     pub guests_per_address_max: u32,
     /// How long a TLS handshake may take, however it drips. Protects slots and the memory of
     /// handshakes from strangers. Reached: close_notify and FIN, with a count. Ours: many round
@@ -188,7 +189,7 @@ impl Default for Limits {
             keep_alive_timeout: Duration::from_secs(5),
             admission_timeout: Duration::from_secs(10),
             guests_max: 16 << 10,
-            guests_per_address_max: 8 << 10,
+            guests_per_address_max: 2048,
             tls_handshake_timeout: Duration::from_secs(10),
             tls_handshakes_max: 2048,
             memory_bytes_max: 1 << 30,

@@ -20,6 +20,8 @@ pub(crate) struct Capacity {
     pub upgrades_per_minute: u32,
     /// Addresses that limiter tracks.
     pub upgrade_addresses_max: usize,
+    /// Upgrades that may wait for their validation.
+    pub pending_upgrades_max: usize,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: TrustedProxies,
     /// Whose pages may connect from a browser.
@@ -36,6 +38,7 @@ impl Capacity {
             clients_per_workspace_max: as_size(reader.count("RELAY_MAX_CLIENTS_PER_WORKSPACE")),
             upgrades_per_minute: rate(reader, "RELAY_UPGRADE_RATE_PER_MINUTE"),
             upgrade_addresses_max: as_size(reader.count("RELAY_UPGRADE_BUCKET_MAX")),
+            pending_upgrades_max: as_size(reader.count("RELAY_PENDING_UPGRADES_MAX")),
             trusted_proxies: read_proxies(reader),
             allowed_origins: read_origins(reader),
             proxy_protocol: reader.choice("RELAY_PROXY_PROTOCOL") == Some("required"),

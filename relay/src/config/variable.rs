@@ -229,6 +229,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_MAX_PENDING_BYTES", "4194304", "Bytes waiting for one slow reader."),
     count("RELAY_UPGRADE_RATE_PER_MINUTE", "120", "Upgrade attempts of one address per minute."),
     count("RELAY_UPGRADE_BUCKET_MAX", "50000", "Addresses that limiter tracks."),
+    count("RELAY_PENDING_UPGRADES_MAX", "16384", "Upgrades that may wait for their validation."),
     count("RELAY_KEX_INIT_RATE_PER_MINUTE", "60", "Key exchanges of one client per minute."),
     count("RELAY_KEX_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
     count("RELAY_RUNTIME_RATE_PER_MINUTE", "240", "Encrypted frames of one client per minute."),

@@ -82,7 +82,11 @@ fn item_11_a_validate_answer_that_drips_or_is_cut_is_a_401_in_time() -> Result<(
 #[test]
 fn item_11_upgrades_that_wait_for_validation_are_bounded_and_the_rest_told_to_retry() -> Result<()>
 {
-    let stage = Stage::set(&[("RELAY_ADMISSION_TIMEOUT_MS", "20000")])?;
+    let pending_max = PENDING_MAX.to_string();
+    let stage = Stage::set(&[
+        ("RELAY_ADMISSION_TIMEOUT_MS", "20000"),
+        ("RELAY_PENDING_UPGRADES_MAX", &pending_max),
+    ])?;
     let scene = stage.scene();
     stage.platform.set(Mood::Slow);
     let mut waiting = Vec::new();
