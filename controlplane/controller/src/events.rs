@@ -370,7 +370,8 @@ fn count(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// Tokens held against the key set before events have their turn: a third of a millisecond of P-256.
+/// Tokens held against the key set before events have their turn: a third of a millisecond of
+/// P-256.
 const LOOKS_PER_TURN: usize = 8;
 
 /// How late an entry may be. Lanes are milliseconds long; a minute is another clock.

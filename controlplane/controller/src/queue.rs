@@ -10,8 +10,8 @@ pub(crate) struct Ticket {
     pub(crate) token: Secret,
 }
 
-/// Tickets, and what is known of them, in the order in which they came. Its bound is that of all upgrades that wait, which the
-/// judge keeps: each waiting upgrade has one ticket at most.
+/// Tickets, and what is known of them, in the order in which they came. Its bound is that of all
+/// upgrades that wait, which the judge keeps: each waiting upgrade has one ticket at most.
 ///
 /// Cost: O(1), amortised. Who leaves takes its ticket and the token in it along at once; its place
 /// goes later.
