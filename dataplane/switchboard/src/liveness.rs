@@ -114,13 +114,16 @@ const NOTHING: Tick = Tick(u64::MAX);
 fn ping_after(at: Tick, heartbeat: &Heartbeat) -> Tick {
     let interval = interval(heartbeat);
     let next = at.after(interval);
-    let group_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX) / GROUPS;
-    let group_ns = Tick::from_millis(group_ms.max(1)).0;
-    match group_ms {
-        0 => next,
-        _ => Tick(next.0.checked_next_multiple_of(group_ns).unwrap_or(next.0)),
+    // Rounded up, so that an interval is a whole number of groups and pings do not drift.
+    let group_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).div_ceil(GROUPS);
+    if group_ns < GROUP_NS_MIN {
+        return next;
     }
+    Tick(next.0.checked_next_multiple_of(group_ns).unwrap_or(next.0))
 }
+
+/// Below this nothing is gained: deadlines are no finer. Source: [`crate::Wheel::GRAIN_NS`].
+const GROUP_NS_MIN: u64 = 1_000_000;
 
 /// How many moments of an interval pings go out at: none is later than that part of the interval.
 /// Source: BENCHMARKS.md, "keeping them alive".
@@ -169,6 +172,11 @@ mod tests {
         let second = Liveness::new(ms(1010), &heartbeat).deadline(&heartbeat);
         assert_eq!(first, second);
         assert!((ms(31_000)..ms(31_059)).contains(&first), "{first:?}");
+        let mut liveness = Liveness::new(ms(1000), &heartbeat);
+        assert_eq!(liveness.on_timer(first, NEVER, &heartbeat), Verdict::Ping);
+        liveness.on_pong(first);
+        let apart = liveness.deadline(&heartbeat).since(first);
+        assert!(apart.abs_diff(heartbeat.ping_interval) < Duration::from_micros(1), "{apart:?}");
         let later = Liveness::new(ms(1100), &heartbeat).deadline(&heartbeat);
         assert_ne!(first, later);
         assert_eq!(Liveness::new(ms(7), &heartbeat_of(511)).deadline(&heartbeat_of(511)), ms(518));

@@ -173,8 +173,8 @@ fn a_scope_someone_came_back_to_stays() {
     board.pass(119_000);
     let worker = board.worker();
     let client = board.client();
-    for _ in 0..20 {
-        board.pass(30_000);
+    for _ in 0..120 {
+        board.pass(5000);
         board.see(Input::Pong { from: client });
         board.see(Input::Pong { from: worker });
     }
