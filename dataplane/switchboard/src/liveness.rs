@@ -108,9 +108,9 @@ impl Liveness {
 /// Stands for no ping, later than every other: eight bytes less in every connection.
 const NOTHING: Tick = Tick(u64::MAX);
 
-/// The next ping after one at `at`: an interval later, and then with those of other connections that
-/// are due at about the same time. What a ping costs is above all that somebody wakes for it, and
-/// for its pong.
+/// The next ping after one at `at`: an interval later, and then with those of other connections
+/// that are due at about the same time. What a ping costs is above all that somebody wakes for it,
+/// and for its pong.
 fn ping_after(at: Tick, heartbeat: &Heartbeat) -> Tick {
     let interval = interval(heartbeat);
     let next = at.after(interval);
