@@ -67,6 +67,12 @@ enum Task {
         #[arg(long)]
         keep: bool,
     },
+    /// Where the relay's processor time goes: flamegraphs/NAME.svg (needs perf, and root)
+    Flamegraph {
+        /// Passed on to relay-flamegraph, as in `256B-d16 --label before`, or `-- --list`
+        #[arg(trailing_var_arg = true)]
+        extra: Vec<String>,
+    },
     /// The recorded scenarios against the release build
     Conformance {
         /// Only this driver: uring or epoll
@@ -140,6 +146,7 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
         Task::FuzzSmoke => vec![pipeline.fuzz_smoke()?],
         Task::Fuzz { secs } => pipeline.fuzz(*secs)?,
         Task::Micro { keep } => Pipeline::micro(*keep).into(),
+        Task::Flamegraph { extra } => pipeline.flamegraph(extra)?.into(),
         Task::Conformance { driver, extra } => {
             let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
             let mut steps = vec![Pipeline::build()];

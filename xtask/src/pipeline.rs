@@ -119,6 +119,15 @@ impl Pipeline {
         Ok(step.advise("the seed printed above fails the same way every time: relay-sim --seed N"))
     }
 
+    /// Records the released relay under load, and draws where its time goes.
+    pub(crate) fn flamegraph(&self, extra: &[String]) -> Result<[Step; 2]> {
+        let (relay, load) = (self.release("relay")?, self.release("relay-load")?);
+        let mut arguments = vec!["run", "--quiet", "--package", "relay-flamegraph", "--"];
+        arguments.extend(["--relay", &relay, "--load", &load]);
+        arguments.extend(extra.iter().map(String::as_str));
+        Ok([Self::build(), Step::program("flame graphs", &cargo(), &arguments)])
+    }
+
     /// The recorded scenarios, once per driver.
     pub(crate) fn conformance(&self, driver: Option<&str>, extra: &[&str]) -> Result<Vec<Step>> {
         let program = self.release("relay-conformance")?;
@@ -206,7 +215,11 @@ impl Pipeline {
     pub(crate) fn build() -> Step {
         let mut arguments = vec!["build", "--release", "--workspace", "--bins"];
         // Programs that are not run by those who run these: linking each takes a minute.
-        arguments.extend(["xtask", "relay-micro"].iter().flat_map(|name| ["--exclude", name]));
+        arguments.extend(
+            ["xtask", "relay-micro", "relay-flamegraph"]
+                .iter()
+                .flat_map(|name| ["--exclude", name]),
+        );
         Step::program("release build", &cargo(), &arguments)
     }
 

@@ -22,6 +22,7 @@ const FLOORS: &[(&str, Floor, &[&str])] = &[
     ("relay-endpoint", Floor::Second, &[]),
     ("relay-controller", Floor::Third, &[]),
     ("relay", Floor::Roof, &[]),
+    ("relay-flamegraph", Floor::Roof, &[]),
     ("relay-load", Floor::Roof, &[]),
     ("relay-micro", Floor::Roof, &[]),
     ("relay-autobahn", Floor::Roof, &[]),
