@@ -101,7 +101,10 @@ fn figures(cases: &[CaseReport]) -> String {
         for (name, count) in &case.counts {
             push(
                 &mut table,
-                format_args!("<tr><td><td colspan=\"13\">{count} {}</tr>", escape(name)),
+                format_args!(
+                    "<tr><td><td class=\"count\" colspan=\"13\">{count} {}</tr>",
+                    escape(name)
+                ),
             );
         }
     }
@@ -227,7 +230,7 @@ h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px}\
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--rule);\
 font-variant-numeric:tabular-nums;white-space:nowrap}\
-tr>:first-child{text-align:left}th{font-weight:600}\
+tr>:first-child,.count{text-align:left}th{font-weight:600}\
 .good{border-left:3px solid #1b9e77;padding-left:.8rem}\
 .bad{border-left:3px solid #d95f02;padding-left:.8rem}\
 figure{margin:1.5rem 0}figcaption{font-weight:600;margin-bottom:.3rem}\

@@ -128,7 +128,7 @@ impl Plot<'_> {
             &mut svg,
             format_args!(
                 "<text class=\"label\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-             <text class=\"label\" x=\"{LEFT}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+             <text class=\"label\" x=\"0\" y=\"{:.1}\">{}</text>",
                 f64::midpoint(LEFT, RIGHT),
                 HEIGHT - 6.0,
                 escape(&self.x.label),
