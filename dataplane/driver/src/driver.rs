@@ -155,11 +155,22 @@ pub trait Driver {
     /// The time: `CLOCK_MONOTONIC`, the same in all threads. Virtual in the simulator.
     fn now(&self) -> Tick;
 
+    /// Processor time of the calling thread, which is the driver's. Cost: a system call. Zero in
+    /// the simulator, where work takes no time.
+    fn cpu_time(&self) -> Duration;
+
     /// What was counted so far; current after a turn.
     fn stats(&self) -> &DriverStats;
 
     /// What logs call it.
     fn name(&self) -> &'static str;
+}
+
+/// `CLOCK_THREAD_CPUTIME_ID`.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    // Both are non-negative, and the second is below a billion.
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds.

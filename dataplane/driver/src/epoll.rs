@@ -23,7 +23,7 @@ use rustix::time::Timespec;
 
 use self::connection::{Connection, Receiving, Sending};
 use crate::batch::BatchShelf;
-use crate::driver::monotonic;
+use crate::driver::{monotonic, thread_cpu_time};
 use crate::spin::Spin;
 use crate::table::Table;
 use crate::{
@@ -107,7 +107,10 @@ impl Epoll {
             pool: BufferPool::new(config.buffer_count, config.buffer_bytes),
             shelf: BatchShelf::default(),
             bell: Bell::new(doorbell),
-            stats: DriverStats::default(),
+            stats: DriverStats {
+                residents_max: config.residents_max.into(),
+                ..DriverStats::default()
+            },
         })
     }
 
@@ -441,6 +444,10 @@ impl Driver for Epoll {
 
     fn now(&self) -> Tick {
         monotonic()
+    }
+
+    fn cpu_time(&self) -> Duration {
+        thread_cpu_time()
     }
 
     fn stats(&self) -> &DriverStats {

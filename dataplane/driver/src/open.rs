@@ -193,6 +193,10 @@ impl Driver for AnyDriver {
         each!(self, driver => driver.now())
     }
 
+    fn cpu_time(&self) -> Duration {
+        each!(self, driver => driver.cpu_time())
+    }
+
     fn stats(&self) -> &DriverStats {
         each!(self, driver => driver.stats())
     }

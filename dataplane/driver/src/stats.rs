@@ -27,6 +27,8 @@ pub struct DriverStats {
     pub connections: u64,
     /// Those among them that are residents.
     pub residents: u64,
+    /// How many residents there is room for.
+    pub residents_max: u64,
     /// Buffers leased now.
     pub buffers_in_use: u64,
 }

@@ -29,7 +29,7 @@ use self::connection::{Closing, Connection, Fin, Place, Receiving};
 use self::ring::{Done, Ring};
 use self::token::{Kind, Token};
 use crate::batch::BatchShelf;
-use crate::driver::monotonic;
+use crate::driver::{monotonic, thread_cpu_time};
 use crate::spin::Spin;
 use crate::table::Table;
 use crate::{
@@ -120,7 +120,7 @@ impl Uring {
             shelf: BatchShelf::default(),
             bell: Bell::new(Arc::clone(&doorbell)),
             doorbell,
-            stats: DriverStats::default(),
+            stats: DriverStats { residents_max: table_len.into(), ..DriverStats::default() },
             #[cfg(test)]
             faults: Vec::new(),
         })
@@ -471,6 +471,10 @@ impl Driver for Uring {
 
     fn now(&self) -> Tick {
         monotonic()
+    }
+
+    fn cpu_time(&self) -> Duration {
+        thread_cpu_time()
     }
 
     fn stats(&self) -> &DriverStats {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use relay_contract::Tick;
 use relay_wire::websocket::Decoder;
 
 use crate::assembly::Assembly;
@@ -82,6 +83,8 @@ pub(crate) enum Reading {
 pub(crate) struct Waiting {
     /// Where the socket comes from.
     pub(crate) peer: IpAddr,
+    /// When the control plane was asked.
+    pub(crate) asked: Tick,
     /// What will be answered if it is admitted.
     pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,
     /// Bytes that came with the head and belong to the WebSocket.

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use relay_driver::{Batch, Chunk, SendMode, Slice};
 
+use crate::arrivals::Arrivals;
+
 /// Frames in order, each a run of chunks, and what the socket said about the last attempt.
 ///
 /// While the socket takes what it is given, chunks are sent where they lie. A socket that does not
@@ -26,6 +28,8 @@ pub(crate) struct Egress {
     pong_count: usize,
     /// Memory of queued chunks that lie in blocks of their own.
     owned_bytes: usize,
+    /// When the messages in the queue and in flight came in.
+    pub(crate) arrivals: Arrivals,
 }
 
 struct Queued {
@@ -219,7 +223,8 @@ impl Egress {
     /// Memory of its own: the queue, and every chunk that does not lie in a receive buffer.
     pub(crate) fn held_bytes(&self) -> usize {
         let flight = self.flight.map_or(0, |flight| flight.owned_bytes);
-        size_of::<Self>() + self.queue.capacity() * size_of::<Queued>() + self.owned_bytes + flight
+        let lists = self.queue.capacity() * size_of::<Queued>() + self.arrivals.held_bytes();
+        size_of::<Self>() + lists + self.owned_bytes + flight
     }
 
     /// Whether a send is in flight.
@@ -363,7 +368,9 @@ impl Egress {
         let mut queue = std::mem::take(&mut self.queue);
         queue.clear();
         queue.shrink_to(SPARE_QUEUE_LEN);
-        *self = Self { queue, ..Self::default() };
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        arrivals.renew();
+        *self = Self { queue, arrivals, ..Self::default() };
     }
 }
 

@@ -47,6 +47,7 @@ impl<D: Driver> Shard<D> {
         let ended = connection.tls.as_ref().is_some_and(|session| session.is_ended());
         if !batch.is_empty() {
             self.driver.send(key, batch, mode);
+            self.measure_send(key);
             self.charge(key);
             if ended {
                 // The records were the last there are.
@@ -136,6 +137,7 @@ impl<D: Driver> Shard<D> {
     fn note_left(&mut self, key: Key, bytes: usize) {
         let is_open = self.table.get_mut(key).is_some_and(|connection| connection.is_open());
         if is_open && bytes > 0 {
+            self.measure_departures(key, bytes);
             let to = self.table.id(key);
             self.consult(Input::Sent { to, bytes });
         }

@@ -71,7 +71,7 @@ struct Consumed {
 }
 
 /// Paths that the control plane answers.
-const CONTROL_PATHS: [&str; 5] = ["/state", "/logs", "/metrics", "/node", "/ready"];
+const CONTROL_PATHS: [&str; 6] = ["/state", "/logs", "/metrics", "/histograms", "/node", "/ready"];
 
 const NOT_FOUND: &str = r#"{"ok":false,"reason":"NOT_FOUND"}"#;
 const UNAVAILABLE: &str = r#"{"ok":false,"reason":"CONTROL_PLANE_UNAVAILABLE"}"#;
@@ -331,6 +331,10 @@ fn control_request(
         query: target.query().map(Into::into),
         authorization: secret("authorization"),
         admin_token: secret("x-relay-admin-token"),
+        accept: head
+            .header("accept")
+            .and_then(|value| std::str::from_utf8(value).ok())
+            .map(Into::into),
         address,
     })
 }

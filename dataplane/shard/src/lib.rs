@@ -11,6 +11,7 @@
 //! `egress` (frames out) and `farewell` (how it ends).
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod assembly;
 mod audit;
 mod backlog;
@@ -25,6 +26,7 @@ mod fronted;
 mod gather;
 mod guest;
 mod handshake;
+mod histograms;
 mod ingress;
 mod offer;
 mod parcel;

@@ -1,6 +1,6 @@
 //! What this shard holds, for whoever asks.
 
-use relay_contract::{Counter, Counters, Event, QueryId};
+use relay_contract::{Counter, Counters, Event, Histograms, QueryId, ShardLoad};
 use relay_driver::Driver;
 
 use crate::shard::Shard;
@@ -10,12 +10,34 @@ impl<D: Driver> Shard<D> {
         let mut report = self.board.report(scopes);
         report.shard = self.config.shard;
         report.now = self.now;
+        report.load = self.load();
+        report.histograms = self.measures.clone();
         report.memory_bytes_max = self.limits.memory_bytes_max as u64;
         report.memory_used_bytes = self.budget.used_bytes() as u64;
         report.counters = self.board.counters().clone();
         report.counters.merge(&self.counters);
         report.counters.add(Counter::ReceiveStarved, self.driver.stats().receive_starved);
         self.emit(Event::Reported { query, report: Box::new(report) });
+    }
+
+    fn load(&self) -> ShardLoad {
+        let stats = self.driver.stats();
+        ShardLoad {
+            cpu: self.driver.cpu_time(),
+            system_calls: stats.system_calls,
+            received_bytes: stats.received_bytes,
+            sent_bytes: stats.sent_bytes,
+            residents: stats.residents,
+            residents_max: stats.residents_max,
+            buffers_in_use: stats.buffers_in_use,
+            buffers_max: self.config.receive_buffers as u64,
+            turn_cost: self.turn_costs.sums().clone(),
+        }
+    }
+
+    /// Everything measured since start.
+    pub fn histograms(&self) -> &Histograms {
+        &self.measures
     }
 
     /// Everything counted since start, by the shard, its switchboard and its driver.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Command, Counter, Counters, Event, Limits, Tick};
+use relay_contract::{Command, Counter, Counters, Event, Histograms, Limits, Tick};
 use relay_driver::{Chunk, Completion, Driver, End, Key, Remote};
 use relay_mailbox::Bell;
 use relay_switchboard::{Effects, Input, Switchboard};
@@ -22,6 +22,7 @@ use crate::deadline::Deadlines;
 use crate::egress::Egress;
 use crate::fronted::Fronted;
 use crate::guest::Guest;
+use crate::histograms::TurnCosts;
 use crate::ports::Ports;
 use crate::strangers::Strangers;
 use crate::table::Table;
@@ -36,6 +37,8 @@ pub struct Shard<D: Driver> {
     pub(crate) deadlines: Deadlines,
     pub(crate) ports: Ports<D::Socket>,
     pub(crate) counters: Counters,
+    pub(crate) measures: Histograms,
+    pub(crate) turn_costs: TurnCosts,
     /// The time of this turn.
     pub(crate) now: Tick,
     /// Sockets that are not admitted yet.
@@ -116,6 +119,8 @@ impl<D: Driver> Shard<D> {
             deadlines: Deadlines::new(now),
             ports,
             counters: Counters::default(),
+            measures: Histograms::default(),
+            turn_costs: TurnCosts::default(),
             now,
             strangers: Strangers::default(),
             proxy_complaint: None,
@@ -167,6 +172,7 @@ impl<D: Driver> Shard<D> {
         self.bell.rise();
         self.now = self.driver.now();
         self.turn_number = self.turn_number.wrapping_add(1);
+        self.measure_completions();
         self.take_completions();
         self.take_orders();
         self.serve_backlogs();
@@ -174,6 +180,7 @@ impl<D: Driver> Shard<D> {
         self.expire();
         self.flush();
         self.post();
+        self.measure_turn();
         Ok(self.verdict())
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, ConnectionId, Counter, Event, Grant, Refusal, ShardId,
+    AdmissionId, AdmissionRequest, ConnectionId, Counter, Event, Grant, Measure, Refusal, ShardId,
 };
 use relay_driver::{Chunk, Driver, Key};
 use relay_mailbox::Full;
@@ -43,7 +43,9 @@ impl<D: Driver> Shard<D> {
         let preflight = http1::preflight(&head, &self.config.upgrade_rules);
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
-        self.enter(key, Phase::Waiting(Box::new(Waiting { peer: peer.address, handshake, early })));
+        let (peer, asked) = (peer.address, self.now);
+        let waiting = Waiting { peer, asked, handshake, early };
+        self.enter(key, Phase::Waiting(Box::new(waiting)));
         self.set_deadline(key, self.limits.admission_timeout);
         let request = Box::new(AdmissionRequest { address, preflight });
         let connection = self.table.id(key);
@@ -57,9 +59,15 @@ impl<D: Driver> Shard<D> {
 
     /// The control plane refused.
     pub(crate) fn on_refuse(&mut self, key: Key, refusal: Refusal) {
-        let Some(Phase::Waiting(_)) = self.phase_mut(key) else {
+        let Some(Phase::Waiting(waiting)) = self.phase_mut(key) else {
             return;
         };
+        let asked = waiting.asked;
+        self.measure_admission(Measure::Refused, asked);
+        self.refuse(key, refusal);
+    }
+
+    fn refuse(&mut self, key: Key, refusal: Refusal) {
         let response = http1::refusal_bytes(refusal);
         if !response.is_empty() {
             self.push(key, response.into_owned().into());
@@ -73,7 +81,11 @@ impl<D: Driver> Shard<D> {
         self.counters.count(Counter::AdmissionUnavailable);
         let connection = self.table.id(key);
         self.emit(Event::Abandoned { connection });
-        self.on_refuse(key, UNAVAILABLE);
+        if let Some(Phase::Waiting(waiting)) = self.phase_mut(key) {
+            let asked = waiting.asked;
+            self.measure_admission(Measure::Unanswered, asked);
+            self.refuse(key, UNAVAILABLE);
+        }
     }
 
     /// The control plane admitted the connection: open it here, or send it home.
@@ -81,11 +93,15 @@ impl<D: Driver> Shard<D> {
         let admission = grant.admission;
         let waiting = self.table.key(id).and_then(|key| {
             let phase = self.phase_mut(key)?;
-            matches!(phase, Phase::Waiting(_)).then_some(key)
+            match phase {
+                Phase::Waiting(waiting) => Some((key, waiting.asked)),
+                _ => None,
+            }
         });
-        let Some(key) = waiting else {
+        let Some((key, asked)) = waiting else {
             return self.emit(Event::Released { admission });
         };
+        self.measure_admission(Measure::Admitted, asked);
         if home != self.config.shard {
             return self.send_home(key, grant, home);
         }
@@ -104,7 +120,7 @@ impl<D: Driver> Shard<D> {
         let (Some(lane), Some(socket)) = (lane, socket) else {
             self.counters.count(Counter::AdmissionUnavailable);
             self.emit(Event::Released { admission });
-            return self.on_refuse(key, UNAVAILABLE);
+            return self.refuse(key, UNAVAILABLE);
         };
         self.clear_deadline(key);
         let waiting = self.enter(key, Phase::Leaving(Leaving::default()));

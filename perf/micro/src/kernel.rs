@@ -170,6 +170,10 @@ impl Driver for Kernel {
         self.now
     }
 
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn stats(&self) -> &DriverStats {
         &self.stats
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::{
-    AdmissionId, AdmissionRequest, ConnectionId, Counters, LogEntry, QueryId, Secret, ShardId,
-    TargetId, Tick, WorkspaceId,
+    AdmissionId, AdmissionRequest, ConnectionId, Counters, Histograms, LogEntry, QueryId, Secret,
+    ShardId, ShardLoad, TargetId, Tick, WorkspaceId,
 };
 
 /// One thing that happened on a shard. Lanes carry them in order.
@@ -77,6 +77,8 @@ pub struct ControlRequest {
     pub authorization: Option<Secret>,
     /// `x-relay-admin-token`, as sent.
     pub admin_token: Option<Secret>,
+    /// `Accept`, as sent, where it is text.
+    pub accept: Option<Box<str>>,
     /// The client's address.
     pub address: IpAddr,
 }
@@ -131,6 +133,10 @@ pub struct ShardReport {
     pub memory_bytes_max: u64,
     /// Bytes that they make it hold.
     pub memory_used_bytes: u64,
+    /// How busy it is.
+    pub load: ShardLoad,
+    /// What it measured since start.
+    pub histograms: Histograms,
 }
 
 /// One scope: a workspace, or one target of it.
@@ -183,6 +189,7 @@ mod tests {
             query: Some("token=hush".into()),
             authorization: Some("hush".into()),
             admin_token: Some("hush".into()),
+            accept: None,
             address: [127, 0, 0, 1].into(),
         };
         let shown = format!("{request:?}");

@@ -77,7 +77,10 @@ impl SimDriver {
             residents_max: config.residents_max,
             completions_max: config.completions_max,
             ready: Vec::new(),
-            stats: DriverStats::default(),
+            stats: DriverStats {
+                residents_max: config.residents_max.into(),
+                ..DriverStats::default()
+            },
         }
     }
 
@@ -411,6 +414,10 @@ impl Driver for SimDriver {
 
     fn now(&self) -> Tick {
         self.world.now()
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn stats(&self) -> &DriverStats {

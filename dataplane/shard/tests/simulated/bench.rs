@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Event, Grant, Limits,
-    Preflight, QueryId, Refusal, Scope, ShardId, ShardReport, Tick,
+    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Event, Grant, Histogram,
+    Limits, Measure, Preflight, QueryId, Refusal, Scope, ShardId, ShardReport, Tick,
 };
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
@@ -450,6 +450,11 @@ impl Bench {
     /// What the first shard counted.
     pub(crate) fn counted(&mut self, counter: Counter) -> u64 {
         self.shard(0).counters().of(counter)
+    }
+
+    /// How what the first shard measured is distributed.
+    pub(crate) fn measured(&mut self, measure: Measure) -> Histogram {
+        self.shard(0).histograms().of(measure).clone()
     }
 
     /// Receive buffers of the first shard that are not back in the pool.

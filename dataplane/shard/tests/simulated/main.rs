@@ -12,6 +12,7 @@ mod flood;
 mod frames;
 mod garbage;
 mod hand_over;
+mod histograms;
 mod phases;
 mod pipelining;
 mod proxies;

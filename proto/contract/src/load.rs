@@ -1,0 +1,80 @@
+//! How busy a shard is.
+
+use std::time::Duration;
+
+/// What a shard's thread has done since start, and what its tables hold now.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ShardLoad {
+    /// Processor time of the thread.
+    pub cpu: Duration,
+    /// System calls of its driver.
+    pub system_calls: u64,
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Bytes the kernel took for sending.
+    pub sent_bytes: u64,
+    /// Connections in the driver's table of residents.
+    pub residents: u64,
+    /// How many that table takes.
+    pub residents_max: u64,
+    /// Receive buffers in use.
+    pub buffers_in_use: u64,
+    /// Receive buffers there are.
+    pub buffers_max: u64,
+    /// What turns cost.
+    pub turn_cost: TurnCost,
+}
+
+/// Sums over some of the turns, for a line through their cost: what a turn takes, and what each of
+/// its completions adds.
+///
+/// Shape: sums only grow, so the line of an interval is that of the differences. A turn's cost is
+/// the processor time until the next turn begins, the kernel's work for it included.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TurnCost {
+    /// Turns that were looked at.
+    pub turns: u64,
+    /// Their completions.
+    pub completions: u64,
+    /// Their completions, each turn's squared.
+    pub completions_squared: u64,
+    /// Their processor time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Their processor time in nanoseconds, each turn's times its completions.
+    pub completions_cpu_ns: u64,
+}
+
+impl TurnCost {
+    /// Takes in one turn. The sums last for centuries.
+    pub fn add(&mut self, completions: u64, cpu: Duration) {
+        let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
+        let sums = [
+            (&mut self.turns, 1),
+            (&mut self.completions, completions),
+            (&mut self.completions_squared, completions.saturating_mul(completions)),
+            (&mut self.cpu_ns, cpu_ns),
+            (&mut self.completions_cpu_ns, cpu_ns.saturating_mul(completions)),
+        ];
+        for (sum, value) in sums {
+            *sum = sum.saturating_add(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_through_the_sums_is_the_line_through_the_turns() {
+        let mut cost = TurnCost::default();
+        for completions in [1, 2, 5] {
+            cost.add(completions, Duration::from_nanos(1000 + 300 * completions));
+        }
+        let TurnCost { turns, completions, completions_squared, cpu_ns, completions_cpu_ns } = cost;
+        let slope = (turns * completions_cpu_ns - completions * cpu_ns)
+            / (turns * completions_squared - completions * completions);
+        assert_eq!(slope, 300);
+        assert_eq!(cpu_ns - slope * completions, 1000 * turns);
+    }
+}
