@@ -4,6 +4,7 @@ use relay_contract::{ControlRequest, Secret};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::protobuf;
 use crate::settings::AdminAccess;
 
 /// Decides about requests for the operator's paths.
@@ -25,6 +26,15 @@ pub(crate) enum Door {
     Operator,
 }
 
+/// How metrics are shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Format {
+    /// Lines for everybody.
+    Text,
+    /// What Prometheus prefers where it wants native histograms.
+    Protobuf,
+}
+
 /// What a request may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Route {
@@ -35,7 +45,9 @@ pub(crate) enum Route {
     /// `/state`
     State,
     /// `/metrics`
-    Metrics,
+    Metrics(Format),
+    /// `/histograms`
+    Histograms,
     /// `/node`
     Node,
     /// `/logs`, with ours (`?all=1`), without details (`?summary=1`).
@@ -77,7 +89,11 @@ impl Gate {
             "/health" if door == Door::Operator => return Ok(Route::Health),
             "/ready" => return Ok(Route::Ready),
             "/state" => Route::State,
-            "/metrics" => Route::Metrics,
+            "/metrics" if protobuf::is_preferred(request.accept.as_deref()) => {
+                Route::Metrics(Format::Protobuf)
+            }
+            "/metrics" => Route::Metrics(Format::Text),
+            "/histograms" => Route::Histograms,
             "/node" => Route::Node,
             "/logs" => Route::Logs { all: is_set(query, "all"), summary: is_set(query, "summary") },
             _ => return Err(Refused::NotFound),
@@ -153,6 +169,7 @@ mod tests {
             query,
             authorization: bearer.map(Secret::from),
             admin_token: own.map(Secret::from),
+            accept: None,
             address: Ipv4Addr::LOCALHOST.into(),
         }
     }
@@ -216,7 +233,7 @@ mod tests {
     #[test]
     fn switched_off_it_looks_like_nothing() {
         let gate = gate(false, Some("right"));
-        for path in ["/state", "/logs", "/metrics", "/node", "/other"] {
+        for path in ["/state", "/logs", "/metrics", "/histograms", "/node", "/other"] {
             let judged = gate.judge(Door::Relay, &request(path, Some("Bearer right"), None));
             assert_eq!(judged, Err(Refused::NotFound), "{path}");
         }
@@ -227,7 +244,7 @@ mod tests {
     fn with_a_door_of_their_own_operators_are_unknown_at_the_other() {
         let gate = Gate { separate: true, ..gate(true, Some("right")) };
         let judged = |door, path| gate.judge(door, &request(path, Some("Bearer right"), None));
-        for path in ["/state", "/logs", "/metrics", "/node"] {
+        for path in ["/state", "/logs", "/metrics", "/histograms", "/node"] {
             assert_eq!(judged(Door::Relay, path), Err(Refused::NotFound), "{path}");
             assert!(judged(Door::Operator, path).is_ok(), "{path}");
         }

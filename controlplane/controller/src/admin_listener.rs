@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -161,6 +161,7 @@ async fn answer(
         query: uri.query().map(Into::into),
         authorization: secret(request.headers(), &AUTHORIZATION),
         admin_token: secret(request.headers(), &ADMIN_TOKEN),
+        accept: request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).map(Into::into),
         address,
     };
     // Full: the controller is behind, and says so like a shard that does not answer.

@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Counters, Event,
-    Level, LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
+    AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Event, Level,
+    LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
 };
 
-use crate::admin::{self, Door, Route};
+use crate::admin::{self, Door, Format, Route};
 use crate::admin_listener::{AdminAsked, AdminReply};
 use crate::controller::{CallId, Controller, Done};
 use crate::decide::{Look, Question};
+use crate::exposition;
+use crate::hdr_log;
 use crate::journal::Selection;
 use crate::judge::{Answer, Decision, Refused, Ruling};
-use crate::metrics::{self, Gauges, Info, ShardMemory};
+use crate::metrics::{self, Gauges, Info};
+use crate::process::Process;
+use crate::protobuf;
 use crate::queries::{Answered, Asker, Topic};
 use crate::queue::Ticket;
 use crate::settings::Admission;
@@ -224,7 +228,8 @@ impl Controller {
             }
             Ok(Route::Ready) => self.respond_ready(asker),
             Ok(Route::State) => self.question(asker, Topic::State),
-            Ok(Route::Metrics) => self.question(asker, Topic::Metrics),
+            Ok(Route::Metrics(format)) => self.question(asker, Topic::Metrics(format)),
+            Ok(Route::Histograms) => self.question(asker, Topic::Histograms),
             Ok(Route::Node) => self.question(asker, Topic::Node),
             Ok(Route::Logs { all, summary }) => {
                 let details = self.settings.health_verbose && !summary;
@@ -277,10 +282,11 @@ impl Controller {
         let Some(reports) = &answered.reports else {
             return self.respond(answered.asker, 503, JSON, UNAVAILABLE);
         };
+        let unix_ms = self.clock.unix_ms();
         let (content_type, body) = match answered.topic {
             Topic::State => {
-                let unix_ms = self.clock.unix_ms();
-                (JSON, state::state(&self.settings, reports, unix_ms))
+                let body = state::state(&self.settings, reports, unix_ms);
+                (JSON, body.into_bytes())
             }
             Topic::Node => {
                 let facts = NodeFacts {
@@ -288,42 +294,41 @@ impl Controller {
                     pending_admissions: self.judge.pending_count(),
                     admitted_connections: self.judge.admitted_count(),
                 };
-                (JSON, state::node(&self.settings, reports, &facts))
+                (JSON, state::node(&self.settings, reports, &facts).into_bytes())
             }
-            Topic::Metrics => (PROMETHEUS, self.exposition(reports)),
+            Topic::Metrics(format) => self.exposition(format, reports),
+            Topic::Histograms => {
+                let uptime = self.clock.now().since(self.started);
+                (TEXT, hdr_log::text(reports, unix_ms, uptime).into_bytes())
+            }
         };
         self.respond(answered.asker, 200, content_type, body);
     }
 
-    fn exposition(&self, reports: &[ShardReport]) -> String {
-        let mut counters = Counters::default();
-        counters.merge(&self.counters);
-        counters.add(Counter::InternalKeyRetries, self.decider.validator.retried());
+    fn exposition(&self, format: Format, reports: &[ShardReport]) -> (&'static str, Vec<u8>) {
+        let mut control = self.counters.clone();
+        control.add(Counter::InternalKeyRetries, self.decider.validator.retried());
         let refused = self.refused_at_door.load(Ordering::Relaxed);
-        counters.add(Counter::AdminConnectionsRefused, refused);
-        let mut gauges = Gauges {
+        control.add(Counter::AdminConnectionsRefused, refused);
+        let gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),
             worker_calls: count(self.calling.len()),
-            ..Gauges::default()
+            uptime: self.clock.now().since(self.started),
+            process: Process::now(),
         };
-        for report in reports {
-            counters.merge(&report.counters);
-            gauges.connections += report.connection_count;
-            gauges.workspaces += report.scope_count;
-            gauges.memory.push(ShardMemory {
-                shard: report.shard.0,
-                budget_bytes: report.memory_bytes_max,
-                used_bytes: report.memory_used_bytes,
-            });
-        }
         let info = Info {
             version: self.settings.version,
             driver: self.settings.driver,
             shards: self.link.shards.count(),
             relay_id: &self.settings.relay_id,
         };
-        metrics::exposition(&counters, &gauges, &info)
+        let caps = &self.settings.caps;
+        let families = metrics::families(&control, &gauges, &info, caps, reports);
+        match format {
+            Format::Text => (PROMETHEUS, exposition::text(&families).into_bytes()),
+            Format::Protobuf => (protobuf::CONTENT_TYPE, protobuf::delimited(&families)),
+        }
     }
 
     fn key_count(&self) -> Option<usize> {
@@ -336,9 +341,9 @@ impl Controller {
         asker: Asker,
         status: u16,
         content_type: &'static str,
-        body: impl Into<String>,
+        body: impl Into<Vec<u8>>,
     ) {
-        let body = body.into().into_bytes();
+        let body = body.into();
         match asker {
             Asker::Connection(connection) => {
                 let body = body.into_boxed_slice();
@@ -378,6 +383,7 @@ const LOOKS_PER_TURN: usize = 8;
 const LOG_AGE_MS_MAX: i64 = 60_000;
 
 const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const NOT_FOUND: &str = r#"{"ok":false,"reason":"NOT_FOUND"}"#;

@@ -1,32 +1,28 @@
-//! The text of `/metrics`.
+//! What `/metrics` shows.
 
-use std::fmt::Write;
+use std::borrow::Cow;
+use std::time::Duration;
 
-use relay_contract::{Counter, Counters};
+use relay_contract::{Counter, Counters, Measure, ShardReport};
 
-/// What `/metrics` shows beside the counters, at this moment.
+use crate::classic::Edges;
+use crate::exposition::{Family, Kind, Value};
+use crate::process::Process;
+use crate::settings::Caps;
+use crate::shard_series;
+
+/// What `/metrics` shows beside counters and shards, at this moment.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
-    /// Daemons and clients, workers excluded: the reference's meaning.
-    pub(crate) connections: u64,
-    /// Scopes in the directories.
-    pub(crate) workspaces: u64,
     /// Admitted connections in the ledger, workers included.
     pub(crate) admitted: u64,
     /// Upgrades that wait for their decision.
     pub(crate) pending_admissions: u64,
     /// Worker calls in flight.
     pub(crate) worker_calls: u64,
-    /// What peers make each shard hold.
-    pub(crate) memory: Vec<ShardMemory>,
-}
-
-/// One shard's account of memory.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ShardMemory {
-    pub(crate) shard: u16,
-    pub(crate) budget_bytes: u64,
-    pub(crate) used_bytes: u64,
+    /// Since the control plane began.
+    pub(crate) uptime: Duration,
+    pub(crate) process: Process,
 }
 
 /// Constant facts, as labels of `relay_info`.
@@ -38,88 +34,160 @@ pub(crate) struct Info<'a> {
     pub(crate) relay_id: &'a str,
 }
 
-/// Writes the exposition: every counter from the start, each with HELP and TYPE, none with labels;
-/// gauges of shards have theirs.
+/// All metrics: every counter from the start, none with labels; what shards report is labelled by
+/// shard. `control` is what the control plane itself counted.
 ///
-/// Source: Prometheus text format 0.0.4; relay specification, section 0b.
-pub(crate) fn exposition(counters: &Counters, gauges: &Gauges, info: &Info<'_>) -> String {
-    let mut text = String::with_capacity(TEXT_BYTES);
-    for &counter in Counter::ALL {
-        let (name, help) = (counter.name(), counter.help());
-        sample(&mut text, "counter", name, help, counters.of(counter));
-    }
-    for (name, help, value) in [
-        ("relay_connections_total", "Daemons and clients connected now.", gauges.connections),
-        ("relay_workspaces_total", "Scopes known now.", gauges.workspaces),
-        (
-            "relay_admitted_connections",
-            "Admitted connections now, workers included.",
-            gauges.admitted,
-        ),
-        (
-            "relay_pending_admissions",
-            "Upgrades that wait for their decision.",
-            gauges.pending_admissions,
-        ),
-        ("relay_worker_calls", "Worker calls in flight.", gauges.worker_calls),
-    ] {
-        sample(&mut text, "gauge", name, help, value);
-    }
-    let shards = &gauges.memory;
-    let (name, help) = ("relay_memory_budget_bytes", "Memory that peers may make a shard hold.");
-    by_shard(&mut text, name, help, shards.iter().map(|of| (of.shard, of.budget_bytes)));
-    let (name, help) = ("relay_memory_used_bytes", "Memory that peers make a shard hold now.");
-    by_shard(&mut text, name, help, shards.iter().map(|of| (of.shard, of.used_bytes)));
-    let labels = format!(
-        r#"{{version="{}",driver="{}",shards="{}",relay_id="{}"}}"#,
-        label(info.version),
-        label(info.driver),
-        info.shards,
-        label(info.relay_id)
+/// Source: relay specification, section 0b.
+pub(crate) fn families<'a>(
+    control: &Counters,
+    gauges: &Gauges,
+    info: &Info<'a>,
+    caps: &Caps,
+    reports: &'a [ShardReport],
+) -> Vec<Family<'a>> {
+    let mut counters = control.clone();
+    reports.iter().for_each(|report| counters.merge(&report.counters));
+    let counter = |&counter: &Counter| {
+        Family::plain(counter.name(), Kind::Counter, counter.help(), counters.of(counter))
+    };
+    let mut families: Vec<_> = Counter::ALL.iter().map(counter).collect();
+    let connections = reports.iter().map(|report| report.connection_count).sum();
+    let scopes = reports.iter().map(|report| report.scope_count).sum();
+    families.extend(
+        [
+            // Workers excluded: the reference's meaning.
+            ("relay_connections_total", "Daemons and clients connected now.", connections),
+            ("relay_workspaces_total", "Scopes known now.", scopes),
+            (
+                "relay_admitted_connections",
+                "Admitted connections now, workers included.",
+                gauges.admitted,
+            ),
+            (
+                "relay_pending_admissions",
+                "Upgrades that wait for their decision.",
+                gauges.pending_admissions,
+            ),
+            ("relay_worker_calls", "Worker calls in flight.", gauges.worker_calls),
+        ]
+        .map(|(name, help, value)| Family::plain(name, Kind::Gauge, help, value)),
     );
-    head(&mut text, "gauge", "relay_info", "Facts of this relay.");
-    line(&mut text, format_args!("relay_info{labels} 1"));
-    text
+    families.extend(of_process(gauges));
+    families.push(limits(caps));
+    families.extend(shard_series::families(reports));
+    families.extend(distributions(reports));
+    let mut facts = Family::new("relay_info", Kind::Gauge, "Facts of this relay.");
+    let labels = vec![
+        ("version", info.version.into()),
+        ("driver", info.driver.into()),
+        ("shards", info.shards.to_string().into()),
+        ("relay_id", info.relay_id.into()),
+    ];
+    facts.push(labels, Value::Whole(1));
+    families.push(facts);
+    families
 }
 
-fn sample(text: &mut String, kind: &str, name: &str, help: &str, value: u64) {
-    head(text, kind, name, help);
-    line(text, format_args!("{name} {value}"));
+/// What the kernel says of the process, under the names that all programs use.
+fn of_process<'f>(gauges: &Gauges) -> impl Iterator<Item = Family<'f>> + use<'f> {
+    let whole = |value: Option<u64>| value.map(Value::Whole);
+    let process = &gauges.process;
+    let families = [
+        (
+            "relay_uptime_seconds",
+            Kind::Gauge,
+            "Time since the relay started.",
+            Some(Value::Time(gauges.uptime)),
+        ),
+        (
+            "process_cpu_seconds_total",
+            Kind::Counter,
+            "Processor time of all threads.",
+            Some(Value::Time(process.cpu)),
+        ),
+        (
+            "process_resident_memory_bytes",
+            Kind::Gauge,
+            "Memory of the process, without sockets.",
+            whole(process.resident_bytes),
+        ),
+        (
+            "process_open_fds",
+            Kind::Gauge,
+            "Descriptors in use, those in tables of rings left out.",
+            whole(process.open_descriptors),
+        ),
+        (
+            "process_max_fds",
+            Kind::Gauge,
+            "Descriptors there may be.",
+            whole(process.max_descriptors),
+        ),
+    ];
+    families.into_iter().filter_map(|(name, kind, help, value)| {
+        let mut family = Family::new(name, kind, help);
+        family.push(Vec::new(), value?);
+        Some(family)
+    })
 }
 
-/// A gauge with a value for each shard.
-fn by_shard(text: &mut String, name: &str, help: &str, values: impl Iterator<Item = (u16, u64)>) {
-    head(text, "gauge", name, help);
-    for (shard, value) in values {
-        line(text, format_args!("{name}{{shard=\"{shard}\"}} {value}"));
+/// Configured limits that end growth.
+fn limits(caps: &Caps) -> Family<'static> {
+    let mut family = Family::new("relay_limit", Kind::Gauge, "A configured limit.");
+    for (name, value) in [
+        ("connections", caps.connections_max),
+        ("connections_per_address", caps.connections_per_address_max),
+        ("clients_per_scope", caps.clients_per_scope_max),
+        ("pending_admissions", caps.pending_admissions_max),
+        ("worker_calls", caps.worker_calls_max),
+    ] {
+        let value = u64::try_from(value).unwrap_or(u64::MAX);
+        family.push(vec![("limit", name.into())], Value::Whole(value));
     }
+    family
 }
 
-fn head(text: &mut String, kind: &str, name: &str, help: &str) {
-    line(text, format_args!("# HELP {name} {help}"));
-    line(text, format_args!("# TYPE {name} {kind}"));
+/// What each shard measured.
+fn distributions(reports: &[ShardReport]) -> impl Iterator<Item = Family<'_>> {
+    let families = Measure::ALL.chunk_by(|a, b| a.name() == b.name());
+    families.map(move |measures| {
+        let mut family = Family::new(measures[0].name(), Kind::Histogram, measures[0].help());
+        for report in reports {
+            for &measure in measures {
+                let mut labels = vec![shard(report)];
+                labels.extend(measure.label().map(|(name, value)| (name, value.into())));
+                let histogram = report.histograms.of(measure);
+                family.push(labels, Value::Histogram(histogram, Edges::of(measure)));
+            }
+        }
+        family
+    })
 }
 
-fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
-    writeln!(text, "{content}").expect("a string takes everything");
+fn shard(report: &ShardReport) -> (&'static str, Cow<'static, str>) {
+    ("shard", report.shard.0.to_string().into())
 }
-
-/// A label's value, escaped.
-fn label(value: &str) -> String {
-    let escaped = value.replace('\\', r"\\").replace('"', r#"\""#);
-    escaped.replace('\n', r"\n")
-}
-
-/// Room for the whole text, so that it grows once.
-const TEXT_BYTES: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
+    use relay_contract::{Histograms, ShardId};
+
     use super::*;
+    use crate::exposition;
+
+    fn text_of(counters: &Counters, reports: &[ShardReport]) -> String {
+        let info = Info { version: "0.1.0", driver: "uring", shards: 2, relay_id: "a\"b\\c\nd" };
+        let (gauges, caps) = (Gauges::default(), Caps::default());
+        exposition::text(&families(counters, &gauges, &info, &caps, reports))
+    }
 
     fn text(counters: &Counters) -> String {
-        let info = Info { version: "0.1.0", driver: "uring", shards: 2, relay_id: "a\"b\\c\nd" };
-        exposition(counters, &Gauges::default(), &info)
+        text_of(counters, &[])
+    }
+
+    fn report(shard: u16, memory_used_bytes: u64) -> ShardReport {
+        let shard = ShardId(shard);
+        ShardReport { shard, memory_used_bytes, memory_bytes_max: 900, ..ShardReport::default() }
     }
 
     #[test]
@@ -144,18 +212,45 @@ mod tests {
 
     #[test]
     fn each_shard_shows_its_memory() {
-        let memory = vec![
-            ShardMemory { shard: 0, budget_bytes: 900, used_bytes: 1 },
-            ShardMemory { shard: 1, budget_bytes: 900, used_bytes: 2 },
-        ];
-        let gauges = Gauges { memory, ..Gauges::default() };
-        let info = Info { version: "0.1.0", driver: "uring", shards: 2, relay_id: "r" };
-        let text = exposition(&Counters::default(), &gauges, &info);
+        let text = text_of(&Counters::default(), &[report(0, 1), report(1, 2)]);
         assert!(text.contains(
             "# TYPE relay_memory_used_bytes gauge\nrelay_memory_used_bytes{shard=\"0\"} 1\n\
              relay_memory_used_bytes{shard=\"1\"} 2\n"
         ));
         assert!(text.contains("\nrelay_memory_budget_bytes{shard=\"1\"} 900\n"));
+    }
+
+    #[test]
+    fn every_distribution_is_there_from_the_start_for_each_shard() {
+        let text = text_of(&Counters::default(), &[report(0, 0), report(1, 0)]);
+        for measure in Measure::ALL {
+            let name = measure.name();
+            assert_eq!(text.matches(&format!("# TYPE {name} histogram\n")).count(), 1, "{name}");
+            let label = measure.label().map(|(name, value)| format!(",{name}=\"{value}\""));
+            let label = label.unwrap_or_default();
+            for shard in [0, 1] {
+                let labels = format!("shard=\"{shard}\"{label}");
+                assert!(text.contains(&format!("\n{name}_bucket{{{labels},le=\"+Inf\"}} 0\n")));
+                assert!(text.contains(&format!("\n{name}_sum{{{labels}}} 0\n")));
+                assert!(text.contains(&format!("\n{name}_count{{{labels}}} 0\n")));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_shard_measured_shows() {
+        let mut histograms = Histograms::default();
+        histograms.record_many(Measure::HopLatency, 10_000, 3);
+        let text = text_of(&Counters::default(), &[ShardReport { histograms, ..report(4, 0) }]);
+        let name = "relay_hop_latency_seconds";
+        for line in [
+            r#"_bucket{shard="4",le="0.000008192"} 0"#,
+            r#"_bucket{shard="4",le="0.00001024"} 3"#,
+            r#"_sum{shard="4"} 0.00003"#,
+            r#"_count{shard="4"} 3"#,
+        ] {
+            assert!(text.contains(&format!("\n{name}{line}\n")), "{line}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use relay_contract::{ConnectionId, QueryId, ShardId, ShardReport, Tick};
 use tokio::sync::oneshot;
 
+use crate::admin::Format;
 use crate::admin_listener::AdminReply;
 
 /// What an operator asked that only the shards together can answer.
@@ -14,7 +15,9 @@ pub(crate) enum Topic {
     /// `/state`
     State,
     /// `/metrics`
-    Metrics,
+    Metrics(Format),
+    /// `/histograms`
+    Histograms,
     /// `/node`
     Node,
 }

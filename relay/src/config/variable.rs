@@ -167,7 +167,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_TLS_HANDSHAKES_MAX", "2048",
         "TLS handshakes going on in one shard; more connections are closed."),
 
-    flag("RELAY_ENABLE_ADMIN_HTTP", "0", "Serves /state, /logs, /metrics and /node."),
+    flag("RELAY_ENABLE_ADMIN_HTTP", "0", "Serves /state, /logs, /metrics, /histograms and /node."),
     any("RELAY_ADMIN_LISTEN", Kind::Text, "(the relay's port)", "unix:/run/relay/admin.sock",
         "Serves them at HOST:PORT or unix:/PATH instead, with /health and /ready, without TLS; the \
          relay's port then answers 404."),

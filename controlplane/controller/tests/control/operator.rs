@@ -8,7 +8,7 @@ use relay_contract::{
 use relay_controller::{AdminAccess, Settings};
 use serde_json::Value;
 
-use crate::relay::{Relay, Shard, settings};
+use crate::relay::{ADMIN, Relay, Shard, settings};
 
 const NOWHERE: &str = "http://127.0.0.1:9";
 
@@ -111,6 +111,31 @@ async fn metrics_add_up_the_shards_and_the_control_plane() {
 }
 
 #[tokio::test]
+async fn prometheus_is_given_protobuf_where_it_prefers_that() {
+    let (_relay, mut shard) = Relay::one(settings(NOWHERE));
+    let protobuf = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                    encoding=delimited";
+    let accept = format!("{protobuf};q=0.9,text/plain;q=0.5");
+    let authorization = format!("Bearer {ADMIN}");
+    shard.ask_accepting("/metrics", Some(&authorization), Some(&accept));
+    shard.report(report(vec![])).await;
+    let (status, content_type, body) = shard.response().await;
+    assert_eq!((status, content_type), (200, protobuf));
+    assert!(body.contains("relay_hop_latency_seconds") && !body.contains("# TYPE"));
+}
+
+#[tokio::test]
+async fn histograms_are_a_log_that_hdr_tools_read() {
+    let (_relay, [mut a, mut b]) = Relay::start(settings(NOWHERE));
+    a.ask("/histograms");
+    let body = answer(&mut a, &mut b, report(vec![]), report(vec![])).await;
+    assert!(body.starts_with("#[Histogram log format version 1.3]\n"), "{body}");
+    for tag in ["relay_hop_latency_seconds/shard=0", "relay_turn_completions/shard=1"] {
+        assert!(body.contains(&format!("\nTag={tag},0.000,")), "{tag}");
+    }
+}
+
+#[tokio::test]
 async fn a_silent_shard_does_not_keep_the_operator_waiting() {
     let (relay, [mut a, mut b]) = Relay::start(settings(NOWHERE));
     a.ask("/metrics");
@@ -180,7 +205,7 @@ async fn without_admin_its_paths_are_like_any_other() {
         admin: AdminAccess { enabled: false, ..settings(NOWHERE).admin },
         ..settings(NOWHERE)
     });
-    for path in ["/state", "/logs", "/metrics", "/node"] {
+    for path in ["/state", "/logs", "/metrics", "/histograms", "/node"] {
         shard.ask(path);
         let (status, content_type, body) = shard.response().await;
         assert_eq!((status, content_type), (404, "application/json"), "{path}");

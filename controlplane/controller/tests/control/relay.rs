@@ -221,6 +221,15 @@ impl Shard {
     }
 
     pub(crate) fn ask_as(&mut self, target: &str, authorization: Option<&str>) {
+        self.ask_accepting(target, authorization, None);
+    }
+
+    pub(crate) fn ask_accepting(
+        &mut self,
+        target: &str,
+        authorization: Option<&str>,
+        accept: Option<&str>,
+    ) {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.into())),
             None => (target, None),
@@ -233,6 +242,7 @@ impl Shard {
                 query,
                 authorization: authorization.map(Secret::from),
                 admin_token: None,
+                accept: accept.map(Into::into),
                 address: ADDRESS,
             }),
         });
@@ -241,7 +251,7 @@ impl Shard {
     pub(crate) async fn response(&mut self) -> (u16, &'static str, String) {
         match self.command().await {
             Command::Respond { status, content_type, body, .. } => {
-                let body = String::from_utf8(body.into_vec()).unwrap();
+                let body = String::from_utf8_lossy(&body).into_owned();
                 (status, content_type, body)
             }
             other => panic!("no response: {other:?}"),
