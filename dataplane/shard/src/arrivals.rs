@@ -2,27 +2,33 @@
 
 use std::collections::VecDeque;
 
-use relay_contract::Tick;
+use relay_contract::{Histograms, Measure, Tick};
+
+use crate::histograms::between;
 
 /// Frames of one queue in runs that came in together, and when their send began.
 ///
-/// It follows the queue by bytes: a run is gone when its last byte left. Cost: a comparison and two
-/// additions for a frame of the same turn as the one before.
+/// It follows the queue by bytes: a run is gone when its last byte left. Cost: an addition per
+/// frame; the rest once per turn and once per send.
 #[derive(Default)]
 pub(crate) struct Arrivals {
     /// In the order they leave.
     runs: VecDeque<Run>,
+    /// Bytes of all runs.
+    bytes: usize,
+    /// Frames that came in since the last run.
+    fresh: u32,
     /// When the send in flight began.
     send_began: Tick,
 }
 
 /// Frames that came in at one time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Run {
+struct Run {
     /// When their last bytes came in.
-    pub(crate) at: Tick,
+    at: Tick,
     /// How many.
-    pub(crate) frames: u32,
+    frames: u32,
     /// Their bytes that have not left.
     bytes: usize,
 }
@@ -31,15 +37,19 @@ pub(crate) struct Run {
 const SPARE_RUNS: usize = 4;
 
 impl Arrivals {
-    /// A frame of `bytes` that came in at `at` was queued behind the others.
+    /// A frame was queued behind the others.
     #[inline]
-    pub(crate) fn note(&mut self, at: Tick, bytes: usize) {
-        match self.runs.back_mut() {
-            Some(run) if run.at == at => {
-                run.frames += 1;
-                run.bytes += bytes;
-            }
-            _ => self.runs.push_back(Run { at, frames: 1, bytes }),
+    pub(crate) fn note(&mut self) {
+        self.fresh += 1;
+    }
+
+    /// What was noted came in at `now`; all that waits is `queued_bytes`.
+    pub(crate) fn close_run(&mut self, now: Tick, queued_bytes: usize) {
+        let frames = std::mem::take(&mut self.fresh);
+        if frames > 0 {
+            let bytes = queued_bytes.saturating_sub(self.bytes);
+            self.bytes += bytes;
+            self.runs.push_back(Run { at: now, frames, bytes });
         }
     }
 
@@ -48,26 +58,32 @@ impl Arrivals {
         self.send_began = now;
     }
 
-    /// When the send in flight, or the last one, began.
-    pub(crate) fn send_began(&self) -> Tick {
-        self.send_began
-    }
-
-    /// Of the bytes that left, takes those of the first run off `left`; the run when it is gone.
-    pub(crate) fn take(&mut self, left: &mut usize) -> Option<Run> {
-        let run = self.runs.front_mut()?;
-        let part = run.bytes.min(*left);
-        run.bytes -= part;
-        *left -= part;
-        if run.bytes > 0 {
-            return None;
+    /// So many bytes have left by `now`: measures the frames that are gone with them.
+    pub(crate) fn depart(&mut self, mut left: usize, now: Tick, measures: &mut Histograms) {
+        let mut gone = 0;
+        while let Some(run) = self.runs.front_mut() {
+            let part = run.bytes.min(left);
+            run.bytes -= part;
+            self.bytes -= part;
+            left -= part;
+            if run.bytes > 0 {
+                break;
+            }
+            let frames = u64::from(run.frames);
+            gone += frames;
+            measures.record_many(Measure::HopLatency, between(run.at, now), frames);
+            measures.record_many(Measure::QueueWait, between(run.at, self.send_began), frames);
+            self.runs.pop_front();
         }
-        self.runs.pop_front()
+        if gone > 0 {
+            measures.record(Measure::SendFrames, gone);
+        }
     }
 
     /// Forgets all, because frames were dropped and the connection ends.
     pub(crate) fn forget(&mut self) {
         self.runs.clear();
+        (self.bytes, self.fresh) = (0, 0);
     }
 
     /// Memory of its own.
@@ -77,7 +93,7 @@ impl Arrivals {
 
     /// Makes it like new, for another connection; keeps a little of its memory.
     pub(crate) fn renew(&mut self) {
-        self.runs.clear();
+        self.forget();
         self.runs.shrink_to(SPARE_RUNS);
     }
 }
@@ -86,22 +102,26 @@ impl Arrivals {
 mod tests {
     use super::*;
 
-    /// The runs that are gone once so many bytes have left, as time and frames.
-    fn gone(arrivals: &mut Arrivals, mut left: usize) -> Vec<(u64, u32)> {
-        let runs = std::iter::from_fn(|| arrivals.take(&mut left));
-        runs.map(|run| (run.at.0, run.frames)).collect()
+    /// Hop latencies and frames measured once so many bytes have left at 100.
+    fn gone(arrivals: &mut Arrivals, left: usize) -> Vec<(u64, u64)> {
+        let mut measures = Histograms::default();
+        arrivals.depart(left, Tick(100), &mut measures);
+        let hops = measures.of(Measure::HopLatency);
+        hops.buckets().map(|bucket| (bucket.low, bucket.count)).collect()
     }
 
     #[test]
     fn frames_of_one_turn_leave_together_when_their_last_byte_does() {
         let mut arrivals = Arrivals::default();
-        arrivals.note(Tick(1), 10);
-        arrivals.note(Tick(1), 10);
-        arrivals.note(Tick(2), 5);
+        arrivals.note();
+        arrivals.note();
+        arrivals.close_run(Tick(61), 20);
+        arrivals.note();
+        arrivals.close_run(Tick(62), 25);
         assert_eq!(gone(&mut arrivals, 19), []);
-        assert_eq!(gone(&mut arrivals, 1), [(1, 2)]);
+        assert_eq!(gone(&mut arrivals, 1), [(39, 2)]);
         assert_eq!(gone(&mut arrivals, 0), []);
-        assert_eq!(gone(&mut arrivals, 5), [(2, 1)]);
+        assert_eq!(gone(&mut arrivals, 5), [(38, 1)]);
         assert_eq!(gone(&mut arrivals, 100), []);
     }
 
@@ -109,17 +129,26 @@ mod tests {
     fn one_send_may_take_several_runs() {
         let mut arrivals = Arrivals::default();
         for turn in 0..3 {
-            arrivals.note(Tick(turn), 10);
+            arrivals.note();
+            arrivals.close_run(Tick(50 + turn), 10 * (turn as usize + 1));
         }
-        assert_eq!(gone(&mut arrivals, 25), [(0, 1), (1, 1)]);
-        assert_eq!(gone(&mut arrivals, 5), [(2, 1)]);
+        assert_eq!(gone(&mut arrivals, 25), [(49, 1), (50, 1)]);
+        assert_eq!(gone(&mut arrivals, 5), [(48, 1)]);
+    }
+
+    #[test]
+    fn a_turn_without_frames_leaves_no_run() {
+        let mut arrivals = Arrivals::default();
+        arrivals.close_run(Tick(1), 0);
+        assert_eq!(arrivals.held_bytes(), 0);
     }
 
     #[test]
     fn a_renewed_one_remembers_nothing_and_holds_little() {
         let mut arrivals = Arrivals::default();
         for turn in 0..1000 {
-            arrivals.note(Tick(turn), 1);
+            arrivals.note();
+            arrivals.close_run(Tick(turn), turn as usize + 1);
         }
         arrivals.renew();
         assert_eq!(gone(&mut arrivals, 1000), []);

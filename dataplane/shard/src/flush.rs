@@ -1,6 +1,6 @@
 //! Queues to sockets: at the end of a turn, one send for each connection that has something new.
 
-use relay_contract::Counter;
+use relay_contract::{Counter, Measure};
 use relay_driver::{Batch, Chunk, Driver, Key, SendError, SendMode};
 use relay_switchboard::Input;
 
@@ -21,12 +21,16 @@ impl<D: Driver> Shard<D> {
     }
 
     pub(crate) fn start_send(&mut self, key: Key) {
+        let to = self.table.id(key);
         let Some(connection) = self.table.get_mut(key) else { return };
         let Some(egress) = &mut connection.egress else { return };
         egress.dirty = false;
+        let depth = self.board.queued_bytes(to);
+        egress.arrivals.close_run(self.now, depth);
         if egress.is_in_flight() {
-            return;
+            return self.charge(key);
         }
+        egress.arrivals.begin_send(self.now);
         let mut batch = self.driver.batch();
         let mode = match &mut connection.tls {
             Some(session) if egress.is_ready() || session.owes_output() => {
@@ -47,7 +51,7 @@ impl<D: Driver> Shard<D> {
         let ended = connection.tls.as_ref().is_some_and(|session| session.is_ended());
         if !batch.is_empty() {
             self.driver.send(key, batch, mode);
-            self.measure_send(key);
+            self.measures.record(Measure::EgressDepth, depth as u64);
             self.charge(key);
             if ended {
                 // The records were the last there are.
@@ -86,6 +90,7 @@ impl<D: Driver> Shard<D> {
             self.spare_records.push(bytes);
         }
         let progress = egress.sent(&mut batch, sent);
+        egress.arrivals.depart(progress.left, self.now, &mut self.measures);
         let idle = egress.is_idle() && !tls.is_some_and(|session| session.owes_output());
         self.driver.recycle(batch);
         self.charge(key);
@@ -137,7 +142,6 @@ impl<D: Driver> Shard<D> {
     fn note_left(&mut self, key: Key, bytes: usize) {
         let is_open = self.table.get_mut(key).is_some_and(|connection| connection.is_open());
         if is_open && bytes > 0 {
-            self.measure_departures(key, bytes);
             let to = self.table.id(key);
             self.consult(Input::Sent { to, bytes });
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use relay_contract::{Measure, Tick, TurnCost};
-use relay_driver::{Driver, Key};
+use relay_driver::Driver;
 
 use crate::shard::Shard;
 
@@ -24,35 +24,6 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn measure_turn(&mut self) {
         let length = self.driver.now().0.saturating_sub(self.now.0);
         self.measures.record(Measure::Turn, length);
-    }
-
-    /// A send to the connection begins.
-    pub(crate) fn measure_send(&mut self, key: Key) {
-        let depth = self.board.queued_bytes(self.table.id(key));
-        self.measures.record(Measure::EgressDepth, depth as u64);
-        let connection = self.table.get_mut(key);
-        if let Some(egress) = connection.and_then(|connection| connection.egress.as_mut()) {
-            egress.arrivals.begin_send(self.now);
-        }
-    }
-
-    /// Bytes of messages left: `left` of them, as the switchboard counts.
-    pub(crate) fn measure_departures(&mut self, key: Key, mut left: usize) {
-        let connection = self.table.get_mut(key);
-        let Some(egress) = connection.and_then(|connection| connection.egress.as_mut()) else {
-            return;
-        };
-        let mut frames = 0;
-        let began = egress.arrivals.send_began();
-        while let Some(run) = egress.arrivals.take(&mut left) {
-            let count = u64::from(run.frames);
-            frames += count;
-            self.measures.record_many(Measure::HopLatency, between(run.at, self.now), count);
-            self.measures.record_many(Measure::QueueWait, between(run.at, began), count);
-        }
-        if frames > 0 {
-            self.measures.record(Measure::SendFrames, frames);
-        }
     }
 
     /// The control plane answered about an upgrade it was asked about at `asked`.
@@ -96,7 +67,7 @@ impl TurnCosts {
 }
 
 /// Nanoseconds from one moment to a later one.
-fn between(from: Tick, to: Tick) -> u64 {
+pub(crate) fn between(from: Tick, to: Tick) -> u64 {
     to.0.saturating_sub(from.0)
 }
 

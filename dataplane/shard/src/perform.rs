@@ -110,12 +110,10 @@ impl<D: Driver> Shard<D> {
     /// Queues one frame.
     pub(crate) fn push_frame(&mut self, key: Key, frame: &mut Vec<Chunk>) {
         let before = self.egress_bytes(key);
-        let now = self.now;
         let Some(egress) = self.egress_mut(key) else {
             return frame.clear();
         };
-        let bytes = frame.iter().map(|chunk| chunk.as_bytes().len()).sum();
-        egress.arrivals.note(now, bytes);
+        egress.arrivals.note();
         let copied = egress.push(frame);
         let is_news = !std::mem::replace(&mut egress.dirty, true);
         // Most frames lie in receive buffers and change nothing but the length of the queue.
