@@ -48,8 +48,11 @@ pub(crate) enum Route {
     Metrics(Format),
     /// `/histograms`
     Histograms,
-    /// `/node`
-    Node,
+    /// `/node`, with the scopes that have most traffic.
+    Node {
+        /// `?hot=1`
+        hot: bool,
+    },
     /// `/logs`, with ours (`?all=1`), without details (`?summary=1`).
     Logs {
         /// `?all=1`
@@ -94,7 +97,7 @@ impl Gate {
             }
             "/metrics" => Route::Metrics(Format::Text),
             "/histograms" => Route::Histograms,
-            "/node" => Route::Node,
+            "/node" => Route::Node { hot: is_set(query, "hot") },
             "/logs" => Route::Logs { all: is_set(query, "all"), summary: is_set(query, "summary") },
             _ => return Err(Refused::NotFound),
         };
@@ -209,8 +212,8 @@ mod tests {
             separate: false,
         });
         for (shown, expected) in [
-            ("Bearer new", Ok(Route::Node)),
-            ("Bearer old", Ok(Route::Node)),
+            ("Bearer new", Ok(Route::Node { hot: false })),
+            ("Bearer old", Ok(Route::Node { hot: false })),
             ("Bearer newold", Err(Refused::Unauthorized)),
             ("Bearer older", Err(Refused::Unauthorized)),
         ] {

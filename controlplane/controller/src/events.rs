@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Event, Level,
-    LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
+    AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Detail, Event,
+    Level, LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
 };
 
 use crate::admin::{self, Door, Format, Route};
@@ -230,7 +230,7 @@ impl Controller {
             Ok(Route::State) => self.question(asker, Topic::State),
             Ok(Route::Metrics(format)) => self.question(asker, Topic::Metrics(format)),
             Ok(Route::Histograms) => self.question(asker, Topic::Histograms),
-            Ok(Route::Node) => self.question(asker, Topic::Node),
+            Ok(Route::Node { hot }) => self.question(asker, Topic::Node { hot }),
             Ok(Route::Logs { all, summary }) => {
                 let details = self.settings.health_verbose && !summary;
                 let body = self.journal.body(Selection { all, details });
@@ -261,9 +261,13 @@ impl Controller {
             Ok(query) => query,
             Err(asker) => return self.respond(asker, 503, JSON, UNAVAILABLE),
         };
-        let scopes = topic == Topic::State;
+        let detail = match topic {
+            Topic::State => Detail::Scopes,
+            Topic::Node { hot: true } => Detail::Hottest,
+            Topic::Node { hot: false } | Topic::Metrics(_) | Topic::Histograms => Detail::Counts,
+        };
         // A shard that cannot be asked will not answer either: the question expires.
-        self.link.shards.broadcast(|| Command::Report { query, scopes });
+        self.link.shards.broadcast(|| Command::Report { query, detail });
     }
 
     fn on_reported(&mut self, query: QueryId, report: ShardReport) {
@@ -288,7 +292,7 @@ impl Controller {
                 let body = state::state(&self.settings, reports, unix_ms);
                 (JSON, body.into_bytes())
             }
-            Topic::Node => {
+            Topic::Node { .. } => {
                 let facts = NodeFacts {
                     key_count: self.key_count(),
                     pending_admissions: self.judge.pending_count(),

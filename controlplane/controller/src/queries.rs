@@ -18,8 +18,11 @@ pub(crate) enum Topic {
     Metrics(Format),
     /// `/histograms`
     Histograms,
-    /// `/node`
-    Node,
+    /// `/node`, with the scopes that have most traffic.
+    Node {
+        /// `?hot=1`
+        hot: bool,
+    },
 }
 
 /// Who asked, and so where the answer goes.
@@ -163,6 +166,6 @@ mod tests {
             opened(&mut queries);
         }
         let asker = Asker::Connection(ConnectionId::default());
-        assert!(queries.open(Tick(0), Topic::Node, asker).is_err());
+        assert!(queries.open(Tick(0), Topic::Node { hot: false }, asker).is_err());
     }
 }

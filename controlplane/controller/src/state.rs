@@ -145,6 +145,20 @@ struct Node<'a> {
     admitted_connections: usize,
     memory_budget_bytes: u64,
     shards: Vec<Shard>,
+    /// Present where it was asked for and somebody sends.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hottest: Vec<HotScope<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HotScope<'a> {
+    shard: u16,
+    workspace_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runtime_target_id: Option<&'a str>,
+    frames_per_second: f64,
+    bytes_per_second: f64,
 }
 
 #[derive(Serialize)]
@@ -188,7 +202,26 @@ pub(crate) fn node(settings: &Settings, reports: &[ShardReport], facts: &NodeFac
         admitted_connections: facts.admitted_connections,
         memory_budget_bytes: settings.memory_budget_bytes,
         shards: shards.collect(),
+        hottest: hottest(settings, reports),
     })
+}
+
+/// The scopes with most frames, of all shards together.
+fn hottest<'a>(settings: &Settings, reports: &'a [ShardReport]) -> Vec<HotScope<'a>> {
+    let shows_ids = settings.state_includes_client_ids;
+    let scopes = reports.iter().flat_map(|report| {
+        report.hottest.iter().map(|scope| HotScope {
+            shard: report.shard.0,
+            workspace_id: scope.workspace_id.as_str(),
+            runtime_target_id: scope.target_id.as_ref().filter(|_| shows_ids).map(|id| id.as_str()),
+            frames_per_second: scope.frames_per_s,
+            bytes_per_second: scope.bytes_per_s,
+        })
+    });
+    let mut hottest: Vec<_> = scopes.collect();
+    hottest.sort_by(|a, b| b.frames_per_second.total_cmp(&a.frames_per_second));
+    hottest.truncate(ShardReport::HOTTEST_MAX);
+    hottest
 }
 
 fn json(value: &impl Serialize) -> String {

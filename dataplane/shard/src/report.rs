@@ -1,13 +1,16 @@
 //! What this shard holds, for whoever asks.
 
-use relay_contract::{Counter, Counters, Event, Histograms, QueryId, ShardLoad};
+use relay_contract::{Counter, Counters, Detail, Event, Histograms, QueryId, ShardLoad};
 use relay_driver::Driver;
 
 use crate::shard::Shard;
 
 impl<D: Driver> Shard<D> {
-    pub(crate) fn answer_report(&mut self, query: QueryId, scopes: bool) {
-        let mut report = self.board.report(scopes);
+    pub(crate) fn answer_report(&mut self, query: QueryId, detail: Detail) {
+        let mut report = self.board.report(detail == Detail::Scopes);
+        if detail == Detail::Hottest {
+            report.hottest = self.board.hottest(self.now);
+        }
         report.shard = self.config.shard;
         report.now = self.now;
         report.load = self.load();

@@ -273,7 +273,7 @@ impl<D: Driver> Shard<D> {
                     self.consult(Input::SetLimits(limits));
                 }
             }
-            Command::Report { query, scopes } => self.answer_report(query, scopes),
+            Command::Report { query, detail } => self.answer_report(query, detail),
             Command::Stop { deadline_ms } => self.on_stop(Duration::from_millis(deadline_ms)),
         }
     }

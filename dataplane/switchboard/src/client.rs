@@ -177,15 +177,21 @@ impl Switchboard {
         message: Message<'_>,
         effects: &mut Effects,
     ) {
-        let Some((member, client)) = self.client(from) else {
+        let Some((member, _)) = self.client(from) else {
             return;
         };
-        let scope = self.core.directory.scope(member.scope);
+        let at = member.scope;
+        let scope = self.core.directory.scope_mut(at);
         if let Some(daemon) = scope.daemon {
+            scope.traffic.count(now, message.bytes);
             self.counters.count(Counter::FramesClientToDaemon);
             self.counters.add(Counter::BytesClientToDaemon, message.bytes as u64);
             return self.forward(now, daemon, message.bytes, effects);
         }
+        let Some((_, client)) = self.client(from) else {
+            return;
+        };
+        let scope = self.core.directory.scope(at);
         let workspace = scope.workspace_id.as_str();
         let target = scope.target_id.as_ref().map(|target| target.as_str());
         let text = emit::daemon_unavailable(workspace, target, client.machine_id.as_deref());

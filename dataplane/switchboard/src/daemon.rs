@@ -86,6 +86,7 @@ impl Switchboard {
         }
         self.counters.count(Counter::FramesDaemonToClients);
         self.counters.add(Counter::BytesDaemonToClients, message.bytes as u64);
+        self.core.directory.scope_mut(at).traffic.count(now, message.bytes);
         match frame {
             DaemonFrame::Session { session_id } => {
                 self.route_to_owner(now, at, session_id, message.bytes, effects);

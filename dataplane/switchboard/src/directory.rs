@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use relay_contract::{ConnectionId, Limits, TargetId, Tick, WorkspaceId};
+use relay_contract::{
+    ConnectionId, Limits, ScopeTraffic, ShardReport, TargetId, Tick, WorkspaceId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::key::{Key, KeyMap, Keyer};
 use crate::recency::Recency;
+use crate::traffic::Traffic;
 
 /// A workspace, or one target of it, and what its members have to do with each other.
 ///
@@ -52,6 +55,8 @@ pub(crate) struct Scope {
     pub(crate) subscriptions: BTreeSet<Subscription>,
     /// The machine id last seen, so that equal ones share their text.
     machine_id: Option<Arc<str>>,
+    /// What goes through it.
+    pub(crate) traffic: Traffic,
 }
 
 /// One client's subscription to one channel.
@@ -219,6 +224,7 @@ impl Directory {
                 sessions: Recency::default(),
                 subscriptions: BTreeSet::new(),
                 machine_id: None,
+                traffic: Traffic::default(),
             };
             self.place(scope)
         });
@@ -275,6 +281,26 @@ impl Directory {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Scope)> + '_ {
         (0..).zip(&self.scopes).filter_map(|(at, scope)| Some((at, scope.as_deref()?)))
+    }
+
+    /// The scopes with most frames lately, most first.
+    pub(crate) fn hottest(&self, now: Tick) -> Vec<ScopeTraffic> {
+        let mut hottest: Vec<(f64, f64, &Scope)> = Vec::new();
+        for (_, scope) in self.iter() {
+            let (frames, bytes) = scope.traffic.per_second(now);
+            let at = hottest.partition_point(|other| other.0 >= frames);
+            if frames > 0.0 && at < ShardReport::HOTTEST_MAX {
+                hottest.truncate(ShardReport::HOTTEST_MAX - 1);
+                hottest.insert(at, (frames, bytes, scope));
+            }
+        }
+        let named = |(frames_per_s, bytes_per_s, scope): (f64, f64, &Scope)| ScopeTraffic {
+            workspace_id: scope.workspace_id.clone(),
+            target_id: scope.target_id.clone(),
+            frames_per_s,
+            bytes_per_s,
+        };
+        hottest.into_iter().map(named).collect()
     }
 
     /// How many scopes there ever were at once.

@@ -24,6 +24,7 @@ mod liveness;
 mod recency;
 mod subtree;
 mod switchboard;
+mod traffic;
 mod wheel;
 mod worker;
 mod written;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relay_contract::{
     AdmissionId, CloseReason, ConnectionId, Counter, Counters, Level, Limits, LogEntry,
-    ScopeReport, ShardId, ShardReport, Tick,
+    ScopeReport, ScopeTraffic, ShardId, ShardReport, Tick,
 };
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +136,12 @@ impl Switchboard {
             scopes: if scopes { self.scope_reports() } else { Vec::new() },
             ..ShardReport::default()
         }
+    }
+
+    /// The scopes with most traffic lately, at most [`ShardReport::HOTTEST_MAX`]. Cost: linear in
+    /// scopes.
+    pub fn hottest(&self, now: Tick) -> Vec<ScopeTraffic> {
+        self.core.directory.hottest(now)
     }
 
     fn scope_reports(&self) -> Vec<ScopeReport> {

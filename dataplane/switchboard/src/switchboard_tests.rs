@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{Counter, Heartbeat, Tick};
+use relay_contract::{Counter, Heartbeat, ShardReport, Tick};
 
 use crate::Input;
 use crate::board::{Board, board, board_with, frame, init, response};
@@ -323,6 +323,27 @@ fn a_report_lists_scopes_by_creation_and_clients_by_connection() {
     assert_eq!((report.connection_count, report.scope_count), (4, 2));
     assert_eq!(report.scopes[0].last_activity, Tick::from_millis(1005));
     assert!(board.switchboard.report(false).scopes.is_empty());
+}
+
+#[test]
+fn the_hottest_scopes_are_those_with_most_frames_both_ways() {
+    let mut board = board();
+    for number in 0..ShardReport::HOTTEST_MAX + 4 {
+        let workspace = format!("w{number:02}");
+        let daemon = board.daemon_with(|grant| {
+            grant.request.workspace_id = workspace.as_str().into();
+            grant.claims.workspace_id = Some(workspace.as_str().into());
+        });
+        for _ in 0..=number {
+            board.say(daemon, &frame("s"));
+        }
+    }
+    assert_eq!(board.switchboard.hottest(Tick::from_millis(1000)).len(), 0, "not over yet");
+    let hottest = board.switchboard.hottest(Tick(1 << 32));
+    assert_eq!(hottest.len(), ShardReport::HOTTEST_MAX);
+    assert_eq!(hottest[0].workspace_id.as_str(), "w19");
+    assert!(hottest.is_sorted_by(|a, b| a.frames_per_s > b.frames_per_s));
+    assert!(hottest.iter().all(|scope| scope.bytes_per_s > scope.frames_per_s));
 }
 
 #[test]

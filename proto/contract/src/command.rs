@@ -48,14 +48,25 @@ pub enum Command {
     Report {
         /// Comes back with the answer.
         query: QueryId,
-        /// Whether to list the scopes, not the counters alone.
-        scopes: bool,
+        /// What it contains.
+        detail: Detail,
     },
     /// Stop accepting, close everybody with 1001, then end the thread by `deadline_ms` from now.
     Stop {
         /// Milliseconds until what is left is cut.
         deadline_ms: u64,
     },
+}
+
+/// What a report contains beside counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Detail {
+    /// Nothing.
+    Counts,
+    /// Every scope. Cost: linear in connections, and sorting them.
+    Scopes,
+    /// The scopes with most traffic. Cost: linear in scopes.
+    Hottest,
 }
 
 impl fmt::Debug for Command {
@@ -85,8 +96,8 @@ impl fmt::Debug for Command {
                 .field("response", response)
                 .finish(),
             Self::SetLimits(limits) => f.debug_tuple("SetLimits").field(limits).finish(),
-            Self::Report { query, scopes } => {
-                f.debug_struct("Report").field("query", query).field("scopes", scopes).finish()
+            Self::Report { query, detail } => {
+                f.debug_struct("Report").field("query", query).field("detail", detail).finish()
             }
             Self::Stop { deadline_ms } => {
                 f.debug_struct("Stop").field("deadline_ms", deadline_ms).finish()

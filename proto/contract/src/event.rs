@@ -127,6 +127,9 @@ pub struct ShardReport {
     pub scope_count: u64,
     /// The scopes, in order of creation; empty unless asked for.
     pub scopes: Vec<ScopeReport>,
+    /// Those with most frames lately, most first, at most [`ShardReport::HOTTEST_MAX`]; empty unless
+    /// asked for.
+    pub hottest: Vec<ScopeTraffic>,
     /// The shard's clock when it answered.
     pub now: Tick,
     /// Bytes that peers may make it hold.
@@ -137,6 +140,24 @@ pub struct ShardReport {
     pub load: ShardLoad,
     /// What it measured since start.
     pub histograms: Histograms,
+}
+
+impl ShardReport {
+    /// Scopes that are named for their traffic.
+    pub const HOTTEST_MAX: usize = 16;
+}
+
+/// What goes through one scope.
+#[derive(Clone, Debug)]
+pub struct ScopeTraffic {
+    /// The workspace.
+    pub workspace_id: WorkspaceId,
+    /// The target, if the scope has one.
+    pub target_id: Option<TargetId>,
+    /// Frames per second, of the last few seconds.
+    pub frames_per_s: f64,
+    /// Bytes of messages per second, of the last few seconds.
+    pub bytes_per_s: f64,
 }
 
 /// One scope: a workspace, or one target of it.

@@ -23,9 +23,11 @@ mod upgrade;
 
 pub use claims::{Claims, Profile, Scope};
 pub use close::{CloseCode, CloseReason};
-pub use command::Command;
+pub use command::{Command, Detail};
 pub use counter::{Counter, Counters};
-pub use event::{ControlRequest, Event, ScopeReport, ShardReport, WorkerRequest, WorkerResponse};
+pub use event::{
+    ControlRequest, Event, ScopeReport, ScopeTraffic, ShardReport, WorkerRequest, WorkerResponse,
+};
 pub use grant::Grant;
 pub use histogram::{Bucket, Histogram, Histograms, Measure, Unit};
 pub use ids::{AdmissionId, ConnectionId, QueryId, RelayId, ShardId, TargetId, WorkspaceId};

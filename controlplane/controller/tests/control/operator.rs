@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use relay_contract::{
-    ConnectionId, Counter, Counters, Event, Level, LogEntry, ScopeReport, ShardReport, Tick,
+    ConnectionId, Counter, Counters, Event, Level, LogEntry, ScopeReport, ScopeTraffic,
+    ShardReport, Tick,
 };
 use relay_controller::{AdminAccess, Settings};
 use serde_json::Value;
@@ -230,6 +231,28 @@ async fn node_tells_our_own_facts() {
             r#""memoryBudgetBytes":900,"memoryUsedBytes":7}]}"#
         )
     );
+}
+
+#[tokio::test]
+async fn the_hottest_scopes_of_all_shards_are_in_one_order() {
+    let (_relay, [mut a, mut b]) = Relay::start(settings(NOWHERE));
+    let hot = |workspace: &str, frames_per_s| ScopeTraffic {
+        workspace_id: workspace.into(),
+        target_id: Some("rt1".into()),
+        frames_per_s,
+        bytes_per_s: 10.0,
+    };
+    a.ask("/node?hot=1");
+    let (one, two) = (vec![hot("ws1", 1.0)], vec![hot("ws2", 2.5), hot("ws3", 0.5)]);
+    let with = |hottest| ShardReport { hottest, ..report(vec![]) };
+    let body = answer(&mut a, &mut b, with(one), with(two)).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let names: Vec<_> = body["hottest"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        names.iter().map(|scope| &scope["workspaceId"]).collect::<Vec<_>>(),
+        ["ws2", "ws1", "ws3"]
+    );
+    assert_eq!(names[0]["framesPerSecond"], 2.5);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionRequest, Command, ConnectionId, ControlRequest, Event, Grant, Level, Limits,
+    AdmissionRequest, Command, ConnectionId, ControlRequest, Detail, Event, Grant, Level, Limits,
     Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
 };
 use relay_controller::{
@@ -258,9 +258,9 @@ impl Shard {
         }
     }
 
-    pub(crate) async fn asked_for_report(&mut self) -> (QueryId, bool) {
+    pub(crate) async fn asked_for_report(&mut self) -> (QueryId, Detail) {
         match self.command().await {
-            Command::Report { query, scopes } => (query, scopes),
+            Command::Report { query, detail } => (query, detail),
             other => panic!("no question: {other:?}"),
         }
     }

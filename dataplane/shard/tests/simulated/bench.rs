@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Event, Grant, Histogram,
-    Limits, Measure, Preflight, QueryId, Refusal, Scope, ShardId, ShardReport, Tick,
+    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Detail, Event, Grant,
+    Histogram, Limits, Measure, Preflight, QueryId, Refusal, Scope, ShardId, ShardReport, Tick,
 };
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
@@ -327,7 +327,7 @@ impl Bench {
     /// How many scopes the first shard knows.
     pub(crate) fn scope_count(&mut self) -> u64 {
         let query = QueryId(self.ledger.reports.len() as u64);
-        self.command(ShardId(0), Command::Report { query, scopes: true });
+        self.command(ShardId(0), Command::Report { query, detail: Detail::Scopes });
         self.steps(2);
         self.ledger.reports.last().expect("it was answered").scope_count
     }
