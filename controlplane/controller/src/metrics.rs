@@ -254,6 +254,24 @@ mod tests {
     }
 
     #[test]
+    fn alerts_and_dashboards_ask_for_series_that_exist() {
+        let text = text_of(&Counters::default(), &[report(0, 0)]);
+        let is_name = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+        for (file, asking) in [
+            ("alerts", include_str!("../../../deploy/prometheus/alerts.yml")),
+            ("dashboard", include_str!("../../../deploy/grafana/relay.json")),
+        ] {
+            let words = asking.split(|letter| !is_name(letter));
+            let names: Vec<_> = words.filter(|word| word.starts_with("relay_")).collect();
+            assert!(names.len() > 5, "{file}");
+            for name in names {
+                let is_shown = |end| text.contains(&format!("\n{name}{end}"));
+                assert!(is_shown("{") || is_shown(" "), "{file}: {name}");
+            }
+        }
+    }
+
+    #[test]
     fn labels_are_escaped() {
         let text = text(&Counters::default());
         assert!(text.contains(r#"relay_id="a\"b\\c\nd"} 1"#), "{text}");
