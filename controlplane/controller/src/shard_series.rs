@@ -133,16 +133,16 @@ const SERIES: &[Series] = &[
         value: |report| Value::Whole(report.load.turn_cost.turns),
     },
     Series {
-        name: "relay_shard_sampled_completions_total",
+        name: "relay_shard_sampled_frames_total",
         kind: Kind::Counter,
-        help: "Completions of those turns.",
-        value: |report| Value::Whole(report.load.turn_cost.completions),
+        help: "Frames of those turns.",
+        value: |report| Value::Whole(report.load.turn_cost.frames),
     },
     Series {
-        name: "relay_shard_sampled_completions_squared_total",
+        name: "relay_shard_sampled_frames_squared_total",
         kind: Kind::Counter,
-        help: "Completions of those turns, each squared.",
-        value: |report| Value::Whole(report.load.turn_cost.completions_squared),
+        help: "Frames of those turns, each squared.",
+        value: |report| Value::Whole(report.load.turn_cost.frames_squared),
     },
     Series {
         name: "relay_shard_sampled_cpu_seconds_total",
@@ -151,9 +151,9 @@ const SERIES: &[Series] = &[
         value: |report| nanoseconds(report.load.turn_cost.cpu_ns),
     },
     Series {
-        name: "relay_shard_sampled_completions_cpu_seconds_total",
+        name: "relay_shard_sampled_frames_cpu_seconds_total",
         kind: Kind::Counter,
-        help: "Processor time of those turns, each times its completions.",
-        value: |report| nanoseconds(report.load.turn_cost.completions_cpu_ns),
+        help: "Processor time of those turns, each times its frames.",
+        value: |report| nanoseconds(report.load.turn_cost.frames_cpu_ns),
     },
 ];

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{Measure, Tick, TurnCost};
+use relay_contract::{Counter, Measure, Tick, TurnCost};
 use relay_driver::Driver;
 
 use crate::shard::Shard;
@@ -16,7 +16,10 @@ impl<D: Driver> Shard<D> {
         let completions = self.completions.len() as u64;
         self.measures.record(Measure::TurnCompletions, completions);
         if self.turn_costs.is_due(self.turn_number) {
-            self.turn_costs.begin_turn(completions, self.driver.cpu_time());
+            let counters = self.board.counters();
+            let frames = counters.of(Counter::FramesClientToDaemon)
+                + counters.of(Counter::FramesDaemonToClients);
+            self.turn_costs.begin_turn(frames, self.driver.cpu_time());
         }
     }
 
@@ -36,7 +39,7 @@ impl<D: Driver> Shard<D> {
 #[derive(Default)]
 pub(crate) struct TurnCosts {
     sums: TurnCost,
-    /// The turn that is looked at: its completions, and the thread's processor time before it.
+    /// The turn that is looked at: frames forwarded and the thread's processor time before it.
     open: Option<(u64, Duration)>,
 }
 
@@ -51,13 +54,14 @@ impl TurnCosts {
     }
 
     /// A turn begins: the one that is looked at, or the one after it.
-    fn begin_turn(&mut self, completions: u64, cpu: Duration) {
+    fn begin_turn(&mut self, frames: u64, cpu: Duration) {
         self.open = match self.open.take() {
-            Some((completions, before)) => {
-                self.sums.add(completions, cpu.saturating_sub(before));
+            Some((frames_before, cpu_before)) => {
+                let frames = frames.saturating_sub(frames_before);
+                self.sums.add(frames, cpu.saturating_sub(cpu_before));
                 None
             }
-            None => Some((completions, cpu)),
+            None => Some((frames, cpu)),
         };
     }
 
@@ -84,8 +88,7 @@ mod tests {
             }
         }
         let sums = costs.sums();
-        let turns = u64::from(TURNS_PER_SAMPLE);
-        assert_eq!((sums.turns, sums.completions), (2, turns + 2 * turns));
+        assert_eq!((sums.turns, sums.frames), (2, 2));
         assert_eq!(sums.cpu_ns, 2 * 10_000);
     }
 }

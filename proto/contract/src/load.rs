@@ -26,7 +26,7 @@ pub struct ShardLoad {
 }
 
 /// Sums over some of the turns, for a line through their cost: what a turn takes, and what each of
-/// its completions adds.
+/// its frames adds.
 ///
 /// Shape: sums only grow, so the line of an interval is that of the differences. A turn's cost is
 /// the processor time until the next turn begins, the kernel's work for it included.
@@ -34,26 +34,26 @@ pub struct ShardLoad {
 pub struct TurnCost {
     /// Turns that were looked at.
     pub turns: u64,
-    /// Their completions.
-    pub completions: u64,
-    /// Their completions, each turn's squared.
-    pub completions_squared: u64,
+    /// Frames they forwarded.
+    pub frames: u64,
+    /// Their frames, each turn's squared.
+    pub frames_squared: u64,
     /// Their processor time, nanoseconds.
     pub cpu_ns: u64,
-    /// Their processor time in nanoseconds, each turn's times its completions.
-    pub completions_cpu_ns: u64,
+    /// Their processor time in nanoseconds, each turn's times its frames.
+    pub frames_cpu_ns: u64,
 }
 
 impl TurnCost {
     /// Takes in one turn. The sums last for centuries.
-    pub fn add(&mut self, completions: u64, cpu: Duration) {
+    pub fn add(&mut self, frames: u64, cpu: Duration) {
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         let sums = [
             (&mut self.turns, 1),
-            (&mut self.completions, completions),
-            (&mut self.completions_squared, completions.saturating_mul(completions)),
+            (&mut self.frames, frames),
+            (&mut self.frames_squared, frames.saturating_mul(frames)),
             (&mut self.cpu_ns, cpu_ns),
-            (&mut self.completions_cpu_ns, cpu_ns.saturating_mul(completions)),
+            (&mut self.frames_cpu_ns, cpu_ns.saturating_mul(frames)),
         ];
         for (sum, value) in sums {
             *sum = sum.saturating_add(value);
@@ -68,13 +68,13 @@ mod tests {
     #[test]
     fn a_line_through_the_sums_is_the_line_through_the_turns() {
         let mut cost = TurnCost::default();
-        for completions in [1, 2, 5] {
-            cost.add(completions, Duration::from_nanos(1000 + 300 * completions));
+        for frames in [1, 2, 5] {
+            cost.add(frames, Duration::from_nanos(1000 + 300 * frames));
         }
-        let TurnCost { turns, completions, completions_squared, cpu_ns, completions_cpu_ns } = cost;
-        let slope = (turns * completions_cpu_ns - completions * cpu_ns)
-            / (turns * completions_squared - completions * completions);
+        let TurnCost { turns, frames, frames_squared, cpu_ns, frames_cpu_ns } = cost;
+        let slope =
+            (turns * frames_cpu_ns - frames * cpu_ns) / (turns * frames_squared - frames * frames);
         assert_eq!(slope, 300);
-        assert_eq!(cpu_ns - slope * completions, 1000 * turns);
+        assert_eq!(cpu_ns - slope * frames, 1000 * turns);
     }
 }
