@@ -39,6 +39,8 @@ Examples:
   relay dev                                 a relay and tokens to develop against
   relay config check                        is this environment usable, and what does it mean?
   relay doctor                              would it work here, and what is to be changed?
+  relay top                                 what does the relay that runs here do?
+  relay plan --p99-us 500                   how much more does it hold?
   RELAY_LISTEN_PORT=7781 \\
   RELAY_VALIDATE_URL=https://api.corp/api/runtime/internal/relay/validate \\
   RELAY_INTERNAL_KEY_FILE=/run/secrets/relay-key \\
@@ -67,6 +69,14 @@ pub(crate) enum Command {
     ///
     /// Exits with 0 unless a check failed: a relay with warnings runs.
     Doctor(DoctorArguments),
+    /// Show what a running relay does: shards, rates, latencies, refusals, hottest workspaces
+    Top(TopArguments),
+    /// Say how much more a running relay holds at a latency objective, and what ends first.
+    ///
+    /// Reads the metrics of a relay twice and fits what turns and completions cost, or reads them
+    /// from files that were saved: one counts from the start of the relay, two are an interval.
+    /// docs/capacity.md in the source explains the model and how well it was met.
+    Plan(PlanArguments),
     /// Examine the configuration
     Config {
         /// What to do with it
@@ -92,6 +102,67 @@ Examples:
   docker run --rm --env-file relay.env relay doctor
   relay doctor --set RELAY_SHARDS=8         what if?
   relay doctor --json | jq '.findings[] | select(.verdict != \"ok\")'";
+
+/// Where a relay answers its operator.
+#[derive(Args, Debug)]
+pub(crate) struct DoorArguments {
+    /// Where the relay shows metrics: http://host:port or unix:/path
+    #[arg(long, default_value = "http://127.0.0.1:7781")]
+    pub(crate) url: String,
+    /// File with the admin token [default: RELAY_ADMIN_TOKEN, or the file RELAY_ADMIN_TOKEN_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// What `relay top` shows, and how often.
+#[derive(Args, Debug)]
+pub(crate) struct TopArguments {
+    #[command(flatten)]
+    pub(crate) door: DoorArguments,
+    /// Seconds from one picture to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) interval: f64,
+    /// One picture, then exit
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// What `relay plan` goes by.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArguments {
+    #[command(flatten)]
+    pub(crate) door: DoorArguments,
+    /// Seconds to watch the relay for
+    #[arg(long, default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Saved answers of /metrics instead of a running relay: one, or an earlier and a later one
+    #[arg(long, value_name = "FILE", num_args = 1..=2, conflicts_with_all = ["url", "token_file"])]
+    pub(crate) from: Vec<PathBuf>,
+    /// The objective: 99th percentile of hop latency, microseconds
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000.0, value_parser = micros)]
+    pub(crate) p99_us: f64,
+    /// Print one JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A time a person waits for.
+fn seconds(text: &str) -> Result<f64, String> {
+    positive(text, 0.1, 86_400.0)
+}
+
+/// A latency.
+fn micros(text: &str) -> Result<f64, String> {
+    positive(text, 1.0, 1e9)
+}
+
+fn positive(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    match (least..=most).contains(&value) {
+        true => Ok(value),
+        false => Err(format!("expected {least} to {most}")),
+    }
+}
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -309,6 +380,19 @@ mod tests {
             let shown = format!("{cli:?}");
             assert!(!shown.contains("hush"), "{shown}");
             assert!(shown.contains("RELAY_INTERNAL_KEY"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn saved_metrics_stand_in_for_a_relay() {
+        let arguments = ["relay", "plan", "--from", "a", "b", "--p99-us", "500"];
+        let Some(Command::Plan(plan)) = Cli::try_parse_from(arguments).expect("valid").command
+        else {
+            panic!("it is a plan");
+        };
+        assert_eq!((plan.from.len(), plan.p99_us), (2, 500.0));
+        for wrong in ["-1", "0", "x", "NaN", "inf"] {
+            assert!(Cli::try_parse_from(["relay", "plan", "--p99-us", wrong]).is_err(), "{wrong}");
         }
     }
 

@@ -16,6 +16,8 @@ mod dev;
 mod doctor;
 mod latency;
 mod listener;
+mod plan;
+mod readings;
 mod sandbox;
 mod screen;
 mod serve;
@@ -24,6 +26,7 @@ mod shards;
 mod signals;
 mod tls;
 mod token;
+mod top;
 mod unix_socket;
 mod vanished;
 mod version;
@@ -67,6 +70,8 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Some(Command::Doctor(arguments)) => doctor::run(&arguments),
+        Some(Command::Top(arguments)) => top::run(&arguments),
+        Some(Command::Plan(arguments)) => plan::run(&arguments),
         Some(Command::Config { command }) => examine(&command),
     }
 }

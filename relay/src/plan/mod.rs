@@ -1,0 +1,53 @@
+//! `relay plan`: how much more this relay holds, and what ends first.
+
+mod answer;
+mod model;
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cli::PlanArguments;
+use crate::readings::{Door, Readings};
+use crate::screen;
+use answer::Answer;
+use model::Observed;
+
+/// Prints the plan.
+///
+/// Errors: there is no relay, no token, or the files are none of its.
+pub(crate) fn run(arguments: &PlanArguments) -> Result<()> {
+    let (earlier, later) = match &arguments.from[..] {
+        [] => watch(arguments)?,
+        [later] => (Readings::default(), recorded(later)?),
+        [earlier, later, ..] => (recorded(earlier)?, recorded(later)?),
+    };
+    let observed = Observed::between(&earlier, &later);
+    ensure!(observed.seconds > 0.0, "the second reading is not later than the first");
+    ensure!(observed.busiest().is_some(), "there are no shards in this");
+    let answer = Answer::new(observed, arguments.p99_us / 1e6);
+    match arguments.json {
+        true => screen::say(io::stdout(), format_args!("{:#}\n", answer.json())),
+        false => screen::say(io::stdout(), format_args!("{}", answer.text())),
+    }
+    Ok(())
+}
+
+/// Two readings of a relay that runs.
+fn watch(arguments: &PlanArguments) -> Result<(Readings, Readings)> {
+    let door = Door::new(&arguments.door.url, arguments.door.token_file.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let earlier = door.readings()?;
+    let interval = Duration::from_secs_f64(arguments.seconds);
+    runtime.block_on(async { tokio::time::sleep(interval).await });
+    Ok((earlier, door.readings()?))
+}
+
+/// A reading that was saved.
+fn recorded(path: &Path) -> Result<Readings> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Readings::parse(&text).with_context(|| path.display().to_string())
+}
