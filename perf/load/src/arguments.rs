@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Measure the latency of quiet pairs without and with each kind of bad neighbour
     Fairness(Fairness),
+    /// Hold what `relay plan` says at a part of the load against what the relay then does
+    Capacity(Capacity),
     /// Open connections that do nothing and print what each costs in memory
     Idle(Idle),
     /// Open connections as fast as the relay admits them and print what each costs
@@ -203,6 +205,34 @@ pub(crate) struct Fairness {
     /// Connections of the idle neighbours
     #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
     pub(crate) idle: usize,
+    /// The relay's program [default: relay, beside this program]
+    #[arg(long)]
+    relay: Option<PathBuf>,
+    /// The relay's driver: uring or epoll [default: the relay's own choice]
+    #[arg(long)]
+    pub(crate) driver: Option<String>,
+    /// Also write the result to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Capacity {
+    /// Plans, each of a relay of its own
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    pub(crate) rounds: usize,
+    /// Seconds that the plan watches, and that the relay is then measured at its limit
+    #[arg(long, default_value_t = 4.0)]
+    pub(crate) seconds: f64,
+    /// Pairs of one client and one daemon, each in a workspace of its own
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub(crate) pairs: usize,
+    /// Messages per second of each pair while the plan is made
+    #[arg(long, default_value_t = 800, value_parser = at_least_one)]
+    pub(crate) rate: usize,
+    /// How far the median plan may be off, as a share of what was measured
+    #[arg(long, default_value_t = 0.15)]
+    pub(crate) tolerance: f64,
     /// The relay's program [default: relay, beside this program]
     #[arg(long)]
     relay: Option<PathBuf>,
@@ -412,6 +442,18 @@ impl Load {
 }
 
 impl Fairness {
+    /// The relay's program.
+    pub(crate) fn relay(&self) -> Result<PathBuf> {
+        find_relay(self.relay.as_ref())
+    }
+
+    /// Where the two sides run.
+    pub(crate) fn processors(&self) -> Processors {
+        Processors { subject: 0, load: 1 }
+    }
+}
+
+impl Capacity {
     /// The relay's program.
     pub(crate) fn relay(&self) -> Result<PathBuf> {
         find_relay(self.relay.as_ref())

@@ -8,6 +8,7 @@ mod admissions;
 mod arguments;
 mod authority;
 mod body;
+mod capacity;
 mod compare;
 mod compare_idle;
 mod contender;
@@ -75,6 +76,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Compare(arguments) => compare::run(arguments),
         Command::CompareIdle(arguments) => compare_idle::run(arguments),
         Command::Fairness(arguments) => fairness::run(arguments),
+        Command::Capacity(arguments) => capacity::run(arguments),
         Command::Idle(arguments) => idle::run(arguments),
         Command::IdleChild(arguments) => idle::run_child(arguments),
         Command::Admissions(arguments) => admissions::run(arguments),

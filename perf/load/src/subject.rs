@@ -211,10 +211,15 @@ pub(crate) fn free_listener() -> Result<TcpListener> {
 /// Bytes that may wait for one connection where nobody reads slowly on purpose: more than any load.
 pub(crate) const PENDING_BYTES_MAX: usize = 64 << 20;
 
+/// Opens the metrics of a relay under test.
+pub(crate) const ADMIN_TOKEN: &str = "operator-of-the-load";
+
 /// One shard, one mode, and no limit that the load could reach.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("RELAY_SHARDS", "1"),
     ("RELAY_MODE", "dev"),
+    ("RELAY_ENABLE_ADMIN_HTTP", "1"),
+    ("RELAY_ADMIN_TOKEN", ADMIN_TOKEN),
     ("RELAY_TLS", "0"),
     ("RELAY_BACKPLANE_MODE", "single"),
     ("RELAY_MAX_TOTAL_CONNECTIONS", "10000000"),
