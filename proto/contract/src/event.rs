@@ -127,8 +127,8 @@ pub struct ShardReport {
     pub scope_count: u64,
     /// The scopes, in order of creation; empty unless asked for.
     pub scopes: Vec<ScopeReport>,
-    /// Those with most frames lately, most first, at most [`ShardReport::HOTTEST_MAX`]; empty unless
-    /// asked for.
+    /// Those with most frames lately, most first, at most [`ShardReport::HOTTEST_MAX`]; empty
+    /// unless asked for.
     pub hottest: Vec<ScopeTraffic>,
     /// The shard's clock when it answered.
     pub now: Tick,

@@ -73,8 +73,8 @@ impl Answer {
         match (self.saturation(), self.connections()) {
             (Some(saturation), Some(connections)) => {
                 line(format_args!(
-                    "holds        {:.0} connections like these, {:.0} frames/s, with p99 hop latency \
-                     at most {:.0} µs",
+                    "holds        {:.0} connections like these, {:.0} frames/s, with p99 hop \
+                     latency at most {:.0} µs",
                     connections,
                     self.frames_per_s(connections),
                     self.objective_s * 1e6
