@@ -515,7 +515,7 @@ const EVENTS_MAX: usize = 512;
 const RECEIVES_MAX: usize = 4;
 
 /// Connections accepted in one go, so that a flood of them does not stall the others.
-const ACCEPTS_MAX: usize = 64;
+const ACCEPTS_MAX: usize = 2;
 
 /// The longest wait: the kernel's own limit is 24 days.
 const WAIT_MAX: Duration = Duration::from_secs(3600);

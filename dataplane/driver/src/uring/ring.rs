@@ -135,9 +135,14 @@ impl Ring {
         })
     }
 
-    /// Accepts connections until cancelled, as plain descriptors in blocking mode. Linux 5.19.
+    /// Accepts one connection, as a plain descriptor in blocking mode.
+    ///
+    /// Not again and again: the kernel would take everybody who waits in one go, thousands of them
+    /// in a storm, and the turn would last as long.
     pub(super) fn accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
+        let nobody = std::ptr::null_mut();
+        let accept = opcode::Accept::new(Fd(listener.as_raw_fd()), nobody, std::ptr::null_mut())
+            .flags(libc::SOCK_CLOEXEC);
         self.queue(accept.build(), token);
     }
 
@@ -412,7 +417,7 @@ fn call_register(descriptor: RawFd, operation: u8, update: &mut RingUpdate) -> b
 /// What the ring may do: system-call filters cannot see inside it.
 fn restrictions() -> Vec<Restriction> {
     let operations = [
-        opcode::AcceptMulti::CODE,
+        opcode::Accept::CODE,
         opcode::AsyncCancel::CODE,
         opcode::Close::CODE,
         opcode::PollAdd::CODE,
