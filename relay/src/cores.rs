@@ -1,9 +1,20 @@
-//! Which core a shard runs on, and how many descriptors the process may have.
+//! Which core a shard runs on, who steps back, and how many descriptors the process may have.
 
 use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Lets the calling thread, and those it starts from now on, step back behind the shards where they
+/// want the same core: moving frames goes before deciding about newcomers, who still have a tenth
+/// of it.
+pub(crate) fn step_back() {
+    // Not being allowed to costs latency alone.
+    let _as_important = rustix::process::nice(STEP);
+}
+
+/// How far the control plane steps back: a tenth of a shard's weight. Source: sched(7).
+const STEP: i32 = 10;
 
 /// The core of each shard, or nothing where the scheduler does better.
 ///

@@ -178,6 +178,7 @@ impl Relay {
         let Self { runtime, mut signals, controller, shards, mut stops, .. } = self;
         let (_stop, _files) = (self.stop, self.files);
         let renewal = renew(self.renewal, self.hangups);
+        cores::step_back();
         let ended = runtime.block_on(async {
             let (told, wait) = tokio::sync::oneshot::channel();
             let controller = controller.run(async {

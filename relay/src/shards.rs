@@ -191,6 +191,8 @@ fn live(seed: Seed, crib: &Crib) -> io::Result<()> {
         // Not being pinned costs speed alone.
         let _unpinned = cores::pin(core);
     }
+    // Nor does it cost more than latency beside a busy control plane.
+    let _long_slices = relay_driver::prefer_short_slices();
     let Opened { driver, fallback } = match relay_driver::open(seed.choice, &seed.driver) {
         Ok(opened) => opened,
         Err(error) => {
