@@ -3,7 +3,7 @@
 use relay_driver::Chunk;
 use relay_wire::envelope::Scanner;
 
-use crate::egress::SEND_BYTES_MAX;
+use crate::egress::BLOCK_BYTES;
 
 /// The pieces so far, without copying them while they are few.
 ///
@@ -127,7 +127,7 @@ fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let room = match pieces.last_mut() {
             Some(Chunk::Owned { bytes: block, .. }) => {
-                let part = bytes.len().min(SEND_BYTES_MAX.saturating_sub(block.len()));
+                let part = bytes.len().min(BLOCK_BYTES.saturating_sub(block.len()));
                 block.extend_from_slice(&bytes[..part]);
                 bytes = &bytes[part..];
                 part
@@ -187,8 +187,8 @@ mod tests {
         }
         assert_eq!(assembly.text(), expected);
         let blocks: Vec<_> = assembly.pieces.iter().map(|piece| piece.as_bytes().len()).collect();
-        assert!(blocks.iter().all(|&bytes| bytes <= SEND_BYTES_MAX), "{blocks:?}");
-        assert_eq!(blocks.len(), expected.len().div_ceil(SEND_BYTES_MAX));
+        assert!(blocks.iter().all(|&bytes| bytes <= BLOCK_BYTES), "{blocks:?}");
+        assert_eq!(blocks.len(), expected.len().div_ceil(BLOCK_BYTES));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use relay_contract::Counter;
 use relay_driver::{Driver, End, Key, Lease};
 
-use crate::connection::Reading;
+use crate::connection::{Connection, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
 
@@ -31,6 +31,8 @@ pub(crate) struct Backlog {
     more: bool,
     /// Whether the shard's round names this connection.
     queued: bool,
+    /// Whether this is an errand and its connection is not loud.
+    is_errand: bool,
 }
 
 /// How much of its share a connection has used in the turn that is named.
@@ -46,8 +48,6 @@ pub(crate) struct Round {
     keys: VecDeque<Key>,
     /// Buffers that wait in all backlogs.
     leases: usize,
-    /// Turns in a row in which nobody was served although somebody waited.
-    put_off: u32,
     /// Free list, so that the steady state allocates nothing.
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     spares: Vec<Box<Backlog>>,
@@ -56,9 +56,6 @@ pub(crate) struct Round {
 /// What one frame costs on top of its bytes, in bytes: on the way through, 3 KiB of a large frame
 /// take about as long as a small frame. Source: BENCHMARKS.md, "forwarding a frame".
 pub(crate) const FRAME_WORK: usize = 16 << 10;
-/// Turns in a row in which loud connections are not served because quiet ones have something to
-/// send. Protects the loud ones from never being served.
-const PUT_OFF_MAX: u32 = 4;
 /// Who was loud is quiet again when a receive fills less than this part of its buffer.
 const QUIET_PART: usize = 8;
 /// Spare backlogs kept.
@@ -66,9 +63,18 @@ const SPARES_MAX: usize = 64;
 
 impl Backlog {
     /// Memory of its own that it holds: what lies in receive buffers is the driver's. Under TLS it
-    /// is one record at most.
+    /// is one record at most, of a stranger one receive.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.rest.as_ref().map_or(0, Received::held_bytes)
+        let errand = self.leases.front().filter(|_| self.is_errand);
+        self.rest.as_ref().or(errand).map_or(0, Received::held_bytes)
+    }
+
+    /// Adds to an errand, or begins one. Whether it has to be lined up.
+    pub(crate) fn join_errand(&mut self, bytes: Option<Received>, end: Option<End>) -> bool {
+        self.is_errand = true;
+        self.leases.extend(bytes);
+        self.end = self.end.or(end);
+        !std::mem::replace(&mut self.queued, true)
     }
 
     /// Whether the content of what was looked at last has to wait.
@@ -96,7 +102,34 @@ impl Spent {
     }
 }
 
+impl Connection {
+    /// Takes what waits as an errand, which a loud connection's backlog is not.
+    pub(crate) fn take_errand(&mut self) -> Option<Box<Backlog>> {
+        self.backlog.take_if(|backlog| backlog.is_errand)
+    }
+}
+
 impl Round {
+    /// A backlog to fill.
+    pub(crate) fn spare(&mut self) -> Box<Backlog> {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    /// Empties an errand's backlog and keeps it for the next.
+    pub(crate) fn shelve(&mut self, mut backlog: Box<Backlog>) -> (Option<Received>, Option<End>) {
+        let (bytes, end) = (backlog.leases.pop_front(), backlog.end.take());
+        self.keep(backlog);
+        (bytes, end)
+    }
+
+    fn keep(&mut self, mut backlog: Box<Backlog>) {
+        backlog.leases.clear();
+        *backlog = Backlog { leases: std::mem::take(&mut backlog.leases), ..Backlog::default() };
+        if self.spares.len() < SPARES_MAX {
+            self.spares.push(backlog);
+        }
+    }
+
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -122,6 +155,24 @@ impl<D: Driver> Shard<D> {
         None
     }
 
+    /// From here on the connection is loud.
+    pub(crate) fn begin_backlog(&mut self, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        self.counters.count(Counter::ReceivesDeferred);
+        if connection.backlog.is_some() {
+            return;
+        }
+        let mut backlog = self.round.spare();
+        backlog.more = true;
+        connection.backlog = Some(backlog);
+        if connection.reading == Reading::Repeatedly {
+            connection.reading = Reading::Pausing;
+            self.driver.pause(key);
+        }
+    }
+
     /// The end of a loud connection's stream joins its backlog. Whether it is to be acted on now.
     pub(crate) fn put_end_aside(&mut self, key: Key, end: End) -> bool {
         let backlog = self.table.get_mut(key).and_then(|found| found.backlog.as_mut());
@@ -137,20 +188,9 @@ impl<D: Driver> Shard<D> {
 
     /// The connection's share of this turn is used up: what is left of its input waits.
     pub(crate) fn defer(&mut self, key: Key, rest: Received) {
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        self.counters.count(Counter::ReceivesDeferred);
-        if connection.backlog.is_none() {
-            let mut backlog = self.round.spares.pop().unwrap_or_default();
-            backlog.more = true;
-            connection.backlog = Some(backlog);
-            if connection.reading == Reading::Repeatedly {
-                connection.reading = Reading::Pausing;
-                self.driver.pause(key);
-            }
-        }
-        if let Some(backlog) = &mut connection.backlog {
+        self.begin_backlog(key);
+        let connection = self.table.get_mut(key);
+        if let Some(backlog) = connection.and_then(|found| found.backlog.as_mut()) {
             backlog.rest = Some(rest);
         }
         self.charge(key);
@@ -166,21 +206,19 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Whether loud connections hold so many buffers that quiet ones would soon find none.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.round.leases > self.config.receive_buffers / 2
+    }
+
     /// Serves those who wait: one share of a turn between them, or a share each when they hold so
     /// many buffers that quiet connections would find none.
-    ///
-    /// What quiet connections have to send goes first: it would wait for the end of this work, and
-    /// so the work is put off, a few turns at most.
     pub(crate) fn serve_backlogs(&mut self) {
-        let crowded = self.round.leases > self.config.receive_buffers / 2;
-        if !self.dirty.is_empty() && !crowded && self.round.put_off < PUT_OFF_MAX {
-            self.round.put_off += 1;
-            return;
-        }
-        self.round.put_off = 0;
+        let crowded = self.is_crowded();
+        let share = self.pace().work;
         let mut work = 0;
         for _ in 0..self.round.keys.len() {
-            if work >= self.limits.turn_work_max && !crowded {
+            if work >= share && !crowded {
                 return;
             }
             let Some(key) = self.round.keys.pop_front() else {
@@ -209,7 +247,7 @@ impl<D: Driver> Shard<D> {
                 return self.end_backlog(key);
             }
             self.relieve();
-            let (turn, quantum) = (self.turn_number, self.limits.turn_work_max);
+            let (turn, quantum) = (self.turn_number, self.pace().work);
             let connection = self.table.get_mut(key);
             if connection.is_some_and(|connection| connection.spent.add(turn, 0, quantum)) {
                 return self.line_up(key);
@@ -219,7 +257,7 @@ impl<D: Driver> Shard<D> {
 
     /// Everything that was received is served: the stream has ended, or more may be received.
     fn end_backlog(&mut self, key: Key) {
-        let room = self.round.leases <= self.config.receive_buffers / 2;
+        let room = !self.is_crowded();
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -255,14 +293,11 @@ impl<D: Driver> Shard<D> {
     /// Drops what waits; the connection is quiet.
     pub(crate) fn forget_backlog(&mut self, key: Key) {
         let connection = self.table.get_mut(key);
-        if let Some(mut backlog) = connection.and_then(|found| found.backlog.take()) {
-            self.round.leases -= backlog.leases.len();
-            backlog.leases.clear();
-            *backlog =
-                Backlog { leases: std::mem::take(&mut backlog.leases), ..Backlog::default() };
-            if self.round.spares.len() < SPARES_MAX {
-                self.round.spares.push(backlog);
+        if let Some(backlog) = connection.and_then(|found| found.backlog.take()) {
+            if !backlog.is_errand {
+                self.round.leases -= backlog.leases.len();
             }
+            self.round.keep(backlog);
         }
     }
 }

@@ -77,6 +77,16 @@ impl Budget {
         connection.charge = charge;
     }
 
+    /// Counts memory that belongs to no connection any more and is not free yet.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        self.used_bytes += bytes;
+    }
+
+    /// Counts such memory as free.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.used_bytes -= bytes;
+    }
+
     fn discharge(&mut self, charge: Charge) {
         self.used_bytes -= charge.bytes as usize;
         self.stranger_bytes -= charge.stranger_bytes();
@@ -133,10 +143,14 @@ impl<D: Driver> Shard<D> {
             if !self.budget.is_over(&self.limits) {
                 return;
             }
+            if self.free_discarded(usize::MAX) {
+                continue;
+            }
             let mut heaviest = self.heaviest();
             while let Some((_, slot, generation)) = heaviest.pop() {
                 let key = Key { slot, generation };
                 self.evict(key);
+                self.free_discarded(usize::MAX);
                 if !self.budget.is_over(&self.limits) {
                     return;
                 }

@@ -16,6 +16,10 @@ pub(crate) type Timer = TimerId;
 /// Which connection a deadline is for. One per connection.
 pub(crate) type Deadlines = Wheel<Key>;
 
+/// Deadlines of the shard's own acted on in one turn. Protects the latency of messages from a crowd
+/// that came together and has to go together. Reached: the others wait for the next turn.
+const EXPIRED_MAX: usize = 8;
+
 impl<D: Driver> Shard<D> {
     /// Gives the connection this long from now, instead of what it had.
     pub(crate) fn set_deadline(&mut self, key: Key, patience: Duration) {
@@ -33,9 +37,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Acts on every deadline up to now, the switchboard's included.
+    /// Acts on deadlines up to now, a few of them, and on the switchboard's.
     pub(crate) fn expire(&mut self) {
-        while let Some(key) = self.deadlines.expire(self.now) {
+        for _ in 0..EXPIRED_MAX {
+            let Some(key) = self.deadlines.expire(self.now) else {
+                break;
+            };
             if let Some(connection) = self.table.get_mut(key) {
                 connection.timer = Timer::default();
                 match connection.phase {

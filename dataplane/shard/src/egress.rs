@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use relay_driver::{Batch, Chunk, SendMode, Slice};
 
 use crate::arrivals::Arrivals;
+use crate::discarded::Discarded;
 
 /// Frames in order, each a run of chunks, and what the socket said about the last attempt.
 ///
@@ -86,6 +87,10 @@ pub(crate) struct Progress {
 /// with the next turn's send. Source: beyond this, gathering no longer lowers the cost per byte.
 pub(crate) const SEND_BYTES_MAX: usize = 256 << 10;
 
+/// Bytes of one block of copied chunks. A send takes whole chunks, so this is the least that the
+/// bytes of a send can be bounded to. Source: the kernel copies them in about 15 µs.
+pub(crate) const BLOCK_BYTES: usize = 64 << 10;
+
 /// Pongs that may wait. Reached: the last of them makes room for the answer to a later ping, which
 /// answers the earlier one too (RFC 6455 §5.5.3). Protects memory from peers that ping faster than
 /// they read: a pong has at most 127 bytes.
@@ -105,8 +110,8 @@ impl Egress {
             let mut block = Vec::new();
             for chunk in frame.drain(..) {
                 copied += leased_len(&chunk);
-                for part in chunk.as_bytes().chunks(SEND_BYTES_MAX) {
-                    if block.len() + part.len() > SEND_BYTES_MAX {
+                for part in chunk.as_bytes().chunks(BLOCK_BYTES) {
+                    if block.len() + part.len() > BLOCK_BYTES {
                         self.enqueue(std::mem::take(&mut block).into(), false);
                     }
                     block.extend_from_slice(part);
@@ -152,12 +157,12 @@ impl Egress {
 
     /// Queues one chunk of a frame, in blocks that one send each can take.
     fn enqueue(&mut self, chunk: Chunk, last: bool) {
-        if chunk.as_bytes().len() <= SEND_BYTES_MAX {
+        if chunk.as_bytes().len() <= BLOCK_BYTES {
             self.owned_bytes += owned_len(&chunk);
             return self.queue.push_back(Queued::part(chunk, last));
         }
         // Only what had to be copied anyway comes in larger pieces.
-        let mut blocks = chunk.as_bytes().chunks(SEND_BYTES_MAX).peekable();
+        let mut blocks = chunk.as_bytes().chunks(BLOCK_BYTES).peekable();
         while let Some(block) = blocks.next() {
             let last = last && blocks.peek().is_none();
             self.owned_bytes += block.len();
@@ -247,14 +252,28 @@ impl Egress {
         self.queue.is_empty() && self.flight.is_none()
     }
 
-    /// Moves what may be sent now into an empty batch and says how to send it. Only when
-    /// `is_ready`.
-    pub(crate) fn fill(&mut self, batch: &mut Batch) -> SendMode {
+    /// Whether one send takes all that waits, and it is no more than so many bytes. Cost: one
+    /// batch's worth of chunks at most.
+    pub(crate) fn is_small(&self, bytes_max: usize) -> bool {
+        if self.queue.len() > Batch::CHUNKS_MAX {
+            return false;
+        }
+        let mut left = bytes_max;
+        self.queue.iter().all(|queued| {
+            let rest = left.checked_sub(queued.chunk.as_bytes().len());
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        })
+    }
+
+    /// Moves what may be sent now, about `bytes_max` at most, into an empty batch and says how to
+    /// send it. Only when `is_ready`.
+    pub(crate) fn fill(&mut self, batch: &mut Batch, bytes_max: usize) -> SendMode {
         let mut ends_frame = true;
         let mut owned_bytes = 0;
         while let Some(queued) = self.queue.front() {
             let len = queued.chunk.as_bytes().len();
-            let fits = batch.is_empty() || batch.len() + len <= SEND_BYTES_MAX;
+            let fits = batch.is_empty() || batch.len() + len <= bytes_max;
             if batch.room() == 0 || !fits {
                 break;
             }
@@ -269,12 +288,13 @@ impl Egress {
         if self.stalled { SendMode::All } else { SendMode::Try }
     }
 
-    /// Hands what may be sent now to `seal`, frame bytes in order, for TLS to make records of.
+    /// Hands what may be sent now, about `bytes_max` at most, to `seal`, frame bytes in order,
+    /// for TLS to make records of.
     /// Those are to be sent as one block with [`SendMode::All`]. Only when nothing is in flight.
-    pub(crate) fn seal(&mut self, mut seal: impl FnMut(&[u8])) {
+    pub(crate) fn seal(&mut self, bytes_max: usize, mut seal: impl FnMut(&[u8])) {
         let mut plain_bytes = 0;
         let mut ends_frame = true;
-        while plain_bytes < SEND_BYTES_MAX {
+        while plain_bytes < bytes_max {
             let Some(queued) = self.pop() else { break };
             plain_bytes += queued.chunk.as_bytes().len();
             self.owned_bytes -= owned_len(&queued.chunk);
@@ -331,17 +351,20 @@ impl Egress {
 
     /// Drops the whole messages that wait, for a reader that is about to be closed; the frame in
     /// progress is finished, and what the shard itself has to say is kept. Returns how many
-    /// messages were dropped.
-    pub(crate) fn drop_waiting_frames(&mut self) -> u64 {
+    /// messages were dropped; their chunks go to `discarded`.
+    pub(crate) fn drop_waiting_frames(&mut self, discarded: &mut Discarded) -> u64 {
         let mut keep = self.in_progress_len();
         let mut dropped = 0;
-        self.queue.retain(|queued| {
+        self.queue.retain_mut(|queued| {
             if keep > 0 {
                 keep -= 1;
                 return true;
             }
-            if queued.last && !queued.own {
-                dropped += u64::from(queued.frame_count.max(1));
+            if !queued.own {
+                dropped += if queued.last { u64::from(queued.frame_count.max(1)) } else { 0 };
+                let chunk = std::mem::replace(&mut queued.chunk, Chunk::Static(b""));
+                let bytes = owned_len(&chunk);
+                discarded.add(chunk, bytes);
             }
             queued.own
         });
@@ -375,7 +398,7 @@ impl Egress {
 }
 
 /// Memory of a chunk in a block of its own.
-fn owned_len(chunk: &Chunk) -> usize {
+pub(crate) fn owned_len(chunk: &Chunk) -> usize {
     match chunk {
         Chunk::Owned { bytes, .. } => bytes.capacity(),
         Chunk::Leased(_) | Chunk::Inline { .. } | Chunk::Static(_) => 0,

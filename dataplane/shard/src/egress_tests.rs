@@ -76,12 +76,12 @@ impl Line {
         }
         if self.encrypted {
             let mut records = vec![0; 5];
-            self.egress.seal(|plain| records.extend_from_slice(plain));
+            self.egress.seal(SEND_BYTES_MAX, |plain| records.extend_from_slice(plain));
             self.wire.extend_from_slice(&records[5..]);
             self.batch.push(records).expect("it is empty");
             self.mode = SendMode::All;
         } else {
-            self.mode = self.egress.fill(&mut self.batch);
+            self.mode = self.egress.fill(&mut self.batch, SEND_BYTES_MAX);
         }
     }
 
@@ -120,7 +120,7 @@ fn a_large_frame_leaves_in_bounded_sends_whole_and_in_order() {
         egress.push(&mut frame());
         let mut wire: Vec<u8> = Vec::new();
         while egress.is_ready() {
-            egress.fill(&mut batch);
+            egress.fill(&mut batch, SEND_BYTES_MAX);
             assert!(batch.len() <= SEND_BYTES_MAX, "{} bytes in one send", batch.len());
             wire.extend(batch.chunks().iter().flat_map(Chunk::as_bytes));
             let sent = batch.len();
@@ -137,10 +137,10 @@ fn an_overflow_drops_nothing_of_a_large_frame_whose_first_block_left() {
     let mut batch = Batch::new();
     egress.push(&mut vec![Chunk::from(vec![1; 3 * SEND_BYTES_MAX])]);
     egress.push(&mut vec![Chunk::from(vec![2; 10])]);
-    egress.fill(&mut batch);
+    egress.fill(&mut batch, SEND_BYTES_MAX);
     let sent = batch.len();
     egress.sent(&mut batch, sent);
-    assert_eq!(egress.drop_waiting_frames(), 1);
+    assert_eq!(egress.drop_waiting_frames(&mut Discarded::default()), 1);
     assert_eq!(egress.queued_bytes(), 3 * SEND_BYTES_MAX - sent);
 }
 
@@ -151,7 +151,7 @@ fn an_overflow_keeps_the_frame_that_the_flight_has_begun() {
     line.push(1, 100, 1);
     line.push(2, 10, 16);
     line.start();
-    assert_eq!(line.egress.drop_waiting_frames(), 1);
+    assert_eq!(line.egress.drop_waiting_frames(&mut Discarded::default()), 1);
     line.drain();
     assert_eq!(read(&line.wire), [(COUNTED, 1)]);
 }
@@ -163,7 +163,7 @@ fn an_overflow_drops_what_is_behind_a_flight_that_ends_a_frame() {
     line.start();
     line.push(2, 50, 16);
     line.push(3, 50, 16);
-    assert_eq!(line.egress.drop_waiting_frames(), 2);
+    assert_eq!(line.egress.drop_waiting_frames(&mut Discarded::default()), 2);
     line.finish(20);
     line.drain();
     assert_eq!(read(&line.wire), [(COUNTED, 1)]);
@@ -177,7 +177,7 @@ fn an_overflow_without_a_flight_keeps_the_rest_of_a_frame_that_was_begun() {
     line.start();
     line.finish(usize::MAX);
     assert!(!line.egress.is_in_flight());
-    assert_eq!(line.egress.drop_waiting_frames(), 1);
+    assert_eq!(line.egress.drop_waiting_frames(&mut Discarded::default()), 1);
     line.drain();
     assert_eq!(read(&line.wire), [(COUNTED, 1)]);
 
@@ -185,7 +185,7 @@ fn an_overflow_without_a_flight_keeps_the_rest_of_a_frame_that_was_begun() {
     line.start();
     line.finish(20);
     line.push(4, 50, 16);
-    assert_eq!(line.egress.drop_waiting_frames(), 1);
+    assert_eq!(line.egress.drop_waiting_frames(&mut Discarded::default()), 1);
     line.drain();
     assert_eq!(read(&line.wire), [(COUNTED, 1), (COUNTED, 3)]);
 }
@@ -196,7 +196,7 @@ fn an_overflow_keeps_what_the_shard_has_to_say() {
     line.egress.push_own(bytes(OWN, 1, 9).into());
     line.push(2, 50, 16);
     line.egress.push_own(bytes(OWN, 3, 9).into());
-    assert_eq!(line.egress.drop_waiting_frames(), 1);
+    assert_eq!(line.egress.drop_waiting_frames(&mut Discarded::default()), 1);
     line.drain();
     assert_eq!(read(&line.wire), [(OWN, 1), (OWN, 3)]);
 }
@@ -235,7 +235,7 @@ fn frames_that_lie_one_behind_the_other_leave_as_one_piece() {
         egress.push(&mut vec![chunk]);
     }
     let mut batch = Batch::new();
-    egress.fill(&mut batch);
+    egress.fill(&mut batch, SEND_BYTES_MAX);
     assert_eq!(batch.chunks().len(), 2, "a piece for each buffer");
     let sent: Vec<u8> = batch.chunks().iter().flat_map(Chunk::as_bytes).copied().collect();
     assert_eq!(read(&sent), [(COUNTED, 0), (COUNTED, 1), (COUNTED, 2), (COUNTED, 0)]);
@@ -253,7 +253,7 @@ fn frames_that_go_to_different_peers_do_not_join() {
     }
     let names = queues.map(|mut egress| {
         let mut batch = Batch::new();
-        egress.fill(&mut batch);
+        egress.fill(&mut batch, SEND_BYTES_MAX);
         let sent: Vec<u8> = batch.chunks().iter().flat_map(Chunk::as_bytes).copied().collect();
         read(&sent)
     });
@@ -268,10 +268,10 @@ fn each_frame_of_a_run_that_is_dropped_counts() {
     for chunk in run(&pool, &[10, 20, 30]) {
         egress.push(&mut vec![chunk]);
     }
-    assert_eq!(egress.drop_waiting_frames(), 3);
+    assert_eq!(egress.drop_waiting_frames(&mut Discarded::default()), 3);
     assert_eq!(pool.in_use(), 0);
     let mut batch = Batch::new();
-    egress.fill(&mut batch);
+    egress.fill(&mut batch, SEND_BYTES_MAX);
     assert_eq!(read(batch.chunks()[0].as_bytes()), [(OWN, 9)]);
 }
 
@@ -368,11 +368,23 @@ fn an_overflow_at_any_moment_leaves_whole_frames_and_everything_of_the_shard() {
                 }
             }
         }
-        let dropped = line.egress.drop_waiting_frames();
+        let dropped = line.egress.drop_waiting_frames(&mut Discarded::default());
         line.drain();
         let arrived = read(&line.wire);
         let counted = arrived.iter().filter(|(kind, _)| *kind == COUNTED).count();
         assert_eq!(counted as u64, pushed - dropped, "seed {start}");
         assert_eq!(arrived.len() - counted, own, "seed {start}");
     }
+}
+
+#[test]
+fn little_is_what_one_send_takes_within_the_bound() {
+    let mut egress = Egress::default();
+    assert!(egress.is_small(0));
+    egress.push(&mut vec![Chunk::from(vec![1; 10]), Chunk::from(vec![2; 90])]);
+    assert!(egress.is_small(100) && !egress.is_small(99));
+    for _ in 0..Batch::CHUNKS_MAX {
+        egress.push(&mut vec![Chunk::from(vec![3; 1])]);
+    }
+    assert!(!egress.is_small(1 << 20), "more chunks than one send takes");
 }

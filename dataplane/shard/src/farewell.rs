@@ -18,15 +18,21 @@ impl<D: Driver> Shard<D> {
     /// Nothing more is expected of this peer: flush, FIN, then close. Nothing is routed to an open
     /// connection from now on; it keeps its place in the limits as long as it keeps memory.
     pub(crate) fn leave(&mut self, key: Key) {
+        self.leave_as(key, false);
+    }
+
+    /// The same, of a peer that may have ended its side: then closing ends ours, and no FIN has to
+    /// go before it.
+    pub(crate) fn leave_as(&mut self, key: Key, peer_ended: bool) {
+        let leaving = Leaving { peer_ended, ..Leaving::default() };
         match self.phase_mut(key) {
             None | Some(Phase::Closed | Phase::Leaving(_)) => return,
             Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_)) => {
-                self.enter(key, Phase::Leaving(Leaving::default()));
+                self.enter(key, Phase::Leaving(leaving));
             }
             Some(Phase::Open(_)) => {
                 self.forget_assembly(key);
-                let registered = true;
-                self.enter(key, Phase::Leaving(Leaving { registered, ..Leaving::default() }));
+                self.enter(key, Phase::Leaving(Leaving { registered: true, ..leaving }));
                 let connection = self.table.id(key);
                 self.consult(Input::Closing { connection });
             }
@@ -39,7 +45,9 @@ impl<D: Driver> Shard<D> {
         self.end_handshake(key);
         self.set_deadline(key, self.limits.close_timeout);
         self.say_farewell(key);
-        self.arm(key);
+        if matches!(self.phase_mut(key), Some(Phase::Leaving(leaving)) if !leaving.peer_ended) {
+            self.arm(key);
+        }
     }
 
     /// Sends FIN once everything before it has left.
@@ -80,10 +88,7 @@ impl<D: Driver> Shard<D> {
                 self.advance_guest(key);
             }
             // What was queued for it still goes out: it may have closed one direction only.
-            Some(Phase::Open(_)) => {
-                self.leave(key);
-                self.on_peer_ended(key);
-            }
+            Some(Phase::Open(_)) => self.leave_as(key, true),
             Some(Phase::Leaving(leaving)) => {
                 leaving.peer_ended = true;
                 if leaving.fin {

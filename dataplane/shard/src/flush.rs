@@ -12,44 +12,64 @@ use crate::shard::{SPARES_MAX, Shard};
 const SPARE_RECORDS_MAX: usize = 128;
 const SPARE_RECORDS_BYTES: usize = 32 << 10;
 
+/// Bytes of a send that everybody has in every turn.
+const LITTLE_BYTES: usize = 8 << 10;
+
 impl<D: Driver> Shard<D> {
-    /// Starts a send on every connection that has something new and none in flight.
+    /// Starts a send on every connection that has a little to send and none in flight, then on
+    /// those that have more, as many as this turn may take; the others keep their place.
     pub(crate) fn flush(&mut self) {
+        let mut left = self.pace().bulk_bytes;
         while let Some(key) = self.dirty.pop() {
-            self.start_send(key);
+            let egress = self.table.get_mut(key).and_then(|found| found.egress.as_ref());
+            if left == usize::MAX || egress.is_none_or(|egress| egress.is_small(LITTLE_BYTES)) {
+                self.start_send(key);
+            } else {
+                self.bulk.push_back(key);
+            }
+        }
+        while left > 0
+            && let Some(key) = self.bulk.pop_front()
+        {
+            left = left.saturating_sub(self.start_send(key));
         }
     }
 
-    pub(crate) fn start_send(&mut self, key: Key) {
+    /// Starts a send, if there is something to send and none is in flight. Returns its bytes.
+    pub(crate) fn start_send(&mut self, key: Key) -> usize {
+        let bytes_max = self.pace().send_bytes;
         let to = self.table.id(key);
-        let Some(connection) = self.table.get_mut(key) else { return };
-        let Some(egress) = &mut connection.egress else { return };
+        let Some(connection) = self.table.get_mut(key) else { return 0 };
+        let Some(egress) = &mut connection.egress else { return 0 };
         egress.dirty = false;
         let depth = self.board.queued_bytes(to);
         egress.arrivals.close_run(self.now, depth);
         if egress.is_in_flight() {
-            return self.charge(key);
+            self.charge(key);
+            return 0;
         }
         egress.arrivals.begin_send(self.now);
         let mut batch = self.driver.batch();
         let mode = match &mut connection.tls {
             Some(session) if egress.is_ready() || session.owes_output() => {
                 let spare = self.spare_records.pop().unwrap_or_default();
-                let sealed = session.seal(egress, spare);
+                let sealed = session.seal(egress, bytes_max, spare);
                 if sealed.key_spent {
                     self.counters.count(Counter::TlsKeysSpent);
                 }
                 batch.push(sealed.records).expect("a batch from the shelf is empty");
                 SendMode::All
             }
-            None if egress.is_ready() => egress.fill(&mut batch),
+            None if egress.is_ready() => egress.fill(&mut batch, bytes_max),
             _ => {
                 self.driver.recycle(batch);
-                return self.shelve_egress(key);
+                self.shelve_egress(key);
+                return 0;
             }
         };
         let ended = connection.tls.as_ref().is_some_and(|session| session.is_ended());
-        if !batch.is_empty() {
+        let bytes = batch.len();
+        if bytes > 0 {
             self.driver.send(key, batch, mode);
             self.measures.record(Measure::EgressDepth, depth as u64);
             self.charge(key);
@@ -57,7 +77,7 @@ impl<D: Driver> Shard<D> {
                 // The records were the last there are.
                 self.leave(key);
             }
-            return;
+            return bytes;
         }
         // A TLS session that has ended makes no records any more.
         let progress = egress.sent(&mut batch, 0);
@@ -65,6 +85,7 @@ impl<D: Driver> Shard<D> {
         self.charge(key);
         self.note_left(key, progress.left);
         self.on_flushed(key);
+        0
     }
 
     /// A send finished.

@@ -305,7 +305,7 @@ impl<D: Driver> Shard<D> {
             return;
         };
         if guest.peer_ended {
-            return self.leave(key);
+            return self.leave_as(key, true);
         }
         let idle = guest.served && guest.buffer.is_empty() && guest.skipper.is_none();
         let pace = if idle { Pace::Idle } else { Pace::Request };

@@ -23,6 +23,17 @@ impl<D: Driver> Shard<D> {
         if connection.reading == Reading::Once {
             connection.reading = Reading::Idle;
         }
+        let is_stranger = connection.stranger().is_some();
+        let is_quiet = connection.is_open() && connection.backlog.is_none();
+        if is_stranger {
+            return self.set_bytes_aside(key, &lease);
+        }
+        if is_quiet {
+            self.company.hear(self.now, &lease);
+            if self.is_bulk(&lease) {
+                self.begin_backlog(key);
+            }
+        }
         if let Some(lease) = self.put_aside(key, lease) {
             self.serve(key, Received::Leased(lease));
         }
@@ -60,6 +71,7 @@ impl<D: Driver> Shard<D> {
 
     fn walk_frames(&mut self, key: Key, input: Received) {
         let frame_bytes_max = self.limits.frame_bytes_max;
+        let share = self.pace().work;
         let mut input = Walk::new(input);
         let mut work = 0;
         loop {
@@ -67,7 +79,7 @@ impl<D: Driver> Shard<D> {
             let Some(connection) = self.table.get_mut(key) else {
                 return;
             };
-            let is_over = connection.spent.add(self.turn_number, work, self.limits.turn_work_max);
+            let is_over = connection.spent.add(self.turn_number, work, share);
             // Whatever follows the end of a WebSocket is nothing.
             let Phase::Open(open) = &mut connection.phase else {
                 return;

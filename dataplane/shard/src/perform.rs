@@ -97,7 +97,9 @@ impl<D: Driver> Shard<D> {
         if reason == CloseReason::BufferOverflow
             && let Some(egress) = &mut connection.egress
         {
-            let dropped = egress.drop_waiting_frames();
+            let before = self.discarded.held_bytes();
+            let dropped = egress.drop_waiting_frames(&mut self.discarded);
+            self.budget.hold(self.discarded.held_bytes() - before);
             egress.arrivals.forget();
             self.counters.add(Counter::SlowReaderDroppedFrames, dropped);
         }

@@ -16,10 +16,13 @@ use rustls::ServerConfig;
 use crate::assembly::Assembly;
 use crate::backlog::Round;
 use crate::budget::Budget;
+use crate::company::Company;
 use crate::config::ShardConfig;
 use crate::connection::{Connection, Phase, Reading};
 use crate::deadline::Deadlines;
+use crate::discarded::Discarded;
 use crate::egress::Egress;
+use crate::errand::Errands;
 use crate::fronted::Fronted;
 use crate::guest::Guest;
 use crate::histograms::TurnCosts;
@@ -66,10 +69,20 @@ pub struct Shard<D: Driver> {
     pub(crate) pin_hand: usize,
     /// Loud connections, and whose turn it is.
     pub(crate) round: Round,
+    /// What is no message, and whose turn it is.
+    pub(crate) errands: Errands,
+    /// Turns in a row in which neither was served although somebody waited.
+    pub(crate) put_off: u32,
+    /// Whether somebody quiet is talking.
+    pub(crate) company: Company,
     /// Tells this turn from others, to count shares in.
     pub(crate) turn_number: u32,
+    /// What nobody needs and is not free yet.
+    pub(crate) discarded: Discarded,
     /// Connections with something new to send.
     pub(crate) dirty: Vec<Key>,
+    /// Those with so much to send that it takes more than a turn.
+    pub(crate) bulk: VecDeque<Key>,
     /// Free lists, so that the steady state allocates nothing.
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(crate) spare_assemblies: Vec<Box<Assembly>>,
@@ -95,9 +108,6 @@ pub enum Turn {
     Done,
 }
 
-/// Orders, arrivals or late events handled per turn. Protects the tail latency of frames from a
-/// busy control plane.
-const LANE_BATCH_MAX: usize = 256;
 /// Log entries that may wait for the control plane. Reached: the newest is dropped and counted.
 const OUTBOX_LOGS_MAX: usize = 4096;
 /// Spare boxes kept of each kind.
@@ -137,8 +147,13 @@ impl<D: Driver> Shard<D> {
             pinned_leases: 0,
             pin_hand: 0,
             round: Round::default(),
+            errands: Errands::default(),
+            put_off: 0,
+            company: Company::default(),
             turn_number: 0,
+            discarded: Discarded::default(),
             dirty: Vec::new(),
+            bulk: VecDeque::new(),
             spare_assemblies: Vec::new(),
             spare_egress: Vec::new(),
             spare_records: Vec::new(),
@@ -165,20 +180,22 @@ impl<D: Driver> Shard<D> {
     /// One turn: look at what completed, decide, submit what follows with one system call.
     ///
     /// Waits at most `patience`, or until something happens. Bounded work: the driver bounds the
-    /// completions, each connection has a share, and each lane gives a few hundred entries at most.
+    /// completions, each connection has a share, and errands, deadlines and large sends have
+    /// bounds of their own.
     pub fn turn(&mut self, patience: Option<Duration>) -> io::Result<Turn> {
         let timeout = self.timeout(patience);
         self.driver.turn(timeout, &mut self.completions)?;
         self.bell.rise();
         self.now = self.driver.now();
         self.turn_number = self.turn_number.wrapping_add(1);
+        self.take_certificates();
         self.measure_completions();
         self.take_completions();
-        self.take_orders();
-        self.serve_backlogs();
+        self.serve_others();
         self.relieve();
         self.expire();
         self.flush();
+        self.free_some();
         self.post();
         self.measure_turn();
         Ok(self.verdict())
@@ -192,7 +209,10 @@ impl<D: Driver> Shard<D> {
             || !self.ports.arrivals.is_empty()
             || !self.ports.tls.is_empty();
         let is_due = !self.dirty.is_empty()
+            || !self.bulk.is_empty()
             || !self.round.is_empty()
+            || !self.errands.is_empty()
+            || !self.discarded.is_empty()
             // What came in the middle of the last turn.
             || !self.completions.is_empty();
         if lanes_wait || is_due {
@@ -230,28 +250,15 @@ impl<D: Driver> Shard<D> {
         self.relieve();
     }
 
-    fn take_orders(&mut self) {
+    fn take_certificates(&mut self) {
         while let Some(config) = self.ports.tls.receive() {
             // Connections keep the session they have.
             self.tls = self.tls.is_some().then_some(config);
         }
-        for _ in 0..LANE_BATCH_MAX {
-            let Some(command) = self.ports.commands.receive() else {
-                break;
-            };
-            self.on_command(command);
-            self.relieve();
-        }
-        for _ in 0..LANE_BATCH_MAX {
-            let Some(parcel) = self.ports.arrivals.receive() else {
-                break;
-            };
-            self.on_arrival(parcel);
-            self.relieve();
-        }
     }
 
-    fn on_command(&mut self, command: Command) {
+    /// The control plane wants something.
+    pub(crate) fn on_command(&mut self, command: Command) {
         match command {
             Command::Admit { connection, grant, home } => self.on_admit(connection, grant, home),
             Command::Refuse { connection, refusal } => {
@@ -312,11 +319,14 @@ impl<D: Driver> Shard<D> {
     }
 
     fn on_reading_ended(&mut self, key: Key, end: End) {
-        if let Some(connection) = self.table.get_mut(key) {
-            connection.reading = Reading::Idle;
-            if self.put_end_aside(key, end) {
-                self.on_receive_ended(key, end);
-            }
+        let Some(connection) = self.table.get_mut(key) else {
+            return;
+        };
+        connection.reading = Reading::Idle;
+        match end {
+            _ if !self.put_end_aside(key, end) => {}
+            End::Paused | End::Cancelled => self.on_receive_ended(key, end),
+            End::Eof | End::Reset | End::Failed(_) => self.set_end_aside(key, end),
         }
     }
 

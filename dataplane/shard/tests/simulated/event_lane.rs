@@ -74,7 +74,7 @@ fn connections_that_come_and_go_are_released_once_events_are_taken_again() {
 fn logged_messages(bench: &mut Bench, client: SocketId, count: usize) {
     for _ in 0..count / 50 {
         bench.socket(client).send(&frames::text(b"{}").repeat(50));
-        bench.steps(5);
+        bench.steps(15);
         let _answers = bench.socket(client).take_frames();
     }
 }

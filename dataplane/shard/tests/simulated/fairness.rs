@@ -8,8 +8,9 @@ use relay_driver::sim::{Faults, PeerState};
 use crate::bench::{Bench, Setup, SocketId};
 use crate::frames::{self, Frame, TEXT};
 
-/// Work of one connection per turn: about four frames of the shares below.
-const SHARE: usize = 64 << 10;
+/// Work of one connection per turn: in the quiet ones' company a quarter of it, which is about four
+/// frames.
+const SHARE: usize = 256 << 10;
 
 fn bench(encrypted: bool) -> Bench {
     let egress_bytes_max = 1 << 20;
@@ -90,7 +91,7 @@ fn a_flood_of_tiny_frames_has_its_share_of_a_turn_and_no_more() {
         most = most.max(now - before);
         before = now;
     }
-    assert!((1..=8).contains(&most), "{most} frames in one turn");
+    assert!((1..=20).contains(&most), "{most} frames in one turn");
 }
 
 #[test]

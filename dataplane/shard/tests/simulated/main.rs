@@ -4,6 +4,7 @@ mod admission;
 mod bench;
 mod budget;
 mod clock;
+mod crowds;
 mod deadlines;
 mod endings;
 mod event_lane;

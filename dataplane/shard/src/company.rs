@@ -1,0 +1,77 @@
+//! Whether somebody quiet is talking, so that everybody else keeps turns short.
+//!
+//! Large shares and large sends are what costs least per byte, and nobody minds them while all that
+//! talk are loud. A quiet connection's message waits for the turn that is going on when it comes:
+//! in company turns are short.
+
+use std::time::Duration;
+
+use relay_contract::Tick;
+use relay_driver::{Driver, Lease};
+
+use crate::egress::SEND_BYTES_MAX;
+use crate::shard::Shard;
+
+/// When a quiet connection was heard last.
+#[derive(Debug, Default)]
+pub(crate) struct Company {
+    heard: Option<Tick>,
+}
+
+/// How long a turn may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Pace {
+    /// Work of one connection, and of all loud ones together.
+    pub(crate) work: usize,
+    /// Bytes one connection sends.
+    pub(crate) send_bytes: usize,
+    /// Bytes all connections send that have more than a little to send.
+    pub(crate) bulk_bytes: usize,
+}
+
+/// How long a turn stays short after a quiet connection was heard. Source: long enough for whoever
+/// speaks once a second, or is asked for a sign of life by its own peer.
+const MEMORY: Duration = Duration::from_secs(2);
+/// A receive of fewer bytes is a quiet connection's.
+const QUIET_BYTES: usize = 2048;
+/// In company a receive that fills this part of its buffer makes its connection loud.
+const BULK_PART: usize = 2;
+/// In company everybody does this part of the work.
+const WORK_PART: usize = 4;
+/// Bytes one connection sends in a turn in company. Source: the kernel copies and, on loopback,
+/// delivers 64 KiB in about 15 µs.
+const SEND_BYTES: usize = 64 << 10;
+/// Bytes of all who have much to send, in company.
+const BULK_BYTES: usize = 128 << 10;
+
+impl Company {
+    /// Takes note of what arrived on a connection that is not loud.
+    pub(crate) fn hear(&mut self, now: Tick, lease: &Lease) {
+        if lease.len() < QUIET_BYTES {
+            self.heard = Some(now);
+        }
+    }
+
+    /// Whether a quiet connection was heard lately.
+    fn is_there(&self, now: Tick) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) < MEMORY)
+    }
+}
+
+impl<D: Driver> Shard<D> {
+    /// What this turn may take.
+    pub(crate) fn pace(&self) -> Pace {
+        let work = self.limits.turn_work_max;
+        if self.company.is_there(self.now) {
+            let work = (work / WORK_PART).max(1);
+            Pace { work, send_bytes: SEND_BYTES, bulk_bytes: BULK_BYTES }
+        } else {
+            Pace { work, send_bytes: SEND_BYTES_MAX, bulk_bytes: usize::MAX }
+        }
+    }
+
+    /// Whether so much arrived at once that the rest of its kind has to wait, in company.
+    pub(crate) fn is_bulk(&self, lease: &Lease) -> bool {
+        lease.len() >= lease.buffer_bytes() / BULK_PART && self.company.is_there(self.now)
+    }
+}

@@ -1,0 +1,141 @@
+//! Crowds: many that come, speak or go at one moment. A turn serves a few of them, in the
+//! company of quiet connections, and all of them in the end.
+
+use relay_contract::Limits;
+use relay_driver::sim::{Faults, PeerState};
+use relay_driver::{Config, Driver};
+
+use crate::bench::{Bench, Setup, SocketId};
+use crate::frames::{self, TEXT};
+
+const CROWD: usize = 256;
+/// Errands of one turn.
+const ERRANDS_MAX: usize = 4;
+
+fn bench() -> Bench {
+    let limits = Limits {
+        guests_max: 2 * CROWD,
+        guests_per_address_max: 2 * CROWD as u32,
+        ..Setup::default().limits
+    };
+    // The simulated kernel accepts and receives of everybody at once: buffers are not the matter.
+    let driver = Config { buffer_count: 2048, buffer_bytes: 4096, ..Setup::default().driver };
+    Bench::new(Setup { limits, driver, events_max: 1 << 14, ..Setup::default() })
+}
+
+/// Turns until the quiet client's message reaches its daemon.
+fn turns_to_arrive(bench: &mut Bench, daemon: SocketId, client: SocketId, seq: usize) -> usize {
+    let payload = frames::envelope(seq, 100);
+    bench.socket(client).send(&frames::text(&payload));
+    for turns in 1..100 {
+        bench.step();
+        let frames = bench.socket(daemon).take_frames();
+        if let Some(frame) = frames.iter().find(|frame| frame.opcode == TEXT) {
+            assert_eq!(frame.payload, payload);
+            return turns;
+        }
+    }
+    panic!("the quiet client's message never arrived");
+}
+
+#[test]
+fn a_crowd_of_upgrades_at_one_moment_delays_nobody_and_none_is_lost() {
+    let mut bench = bench();
+    let (daemon, client) = bench.pair("quiet");
+    let alone = turns_to_arrive(&mut bench, daemon, client, 0);
+    let crowd: Vec<_> =
+        (0..CROWD).map(|_| bench.request(frames::upgrade("client", "crowd"))).collect();
+    for seq in 1..200 {
+        let turns = turns_to_arrive(&mut bench, daemon, client, seq);
+        assert!(turns <= alone, "{turns} turns instead of {alone}");
+    }
+    bench.steps(2 * CROWD);
+    for id in crowd {
+        assert_eq!(bench.answer(id).0, 101);
+    }
+}
+
+#[test]
+fn a_turn_answers_a_few_of_a_crowd() {
+    // Head and body of one answer are less than this.
+    const ANSWER_BYTES: u64 = 256;
+    let mut bench = bench();
+    let crowd: Vec<_> = (0..CROWD).map(|_| bench.request(frames::get("/nowhere"))).collect();
+    let mut most = 0;
+    for _ in 0..CROWD {
+        let before = bench.shard(0).driver().stats().sent_bytes;
+        bench.step();
+        most = most.max(bench.shard(0).driver().stats().sent_bytes - before);
+    }
+    assert!((1..=ERRANDS_MAX as u64 * ANSWER_BYTES).contains(&most), "{most} bytes in one turn");
+    for id in crowd {
+        assert_eq!(bench.answer(id).0, 404);
+    }
+}
+
+#[test]
+fn a_crowd_that_ends_at_one_moment_delays_nobody_and_leaves_nothing() {
+    let mut bench = bench();
+    let (daemon, client) = bench.pair("quiet");
+    let alone = turns_to_arrive(&mut bench, daemon, client, 0);
+    let crowd: Vec<_> = (0..200).map(|_| bench.open("client", "crowd")).collect();
+    for (index, &id) in crowd.iter().enumerate() {
+        match index % 2 {
+            0 => bench.socket(id).shutdown(),
+            _ => bench.socket(id).reset(),
+        }
+    }
+    for seq in 1..100 {
+        let turns = turns_to_arrive(&mut bench, daemon, client, seq);
+        assert!(turns <= alone, "{turns} turns instead of {alone}");
+    }
+    bench.pass(std::time::Duration::from_secs(5));
+    assert_eq!(bench.audit().connections, 2, "the quiet pair alone is left");
+    assert!(crowd.iter().all(|&id| bench.socket(id).state() != PeerState::Open));
+}
+
+#[test]
+fn strangers_hold_no_receive_buffer_while_they_wait_and_are_charged_for_what_they_said() {
+    let mut bench = bench();
+    for _ in 0..CROWD {
+        bench.request(frames::get("/nowhere"));
+    }
+    for _ in 0..20 {
+        bench.step();
+        let audit = bench.audit();
+        assert_eq!(audit.charged_bytes, audit.held_bytes);
+        assert_eq!(bench.buffers_in_use(), 0);
+    }
+    assert!(bench.audit().guests > CROWD / 2, "most of them still wait");
+}
+
+#[test]
+fn in_company_a_turn_sends_a_bounded_part_of_what_waits() {
+    const SENT_MAX: u64 = (128 + 64 + 8) << 10;
+    let driver = Config { buffer_count: 64, buffer_bytes: 32 << 10, ..Setup::default().driver };
+    let faults = Faults { socket_bytes: 1 << 20, gulp: 500_000, ..Faults::none() };
+    let mut bench = Bench::new(Setup { driver, faults, ..Setup::default() });
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    let pairs: Vec<_> = (0..8).map(|index| bench.pair(&format!("large{index}"))).collect();
+    let sent: Vec<_> = (0..2).map(|seq| frames::envelope(seq, 1 << 19)).collect();
+    for payload in &sent {
+        for &(_, client) in &pairs {
+            bench.socket(client).send(&frames::text(payload));
+        }
+    }
+    let mut most = 0;
+    for seq in 0..400 {
+        let before = bench.shard(0).driver().stats().sent_bytes;
+        bench.socket(quiet_client).send(&frames::text(&frames::envelope(seq, 100)));
+        bench.step();
+        most = most.max(bench.shard(0).driver().stats().sent_bytes - before);
+    }
+    assert!((64 << 10..=SENT_MAX).contains(&most), "{most} bytes in one turn");
+    bench.steps(1000);
+    for (daemon, _) in pairs {
+        let frames = bench.socket(daemon).take_frames();
+        let texts: Vec<_> = frames.iter().filter(|frame| frame.opcode == TEXT).collect();
+        assert!(texts.iter().map(|frame| &frame.payload).eq(&sent), "all of it, in order");
+    }
+    assert!(bench.socket(quiet_daemon).take_frames().len() >= 400);
+}
