@@ -199,7 +199,7 @@ pub(crate) struct Fairness {
     /// Messages per second of each quiet pair
     #[arg(long, default_value_t = 250, value_parser = at_least_one)]
     pub(crate) rate: usize,
-    /// Only this neighbour: flood, slow-reader, large-frames, idle [default: all]
+    /// Only this neighbour: nobody, flood, slow-reader, large-frames, idle [default: all]
     #[arg(long)]
     pub(crate) neighbour: Option<Neighbour>,
     /// Connections of the idle neighbours

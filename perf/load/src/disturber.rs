@@ -19,6 +19,8 @@ use crate::subject::Subject;
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Neighbour {
+    /// Nobody: how far two windows are apart of which none is disturbed.
+    Nobody,
     /// A few connections of one tenant that send small messages as fast as they can.
     Flood,
     /// A daemon that never reads what its client sends, over and over.
@@ -31,8 +33,8 @@ pub(crate) enum Neighbour {
 
 impl Neighbour {
     /// All kinds.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::Flood, Self::SlowReader, Self::LargeFrames, Self::Idle];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Nobody, Self::Flood, Self::SlowReader, Self::LargeFrames, Self::Idle];
 
     /// Disturbs until told to stop; `ready` is set once it is at it. `turn` numbers the calls, so
     /// that no two share a workspace.
@@ -53,15 +55,16 @@ impl Neighbour {
             generator.load_until(&signals.stop)
         };
         match self {
+            Self::Nobody => {
+                signals.begin_and_wait();
+                Ok(())
+            }
             Self::Flood => load(4, 256, 256),
             Self::LargeFrames => load(1, 1 << 20, 4),
             Self::SlowReader => stop_reading(subject, first, signals),
             Self::Idle => {
                 let holder = idle::hold(subject, turn % 100, idle_count)?;
-                signals.ready.store(true, Ordering::Release);
-                while !signals.stop.load(Ordering::Acquire) {
-                    std::thread::park_timeout(Duration::from_millis(10));
-                }
+                signals.begin_and_wait();
                 drop(holder);
                 // The relay takes note of ten thousand ends: not what the next window is about.
                 std::thread::park_timeout(SETTLE);
@@ -76,6 +79,16 @@ impl Neighbour {
 pub(crate) struct Signals {
     pub(crate) ready: AtomicBool,
     pub(crate) stop: AtomicBool,
+}
+
+impl Signals {
+    /// Says that everything is as it is to be, and waits until told to stop.
+    fn begin_and_wait(&self) {
+        self.ready.store(true, Ordering::Release);
+        while !self.stop.load(Ordering::Acquire) {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
 }
 
 /// Fills the queue of a daemon that does not read, until the relay gives up on it; then the next.

@@ -6,6 +6,7 @@
 
 mod admissions;
 mod arguments;
+mod arrival;
 mod authority;
 mod body;
 mod capacity;

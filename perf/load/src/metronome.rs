@@ -11,6 +11,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use serde::Serialize;
 
+use crate::arrival::{self, Arrived};
 use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
 use crate::subject::Subject;
@@ -24,7 +25,7 @@ pub(crate) struct Metronome {
     /// Time from one message to the next, of whichever pair.
     step_ns: u64,
     next_pair: usize,
-    /// Nanoseconds from sending a message to the read that completed it.
+    /// Nanoseconds from sending a message to its arrival, as the kernel noted it.
     latency: Histogram<u64>,
 }
 
@@ -52,6 +53,7 @@ impl Metronome {
             let pair = Pair::open(subject, FIRST_WORKSPACE + index, shape)
                 .with_context(|| format!("quiet pair {index}"))?;
             pair.watch(&epoll, |side| token(index, side))?;
+            arrival::note_arrivals(pair.socket(Side::Daemon))?;
             pairs.push(pair);
         }
         Ok(Self {
@@ -95,7 +97,7 @@ impl Metronome {
             self.next_pair = (index + 1) % self.pairs.len();
             let pair = &mut self.pairs[index];
             ensure!(pair.in_flight() < IN_FLIGHT_MAX as u64, "quiet pair {index} is stuck");
-            pair.prime(1, processor::now_ns());
+            pair.prime(1, arrival::now_ns());
             pair.write(&self.epoll, Side::Client, token(index, Side::Client))?;
         }
         Ok(())
@@ -138,10 +140,17 @@ impl Metronome {
 
     fn read(&mut self, index: usize, side: Side) -> Result<()> {
         let pair = &mut self.pairs[index];
-        let Some(len) = pair.read(side, &mut self.buffer)? else { return Ok(()) };
-        let now = processor::now_ns();
-        for sent_at in pair.arrive(side, &self.buffer[..len], now, false)?.sent_at {
-            self.latency.saturating_record(now - sent_at);
+        if side == Side::Client {
+            let len = pair.read(side, &mut self.buffer)?.unwrap_or(0);
+            ensure!(len == 0, "a quiet client was sent what it did not ask for");
+            return Ok(());
+        }
+        let socket = pair.socket(side);
+        let Some(Arrived { len, at_ns }) = arrival::read(socket, &mut self.buffer)? else {
+            return Ok(());
+        };
+        for sent_at in pair.arrive(side, &self.buffer[..len], at_ns, false)?.sent_at {
+            self.latency.saturating_record(at_ns.saturating_sub(sent_at));
         }
         Ok(())
     }

@@ -204,6 +204,14 @@ impl Pair {
         Ok(())
     }
 
+    /// The socket of one side.
+    pub(crate) fn socket(&self, side: Side) -> &TcpStream {
+        match side {
+            Side::Client => self.client.wire.socket(),
+            Side::Daemon => self.daemon.wire.socket(),
+        }
+    }
+
     /// Reads what has arrived at one side; `None` when there is nothing at the moment.
     ///
     /// Errors: the connection was closed, or failed.
