@@ -5,12 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::nice;
 
 use crate::attack::{Attack, Effort, Scene, Supply};
 use crate::control::Control;
 use crate::pass::Mint;
 use crate::platform::{Mood, Platform};
+use crate::processors;
 use crate::report::{Finding, Pace};
 use crate::subject::Subject;
 
@@ -34,6 +34,8 @@ pub struct Campaign<'a> {
     mint: Option<&'a Mint>,
     platform: Option<&'a Platform>,
     control: Option<Control>,
+    /// A pair without the relay between: what the attack costs the kit's own processors.
+    bare: Control,
     supply: Supply,
 }
 
@@ -55,8 +57,9 @@ impl<'a> Campaign<'a> {
         mint: Option<&'a Mint>,
         platform: Option<&'a Platform>,
     ) -> Result<Self> {
-        let mut campaign =
-            Self { plan, subject, mint, platform, control: None, supply: Supply::default() };
+        let bare = Control::start_bare(plan.rate).context("opening the bare pair")?;
+        let supply = Supply::default();
+        let mut campaign = Self { plan, subject, mint, platform, control: None, bare, supply };
         campaign.subject.ensure_alive()?;
         campaign.reconnect()?;
         Ok(campaign)
@@ -99,13 +102,14 @@ impl<'a> Campaign<'a> {
         let mut round = Round::default();
         let quiet = self.control.as_ref().map(|control| {
             control.take();
+            self.bare.take();
             control.pass(self.plan.stretch);
-            control.take()
+            (control.take(), self.bare.take())
         });
         let before = self.subject.exposition()?;
         let (effort, peak_kib) = self.play(attack)?;
         round.peak_kib = peak_kib;
-        let loud = self.control.as_ref().map(Control::take);
+        let loud = self.control.as_ref().map(|control| (control.take(), self.bare.take()));
         if let Some(platform) = self.platform {
             platform.set(Mood::Honest);
         }
@@ -113,7 +117,7 @@ impl<'a> Campaign<'a> {
             Ok(effort) => round.effort = effort,
             Err(error) => round.faults.push(format!("{error:#}")),
         }
-        if let (Some(quiet), Some(loud)) = (quiet, loud) {
+        if let (Some((quiet, quiet_bare)), Some((loud, loud_bare))) = (quiet, loud) {
             if loud.lost + quiet.lost > 0 {
                 round.faults.push(format!("{} control messages lost", loud.lost + quiet.lost));
             }
@@ -121,7 +125,7 @@ impl<'a> Campaign<'a> {
                 round.faults.push(format!("the control pair ended: {why}"));
                 self.control = None;
             }
-            round.pace = Some(Pace::of(&quiet, &loud));
+            round.pace = Some(Pace::of([&quiet, &loud], [&quiet_bare, &loud_bare]));
         }
         if self.subject.ensure_alive().is_ok() {
             self.settle(&mut round)?;
@@ -155,8 +159,7 @@ impl<'a> Campaign<'a> {
             });
             let attacker = scope.spawn(|| {
                 // The kit's own haste must not look like the relay's slowness.
-                // Whoever may not say so attacks all the same.
-                let _priority = nice(LEAST_IMPORTANT);
+                processors::go_last();
                 (attack.play)(&scene, until)
             });
             let effort = attacker.join().ok().context("the attack panicked")?;
@@ -203,8 +206,6 @@ impl<'a> Campaign<'a> {
 
 /// How often memory is looked at.
 const MEMORY_PULSE: Duration = Duration::from_millis(20);
-/// Added to the priority of attackers.
-const LEAST_IMPORTANT: i32 = 19;
 /// A daemon and a client.
 const CONTROL_CONNECTIONS: i64 = 2;
 /// How long connections may linger after an attack.

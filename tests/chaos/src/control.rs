@@ -1,7 +1,7 @@
 //! The control pair: a daemon and a client that keep talking while everything else goes wrong.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use crate::frame;
 use crate::message;
 use crate::pass::{Mint, Pass};
 use crate::peer::{Answer, Peer};
+use crate::processors;
 
 /// Two connections, admitted like any other, and a message of 256 bytes on its way there and back
 /// at a fixed rate. The rate does not wait for answers, so a stall shows in every message it held
@@ -33,6 +34,9 @@ pub struct Stretch {
     /// Why the pair is no longer connected.
     pub ended: Option<String>,
 }
+
+/// How frames are written: masked for a relay, else as they are read.
+type Encode = fn(u8, &[u8]) -> Vec<u8>;
 
 struct Shared {
     seen: Mutex<Seen>,
@@ -57,10 +61,31 @@ impl Control {
         expect(&mut daemon, "relay_key_exchange_init")?;
         daemon.send(&frame::text(&message::key_exchanged("r1", SESSION)));
         expect(&mut client, "relay_key_exchange_response")?;
+        let [daemon, client] = [daemon, client].map(|peer| peer.into_socket().0);
+        Self::talk_between(daemon, client, rate, frame::masked)
+    }
+
+    /// A pair that is connected with itself: what the kit's own threads and processors take, the
+    /// relay aside.
+    pub fn start_bare(rate: u32) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (daemon, _) = listener.accept()?;
+        for socket in [&client, &daemon] {
+            socket.set_nodelay(true)?;
+        }
+        Self::talk_between(daemon, client, rate, frame::unmasked)
+    }
+
+    fn talk_between(
+        daemon: TcpStream,
+        client: TcpStream,
+        rate: u32,
+        encode: Encode,
+    ) -> Result<Self> {
         let stretch = Stretch::new()?;
         let seen = Seen { stretch, sent: 0, settled: 0, stopping: false };
         let shared = Arc::new(Shared { seen: Mutex::new(seen), changed: Condvar::new() });
-        let [daemon, client] = [daemon, client].map(|peer| peer.into_socket().0);
         for socket in [&daemon, &client] {
             socket.set_read_timeout(None)?;
         }
@@ -69,10 +94,10 @@ impl Control {
         let period = Duration::from_secs(1) / rate;
         let origin = Instant::now();
         let mut control = Self { shared, sockets, threads: Vec::new() };
-        control.thread("echo", move |_| echo(daemon))?;
+        control.thread("echo", move |_| echo(daemon, encode))?;
         let echoed = Arc::clone(&writer);
         control.thread("listen", move |shared| listen(client, &echoed, shared, origin, period))?;
-        control.thread("talk", move |shared| talk(&writer, shared, origin, period))?;
+        control.thread("talk", move |shared| talk(&writer, shared, origin, period, encode))?;
         Ok(control)
     }
 
@@ -112,6 +137,8 @@ impl Control {
         let shared = Arc::clone(&self.shared);
         let named = name.to_owned();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // What is measured is the relay, not who of the kit runs when.
+            processors::go_first();
             if let Err(error) = work(&shared) {
                 shared.end(&format!("{named}: {error:#}"));
             }
@@ -169,6 +196,7 @@ fn talk(
     shared: &Shared,
     origin: Instant,
     period: Duration,
+    encode: Encode,
 ) -> Result<()> {
     for number in 1_u64.. {
         let due = origin + period * u32::try_from(number)?;
@@ -183,7 +211,7 @@ fn talk(
             }
             seen.sent = number;
         }
-        write(socket, &frame::text(&sized(number)))?;
+        write(socket, &encode(frame::TEXT, sized(number).as_bytes()))?;
     }
     Ok(())
 }
@@ -225,13 +253,13 @@ fn listen(
 }
 
 /// The daemon: sends every message back.
-fn echo(mut socket: TcpStream) -> Result<()> {
+fn echo(mut socket: TcpStream, encode: Encode) -> Result<()> {
     let mut received = Vec::new();
     loop {
         let frame = next(&mut socket, &mut received)?;
         match frame.first {
             frame::PING => socket.write_all(&frame::masked(frame::PONG, &frame.payload))?,
-            frame::TEXT => socket.write_all(&frame::masked(frame::TEXT, &frame.payload))?,
+            frame::TEXT => socket.write_all(&encode(frame::TEXT, &frame.payload))?,
             first => bail!("the daemon received a frame of {first:#04x}: {}", shown(&frame)),
         }
     }

@@ -83,11 +83,10 @@ fn against_own(
     for variable in &arguments.variables {
         variables.push(variable.split_once('=').context("--env wants NAME=VALUE")?);
     }
-    let subject_and_platform = processors.apart(|| {
-        let platform = Platform::start(&mint)?;
-        Ok((Subject::start(&program, &platform, &variables)?, platform))
-    });
-    let (subject, platform) = subject_and_platform?;
+    // In service the platform is another machine's work, and not the relay's processors'.
+    processors.apart(|| Ok(()))?;
+    let platform = Platform::start(&mint)?;
+    let subject = processors.apart(|| Subject::start(&program, &platform, &variables))?;
     let campaign = Campaign::begin(plan, subject, Some(&mint), Some(&platform))?;
     wage(campaign, classes, arguments)
 }
@@ -113,6 +112,9 @@ fn wage(
     arguments: &Arguments,
 ) -> Result<Vec<String>> {
     let mut report = Report::default();
+    if let Some(nothing) = campaign.wage(&attacks::NOBODY)? {
+        print!("{nothing}");
+    }
     for attack in classes {
         match campaign.wage(attack)? {
             None => report.skipped.push(attack.name),
@@ -133,7 +135,7 @@ fn wage(
     let mut failed: Vec<String> = faulty.map(|finding| finding.name.to_owned()).collect();
     let slowed = report.slowed(arguments.ratio);
     println!(
-        "{} classes survived, {} failed; p99 of the control pair beyond ×{} in {}",
+        "{} classes survived, {} failed; p99 of the control pair beyond ×{} in {} of them",
         report.findings.len() - failed.len(),
         failed.len(),
         arguments.ratio,

@@ -32,6 +32,8 @@ pub struct Pace {
     pub quiet_us: [u64; 2],
     /// The same with.
     pub loud_us: [u64; 2],
+    /// 99th percentile of a pair without the relay between, without and with.
+    pub bare_us: [u64; 2],
 }
 
 /// All findings of one relay.
@@ -44,14 +46,21 @@ pub struct Report {
 }
 
 impl Pace {
-    pub(crate) fn of(quiet: &Stretch, loud: &Stretch) -> Self {
+    /// Of a pair of stretches, without and with, through the relay and of the bare pair.
+    pub(crate) fn of(control: [&Stretch; 2], bare: [&Stretch; 2]) -> Self {
         let both = |stretch: &Stretch| [50.0, 99.0].map(|percent| stretch.percentile_us(percent));
-        Self { quiet_us: both(quiet), loud_us: both(loud) }
+        let [quiet_us, loud_us] = control.map(both);
+        Self { quiet_us, loud_us, bare_us: bare.map(|stretch| stretch.percentile_us(99.0)) }
     }
 
-    /// How much longer the slowest hundredth took.
+    /// How much longer the slowest hundredth took, beyond what the attack cost a pair that has no
+    /// relay between.
     pub fn ratio(&self) -> f64 {
-        self.loud_us[1] as f64 / self.quiet_us[1].max(1) as f64
+        let [_, quiet] = self.quiet_us;
+        let [bare_quiet, bare_loud] = self.bare_us;
+        let own = bare_loud.saturating_sub(bare_quiet);
+        let loud = self.loud_us[1].saturating_sub(own).max(quiet.min(self.loud_us[1]));
+        loud as f64 / quiet.max(1) as f64
     }
 }
 
@@ -134,12 +143,15 @@ impl fmt::Display for Finding {
         let ratio = self.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         writeln!(
             f,
-            "{:<24} {verdict:<7} p50 {:>6} → {:<6} p99 {:>6} → {:<7} ×{ratio:<6} {:>7} KiB",
+            "{:<24} {verdict:<7} p50 {:>6} → {:<6} p99 {:>6} → {:<7} bare {:>5} → {:<6} \
+             ×{ratio:<6} {:>7} KiB",
             self.name,
             self.median_us(|pace| pace.quiet_us[0]),
             self.median_us(|pace| pace.loud_us[0]),
             self.median_us(|pace| pace.quiet_us[1]),
             self.median_us(|pace| pace.loud_us[1]),
+            self.median_us(|pace| pace.bare_us[0]),
+            self.median_us(|pace| pace.bare_us[1]),
             self.peak_kib,
         )?;
         let tried = self.effort.0.iter().map(|(what, count)| format!("{what}: {count}"));
@@ -175,8 +187,20 @@ mod tests {
 
     fn finding(ratios: &[u64]) -> Finding {
         let attack = crate::attacks::all()[0];
-        let pace = |ratio: &u64| Pace { quiet_us: [50, 100], loud_us: [50, 100 * ratio] };
+        let pace = |ratio: &u64| Pace {
+            quiet_us: [50, 100],
+            loud_us: [50, 100 * ratio],
+            bare_us: [20, 20],
+        };
         Finding { paces: ratios.iter().map(pace).collect(), ..Finding::new(attack) }
+    }
+
+    #[test]
+    fn what_the_attack_costs_the_kit_itself_is_not_the_relays() {
+        let pace = |bare_us| Pace { quiet_us: [50, 100], loud_us: [50, 300], bare_us };
+        assert_eq!(pace([20, 120]).ratio(), 2.0);
+        assert_eq!(pace([20, 10]).ratio(), 3.0);
+        assert_eq!(pace([20, 900]).ratio(), 1.0, "nor does it make anybody faster");
     }
 
     #[test]

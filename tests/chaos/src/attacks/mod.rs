@@ -15,7 +15,20 @@ pub mod text;
 pub mod violation;
 pub mod worker;
 
-use crate::attack::Attack;
+use crate::attack::{Attack, Effort, Needs};
+
+/// No attack at all: how far two stretches are apart of which none is disturbed.
+pub const NOBODY: Attack = Attack {
+    name: "nobody",
+    what: "Nothing.",
+    reference: "The same.",
+    needs: Needs::Nothing,
+    counters: &[],
+    play: |scene, until| {
+        scene.rest(until);
+        Ok(Effort::default())
+    },
+};
 
 /// All classes, in the order in which they are run.
 pub fn all() -> Vec<&'static Attack> {
