@@ -45,7 +45,8 @@ const SEND_BYTES: usize = 64 << 10;
 const BULK_BYTES: usize = 128 << 10;
 
 impl Company {
-    /// Takes note of what arrived on a connection that is not loud.
+    /// Takes note of what arrived on a connection that is neither loud nor inside a frame: the last
+    /// bytes of a large one are few, too.
     pub(crate) fn hear(&mut self, now: Tick, lease: &Lease) {
         if lease.len() < QUIET_BYTES {
             self.heard = Some(now);

@@ -177,4 +177,9 @@ impl Connection {
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
+
+    /// Whether what arrives next goes on with a frame that has begun.
+    pub(crate) fn is_inside_frame(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.decoder.is_inside_payload())
+    }
 }

@@ -25,11 +25,14 @@ impl<D: Driver> Shard<D> {
         }
         let is_stranger = connection.stranger().is_some();
         let is_quiet = connection.is_open() && connection.backlog.is_none();
+        let goes_on = connection.is_inside_frame();
         if is_stranger {
             return self.set_bytes_aside(key, &lease);
         }
         if is_quiet {
-            self.company.hear(self.now, &lease);
+            if !goes_on {
+                self.company.hear(self.now, &lease);
+            }
             if self.is_bulk(&lease) {
                 self.begin_backlog(key);
             }
