@@ -109,15 +109,15 @@ fn strangers_hold_no_receive_buffer_while_they_wait_and_are_charged_for_what_the
     assert!(bench.audit().guests > CROWD / 2, "most of them still wait");
 }
 
-/// Eight pairs exchange large messages, beside a pair that is quiet or silent. Returns the most
-/// bytes a turn sent.
-fn most_bytes_of_a_turn(is_somebody_quiet: bool) -> u64 {
+/// Eight pairs exchange messages of so many bytes, beside a pair that is quiet or silent. Returns
+/// the most bytes a turn sent.
+fn most_bytes_of_a_turn(message_bytes: usize, is_somebody_quiet: bool) -> u64 {
     let driver = Config { buffer_count: 64, buffer_bytes: 32 << 10, ..Setup::default().driver };
     let faults = Faults { socket_bytes: 1 << 20, gulp: 500_000, ..Faults::none() };
     let mut bench = Bench::new(Setup { driver, faults, ..Setup::default() });
     let (quiet_daemon, quiet_client) = bench.pair("quiet");
     let pairs: Vec<_> = (0..8).map(|index| bench.pair(&format!("large{index}"))).collect();
-    let sent: Vec<_> = (0..2).map(|seq| frames::envelope(seq, 1 << 19)).collect();
+    let sent: Vec<_> = (0..2).map(|seq| frames::envelope(seq, message_bytes)).collect();
     for payload in &sent {
         for &(_, client) in &pairs {
             bench.socket(client).send(&frames::text(payload));
@@ -147,12 +147,12 @@ const IN_COMPANY_SENT_MAX: u64 = (128 + 64 + 8) << 10;
 
 #[test]
 fn in_company_a_turn_sends_a_bounded_part_of_what_waits() {
-    let most = most_bytes_of_a_turn(true);
+    let most = most_bytes_of_a_turn(512 << 10, true);
     assert!((64 << 10..=IN_COMPANY_SENT_MAX).contains(&most), "{most} bytes in one turn");
 }
 
 #[test]
 fn the_last_bytes_of_large_messages_are_no_company() {
-    let most = most_bytes_of_a_turn(false);
+    let most = most_bytes_of_a_turn(64 << 10, false);
     assert!(most > IN_COMPANY_SENT_MAX, "{most} bytes in one turn");
 }
