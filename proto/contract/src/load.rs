@@ -28,28 +28,32 @@ pub struct ShardLoad {
 /// Sums over some of the turns, for a line through their cost: what a turn takes, and what each of
 /// its frames adds.
 ///
-/// Shape: sums only grow, so the line of an interval is that of the differences. A turn's cost is
-/// the processor time until the next turn begins, the kernel's work for it included.
+/// Shape: turns are looked at in spans of a fixed number. Sums only grow, so the line of an
+/// interval is that of the differences. A span's cost is the processor time until the next turn
+/// begins, the kernel's work for it included.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TurnCost {
-    /// Turns that were looked at.
+    /// Spans that were looked at.
+    pub spans: u64,
+    /// Their turns.
     pub turns: u64,
     /// Frames they forwarded.
     pub frames: u64,
-    /// Their frames, each turn's squared.
+    /// Their frames, each span's squared.
     pub frames_squared: u64,
     /// Their processor time, nanoseconds.
     pub cpu_ns: u64,
-    /// Their processor time in nanoseconds, each turn's times its frames.
+    /// Their processor time in nanoseconds, each span's times its frames.
     pub frames_cpu_ns: u64,
 }
 
 impl TurnCost {
-    /// Takes in one turn. The sums last for centuries.
-    pub fn add(&mut self, frames: u64, cpu: Duration) {
+    /// Takes in one span. The sums last for centuries.
+    pub fn add(&mut self, turns: u64, frames: u64, cpu: Duration) {
         let cpu_ns = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX);
         let sums = [
-            (&mut self.turns, 1),
+            (&mut self.spans, 1),
+            (&mut self.turns, turns),
             (&mut self.frames, frames),
             (&mut self.frames_squared, frames.saturating_mul(frames)),
             (&mut self.cpu_ns, cpu_ns),
@@ -66,15 +70,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_through_the_sums_is_the_line_through_the_turns() {
+    fn a_line_through_the_sums_is_the_line_through_the_spans() {
         let mut cost = TurnCost::default();
         for frames in [1, 2, 5] {
-            cost.add(frames, Duration::from_nanos(1000 + 300 * frames));
+            cost.add(4, frames, Duration::from_nanos(1000 + 300 * frames));
         }
-        let TurnCost { turns, frames, frames_squared, cpu_ns, frames_cpu_ns } = cost;
+        let TurnCost { spans, turns, frames, frames_squared, cpu_ns, frames_cpu_ns } = cost;
         let slope =
-            (turns * frames_cpu_ns - frames * cpu_ns) / (turns * frames_squared - frames * frames);
+            (spans * frames_cpu_ns - frames * cpu_ns) / (spans * frames_squared - frames * frames);
         assert_eq!(slope, 300);
-        assert_eq!(cpu_ns - slope * frames, 1000 * turns);
+        assert_eq!(cpu_ns - slope * frames, 1000 * spans);
+        assert_eq!(turns, 12);
     }
 }

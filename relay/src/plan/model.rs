@@ -41,9 +41,10 @@ pub(crate) struct Cost {
     pub(crate) frame: f64,
 }
 
-/// Sums over sampled turns, as they are exported.
+/// Sums over sampled spans of turns, as they are exported.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sampled {
+    spans: f64,
     turns: f64,
     frames: f64,
     frames_squared: f64,
@@ -62,8 +63,8 @@ pub(crate) struct Growth {
 
 /// Frames of one turn at most: the driver hands out 1,024 completions, two for a frame.
 const TURN_FRAMES_MAX: f64 = 512.0;
-/// Sampled turns below which there is no line through their cost.
-const SAMPLED_TURNS_MIN: f64 = 30.0;
+/// Sampled spans below which there is no line through their cost.
+const SAMPLED_SPANS_MIN: f64 = 30.0;
 
 impl Observed {
     /// What happened between two readings of one relay, or since its start when there is only one.
@@ -104,6 +105,7 @@ impl Shard {
         };
         let cpu_s = since("relay_shard_cpu_seconds_total");
         let sampled = Sampled {
+            spans: since("relay_shard_sampled_spans_total"),
             turns: since("relay_shard_sampled_turns_total"),
             frames: since("relay_shard_sampled_frames_total"),
             frames_squared: since("relay_shard_sampled_frames_squared_total"),
@@ -163,14 +165,14 @@ impl Sampled {
     /// The line of least squares through the turns' costs. Without a slope, because all turns were
     /// alike or too few, everything counts as the frames'.
     fn cost(self) -> Cost {
-        let Self { turns, frames, frames_squared, cpu_s, frames_cpu_s } = self;
+        let Self { spans, turns, frames, frames_squared, cpu_s, frames_cpu_s } = self;
         if frames <= 0.0 {
             return Cost::default();
         }
         let per_frame = cpu_s / frames;
-        let spread = turns * frames_squared - frames * frames;
-        let slope = (turns * frames_cpu_s - frames * cpu_s) / spread;
-        let is_line = turns >= SAMPLED_TURNS_MIN && spread > 0.0 && slope > 0.0;
+        let spread = spans * frames_squared - frames * frames;
+        let slope = (spans * frames_cpu_s - frames * cpu_s) / spread;
+        let is_line = spans >= SAMPLED_SPANS_MIN && spread > 0.0 && slope > 0.0;
         let frame = if is_line { slope.min(per_frame) } else { per_frame };
         Cost { turn: (cpu_s - frame * frames) / turns.max(1.0), frame }
     }
@@ -194,6 +196,7 @@ mod tests {
 
     fn sampled(turns: &[(f64, f64)]) -> Sampled {
         turns.iter().fold(Sampled::default(), |sum, &(frames, cpu)| Sampled {
+            spans: sum.spans + 1.0,
             turns: sum.turns + 1.0,
             frames: sum.frames + frames,
             frames_squared: sum.frames_squared + frames * frames,
