@@ -73,7 +73,7 @@ pub(crate) enum Command {
     Top(TopArguments),
     /// Say how much more a running relay holds at a latency objective, and what ends first.
     ///
-    /// Reads the metrics of a relay twice and fits what turns and completions cost, or reads them
+    /// Reads the metrics of a relay twice and fits what turns and frames cost, or reads them
     /// from files that were saved: one counts from the start of the relay, two are an interval.
     /// docs/capacity.md in the source explains the model and how well it was met.
     Plan(PlanArguments),
