@@ -54,8 +54,9 @@ enum Offence {
 /// A connection's slot in the table and in the driver, and its deadline in the wheel.
 const SLOT_EXTRA_BYTES: usize = 192;
 /// The switchboard's and the ledger's parts of an admitted connection: seat, claims, a share of its
-/// scope. Source: 640 bytes for all of an idle client in the shard, measured by
-/// `an_idle_connection_holds_no_more_than_it_is_charged`; a viewer of 64 channels has 1.1 KiB more.
+/// scope. Source: 452 to 476 bytes for all of an idle client, its slot included (BENCHMARKS.md,
+/// "What does an idle authenticated connection cost?"); a viewer of 64 channels has 1.1 KiB more.
+/// `an_idle_connection_holds_no_more_than_it_is_charged` fails when the charge is too little.
 pub(crate) const SEAT_BYTES: usize = 1536;
 
 /// What the budget counts for an admitted connection without TLS that has nothing to say.
