@@ -83,7 +83,7 @@ pub enum Input<'a> {
         /// Who left.
         connection: ConnectionId,
     },
-    /// Deadlines up to now are due.
+    /// Deadlines up to now are due, of which a bounded number is acted on.
     Elapsed,
     /// Limits changed. A version that is not newer is ignored.
     SetLimits(Arc<Limits>),

@@ -6,6 +6,7 @@ use relay_contract::{Counter, Heartbeat, ShardReport, Tick};
 
 use crate::Input;
 use crate::board::{Board, board, board_with, frame, init, response};
+use crate::switchboard::EXPIRED_MAX;
 
 fn beating(ping_ms: u64, pong_ms: u64, idle_ms: u64) -> Board {
     board_with(|limits| {
@@ -117,6 +118,37 @@ fn after_a_stop_longer_than_the_idle_timeout_everybody_is_asked_and_nobody_cut()
     board.see(Input::Pong { from: client });
     assert_eq!(board.pass(4000), [""; 0]);
     assert_eq!(board.count(Counter::WsIdleTerminated), 0);
+}
+
+#[test]
+fn pings_of_a_crowd_that_are_due_at_one_moment_go_out_a_few_at_a_time() {
+    let crowd = 3 * EXPIRED_MAX + 1;
+    let mut board = beating(300, 500, 10_000);
+    for _ in 0..crowd {
+        board.client();
+    }
+    // They waited for their turn: that is no stop, however late the last of them is.
+    board.now = Tick(board.now.0 + Tick::from_millis(300).0);
+    for at_once in [EXPIRED_MAX, EXPIRED_MAX, EXPIRED_MAX, 1, 0] {
+        let seen = board.see(Input::Elapsed);
+        assert_eq!(seen.len(), at_once, "{seen:?}");
+        assert!(seen.iter().all(|seen| seen.starts_with("ping ")), "{seen:?}");
+        board.now = Tick(board.now.0 + Tick::from_millis(1).0);
+    }
+    assert_eq!(board.count(Counter::ShardStalls), 0);
+}
+
+#[test]
+fn after_a_stop_a_crowd_is_asked_a_few_at_a_time_and_the_stop_is_noted_once() {
+    let mut board = beating(300, 500, 10_000);
+    for _ in 0..2 * EXPIRED_MAX {
+        board.client();
+    }
+    let mut seen = stop_for(&mut board, 60_000);
+    seen.extend(board.see(Input::Elapsed));
+    let pings = seen.iter().filter(|seen| seen.starts_with("ping ")).count();
+    assert_eq!((pings, seen.len()), (2 * EXPIRED_MAX, 2 * EXPIRED_MAX + 1), "{seen:?}");
+    assert_eq!(board.count(Counter::ShardStalls), 1);
 }
 
 #[test]

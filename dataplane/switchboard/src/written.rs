@@ -143,7 +143,7 @@ struct Present {
 }
 
 /// Grows with every change of the layout.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 #[cfg(test)]
 #[path = "written_tests.rs"]
