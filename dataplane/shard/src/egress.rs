@@ -22,6 +22,8 @@ pub(crate) struct Egress {
     stalled: bool,
     /// Whether the shard already knows that there is something new.
     pub(crate) dirty: bool,
+    /// Whether it waits for a turn that has bytes left for those who have much to send.
+    pub(crate) waits_in_bulk: bool,
     /// Bytes queued or in flight that the switchboard does not count: pings, pongs, close frames,
     /// HTTP.
     own_bytes: usize,

@@ -21,11 +21,8 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn flush(&mut self) {
         let mut left = self.pace().bulk_bytes;
         while let Some(key) = self.dirty.pop() {
-            let egress = self.table.get_mut(key).and_then(|found| found.egress.as_ref());
-            if left == usize::MAX || egress.is_none_or(|egress| egress.is_small(LITTLE_BYTES)) {
+            if left == usize::MAX || !self.wait_in_bulk(key) {
                 self.start_send(key);
-            } else {
-                self.bulk.push_back(key);
             }
         }
         while left > 0
@@ -35,6 +32,24 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Lines a connection up behind others that have much to send too, once. False when it has
+    /// little, and need not wait.
+    fn wait_in_bulk(&mut self, key: Key) -> bool {
+        let depth = self.board.queued_bytes(self.table.id(key));
+        let egress = self.table.get_mut(key).and_then(|found| found.egress.as_mut());
+        let Some(egress) = egress.filter(|egress| !egress.is_small(LITTLE_BYTES)) else {
+            return false;
+        };
+        // The wait begins now, and what comes later is news again.
+        egress.dirty = false;
+        egress.arrivals.close_run(self.now, depth);
+        if !std::mem::replace(&mut egress.waits_in_bulk, true) {
+            self.bulk.push_back(key);
+        }
+        self.charge(key);
+        true
+    }
+
     /// Starts a send, if there is something to send and none is in flight. Returns its bytes.
     pub(crate) fn start_send(&mut self, key: Key) -> usize {
         let bytes_max = self.pace().send_bytes;
@@ -42,6 +57,7 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.table.get_mut(key) else { return 0 };
         let Some(egress) = &mut connection.egress else { return 0 };
         egress.dirty = false;
+        egress.waits_in_bulk = false;
         let depth = self.board.queued_bytes(to);
         egress.arrivals.close_run(self.now, depth);
         if egress.is_in_flight() {

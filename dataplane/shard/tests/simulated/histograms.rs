@@ -93,6 +93,31 @@ fn a_reader_that_pauses_shows_in_hop_latency_and_queue_wait() {
 }
 
 #[test]
+fn a_wait_for_a_turn_with_room_for_large_sends_shows_in_hop_latency() {
+    const MESSAGE_BYTES: usize = 40_000;
+    let driver = Config { buffer_count: 64, buffer_bytes: 32 << 10, ..Setup::default().driver };
+    let faults = Faults { socket_bytes: 1 << 20, gulp: 500_000, ..Faults::none() };
+    let mut bench = Bench::new(Setup { driver, faults, ..Setup::default() });
+    let (_, quiet) = bench.pair("quiet");
+    let pairs: Vec<_> = (0..24).map(|index| bench.pair(&format!("large{index}"))).collect();
+    for &(_, client) in &pairs {
+        bench.socket(client).send(&frames::text(&frames::envelope(0, MESSAGE_BYTES)));
+    }
+    // In company a turn has room for three or four of these messages.
+    for _ in 0..40 {
+        send(&mut bench, quiet, 1);
+        bench.step();
+    }
+    for &(daemon, _) in &pairs {
+        let frames = bench.socket(daemon).take_frames();
+        assert!(frames.iter().any(|frame| frame.payload.len() >= MESSAGE_BYTES));
+    }
+    let waits = values(&bench.measured(Measure::QueueWait));
+    let long: u64 = waits.iter().filter(|wait| wait.0 > STEP).map(|wait| wait.1).sum();
+    assert!(long >= 4, "the last of them waited for several turns: {waits:?}");
+}
+
+#[test]
 fn admissions_are_measured_by_their_outcome() {
     let mut bench = Bench::new(Setup::default());
     bench.open("client", "t");
