@@ -1,8 +1,10 @@
 //! A daemon that does not read what its client sends.
 
+use std::time::Duration;
+
 use relay_contract::{Counter, Limits};
 use relay_driver::Config;
-use relay_driver::sim::Faults;
+use relay_driver::sim::{Faults, PeerState};
 
 use crate::bench::{Bench, Setup, SocketId};
 use crate::frames::{self, Frame, TEXT};
@@ -136,6 +138,83 @@ fn a_slow_reader_that_reads_again_in_time_loses_nothing() {
     }
 }
 
+/// Sends on without reading one answer, until the relay gives up on the client as well.
+fn overflow_answers(bench: &mut Bench, client: SocketId) {
+    bench.socket(client).reads = false;
+    let mut index = 0;
+    bench.until("an overflow of answers", |bench| {
+        if bench.socket(client).unsent_bytes() == 0 {
+            bench.socket(client).send(&frames::text(&frames::envelope(index, 150)));
+            index += 1;
+        }
+        bench.counted(Counter::WsSlowClientTerminated) == 2
+    });
+}
+
+fn both_are_told(encrypted: bool) {
+    let mut bench = bench(encrypted);
+    let (daemon, client) = bench.pair("t");
+    let sent = overflow(&mut bench, daemon, client);
+    overflow_answers(&mut bench, client);
+
+    bench.socket(daemon).reads = true;
+    bench.steps(200);
+    let mut frames = bench.socket(daemon).take_frames();
+    assert_eq!(frames.pop(), Some(Frame::close(4008, "buffer overflow")));
+    assert!(bench.socket(daemon).incoming.is_empty(), "nothing follows the close frame");
+    let payloads: Vec<_> = frames.into_iter().map(|frame| frame.payload).collect();
+    assert_eq!(payloads, sent[..payloads.len()], "the first frames, whole");
+
+    bench.socket(client).reads = true;
+    bench.steps(200);
+    let mut answers = bench.socket(client).take_frames();
+    assert_eq!(answers.pop(), Some(Frame::close(4008, "buffer overflow")));
+    assert!(bench.socket(client).incoming.is_empty(), "nothing follows the close frame");
+    let unavailable = |frame: &Frame| {
+        let text = String::from_utf8_lossy(&frame.payload);
+        frame.opcode == TEXT && text.contains("DAEMON_UNAVAILABLE")
+    };
+    assert!(!answers.is_empty() && answers.iter().all(unavailable), "whole answers");
+
+    bench.pass(Duration::from_secs(5));
+    bench.assert_nothing_is_left("both were told and did not answer");
+}
+
+#[test]
+fn a_slow_reader_and_its_client_that_reads_no_answer_are_both_told() {
+    both_are_told(false);
+}
+
+#[test]
+fn a_slow_reader_and_its_client_that_reads_no_answer_are_both_told_under_tls() {
+    both_are_told(true);
+}
+
+#[test]
+fn a_slow_reader_is_sent_nothing_more_behind_4008_until_it_answers() {
+    for answers in [true, false] {
+        let mut bench = bench(false);
+        let (daemon, client) = bench.pair("t");
+        overflow(&mut bench, daemon, client);
+        bench.socket(daemon).reads = true;
+        bench.steps(200);
+        let told = Some(Frame::close(4008, "buffer overflow"));
+        assert_eq!(bench.socket(daemon).take_frames().pop(), told);
+        assert_eq!(bench.socket(daemon).state(), PeerState::Open, "the answer is waited for");
+        if answers {
+            bench.socket(daemon).send(&frames::close(4008));
+            bench.steps(20);
+        } else {
+            // The close timeout of these tests is two seconds.
+            bench.pass(Duration::from_secs(1));
+            assert_eq!(bench.socket(daemon).state(), PeerState::Open, "not as long as that");
+            bench.pass(Duration::from_secs(2));
+        }
+        assert_ne!(bench.socket(daemon).state(), PeerState::Open, "answers: {answers}");
+        assert!(bench.socket(daemon).incoming.is_empty());
+    }
+}
+
 #[test]
 fn a_slow_reader_that_never_reads_again_is_cut() {
     for encrypted in [false, true] {
@@ -143,7 +222,7 @@ fn a_slow_reader_that_never_reads_again_is_cut() {
         let (daemon, client) = bench.pair("t");
         overflow(&mut bench, daemon, client);
         bench.socket(client).reset();
-        bench.pass(std::time::Duration::from_secs(5));
+        bench.pass(Duration::from_secs(5));
         bench.assert_nothing_is_left("a reader that does not read its close frame");
     }
 }
