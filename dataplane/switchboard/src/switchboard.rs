@@ -112,8 +112,8 @@ impl Switchboard {
         self.arm_cleanup(now);
     }
 
-    /// When [`Input::Elapsed`] is due. It may come earlier than anything happens, and is due at once
-    /// while deadlines are left that have passed.
+    /// When [`Input::Elapsed`] is due: at once, while deadlines are left that have passed. It may
+    /// come earlier than anything happens.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.wheel.next_deadline()
     }
