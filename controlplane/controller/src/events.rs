@@ -109,6 +109,7 @@ impl Controller {
 
     /// Holds a few tokens against the key set.
     pub(crate) fn look_at_tokens(&mut self) {
+        self.events_in_a_row = 0;
         for _ in 0..LOOKS_PER_TURN {
             let Some((connection, ticket)) = self.unseen.pop() else {
                 break;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
-use relay_contract::Refusal;
+use relay_contract::{AdmissionId, Command, Event, Refusal};
 use relay_controller::{Admission, JwksSettings, Settings};
 use serde_json::{Value, json};
 use url::Url;
@@ -156,4 +156,22 @@ async fn invented_key_ids_do_not_become_requests() {
         assert_eq!(shard.refused().await, Refusal::Unauthorized);
     }
     assert_eq!(asked(&platform, JWKS), 1, "the first fetch was a moment ago");
+}
+
+#[tokio::test]
+async fn a_lane_that_never_empties_holds_up_no_token() {
+    let platform = Platform::start(None).await;
+    let signer = Signer::new("k");
+    publish(&platform, &[&signer]);
+    let (_relay, mut shard) = Relay::one(checked(&platform, Admission::Jwks));
+    shard.client(&signer.client(60));
+    shard.admitted().await;
+    shard.client(&signer.client(60));
+    for _ in 0..4000 {
+        shard.tell(Event::Released { admission: AdmissionId(u64::MAX) });
+    }
+    // The answer to the last event shows when the lane was empty.
+    shard.ask_as("/health", None);
+    shard.admitted().await;
+    assert!(matches!(shard.command().await, Command::Respond { .. }));
 }
