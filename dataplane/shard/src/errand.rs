@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use relay_contract::Command;
 use relay_driver::{Driver, End, Key};
 
 use crate::received::Received;
@@ -16,6 +17,8 @@ use crate::shard::Shard;
 #[derive(Default)]
 pub(crate) struct Errands {
     keys: VecDeque<Key>,
+    /// What the control plane ordered for one connection each.
+    orders: VecDeque<Command>,
     /// Which kind is looked at first next time.
     first: Kind,
     /// Whether the last turn with a choice did errands and let loud connections wait.
@@ -34,6 +37,10 @@ enum Kind {
 /// Errands of one turn. Protects the latency of messages from crowds that come or go. Reached: the
 /// others wait for the next turn. Source: one takes 10 to 20 µs, its system calls included.
 const ERRANDS_MAX: usize = 4;
+/// Orders for single connections that left their lane. Protects memory and the length of a turn.
+/// Reached: further ones wait in the lane, and those about the whole shard behind them. Source: as
+/// many as the control plane keeps for a shard whose lane is full.
+const ORDERS_MAX: usize = 4096;
 /// Turns in a row in which others have to wait because quiet connections have something to send.
 /// Protects those others from never being served.
 const PUT_OFF_MAX: u32 = 4;
@@ -49,9 +56,14 @@ impl Kind {
 }
 
 impl Errands {
-    /// Whether no connection has one.
+    /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.is_empty() && self.orders.is_empty()
+    }
+
+    /// Whether nothing is left of what the control plane ordered.
+    pub(crate) fn has_no_orders(&self) -> bool {
+        self.orders.is_empty()
     }
 }
 
@@ -73,6 +85,27 @@ impl<D: Driver> Shard<D> {
             self.errands.keys.push_back(key);
         }
         self.charge(key);
+    }
+
+    /// Empties the control plane's lane. An operator, or the end of a drain, waits for orders about
+    /// the whole shard: these are few, and done at once. Others wait for their turn.
+    pub(crate) fn take_orders(&mut self) {
+        for _ in self.errands.orders.len()..ORDERS_MAX {
+            match self.ports.commands.receive() {
+                Some(
+                    order @ (Command::Report { .. } | Command::Stop { .. } | Command::SetLimits(_)),
+                ) => self.on_command(order),
+                Some(order) => self.errands.orders.push_back(order),
+                None => return,
+            }
+        }
+    }
+
+    /// Does all that was ordered before the shard ends, so that every grant comes back.
+    pub(crate) fn finish_orders(&mut self) {
+        while let Some(order) = self.errands.orders.pop_front() {
+            self.on_command(order);
+        }
     }
 
     /// Serves everybody but quiet connections: errands or loud connections, by turns.
@@ -115,7 +148,7 @@ impl<D: Driver> Shard<D> {
     fn run_errand(&mut self, kind: Kind) -> bool {
         match kind {
             Kind::Command => {
-                let Some(command) = self.ports.commands.receive() else { return false };
+                let Some(command) = self.errands.orders.pop_front() else { return false };
                 self.on_command(command);
             }
             Kind::Arrival => {

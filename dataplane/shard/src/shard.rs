@@ -191,6 +191,7 @@ impl<D: Driver> Shard<D> {
         self.take_certificates();
         self.measure_completions();
         self.take_completions();
+        self.take_orders();
         self.serve_others();
         self.relieve();
         self.expire();
@@ -370,9 +371,12 @@ impl<D: Driver> Shard<D> {
         let Some(deadline) = self.stop_deadline else { return Turn::More };
         let late = self.now >= deadline;
         if late {
+            self.finish_orders();
             self.cut_all();
         }
-        let lanes_are_empty = self.ports.commands.is_empty() && self.ports.arrivals.is_empty();
+        let lanes_are_empty = self.ports.commands.is_empty()
+            && self.errands.has_no_orders()
+            && self.ports.arrivals.is_empty();
         if !(late || self.table.len() == 0 && lanes_are_empty) {
             return Turn::More;
         }

@@ -1,7 +1,10 @@
 //! Crowds: many that come, speak or go at one moment. A turn serves a few of them, in the
 //! company of quiet connections, and all of them in the end.
 
-use relay_contract::Limits;
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_contract::{Command, ConnectionId, Detail, Limits, QueryId, Refusal, ShardId};
 use relay_driver::sim::{Faults, PeerState};
 use relay_driver::{Config, Driver};
 
@@ -55,6 +58,63 @@ fn a_crowd_of_upgrades_at_one_moment_delays_nobody_and_none_is_lost() {
     }
 }
 
+const SHARD: ShardId = ShardId(0);
+
+/// An answer to one of a crowd who is gone, as they are when it comes late.
+fn late_answer() -> Command {
+    let connection = ConnectionId { shard: SHARD, slot: 1000, generation: 0 };
+    Command::Refuse { connection, refusal: Refusal::Unauthorized }
+}
+
+fn question() -> Command {
+    Command::Report { query: QueryId(0), detail: Detail::Counts }
+}
+
+#[test]
+fn orders_about_the_shard_do_not_wait_behind_those_for_a_crowd() {
+    let mut bench = bench();
+    let guest = bench.connect();
+    bench.step();
+    let version = Limits::default().version + 1;
+    let limits = Limits { version, memory_bytes_max: 123 << 20, ..Limits::default() };
+    for _ in 0..50 {
+        bench.command(SHARD, late_answer());
+    }
+    bench.command(SHARD, Command::SetLimits(Arc::new(limits)));
+    bench.command(SHARD, question());
+    bench.stop(0, Duration::from_secs(60));
+    bench.step();
+    let limits: Vec<_> = bench.ledger.reports.iter().map(|it| it.memory_bytes_max).collect();
+    assert_eq!(limits, [123 << 20]);
+    assert_eq!(bench.ledger.stopped, [], "most of the crowd's orders still wait");
+    bench.steps(2);
+    assert_ne!(bench.socket(guest).state(), PeerState::Open, "it stops already");
+    bench.socket(guest).shutdown();
+    bench.steps(50);
+    assert_eq!(bench.ledger.stopped, [SHARD]);
+}
+
+#[test]
+fn orders_that_left_their_lane_are_bounded_and_the_others_wait_in_it() {
+    const ORDERS_MAX: usize = 4096;
+    let mut bench = bench();
+    let mut given = 0;
+    while bench.try_command(SHARD, late_answer()) {
+        given += 1;
+        if given % 32 == 0 {
+            bench.step();
+        }
+        assert!(given < 2 * ORDERS_MAX, "the lane never fills");
+    }
+    assert!(given > ORDERS_MAX, "{given}");
+    bench.step();
+    bench.command(SHARD, question());
+    bench.step();
+    assert_eq!(bench.ledger.reports.len(), 0, "it waits in the lane");
+    bench.steps(50);
+    assert_eq!(bench.ledger.reports.len(), 1);
+}
+
 #[test]
 fn a_turn_answers_a_few_of_a_crowd() {
     // Head and body of one answer are less than this.
@@ -89,7 +149,7 @@ fn a_crowd_that_ends_at_one_moment_delays_nobody_and_leaves_nothing() {
         let turns = turns_to_arrive(&mut bench, daemon, client, seq);
         assert!(turns <= alone, "{turns} turns instead of {alone}");
     }
-    bench.pass(std::time::Duration::from_secs(5));
+    bench.pass(Duration::from_secs(5));
     assert_eq!(bench.audit().connections, 2, "the quiet pair alone is left");
     assert!(crowd.iter().all(|&id| bench.socket(id).state() != PeerState::Open));
 }
