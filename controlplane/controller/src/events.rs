@@ -268,7 +268,8 @@ impl Controller {
             Topic::Node { hot: false } | Topic::Metrics(_) | Topic::Histograms => Detail::Counts,
         };
         // A shard that cannot be asked will not answer either: the question expires.
-        self.link.shards.broadcast(|| Command::Report { query, detail });
+        let missed = self.link.shards.broadcast(|| Command::Report { query, detail });
+        self.counters.add(Counter::CommandsUndelivered, count(missed.len()));
     }
 
     fn on_reported(&mut self, query: QueryId, report: ShardReport) {
@@ -361,10 +362,14 @@ impl Controller {
         }
     }
 
-    /// Sends a connection's shard a command. When it does not leave, the connection's own deadline
-    /// ends its wait; whether it left.
+    /// Sends a connection's shard a command. When it does not leave, that is counted, and the
+    /// connection's own deadline ends its wait; whether it left.
     fn send(&mut self, connection: ConnectionId, command: Command) -> bool {
-        self.link.shards.send(connection.shard, command).is_ok()
+        let sent = self.link.shards.send(connection.shard, command).is_ok();
+        if !sent {
+            self.counters.count(Counter::CommandsUndelivered);
+        }
+        sent
     }
 
     /// The date of a shard's tick. A clock that does not fit ours (another machine's) is not

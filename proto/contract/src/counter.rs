@@ -205,6 +205,8 @@ counters! {
         "Log entries lost because the control plane or the reader of stdout was behind."
     LogEntriesSuppressed "relay_log_entries_suppressed_total"
         "Log lines kept back because there were too many of their kind."
+    CommandsUndelivered "relay_commands_undelivered_total"
+        "Orders to a shard that were dropped because too many waited for it."
     WorkerCallsLimited "relay_worker_calls_limited_total"
         "Worker calls refused because too many were in flight."
     AdminConnectionsRefused "relay_admin_connections_refused_total"

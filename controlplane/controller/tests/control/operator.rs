@@ -7,6 +7,7 @@ use relay_contract::{
     ShardReport, Tick,
 };
 use relay_controller::{AdminAccess, Settings};
+use relay_link::COMMANDS_PER_SHARD;
 use serde_json::Value;
 
 use crate::relay::{ADMIN, Relay, Shard, settings};
@@ -123,6 +124,29 @@ async fn prometheus_is_given_protobuf_where_it_prefers_that() {
     let (status, content_type, body) = shard.response().await;
     assert_eq!((status, content_type), (200, protobuf));
     assert!(body.contains("relay_hop_latency_seconds") && !body.contains("# TYPE"));
+}
+
+#[tokio::test]
+async fn answers_a_shard_does_not_take_are_counted() {
+    // What its lane and the backlog behind it hold.
+    const TAKEN: usize = COMMANDS_PER_SHARD + 4096;
+    const LOST: usize = 10;
+    let (_relay, mut shard) = Relay::one(settings(NOWHERE));
+    for asked in 0..TAKEN + LOST {
+        shard.ask_as("/nowhere", None);
+        if asked % 64 == 0 {
+            shard.heard().await;
+        }
+    }
+    shard.heard().await;
+    for _ in 0..TAKEN {
+        assert_eq!(shard.response().await.0, 404);
+    }
+    shard.ask("/metrics");
+    shard.report(report(vec![])).await;
+    let (_, _, body) = shard.response().await;
+    let line = format!("\nrelay_commands_undelivered_total {LOST}\n");
+    assert!(body.contains(&line), "{body}");
 }
 
 #[tokio::test]
