@@ -28,6 +28,8 @@ pub(crate) struct Journal {
     /// Lines since the last [`Journal::flush`].
     batch: String,
     batches: SyncSender<String>,
+    /// For the lines that are left at the end: room for one batch, whatever waits before it.
+    last: SyncSender<String>,
     /// Bytes of lines that wait for stdout, those of the batch included.
     queued_bytes: Arc<AtomicUsize>,
     finished: Receiver<()>,
@@ -71,14 +73,16 @@ impl Journal {
     /// When the operating system gives no thread.
     pub(crate) fn new(
         settings: LogSettings,
-        sink: impl Write + Send + 'static,
+        mut sink: impl Write + Send + 'static,
     ) -> io::Result<Self> {
         let (batches, queue) = mpsc::sync_channel(BATCHES_MAX);
+        let (last, last_batch) = mpsc::sync_channel(1);
         let (done, finished) = mpsc::channel();
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let written = Arc::clone(&queued_bytes);
         thread::Builder::new().name("relay-log".to_owned()).spawn(move || {
-            write_lines(&queue, &written, sink);
+            write_lines(&queue, &written, &mut sink);
+            write_lines(&last_batch, &written, &mut sink);
             // Nobody waits for the end any more: then nobody needs to know.
             let _ = done.send(());
         })?;
@@ -90,6 +94,7 @@ impl Journal {
             damper: Damper::default(),
             batch: String::new(),
             batches,
+            last,
             queued_bytes,
             finished,
         })
@@ -204,11 +209,16 @@ impl Journal {
     }
 
     /// Writes what is queued and ends the thread, but waits no longer than `patience`.
-    pub(crate) fn finish(mut self, patience: Duration) {
-        self.flush();
-        drop(self.batches);
+    pub(crate) fn finish(self, patience: Duration) {
         // A reader of stdout that hangs must not keep the process alive.
-        let _ = self.finished.recv_timeout(patience);
+        let _ = self.end().recv_timeout(patience);
+    }
+
+    /// Hands over what is left. Returns who tells that all of it is written.
+    fn end(self) -> Receiver<()> {
+        // There is room: nothing was ever sent there.
+        let _ = self.last.try_send(self.batch);
+        self.finished
     }
 }
 
@@ -231,7 +241,7 @@ impl Ring {
 }
 
 /// Writes lines until nobody sends any more, several at a time when they come fast.
-fn write_lines(queue: &Receiver<String>, queued_bytes: &AtomicUsize, mut sink: impl Write) {
+fn write_lines(queue: &Receiver<String>, queued_bytes: &AtomicUsize, sink: &mut impl Write) {
     while let Ok(mut batch) = queue.recv() {
         while batch.len() < BATCH_BYTES
             && let Ok(line) = queue.try_recv()
@@ -404,6 +414,44 @@ mod tests {
         assert!((fitting..fitting * 2).contains(&written), "{written} of {fitting}");
         drop(unstick);
         finish(journal);
+    }
+
+    /// A stdout that stops at each line until the test lets go, and tells that it stopped.
+    struct Gate {
+        reached: mpsc::Sender<()>,
+        opened: Receiver<()>,
+        page: Page,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.reached.send(());
+            let _ = self.opened.recv();
+            self.page.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_last_lines_are_written_however_many_batches_wait() {
+        let ((reached, is_reached), (open, opened)) = (mpsc::channel(), mpsc::channel());
+        let page = Page::default();
+        let gate = Gate { reached, opened, page: page.clone() };
+        let mut journal = Journal::new(settings(1), gate).unwrap();
+        assert_eq!(journal.announce("first".to_owned()), Written::AsAsked);
+        is_reached.recv().unwrap();
+        let mut lines = 1;
+        while journal.unflushed() == Unflushed::Nothing {
+            assert_eq!(journal.announce("more".to_owned()), Written::AsAsked);
+            lines += 1;
+        }
+        let finished = journal.end();
+        drop(open);
+        finished.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(page.text().lines().count(), lines);
     }
 
     fn record_line(event: &'static str) -> String {
