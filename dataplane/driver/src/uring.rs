@@ -267,10 +267,12 @@ impl Uring {
         };
         self.ring.enter(0, Some(Duration::ZERO))?;
         while !self.ring.has_completions() {
-            if self.ring.has_deferred() {
-                self.ring.enter(0, Some(Duration::ZERO))?;
-            } else if !spin.goes_on() {
+            if !spin.goes_on() {
                 return self.ring.enter(1, spin.rest());
+            }
+            // Unsubmitted is what the kernel had no memory for: nobody else would try it again.
+            if self.ring.has_deferred() || self.ring.has_unsubmitted() {
+                self.ring.enter(0, Some(Duration::ZERO))?;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Uring;
 use super::ring::Done;
@@ -28,11 +28,15 @@ impl Uring {
 
 /// A driver with one resident, and its peer. Nothing where there is no ring.
 fn line() -> Option<(Uring, TcpStream)> {
+    line_of(&Config::default())
+}
+
+fn line_of(config: &Config) -> Option<(Uring, TcpStream)> {
     if let Err(unsupported) = Uring::probe() {
         eprintln!("skipped: {unsupported}");
         return None;
     }
-    let mut driver = Uring::open(&Config::default()).expect("it was probed");
+    let mut driver = Uring::open(config).expect("it was probed");
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
     let peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let (socket, _) = listener.accept().expect("it connected");
@@ -147,6 +151,23 @@ fn a_call_refused_for_want_of_anything_is_made_again() {
         let mut read = [0; 3];
         peer.read_exact(&mut read).expect("it was sent once");
         assert_eq!(&read, b"out");
+    }
+}
+
+#[test]
+fn a_refused_call_does_not_wait_for_the_end_of_a_spin() {
+    let busy_poll = Duration::from_secs(10);
+    for errno in [libc::ENOMEM, libc::EAGAIN, libc::EBUSY] {
+        let Some((mut driver, _peer)) = line_of(&Config { busy_poll, ..Config::default() }) else {
+            return;
+        };
+        send(&mut driver, b"out", SendMode::All);
+        driver.ring.refusals = vec![errno; 5];
+        let began = Instant::now();
+        let mut completions = Vec::new();
+        driver.turn(Some(busy_poll), &mut completions).expect("it goes on");
+        assert!(matches!(completions[..], [Completion::Sent { outcome: Ok(3), .. }]));
+        assert!(began.elapsed() < busy_poll, "errno {errno}");
     }
 }
 
