@@ -71,18 +71,6 @@ impl Histogram {
             count,
         })
     }
-
-    /// Adds another's values to this one's.
-    pub fn merge(&mut self, other: &Self) {
-        if self.counts.is_empty() {
-            self.counts.clone_from(&other.counts);
-        } else {
-            for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
-                *mine += theirs;
-            }
-        }
-        self.sum = self.sum.saturating_add(other.sum);
-    }
 }
 
 /// Where a value is counted.
@@ -239,17 +227,6 @@ mod tests {
     #[test]
     fn values_beyond_the_largest_share_its_bucket() {
         assert_eq!(bucket_of(u64::MAX).high, Histogram::VALUE_MAX);
-    }
-
-    #[test]
-    fn merging_adds_counts_and_sums() {
-        let (mut a, mut b) = (Histogram::default(), Histogram::default());
-        b.record(1000, 3);
-        a.merge(&b);
-        a.merge(&b);
-        a.record(7, 1);
-        assert_eq!((a.count(), a.sum()), (7, 6007));
-        assert_eq!(a.buckets().map(|bucket| bucket.count).collect::<Vec<_>>(), [1, 6]);
     }
 
     #[test]
