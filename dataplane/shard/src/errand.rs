@@ -34,9 +34,6 @@ enum Kind {
     Connection,
 }
 
-/// Errands of one turn. Protects the latency of messages from crowds that come or go. Reached: the
-/// others wait for the next turn. Source: one takes 10 to 20 µs, its system calls included.
-const ERRANDS_MAX: usize = 4;
 /// Orders for single connections that left their lane. Protects memory and the length of a turn.
 /// Reached: further ones wait in the lane, and those about the whole shard behind them. Source: as
 /// many as the control plane keeps for a shard whose lane is full.
@@ -128,9 +125,10 @@ impl<D: Driver> Shard<D> {
 
     /// Does a turn's errands. Whether there were any.
     fn run_errands(&mut self) -> bool {
+        let errands_max = self.pace().errands;
         let mut done = 0;
         let mut missed = 0;
-        while done < ERRANDS_MAX && missed < 3 {
+        while done < errands_max && missed < 3 {
             let kind = self.errands.first;
             self.errands.first = kind.next();
             if self.run_errand(kind) {

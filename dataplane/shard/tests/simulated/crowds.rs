@@ -12,8 +12,8 @@ use crate::bench::{Bench, Setup, SocketId};
 use crate::frames::{self, TEXT};
 
 const CROWD: usize = 256;
-/// Errands of one turn.
-const ERRANDS_MAX: usize = 4;
+/// Errands of one turn, while nobody quiet is heard.
+const ERRANDS_MAX: usize = 16;
 
 fn bench() -> Bench {
     let limits = Limits {
