@@ -109,7 +109,12 @@ fn a_rate_that_the_load_cannot_keep_is_an_error_unless_taken() {
     let (output, folder) = run("hasty", load, &[]);
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("called for more than 1 ms late"), "{said}");
+    assert!(said.contains("not only the process under test set this"), "{said}");
     let case = &read(&folder.path().join("hasty.json"))["cases"][0];
-    assert_eq!(case["bottlenecks"][0]["who"], "load", "{case}");
+    assert!(count(&case["facts"], "unsent") > 0, "{}", case["facts"]);
+    // What else runs on the machine decides which of the two is named first.
+    let who = case["bottlenecks"][0]["who"].as_str();
+    assert!(matches!(who, Some("load" | "machine")), "{who:?}");
+    let (output, _folder) = run("hasty", load, &["--allow-bottleneck"]);
+    assert!(output.status.success(), "{output:?}");
 }
