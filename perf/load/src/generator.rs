@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
-use rustix::io::Errno;
+use rustix::event::epoll;
 
 use crate::figures::Window;
 use crate::outcome::{self, Clocks, Outcome};
 use crate::pace::Pace;
 use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
+use crate::readiness;
 use crate::script::Script;
 use crate::span::{Sampler, Span};
 use crate::subject::Subject;
@@ -279,15 +278,8 @@ impl Generator {
 
     /// Waits for sockets, at most so long, and serves each that is ready.
     fn turn(&mut self, patience_ns: u64) -> Result<()> {
-        let patience = Timespec {
-            tv_sec: (patience_ns / 1_000_000_000).cast_signed(),
-            tv_nsec: (patience_ns % 1_000_000_000).cast_signed(),
-        };
         let mut events = std::mem::take(&mut self.events);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        readiness::wait(&self.epoll, &mut events, patience_ns)?;
         for event in events.drain(..) {
             // Events are packed: fields are copied, not borrowed.
             let (data, flags) = (event.data, event.flags);

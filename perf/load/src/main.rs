@@ -33,6 +33,7 @@ mod platform;
 mod processor;
 mod progress;
 mod raw_pings;
+mod readiness;
 mod report;
 mod rooms;
 mod run;

@@ -8,11 +8,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
-use rustix::buffer::spare_capacity;
-use rustix::event::{
-    Timespec,
-    epoll::{self, EventData, EventFlags},
-};
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
 use crate::envelope::{Envelope, SEQ_FIRST, random_base64};
@@ -21,6 +17,7 @@ use crate::job::RoomsWork;
 use crate::outcome::{self, Clocks, Outcome};
 use crate::platform;
 use crate::processor;
+use crate::readiness;
 use crate::span::{Sampler, Span};
 use crate::target::Target;
 use crate::upgrade::{Upgrade, expect_text, send_text};
@@ -141,15 +138,8 @@ impl Rooms {
     }
 
     fn turn(&mut self, patience_ns: u64) -> Result<()> {
-        let patience = Timespec {
-            tv_sec: (patience_ns / 1_000_000_000).cast_signed(),
-            tv_nsec: (patience_ns % 1_000_000_000).cast_signed(),
-        };
         let mut events = std::mem::take(&mut self.events);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&patience)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        readiness::wait(&self.epoll, &mut events, patience_ns)?;
         for event in events.drain(..) {
             // Events are packed: fields are copied, not borrowed.
             let (data, flags) = (event.data.u64(), event.flags);
