@@ -227,10 +227,11 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-const COLD_KINDS: [ColdKind; 5] = [
+const COLD_KINDS: [ColdKind; 6] = [
     ColdKind::Worker,
     ColdKind::Subscribe,
     ColdKind::Unsubscribe,
     ColdKind::Presence,
     ColdKind::SessionEvent,
+    ColdKind::Renewal,
 ];

@@ -9,11 +9,12 @@ use relay_switchboard::{Effects, Input, Switchboard};
 /// again, goes on and stops.
 pub fn restored(data: &[u8]) {
     let limits = Arc::new(Limits::default());
-    let Ok(mut board) = Switchboard::restore(data, limits.clone()) else {
+    let Ok(mut board) = Switchboard::restore(data, limits.clone(), Arc::default()) else {
         return;
     };
     let written = board.write_down();
-    let again = Switchboard::restore(&written, limits).expect("what was just written can be read");
+    let again = Switchboard::restore(&written, limits, Arc::default())
+        .expect("what was just written can be read");
     assert_eq!(again.write_down(), written);
     let report = board.report(true);
     assert_eq!(report.scopes.len() as u64, report.scope_count);

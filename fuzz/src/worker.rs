@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use relay_contract::{
-    Claims, ConnectionId, Grant, Limits, Role, ShardId, Tick, UpgradeRequest, WorkerRequest,
-    WorkspaceId,
+    Claims, ConnectionId, Credential, Grant, Limits, Role, ShardId, Tick, UpgradeRequest,
+    WorkerRequest, WorkspaceId,
 };
 use relay_switchboard::{Effect, Effects, Input, Message, Switchboard};
 use relay_wire::envelope::Scanner;
@@ -92,6 +92,8 @@ fn grant() -> Grant {
             managed_executor_id: Some("ex1".into()),
             ..Claims::default()
         },
+        claims_digest: 0,
+        credential: Credential::default(),
         address: IpAddr::from([127, 0, 0, 1]),
     }
 }

@@ -166,7 +166,7 @@ fn restored_states_keep_their_claims() {
 #[test]
 fn states_as_they_were_written_are_restored() {
     for state in seeds::restored() {
-        let restored = Switchboard::restore(&state, Arc::new(Limits::default()));
+        let restored = Switchboard::restore(&state, Arc::new(Limits::default()), Arc::default());
         assert!(restored.is_ok(), "{:?}", restored.err());
     }
 }

@@ -30,6 +30,7 @@ use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
 use crate::queue::{Queue, Ticket};
+use crate::renewal::Checked;
 use crate::reporter::{Reporter, Reports};
 use crate::settings::{Admission, Settings};
 use crate::started::{node_started, relay_started};
@@ -73,6 +74,8 @@ pub struct Controller {
     /// Worker calls in flight, each with the admission of who waits for its answer.
     pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
     pub(crate) last_call: CallId,
+    /// Fresh tokens of open connections that are being checked.
+    pub(crate) renewing_count: usize,
     notify: Notices,
     notices: mpsc::Receiver<LogEntry>,
     reporter: Reporter,
@@ -95,6 +98,8 @@ pub(crate) enum Done {
         /// What it is worth.
         answer: Answer,
     },
+    /// A fresh token of an open connection was checked.
+    Renewed(Checked),
     /// A worker call came back.
     Called {
         /// Which.
@@ -197,6 +202,7 @@ impl Controller {
             events_in_a_row: 0,
             calling: HashMap::new(),
             last_call: CallId(0),
+            renewing_count: 0,
             notify,
             notices,
             reporter,

@@ -21,6 +21,7 @@ use crate::process::Process;
 use crate::protobuf;
 use crate::queries::{Answered, Asker, Topic};
 use crate::queue::Ticket;
+use crate::renewal::Fresh;
 use crate::settings::Admission;
 use crate::state::{self, NodeFacts};
 use crate::worker;
@@ -30,6 +31,11 @@ impl Controller {
         match event {
             Event::AdmissionAsked { connection, request } => {
                 self.on_admission_asked(connection, *request)
+            }
+            // A seat is no connection's until it is released.
+            Event::Opened { .. } => {}
+            Event::RenewalAsked { connection, admission, claims_digest, token } => {
+                self.on_renewal_asked(Fresh { connection, admission, claims_digest, token });
             }
             Event::Released { admission } => {
                 self.judge.release(admission);
@@ -47,6 +53,8 @@ impl Controller {
                 self.record(unix_ms, *entry);
             }
             Event::Reported { query, report } => self.on_reported(query, *report),
+            // Nothing changes its version while the program runs.
+            Event::InForce { .. } => {}
             Event::Stopped { shard } => self.on_stopped(shard),
         }
     }
@@ -66,6 +74,7 @@ impl Controller {
                 self.on_answer(connection, answer);
                 self.ask_next();
             }
+            Done::Renewed(checked) => self.on_renewal_checked(checked),
             Done::Called { call, connection, response } => {
                 // Not there: its worker left in the moment it was answered.
                 if self.calling.remove(&call).is_some() {
@@ -364,7 +373,7 @@ impl Controller {
 
     /// Sends a connection's shard a command. When it does not leave, that is counted, and the
     /// connection's own deadline ends its wait; whether it left.
-    fn send(&mut self, connection: ConnectionId, command: Command) -> bool {
+    pub(crate) fn send(&mut self, connection: ConnectionId, command: Command) -> bool {
         let sent = self.link.shards.send(connection.shard, command).is_ok();
         if !sent {
             self.counters.count(Counter::CommandsUndelivered);

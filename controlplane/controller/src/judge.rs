@@ -5,12 +5,13 @@ use std::net::IpAddr;
 
 use relay_admission::Denial;
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, ConnectionId, Counter, Grant, Level, LogEntry,
-    Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest,
+    AdmissionId, AdmissionRequest, Claims, ConnectionId, Counter, Credential, Grant, Level,
+    LogEntry, Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest,
 };
 
 use crate::homes::{HomeTable, HomeTableError, Homes};
 use crate::ledger::{Cap, Ledger, Scope, Seat};
+use crate::renewal::digest;
 use crate::settings::Caps;
 use crate::upgrade_window::UpgradeWindow;
 
@@ -185,10 +186,9 @@ impl Judge {
         let seat = Seat { role: request.role, scope: effective_scope(&request, &claims), address };
         let home = self.homes.home_of(&request.workspace_id);
         Some(match self.ledger.reserve(seat, home) {
-            Ok((admission, home)) => Ruling::Admit {
-                grant: Box::new(Grant { admission, request, claims, address }),
-                home,
-            },
+            Ok((admission, home)) => {
+                Ruling::Admit { grant: Box::new(grant(admission, request, claims, address)), home }
+            }
             Err(cap) => Ruling::Refuse(Refused::by(cap)),
         })
     }
@@ -207,6 +207,12 @@ impl Judge {
     /// Gives an ended connection's seat back.
     pub(crate) fn release(&mut self, admission: AdmissionId) {
         self.ledger.release(admission);
+    }
+
+    /// What an admitted connection is open for: a request for the same.
+    pub(crate) fn holder(&self, admission: AdmissionId) -> Option<UpgradeRequest> {
+        let (role, Scope { workspace_id, target_id }) = self.ledger.holder(admission)?;
+        Some(UpgradeRequest { role, workspace_id, target_id })
     }
 
     /// Admitted connections, workers too.
@@ -281,6 +287,22 @@ impl Refused {
     }
 }
 
+/// What an admitted upgrade may do, and what that rests on.
+fn grant(
+    admission: AdmissionId,
+    request: UpgradeRequest,
+    claims: Claims,
+    address: IpAddr,
+) -> Grant {
+    let credential = Credential {
+        token_id: claims.token_id.clone(),
+        expires_at_secs: claims.expires_at_secs,
+        ..Credential::default()
+    };
+    let claims_digest = digest(&effective_request(&request, &claims), &claims);
+    Grant { admission, request, claims, claims_digest, credential, address }
+}
+
 fn requested_scope(request: &UpgradeRequest) -> Scope {
     Scope { workspace_id: request.workspace_id.clone(), target_id: request.target_id.clone() }
 }
@@ -293,6 +315,12 @@ fn effective_scope(request: &UpgradeRequest, claims: &Claims) -> Scope {
         workspace_id: request.workspace_id.clone(),
         target_id: claimed.map(Into::into).or_else(|| request.target_id.clone()),
     }
+}
+
+/// The same request, for the target that its claims name.
+pub(crate) fn effective_request(request: &UpgradeRequest, claims: &Claims) -> UpgradeRequest {
+    let Scope { workspace_id, target_id } = effective_scope(request, claims);
+    UpgradeRequest { role: request.role, workspace_id, target_id }
 }
 
 /// `String.prototype.trim`, as the switchboard trims the same claim.

@@ -176,6 +176,13 @@ impl Ledger {
         }
     }
 
+    /// What an admission is for.
+    pub(crate) fn holder(&self, admission: AdmissionId) -> Option<(Role, Scope)> {
+        let (number, at) = ((admission.0 >> 32) as u32, admission.0 as u32);
+        let seat = self.seats.get(at as usize)?.filter(|seat| seat.number == number)?;
+        Some((seat.role, self.scopes.name(seat.scope)?.clone()))
+    }
+
     /// Admitted connections of every kind.
     pub(crate) fn len(&self) -> usize {
         self.seats.len() - self.vacant.len()

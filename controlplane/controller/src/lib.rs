@@ -34,6 +34,7 @@ mod protobuf;
 mod queries;
 mod queue;
 mod record;
+mod renewal;
 mod reporter;
 mod settings;
 mod shard_series;

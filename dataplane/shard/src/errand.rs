@@ -90,7 +90,10 @@ impl<D: Driver> Shard<D> {
         for _ in self.errands.orders.len()..ORDERS_MAX {
             match self.ports.commands.receive() {
                 Some(
-                    order @ (Command::Report { .. } | Command::Stop { .. } | Command::SetLimits(_)),
+                    order @ (Command::Report { .. }
+                    | Command::Stop { .. }
+                    | Command::SetLimits(_)
+                    | Command::SetRoutes(_)),
                 ) => self.on_command(order),
                 Some(order) => self.errands.orders.push_back(order),
                 None => return,

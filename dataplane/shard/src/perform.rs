@@ -61,6 +61,10 @@ impl<D: Driver> Shard<D> {
             Effect::CallPlatform { from, admission, request } => {
                 self.emit(Event::WorkerAsked { connection: from, admission, request });
             }
+            Effect::AskRenewal { from, admission, claims_digest, token } => {
+                let connection = from;
+                self.emit(Event::RenewalAsked { connection, admission, claims_digest, token });
+            }
             Effect::Release { admission } => self.emit(Event::Released { admission }),
             Effect::Log(entry) => self.emit(Event::Logged { at: self.now, entry }),
         }

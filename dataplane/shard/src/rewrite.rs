@@ -1,5 +1,7 @@
 //! State written down and restored in place: what a live hand-over will do, long before it ships.
 
+use std::sync::Arc;
+
 use relay_driver::Driver;
 use relay_switchboard::{RestoreError, Switchboard};
 use relay_wire::websocket::Decoder;
@@ -31,7 +33,8 @@ impl<D: Driver> Shard<D> {
     /// state, twice.
     pub fn rewrite(&mut self) -> Result<(), RewriteError> {
         let written = self.board.write_down();
-        self.board = Switchboard::restore(&written, self.limits.clone())?;
+        let routes = Arc::clone(self.board.routes());
+        self.board = Switchboard::restore(&written, self.limits.clone(), routes)?;
         for key in self.table.keys() {
             if let Some(session) = self.table.get_mut(key).and_then(|c| c.tls.as_mut()) {
                 session.rewrite().map_err(RewriteError::Tls)?;

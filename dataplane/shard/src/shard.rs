@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Command, Counter, Counters, Event, Histograms, Limits, Tick};
+use relay_contract::{Command, Counter, Counters, Event, Histograms, Limits, Tick, Versioned};
 use relay_driver::{Chunk, Completion, Driver, End, Key, Remote};
 use relay_mailbox::Bell;
 use relay_switchboard::{Effects, Input, Switchboard};
@@ -275,15 +275,32 @@ impl<D: Driver> Shard<D> {
             Command::WorkerReply { connection, response } => {
                 self.consult(Input::WorkerReply { to: connection, response: &response });
             }
+            Command::Close { connection, reason } => {
+                self.consult(Input::Dismissed { connection, reason });
+            }
+            Command::Renewed { connection, outcome } => {
+                self.consult(Input::Renewed { to: connection, outcome });
+            }
             Command::SetLimits(limits) => {
                 if limits.version > self.limits.version {
                     self.limits = Arc::clone(&limits);
-                    self.consult(Input::SetLimits(limits));
                 }
+                self.consult(Input::SetLimits(limits));
+                self.acknowledge(Versioned::Limits);
+            }
+            Command::SetRoutes(routes) => {
+                self.consult(Input::SetRoutes(routes));
+                self.acknowledge(Versioned::Routes);
             }
             Command::Report { query, detail } => self.answer_report(query, detail),
             Command::Stop { deadline_ms } => self.on_stop(Duration::from_millis(deadline_ms)),
         }
+    }
+
+    /// Says which version of a value is in force.
+    fn acknowledge(&mut self, value: Versioned) {
+        let version = self.board.version(value);
+        self.emit(Event::InForce { shard: self.config.shard, value, version });
     }
 
     fn on_accepted(&mut self, socket: D::Socket, remote: Remote) {

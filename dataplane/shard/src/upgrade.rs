@@ -188,6 +188,7 @@ impl<D: Driver> Shard<D> {
         }
         self.push(key, Chunk::Owned { bytes: response, start: 0 });
         let connection = self.table.id(key);
+        self.emit(Event::Opened { admission, connection });
         self.consult(Input::Opened { connection, grant });
         if !early.is_empty() {
             self.on_open_bytes(key, early.into());

@@ -120,7 +120,7 @@ impl Switchboard {
                 scope.exchanges.clear();
                 scope.sessions.clear();
                 core.peer_count += 1;
-                Part::Daemon { machine_id }
+                Part::Daemon { machine_id, profile: grant.claims.e2ee_profile }
             }
             Role::Client => {
                 scope.client_count += 1;
@@ -137,12 +137,12 @@ impl Switchboard {
         let liveness = Liveness::new(now, &self.limits.heartbeat);
         let mut member = Member {
             admission: grant.admission,
+            claims_digest: grant.claims_digest,
             sequence,
             scope: at,
             queued_bytes: 0,
             liveness,
             timer: TimerId::default(),
-            profile: grant.claims.e2ee_profile,
             unrouted: Bucket::default(),
             small_frames: Bucket::default(),
             frame_logs: Bucket::default(),
@@ -217,6 +217,7 @@ fn client(keyer: &Keyer, grant: &Grant) -> Client {
         id: claims.client_id.clone(),
         machine_id: None,
         scope,
+        profile: claims.e2ee_profile,
         key: keyer.texts([workspace, id]),
         origin: keyer.texts([workspace, id, site.as_bytes()]),
         channels,

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use relay_contract::{
-    AdmissionId, Claims, ConnectionId, Counter, Grant, Limits, Profile, Role, Scope, ShardId,
-    TargetId, Tick, UpgradeRequest, Value, WorkerResponse,
+    AdmissionId, Claims, ConnectionId, Counter, Credential, Grant, Limits, Profile, Role, Scope,
+    ShardId, TargetId, Tick, UpgradeRequest, Value, WorkerResponse,
 };
 use relay_wire::envelope::Scanner;
 
@@ -57,6 +57,8 @@ pub(crate) fn grant(role: Role) -> Grant {
         admission: AdmissionId(0),
         request: UpgradeRequest { role, workspace_id: "ws1".into(), target_id },
         claims,
+        claims_digest: 7,
+        credential: Credential::default(),
         address: [127, 0, 0, 1].into(),
     }
 }
@@ -226,6 +228,12 @@ fn line(effect: &Effect) -> String {
                 from.slot
             )
         }
+        Effect::AskRenewal { from, admission, claims_digest, token } => format!(
+            "ask renewal {} admission {} digest {claims_digest} {}",
+            from.slot,
+            admission.0,
+            token.expose()
+        ),
         Effect::Release { admission } => format!("release {}", admission.0),
         Effect::Log(entry) => {
             let mut line = format!("log {} {}", entry.level.name(), entry.event);

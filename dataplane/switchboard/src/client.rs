@@ -29,7 +29,8 @@ impl<'m> ClientFrame<'m> {
                 ColdKind::Subscribe | ColdKind::Unsubscribe | ColdKind::Presence => {
                     cold::parse(kind, &(message.text)()).map(Self::Events)
                 }
-                ColdKind::Worker | ColdKind::SessionEvent => Err(Invalid::Type),
+                // A renewal is no frame of a client but the relay's own.
+                ColdKind::Worker | ColdKind::SessionEvent | ColdKind::Renewal => Err(Invalid::Type),
             },
             Envelope::KeyExchangeResponse { .. }
             | Envelope::KeyUpdate { .. }
@@ -64,11 +65,14 @@ impl Switchboard {
         message: Message<'_>,
         effects: &mut Effects,
     ) {
-        let Some((member, client)) = self.client(from) else {
+        let Some((_, client)) = self.client(from) else {
             return;
         };
-        let (claimed, scope) = (member.profile, client.scope);
+        let (claimed, scope) = (client.profile, client.scope);
         let Ok(frame) = ClientFrame::of(message) else {
+            if message.is_renewal() {
+                return self.on_renewal(now, from, message, effects);
+            }
             self.counters.count(Counter::FramesClientRejected);
             if !self.pay_unrouted(now, from, effects) {
                 return;
@@ -287,7 +291,7 @@ impl Switchboard {
 /// Bytes that may wait for a client before frames of no use are refused without an answer. Protects
 /// memory and the network from amplification. Reached: the frame is only counted. Source: about a
 /// hundred answers, several times what the recorded scenarios expect at once.
-const REFUSAL_BACKLOG_BYTES_MAX: usize = 16 << 10;
+const REFUSAL_BACKLOG_BYTES_MAX: u32 = 16 << 10;
 
 #[cfg(test)]
 #[path = "client_tests.rs"]

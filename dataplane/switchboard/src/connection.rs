@@ -59,17 +59,18 @@ pub(crate) struct Leaver {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) admission: AdmissionId,
+    /// From its grant; a fresh token has to have the same.
+    pub(crate) claims_digest: u64,
     /// Grows with every opened connection: the order of connection.
     pub(crate) sequence: u64,
     /// Index of its scope in the directory.
     pub(crate) scope: u32,
-    /// Bytes ordered to be sent that have not left yet, frame headers included.
-    pub(crate) queued_bytes: usize,
+    /// Bytes ordered to be sent that have not left yet, frame headers included; 4 GiB and more
+    /// count as that.
+    pub(crate) queued_bytes: u32,
     pub(crate) liveness: Liveness,
     #[serde(skip)]
     pub(crate) timer: TimerId,
-    /// The handshake its frames must use (a client), or must at least use (a daemon).
-    pub(crate) profile: Option<Profile>,
     /// Pays for frames that reach nobody.
     pub(crate) unrouted: Bucket,
     /// Pays for pings, pongs and small fragments.
@@ -82,7 +83,11 @@ pub(crate) struct Member {
 /// What a member does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Part {
-    Daemon { machine_id: Option<Arc<str>> },
+    Daemon {
+        machine_id: Option<Arc<str>>,
+        /// The handshake its frames must at least use.
+        profile: Option<Profile>,
+    },
     Client(Client),
     Worker(Worker),
 }
@@ -93,6 +98,8 @@ pub(crate) struct Client {
     pub(crate) id: Option<Box<str>>,
     pub(crate) machine_id: Option<Arc<str>>,
     pub(crate) scope: Scope,
+    /// The handshake its frames must use.
+    pub(crate) profile: Option<Profile>,
     /// Workspace and client.
     pub(crate) key: Key,
     /// Workspace, client and the site it comes from.

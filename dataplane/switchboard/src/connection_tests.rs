@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use relay_contract::{CloseReason, ConnectionId, Limits, Role};
+use relay_contract::{CloseReason, ConnectionId, Limits, Renewal, Role, Routes};
 
 use super::{Part, SEAT_BYTES, State};
 use crate::Input;
@@ -97,12 +97,17 @@ impl Seat {
         row(self, Input::Progress { from: id });
         row(self, Input::Sent { to: id, bytes: 1 });
         row(self, Input::WorkerReply { to: id, response: &answer("w-1", true) });
+        let outcome = Renewal::Renewed { expires_at_ms: None };
+        row(self, Input::Renewed { to: id, outcome });
         row(self, Input::Closing { connection: id });
         row(self, Input::Evicted { connection: id, reason: CloseReason::BufferOverflow });
+        row(self, Input::Dismissed { connection: id, reason: CloseReason::TokenExpired });
         row(self, Input::Closed { connection: id });
         row(self, Input::Elapsed);
         let newer = Limits { version: 2, ..Limits::default() };
         row(self, Input::SetLimits(Arc::new(newer)));
+        let newer = Routes { version: 1, ..Routes::default() };
+        row(self, Input::SetRoutes(Arc::new(newer)));
         row(self, Input::Stop);
     }
 }
@@ -118,11 +123,14 @@ fn name_of(input: &Input<'_>) -> &'static str {
         Input::Progress { .. } => "progress",
         Input::Sent { .. } => "sent",
         Input::WorkerReply { .. } => "worker reply",
+        Input::Renewed { .. } => "renewed",
         Input::Closing { .. } => "closing",
         Input::Evicted { .. } => "evicted",
+        Input::Dismissed { .. } => "dismissed",
         Input::Closed { .. } => "closed",
         Input::Elapsed => "elapsed",
         Input::SetLimits(_) => "set limits",
+        Input::SetRoutes(_) => "set routes",
         Input::Stop => "stop",
     }
 }

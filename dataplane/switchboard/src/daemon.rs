@@ -4,6 +4,7 @@ use relay_contract::{CloseReason, ConnectionId, Counter, Level, LogEntry, Tick};
 use relay_wire::envelope::cold::{self, ColdFrame};
 use relay_wire::envelope::{ColdKind, Envelope, Invalid, lossy, trim_js};
 
+use crate::connection::Part;
 use crate::input::Message;
 use crate::switchboard::Switchboard;
 use crate::{Effect, Effects};
@@ -39,7 +40,8 @@ impl<'m> DaemonFrame<'m> {
                     ColdFrame::Worker(_)
                     | ColdFrame::Subscribe { .. }
                     | ColdFrame::Unsubscribe { .. }
-                    | ColdFrame::Presence { .. } => Err(Invalid::Type),
+                    | ColdFrame::Presence { .. }
+                    | ColdFrame::Renewal { .. } => Err(Invalid::Type),
                 }
             }
             Envelope::Cold { .. }
@@ -63,7 +65,10 @@ impl Switchboard {
         let Some(member) = self.core.connections.member(from) else {
             return;
         };
-        let (at, claimed) = (member.scope, member.profile);
+        let Part::Daemon { profile: claimed, .. } = member.part else {
+            return;
+        };
+        let at = member.scope;
         let workspace = self.core.directory.scope(at).workspace_key;
         if !self.core.limiters.daemon(workspace, now, &self.limits) {
             self.counters.count(Counter::FramesDaemonRateLimited);
@@ -71,6 +76,9 @@ impl Switchboard {
             return self.close(now, from, CloseReason::DaemonRateLimited, effects);
         }
         let Ok(frame) = DaemonFrame::of(message) else {
+            if message.is_renewal() {
+                return self.on_renewal(now, from, message, effects);
+            }
             self.counters.count(Counter::FramesDaemonRejected);
             if self.may_log_frame(now, from) {
                 let reason = Some("invalid_daemon_frame");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use relay_contract::{AdmissionId, CloseReason, ConnectionId, LogEntry, WorkerRequest};
+use relay_contract::{AdmissionId, CloseReason, ConnectionId, LogEntry, Secret, WorkerRequest};
 
 /// One thing to do, for the shard to perform. Its `Debug` shows of a text its length alone.
 pub enum Effect {
@@ -46,6 +46,18 @@ pub enum Effect {
         /// The call, inside the worker's own paths.
         request: Box<WorkerRequest>,
     },
+    /// Ask the control plane whether a fresh token is as good as the one before; the answer comes
+    /// back as [`crate::Input::Renewed`].
+    AskRenewal {
+        /// Who sent it.
+        from: ConnectionId,
+        /// Its admission.
+        admission: AdmissionId,
+        /// The digest in its grant.
+        claims_digest: u64,
+        /// The fresh token.
+        token: Secret,
+    },
     /// Tell the control plane that an admitted connection is gone.
     Release {
         /// Its ledger entry.
@@ -76,6 +88,12 @@ impl fmt::Debug for Effect {
                 .field("from", from)
                 .field("admission", admission)
                 .field("request", request)
+                .finish(),
+            Self::AskRenewal { from, admission, claims_digest: _, token } => f
+                .debug_struct("AskRenewal")
+                .field("from", from)
+                .field("admission", admission)
+                .field("token", token)
                 .finish(),
             Self::Release { admission } => {
                 f.debug_struct("Release").field("admission", admission).finish()

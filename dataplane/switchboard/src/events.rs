@@ -50,7 +50,7 @@ impl Switchboard {
                 self.on_presence(now, from, &channel, message, effects);
             }
             // Not frames of a client; the caller has sorted them out.
-            ColdFrame::Worker(_) | ColdFrame::SessionEvent { .. } => {}
+            ColdFrame::Worker(_) | ColdFrame::SessionEvent { .. } | ColdFrame::Renewal { .. } => {}
         }
     }
 

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use relay_contract::{CloseReason, ConnectionId, Grant, Limits, Profile, WorkerResponse};
+use relay_contract::{
+    CloseReason, ConnectionId, Grant, Limits, Profile, Renewal, Routes, WorkerResponse,
+};
 use relay_wire::envelope::{Envelope, Invalid, ProfileMember};
 
 /// One thing that happened. An input that names a connection the switchboard does not know, or no
@@ -65,6 +67,13 @@ pub enum Input<'a> {
         /// The answer.
         response: &'a WorkerResponse,
     },
+    /// The answer to [`crate::Effect::AskRenewal`].
+    Renewed {
+        /// Who sent the token.
+        to: ConnectionId,
+        /// What it is told.
+        outcome: Renewal,
+    },
     /// A close frame arrived. Nothing is routed to or from the connection any more; its socket must
     /// be gone within `close_timeout`.
     Closing {
@@ -78,6 +87,13 @@ pub enum Input<'a> {
         /// What it is told: [`CloseReason::BufferOverflow`] when it reads too slowly.
         reason: CloseReason,
     },
+    /// The control plane ends this connection.
+    Dismissed {
+        /// Who goes.
+        connection: ConnectionId,
+        /// What it is told.
+        reason: CloseReason,
+    },
     /// The socket is gone, for whatever reason.
     Closed {
         /// Who left.
@@ -87,6 +103,8 @@ pub enum Input<'a> {
     Elapsed,
     /// Limits changed. A version that is not newer is ignored.
     SetLimits(Arc<Limits>),
+    /// Routes changed. A version that is not newer is ignored.
+    SetRoutes(Arc<Routes>),
     /// Everybody has to go.
     Stop,
 }

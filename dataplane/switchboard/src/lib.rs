@@ -22,6 +22,7 @@ mod key;
 mod limiter;
 mod liveness;
 mod recency;
+mod renewal;
 mod subtree;
 mod switchboard;
 mod traffic;

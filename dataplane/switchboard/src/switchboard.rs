@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, CloseReason, ConnectionId, Counter, Counters, Level, Limits, LogEntry,
-    ScopeReport, ScopeTraffic, ShardId, ShardReport, Tick,
+    AdmissionId, CloseReason, ConnectionId, Counter, Counters, Level, Limits, LogEntry, Routes,
+    ScopeReport, ScopeTraffic, ShardId, ShardReport, Tick, Versioned,
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,7 @@ pub struct Switchboard {
     pub(crate) core: Core,
     pub(crate) counters: Counters,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) wheel: Wheel<Timer>,
 }
 
@@ -79,6 +80,7 @@ impl Switchboard {
             },
             counters: Counters::default(),
             limits,
+            routes: Arc::default(),
             wheel: Wheel::new(Tick(0)),
         }
     }
@@ -100,13 +102,18 @@ impl Switchboard {
             Input::WorkerReply { to, response } => {
                 self.on_worker_reply(now, to, response, effects);
             }
+            Input::Renewed { to, outcome } => self.on_renewed(now, to, outcome, effects),
             Input::Closing { connection } => self.on_closing(now, connection, effects),
             Input::Evicted { connection, reason } => {
                 self.on_evicted(now, connection, reason, effects);
             }
+            Input::Dismissed { connection, reason } => {
+                self.on_dismissed(now, connection, reason, effects);
+            }
             Input::Closed { connection } => self.on_closed(now, connection, effects),
             Input::Elapsed => self.on_elapsed(now, effects),
             Input::SetLimits(limits) => self.on_limits(limits),
+            Input::SetRoutes(routes) => self.on_routes(routes),
             Input::Stop => self.on_stop(now, effects),
         }
         self.arm_cleanup(now);
@@ -118,9 +125,22 @@ impl Switchboard {
         self.wheel.next_deadline()
     }
 
+    /// The routes in force.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// Which version of a value is in force.
+    pub fn version(&self, value: Versioned) -> u64 {
+        match value {
+            Versioned::Limits => self.limits.version,
+            Versioned::Routes => self.routes.version,
+        }
+    }
+
     /// Bytes that wait for a connection, by which its next message is judged.
     pub fn queued_bytes(&self, connection: ConnectionId) -> usize {
-        self.core.connections.member(connection).map_or(0, |member| member.queued_bytes)
+        self.core.connections.member(connection).map_or(0, |member| member.queued_bytes as usize)
     }
 
     /// What was counted since the start, earlier processes of a hand-over included.
@@ -264,6 +284,7 @@ impl Switchboard {
 
     fn on_sent(&mut self, to: ConnectionId, bytes: usize) {
         if let Some(member) = self.core.connections.member_mut(to) {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             member.queued_bytes = member.queued_bytes.saturating_sub(bytes);
         }
     }
@@ -287,6 +308,19 @@ impl Switchboard {
             self.counters.count(Counter::WsSlowClientTerminated);
         }
         self.close(now, connection, reason, effects);
+    }
+
+    fn on_dismissed(
+        &mut self,
+        now: Tick,
+        connection: ConnectionId,
+        reason: CloseReason,
+        effects: &mut Effects,
+    ) {
+        if self.core.connections.member(connection).is_some() {
+            self.counters.count(Counter::ConnectionsDismissed);
+            self.close(now, connection, reason, effects);
+        }
     }
 
     pub(crate) fn on_closed(&mut self, now: Tick, connection: ConnectionId, effects: &mut Effects) {
@@ -405,6 +439,16 @@ impl Switchboard {
     fn on_limits(&mut self, limits: Arc<Limits>) {
         if limits.version > self.limits.version {
             self.limits = limits;
+        } else {
+            self.counters.count(Counter::StaleVersionsRefused);
+        }
+    }
+
+    fn on_routes(&mut self, routes: Arc<Routes>) {
+        if routes.version > self.routes.version {
+            self.routes = routes;
+        } else {
+            self.counters.count(Counter::StaleVersionsRefused);
         }
     }
 
@@ -460,7 +504,7 @@ impl Switchboard {
             LogEntry::new(Level::Info, event).about(connection).with("workspaceId", workspace)
         };
         let entry = match &member.part {
-            Part::Daemon { machine_id } => {
+            Part::Daemon { machine_id, .. } => {
                 scope.daemon = None;
                 scope.exchanges.clear();
                 scope.pairings.clear();
@@ -530,12 +574,13 @@ impl Switchboard {
         let Some(member) = self.core.connections.member_mut(to) else {
             return false;
         };
-        if member.queued_bytes > self.limits.egress_bytes_max {
+        if member.queued_bytes as usize > self.limits.egress_bytes_max {
             self.counters.count(Counter::WsSlowClientTerminated);
             self.close(now, to, CloseReason::BufferOverflow, effects);
             return false;
         }
-        member.queued_bytes += framed_bytes(bytes);
+        let bytes = u32::try_from(framed_bytes(bytes)).unwrap_or(u32::MAX);
+        member.queued_bytes = member.queued_bytes.saturating_add(bytes);
         true
     }
 

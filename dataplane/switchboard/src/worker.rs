@@ -34,6 +34,7 @@ impl Switchboard {
         }
         match call(message) {
             Ok(request) => self.on_call(now, from, request, effects),
+            Err(_) if message.is_renewal() => self.on_renewal(now, from, message, effects),
             Err(_) => {
                 self.counters.count(Counter::FramesDaemonRejected);
                 if self.may_log_frame(now, from) {
@@ -130,7 +131,8 @@ fn call(message: Message<'_>) -> Result<WorkerRequest, Invalid> {
         ColdFrame::Subscribe { .. }
         | ColdFrame::Unsubscribe { .. }
         | ColdFrame::Presence { .. }
-        | ColdFrame::SessionEvent { .. } => Err(Invalid::Type),
+        | ColdFrame::SessionEvent { .. }
+        | ColdFrame::Renewal { .. } => Err(Invalid::Type),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay_contract::{Counter, Counters, Limits, Tick};
+use relay_contract::{Counter, Counters, Limits, Routes, Tick};
 
 use crate::connection::{Client, Member, Part, State};
 use crate::switchboard::{Core, Switchboard, Timer};
@@ -28,8 +28,8 @@ pub enum RestoreError {
 type Written<N, C> = (Vec<(N, u64)>, Tick, Vec<(Tick, Timer)>, C);
 
 impl Switchboard {
-    /// The whole state but the limits, for [`Switchboard::restore`] in a process with the same
-    /// clock.
+    /// The whole state but limits and routes, for [`Switchboard::restore`] in a process with the
+    /// same clock.
     ///
     /// Shape: a version, then postcard. It holds no token and no text of a frame, but the hash key,
     /// which is to be kept from peers. Cost: linear in the state.
@@ -48,7 +48,11 @@ impl Switchboard {
     ///
     /// # Errors
     /// When the bytes are of another version, or damaged.
-    pub fn restore(state: &[u8], limits: Arc<Limits>) -> Result<Self, RestoreError> {
+    pub fn restore(
+        state: &[u8],
+        limits: Arc<Limits>,
+        routes: Arc<Routes>,
+    ) -> Result<Self, RestoreError> {
         let (found, rest): (u16, _) =
             postcard::take_from_bytes(state).map_err(|_| RestoreError::Damaged)?;
         if found != VERSION {
@@ -62,7 +66,7 @@ impl Switchboard {
                 counters.add(counter, value);
             }
         }
-        let mut board = Self { core, counters, limits, wheel: Wheel::new(position) };
+        let mut board = Self { core, counters, limits, routes, wheel: Wheel::new(position) };
         board.rearm(deadlines).ok_or(RestoreError::Damaged)?;
         board.check().ok_or(RestoreError::Damaged)?;
         board.share_machine_ids();
@@ -127,7 +131,7 @@ impl Switchboard {
             };
             let scope = self.core.directory.scope_mut(member.scope);
             if let Part::Client(Client { machine_id: Some(id), .. })
-            | Part::Daemon { machine_id: Some(id) } = &mut member.part
+            | Part::Daemon { machine_id: Some(id), .. } = &mut member.part
             {
                 *id = scope.share_machine_id(id);
             }
@@ -143,7 +147,7 @@ struct Present {
 }
 
 /// Grows with every change of the layout.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 #[cfg(test)]
 #[path = "written_tests.rs"]

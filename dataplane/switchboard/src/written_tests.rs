@@ -169,7 +169,7 @@ proptest! {
                 script.generations[(script.opened % SLOTS) as usize] += 1;
             }
             if moves {
-                moved = Switchboard::restore(&moved.write_down(), limits.clone())
+                moved = Switchboard::restore(&moved.write_down(), limits.clone(), Arc::default())
                     .expect("what was just written can be read");
             }
             prop_assert_eq!(script.tell(&mut lasting, &step), script.tell(&mut moved, &step));
@@ -192,7 +192,7 @@ proptest! {
         let at = at.index(state.len());
         state[at] = byte;
         let limits = Arc::new(Limits::default());
-        if let Ok(mut restored) = Switchboard::restore(&state, limits) {
+        if let Ok(mut restored) = Switchboard::restore(&state, limits, Arc::default()) {
             let mut effects = Effects::new();
             restored.handle(Tick::from_millis(100_000), Input::Elapsed, &mut effects);
             restored.handle(Tick::from_millis(100_000), Input::Stop, &mut effects);
@@ -204,9 +204,10 @@ proptest! {
 fn state_of_another_version_is_refused_by_number() {
     let mut state = board().switchboard.write_down();
     state[0] = 99;
-    let refused = Switchboard::restore(&state, Arc::new(Limits::default())).map(drop);
+    let refused =
+        Switchboard::restore(&state, Arc::new(Limits::default()), Arc::default()).map(drop);
     assert_eq!(refused, Err(RestoreError::Version { found: 99, expected: super::VERSION }));
-    let refused = Switchboard::restore(&[], Arc::new(Limits::default())).map(drop);
+    let refused = Switchboard::restore(&[], Arc::new(Limits::default()), Arc::default()).map(drop);
     assert_eq!(refused, Err(RestoreError::Damaged));
 }
 
@@ -215,7 +216,8 @@ fn equal_machine_ids_share_their_text_also_after_a_restore() {
     let mut board = board();
     let clients = [board.client(), board.client()];
     let state = board.switchboard.write_down();
-    let restored = Switchboard::restore(&state, Arc::new(Limits::default())).unwrap();
+    let restored =
+        Switchboard::restore(&state, Arc::new(Limits::default()), Arc::default()).unwrap();
     for switchboard in [&board.switchboard, &restored] {
         let [first, second] = clients.map(|client| {
             let (_, client) = switchboard.client(client).unwrap();

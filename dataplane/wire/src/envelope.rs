@@ -156,6 +156,8 @@ pub enum ColdKind {
     Presence,
     /// `viewport.session_event_relay_frame/v1`, which is named by `schema` instead of `type`.
     SessionEvent,
+    /// `relay.renew_token/v1`, which is for the relay and ours.
+    Renewal,
 }
 
 /// Why a text is not a frame. Always the peer's fault; nothing of the text is kept.

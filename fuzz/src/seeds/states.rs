@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use relay_contract::{
-    AdmissionId, Claims, ConnectionId, Grant, Limits, Role, Scope, ShardId, Tick, UpgradeRequest,
+    AdmissionId, Claims, ConnectionId, Credential, Grant, Limits, Role, Scope, ShardId, Tick,
+    UpgradeRequest,
 };
 use relay_switchboard::{Effects, Input, Message, Switchboard};
 use relay_wire::envelope::Scanner;
@@ -86,6 +87,8 @@ impl Board {
             admission: AdmissionId(connection.slot.into()),
             request: UpgradeRequest { role, workspace_id: "w".into(), target_id },
             claims,
+            claims_digest: 0,
+            credential: Credential::default(),
             address: [127, 0, 0, 1].into(),
         };
         self.tell(Input::Opened { connection, grant: Box::new(grant) });

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use relay_contract::{
-    AdmissionId, Claims, ConnectionId, Grant, Limits, Profile, Role, Scope, ShardId, Tick,
-    UpgradeRequest,
+    AdmissionId, Claims, ConnectionId, Credential, Grant, Limits, Profile, Role, Scope, ShardId,
+    Tick, UpgradeRequest,
 };
 use relay_switchboard::{Effect, Effects, Input, Message, Switchboard, framed_bytes};
 use relay_wire::envelope::{Envelope, Invalid, Scanner};
@@ -103,6 +103,8 @@ impl Deciding {
                 target_id: Some("rt_01J9ZK3V6WR2".into()),
             },
             claims,
+            claims_digest: 0,
+            credential: Credential::default(),
             address: [127, 0, 0, 1].into(),
         });
         self.switchboard.handle(self.now, Input::Opened { connection, grant }, &mut self.effects);

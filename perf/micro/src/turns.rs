@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use relay_contract::{
-    AdmissionId, Claims, Command, Counter, Event, Grant, Preflight, Profile, Role, Scope, ShardId,
-    Tick,
+    AdmissionId, Claims, Command, Counter, Credential, Event, Grant, Preflight, Profile, Role,
+    Scope, ShardId, Tick,
 };
 use relay_driver::{Config, Driver};
 use relay_mailbox::{Bell, Receiver, Ring, Sender, lane};
@@ -209,7 +209,14 @@ impl Bench {
             };
             let admission = AdmissionId(u64::from(connection.slot));
             let address = asked.address;
-            let grant = Box::new(Grant { admission, request, claims, address });
+            let grant = Box::new(Grant {
+                admission,
+                request,
+                claims,
+                claims_digest: 0,
+                credential: Credential::default(),
+                address,
+            });
             let admit = Command::Admit { connection, grant, home: ShardId(0) };
             self.commands.send(admit).ok().context("the lane has room")?;
         }

@@ -24,7 +24,8 @@ impl CloseCode {
 
 /// Every close the relay starts by itself. The pair of code and text is part of the wire contract.
 ///
-/// Source: relay specification, section 8; the last three are ours.
+/// Source: relay specification, section 8; those from
+/// [`Self::UnroutedRateLimited`] on are ours.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each variant is its text")]
 pub enum CloseReason {
@@ -52,6 +53,10 @@ pub enum CloseReason {
     UnroutedRateLimited,
     SmallFrameRateLimited,
     MemoryBudget,
+    TokenExpired,
+    TokenRevoked,
+    KeyWithdrawn,
+    ClosedByOperator,
 }
 
 impl CloseReason {
@@ -91,6 +96,10 @@ impl CloseReason {
             Self::UnroutedRateLimited => "unrouted frame rate limit exceeded",
             Self::SmallFrameRateLimited => "small frame rate limit exceeded",
             Self::MemoryBudget => "memory budget exceeded",
+            Self::TokenExpired => "token expired",
+            Self::TokenRevoked => "token revoked",
+            Self::KeyWithdrawn => "signing key withdrawn",
+            Self::ClosedByOperator => "closed by operator",
         }
     }
 }

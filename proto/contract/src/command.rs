@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{ConnectionId, Grant, Limits, QueryId, Refusal, ShardId, WorkerResponse};
+use crate::{
+    CloseReason, ConnectionId, Grant, Limits, QueryId, Refusal, Renewal, Routes, ShardId,
+    WorkerResponse,
+};
 
 /// One order to a shard. Lanes carry them in order; each names at most one connection, and an order
 /// for a connection that is gone is ignored. Its `Debug` shows of a body its length alone.
@@ -42,8 +45,25 @@ pub enum Command {
         /// The answer.
         response: Box<WorkerResponse>,
     },
-    /// Replace the limits from now on. Older versions than the one in force are refused.
+    /// End an open connection with a close handshake. One that waits for its upgrade is not open.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// Code and text of the close frame.
+        reason: CloseReason,
+    },
+    /// Answer a peer that sent a fresh token.
+    Renewed {
+        /// Its connection.
+        connection: ConnectionId,
+        /// What it is told.
+        outcome: Renewal,
+    },
+    /// Replace the limits from now on. A version that is not newer than the one in force is
+    /// refused. Answered with [`crate::Event::InForce`].
     SetLimits(Arc<Limits>),
+    /// Replace the routes from now on, whole. Refused and answered like limits.
+    SetRoutes(Arc<Routes>),
     /// Answer with a [`crate::ShardReport`].
     Report {
         /// Comes back with the answer.
@@ -95,7 +115,21 @@ impl fmt::Debug for Command {
                 .field("connection", connection)
                 .field("response", response)
                 .finish(),
+            Self::Close { connection, reason } => f
+                .debug_struct("Close")
+                .field("connection", connection)
+                .field("reason", reason)
+                .finish(),
+            Self::Renewed { connection, outcome } => f
+                .debug_struct("Renewed")
+                .field("connection", connection)
+                .field("outcome", outcome)
+                .finish(),
             Self::SetLimits(limits) => f.debug_tuple("SetLimits").field(limits).finish(),
+            Self::SetRoutes(routes) => f
+                .debug_struct("SetRoutes")
+                .field("version", &routes.version)
+                .finish_non_exhaustive(),
             Self::Report { query, detail } => {
                 f.debug_struct("Report").field("query", query).field("detail", detail).finish()
             }

@@ -251,6 +251,18 @@ counters! {
         "Connections with the largest unfinished message, closed to stay within the memory budget."
     BudgetCut "relay_budget_cut_total"
         "Connections cut because they held memory after they were told to go."
+    ConnectionsDismissed "relay_connections_dismissed_total"
+        "Open connections closed because the control plane said so."
+    RenewalsAsked "relay_renewals_asked_total"
+        "Fresh tokens that peers sent over open connections."
+    RenewalsAccepted "relay_renewals_accepted_total"
+        "Fresh tokens that a connection stands on from then on."
+    RenewalsRefused "relay_renewals_refused_total"
+        "Fresh tokens that changed nothing."
+    RenewalsRateLimited "relay_renewals_rate_limited_total"
+        "Connections closed for too many fresh tokens."
+    StaleVersionsRefused "relay_stale_versions_refused_total"
+        "Limits and routes that were not newer than those in force, and were refused."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::{
     AdmissionId, AdmissionRequest, ConnectionId, Counters, Histograms, LogEntry, QueryId, Secret,
-    ShardId, ShardLoad, TargetId, Tick, WorkspaceId,
+    ShardId, ShardLoad, TargetId, Tick, Versioned, WorkspaceId,
 };
 
 /// One thing that happened on a shard. Lanes carry them in order.
@@ -17,6 +17,26 @@ pub enum Event {
         connection: ConnectionId,
         /// What it asks.
         request: Box<AdmissionRequest>,
+    },
+    /// An admitted connection lives under this id from now on: its 101 is queued on its home shard,
+    /// or it has moved. An admission that comes to nothing is released without it.
+    Opened {
+        /// The ledger entry.
+        admission: AdmissionId,
+        /// Where it lives.
+        connection: ConnectionId,
+    },
+    /// A peer sent a fresh token over its open connection and waits for
+    /// [`crate::Command::Renewed`].
+    RenewalAsked {
+        /// The connection.
+        connection: ConnectionId,
+        /// Its ledger entry.
+        admission: AdmissionId,
+        /// The digest in its grant.
+        claims_digest: u64,
+        /// The fresh token, 10 to 4096 UTF-16 units.
+        token: Secret,
     },
     /// An admitted connection is gone; its ledger entry can go too.
     Released {
@@ -57,6 +77,16 @@ pub enum Event {
         query: QueryId,
         /// The answer.
         report: Box<ShardReport>,
+    },
+    /// The answer to [`crate::Command::SetLimits`] and [`crate::Command::SetRoutes`]: what is in
+    /// force now. An older version than was sent means that none of it was taken.
+    InForce {
+        /// Where.
+        shard: ShardId,
+        /// Of what.
+        value: Versioned,
+        /// The version.
+        version: u64,
     },
     /// The shard has closed everything and its thread ends.
     Stopped {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{AdmissionId, Claims, UpgradeRequest};
+use crate::{AdmissionId, Claims, Credential, UpgradeRequest};
 
 /// Leave to open a connection. Made by admission alone, so whoever holds one was admitted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,6 +13,11 @@ pub struct Grant {
     pub request: UpgradeRequest,
     /// What the token says.
     pub claims: Claims,
+    /// Stands for all of them that decide what the connection may do. The shard keeps it and shows
+    /// it with a fresh token, which must have the same. The control plane alone makes one.
+    pub claims_digest: u64,
+    /// The token behind it.
+    pub credential: Credential,
     /// The client's address, for limiter keys and log entries.
     pub address: IpAddr,
 }

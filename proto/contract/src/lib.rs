@@ -9,6 +9,7 @@ mod claims;
 mod close;
 mod command;
 mod counter;
+mod credential;
 mod event;
 mod grant;
 mod histogram;
@@ -16,6 +17,8 @@ mod ids;
 mod limits;
 mod load;
 mod log;
+mod renewal;
+mod routes;
 mod secret;
 mod site;
 mod tick;
@@ -25,6 +28,7 @@ pub use claims::{Claims, Profile, Scope};
 pub use close::{CloseCode, CloseReason};
 pub use command::{Command, Detail};
 pub use counter::{Counter, Counters};
+pub use credential::Credential;
 pub use event::{
     ControlRequest, Event, ScopeReport, ScopeTraffic, ShardReport, WorkerRequest, WorkerResponse,
 };
@@ -34,6 +38,8 @@ pub use ids::{AdmissionId, ConnectionId, QueryId, RelayId, ShardId, TargetId, Wo
 pub use limits::{Heartbeat, Limits};
 pub use load::{ShardLoad, TurnCost};
 pub use log::{Level, LogEntry, Value};
+pub use renewal::{Renewal, RenewalRefusal};
+pub use routes::{Routes, TenantLimits, Versioned};
 pub use secret::Secret;
 pub use site::Site;
 pub use tick::Tick;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::{Result, ensure};
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Event, Grant, Preflight, Profile,
-    Refusal, Role, Scope, ShardId, WorkerRequest, WorkerResponse,
+    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Credential, Event, Grant,
+    Preflight, Profile, Refusal, Role, Scope, ShardId, WorkerRequest, WorkerResponse,
 };
 use relay_driver::sim::Seed;
 use relay_mailbox::{Receiver, Sender};
@@ -123,7 +123,12 @@ impl Office {
                 Event::Stopped { shard } => {
                     self.stopped.insert(shard);
                 }
-                Event::Abandoned { .. } | Event::Logged { .. } | Event::Reported { .. } => {}
+                Event::Opened { .. }
+                | Event::RenewalAsked { .. }
+                | Event::InForce { .. }
+                | Event::Abandoned { .. }
+                | Event::Logged { .. }
+                | Event::Reported { .. } => {}
             }
         }
         self.answer_calls(oracle, seed)?;
@@ -220,7 +225,14 @@ impl Office {
             ..Claims::default()
         };
         let address = asked.address;
-        let grant = Box::new(Grant { admission, request: request.clone(), claims, address });
+        let grant = Box::new(Grant {
+            admission,
+            request: request.clone(),
+            claims,
+            claims_digest: admission.0,
+            credential: Credential::default(),
+            address,
+        });
         Command::Admit { connection, grant, home: ShardId(home as u16) }
     }
 }

@@ -9,6 +9,7 @@ mod hostile_platform;
 mod operator;
 mod platform;
 mod relay;
+mod renewal;
 mod rotation;
 mod shutdown;
 mod tls;

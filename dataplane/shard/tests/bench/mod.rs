@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, Claims, Command, Event, Grant, Limits, Preflight, Scope, ShardId, Tick,
+    AdmissionId, Claims, Command, Credential, Event, Grant, Limits, Preflight, Scope, ShardId, Tick,
 };
 use relay_driver::{AnyDriver, Choice, Config, Driver, open};
 use relay_mailbox::{Bell, Receiver, Ring, Sender, lane};
@@ -101,6 +101,8 @@ impl Bench {
                 admission: AdmissionId(1),
                 request: asked,
                 claims,
+                claims_digest: 0,
+                credential: Credential::default(),
                 address: request.address,
             };
             let home = ShardId(0);

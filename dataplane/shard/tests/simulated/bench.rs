@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Detail, Event, Grant,
-    Histogram, Limits, Measure, Preflight, QueryId, Refusal, Scope, ShardId, ShardReport, Tick,
+    AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Credential, Detail,
+    Event, Grant, Histogram, Limits, Measure, Preflight, QueryId, Refusal, Scope, ShardId,
+    ShardReport, Tick, Versioned,
 };
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
@@ -86,6 +87,11 @@ pub(crate) struct Ledger {
     pub(crate) asked: Vec<Asked>,
     pub(crate) http_asked: Vec<ConnectionId>,
     pub(crate) granted: Vec<AdmissionId>,
+    /// Where admitted connections live, in the order they told.
+    pub(crate) opened: Vec<(AdmissionId, ConnectionId)>,
+    /// Fresh tokens.
+    pub(crate) renewals: Vec<(ConnectionId, AdmissionId, String)>,
+    pub(crate) in_force: Vec<(ShardId, Versioned, u64)>,
     pub(crate) released: Vec<AdmissionId>,
     pub(crate) abandoned: Vec<ConnectionId>,
     pub(crate) stopped: Vec<ShardId>,
@@ -268,6 +274,15 @@ impl Bench {
                     self.respond(connection);
                 }
             }
+            Event::Opened { admission, connection } => {
+                self.ledger.opened.push((admission, connection));
+            }
+            Event::RenewalAsked { connection, admission, claims_digest: _, token } => {
+                self.ledger.renewals.push((connection, admission, token.expose().to_owned()));
+            }
+            Event::InForce { shard, value, version } => {
+                self.ledger.in_force.push((shard, value, version));
+            }
             Event::Released { admission } => self.ledger.released.push(admission),
             Event::Abandoned { connection } => self.ledger.abandoned.push(connection),
             Event::Stopped { shard } => self.ledger.stopped.push(shard),
@@ -295,7 +310,14 @@ impl Bench {
         };
         let admission = AdmissionId(self.ledger.granted.len() as u64 + 1);
         self.ledger.granted.push(admission);
-        let grant = Box::new(Grant { admission, request, claims, address });
+        let grant = Box::new(Grant {
+            admission,
+            request,
+            claims,
+            claims_digest: 0,
+            credential: Credential::default(),
+            address,
+        });
         self.command(connection.shard, Command::Admit { connection, grant, home: self.home });
     }
 

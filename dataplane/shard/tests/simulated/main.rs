@@ -14,6 +14,7 @@ mod frames;
 mod garbage;
 mod hand_over;
 mod histograms;
+mod orders;
 mod phases;
 mod pipelining;
 mod proxies;

@@ -1,6 +1,7 @@
 //! Rare frames, read from their whole text.
 
-use relay_contract::WorkerRequest;
+use relay_contract::{Secret, WorkerRequest};
+use zeroize::Zeroizing;
 
 use super::number::is_integer;
 use super::object::{Members, Value};
@@ -34,6 +35,11 @@ pub enum ColdFrame {
         /// Trimmed, WTF-8.
         channel: Box<[u8]>,
     },
+    /// A fresh token for the connection it comes over.
+    Renewal {
+        /// 10 to 4096 UTF-16 units, as in an upgrade.
+        token: Secret,
+    },
 }
 
 /// Reads the frame of which a scanner said it is of that kind.
@@ -48,6 +54,7 @@ pub fn parse(kind: ColdKind, text: &[u8]) -> Result<ColdFrame, Invalid> {
         ColdKind::Unsubscribe => channel(text).map(|channel| ColdFrame::Unsubscribe { channel }),
         ColdKind::Presence => presence(text),
         ColdKind::SessionEvent => session_event(text),
+        ColdKind::Renewal => renewal(text),
     };
     frame.ok_or(Invalid::Member)
 }
@@ -128,6 +135,16 @@ fn session_event(text: &[u8]) -> Option<ColdFrame> {
     Some(ColdFrame::SessionEvent { channel: channel(text)? })
 }
 
+/// A token that is no UTF-8 has its lone surrogates replaced, and so is none anybody issued.
+fn renewal(text: &[u8]) -> Option<ColdFrame> {
+    let [token] = members(text, ["token"])?;
+    let token = token?.string().map(Zeroizing::new)?;
+    if !TOKEN_UNITS.contains(&utf16_len(&token)) {
+        return None;
+    }
+    Some(ColdFrame::Renewal { token: Secret::new(lossy(&token)) })
+}
+
 /// The `channel` member: it starts with the prefix as it stands, and is trimmed after that.
 fn channel(text: &[u8]) -> Option<Box<[u8]>> {
     let [channel] = members(text, ["channel"])?;
@@ -180,6 +197,9 @@ const USER_ID_UNITS_MAX: usize = 128;
 
 /// UTF-16 units of a viewer's display name, at most.
 const DISPLAY_NAME_UNITS_MAX: usize = 255;
+
+/// UTF-16 units of a token. Source: relay specification, section 3.
+const TOKEN_UNITS: std::ops::RangeInclusive<usize> = 10..=4096;
 
 #[cfg(test)]
 #[path = "cold_tests.rs"]

@@ -155,12 +155,32 @@ fn a_channel_may_hold_a_lone_surrogate() {
     assert_eq!(&*channel, b"agent-session:\xed\xa0\x80");
 }
 
+#[test]
+fn a_renewal_shows_a_token_as_an_upgrade_does() {
+    let shown = |text: &str| match parse(ColdKind::Renewal, text.as_bytes()) {
+        Ok(ColdFrame::Renewal { token }) => Some(token.expose().to_owned()),
+        other => {
+            assert!(other.is_err(), "{other:?}");
+            None
+        }
+    };
+    let frame = |token: &str| format!(r#"{{"type":"relay.renew_token/v1","token":"{token}"}}"#);
+    assert_eq!(shown(&frame("0123456789")).as_deref(), Some("0123456789"));
+    assert_eq!(shown(&frame(r"01234\u0035678\u0039")).as_deref(), Some("0123456789"), "escapes");
+    let longest = "x".repeat(4096);
+    assert_eq!(shown(&frame(&longest)), Some(longest.clone()));
+    assert_eq!(shown(&frame("012345678")), None, "too short");
+    assert_eq!(shown(&frame(&(longest + "x"))), None, "too long");
+    assert_eq!(shown(r#"{"type":"relay.renew_token/v1"}"#), None);
+    assert_eq!(shown(r#"{"token":7}"#), None);
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_is_read_without_a_panic(text: Vec<u8>) {
         for kind in [
             ColdKind::Worker, ColdKind::Subscribe, ColdKind::Unsubscribe, ColdKind::Presence,
-            ColdKind::SessionEvent,
+            ColdKind::SessionEvent, ColdKind::Renewal,
         ] {
             let _ = parse(kind, &text);
         }

@@ -3,7 +3,7 @@
 //! Strings may be WTF-8 (an echoed channel or request id); lone surrogates are escaped, as
 //! `JSON.stringify` does. Cost: one allocation or a few; none of these is on the frame path.
 
-use relay_contract::WorkerResponse;
+use relay_contract::{Renewal, WorkerResponse};
 
 use super::number;
 use super::text::surrogate;
@@ -84,6 +84,19 @@ pub fn subscribe_denied(channel: &[u8], workspace_id: &str) -> Vec<u8> {
 /// Refuses viewer presence on a channel the claims do not name.
 pub fn presence_denied(channel: &[u8], workspace_id: &str) -> Vec<u8> {
     denied("viewport.session_viewer_presence_denied/v1", channel, workspace_id)
+}
+
+/// Answers a fresh token; ours.
+pub fn renewal(outcome: Renewal) -> Vec<u8> {
+    match outcome {
+        Renewal::Renewed { expires_at_ms } => {
+            let expires = expires_at_ms.map_or_else(|| "null".to_owned(), |ms| ms.to_string());
+            Object::new("relay.token_renewed/v1").raw("expiresAtMs", expires.as_bytes()).end()
+        }
+        Renewal::Refused(refusal) => {
+            Object::new("relay.token_refused/v1").text("reason", refusal.text().as_bytes()).end()
+        }
+    }
 }
 
 /// The platform's answer to a worker's call.
@@ -245,6 +258,7 @@ const SURROGATE_LEAD: u8 = 0xed;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use relay_contract::RenewalRefusal;
 
     use super::*;
 
@@ -303,6 +317,23 @@ mod tests {
             forwarded: true,
         };
         assert_eq!(text(worker_response(&response)), recorded("worker response"));
+    }
+
+    #[test]
+    fn answers_to_a_fresh_token_say_until_when_or_why_not() {
+        let renewed = |expires_at_ms| text(renewal(Renewal::Renewed { expires_at_ms }));
+        assert_eq!(renewed(None), r#"{"type":"relay.token_renewed/v1","expiresAtMs":null}"#);
+        assert_eq!(
+            renewed(Some(1_764_000_000_000)),
+            r#"{"type":"relay.token_renewed/v1","expiresAtMs":1764000000000}"#
+        );
+        for refusal in RenewalRefusal::ALL {
+            let reason = refusal.text();
+            assert_eq!(
+                text(renewal(Renewal::Refused(refusal))),
+                format!(r#"{{"type":"relay.token_refused/v1","reason":"{reason}"}}"#)
+            );
+        }
     }
 
     #[test]

@@ -161,6 +161,7 @@ impl FrameType {
             b"viewport.session_events.subscribe/v1" => Self::Cold(ColdKind::Subscribe),
             b"viewport.session_events.unsubscribe/v1" => Self::Cold(ColdKind::Unsubscribe),
             b"viewport.session_viewer_presence/v1" => Self::Cold(ColdKind::Presence),
+            b"relay.renew_token/v1" => Self::Cold(ColdKind::Renewal),
             _ => return None,
         })
     }
@@ -174,7 +175,7 @@ mod tests {
     use super::*;
 
     /// Every name a frame's `type` may have.
-    const FRAME_TYPES: [&str; 12] = [
+    const FRAME_TYPES: [&str; 13] = [
         "e2ee",
         "relay_key_exchange_init",
         "relay_key_exchange_response",
@@ -187,6 +188,7 @@ mod tests {
         "viewport.session_events.subscribe/v1",
         "viewport.session_events.unsubscribe/v1",
         "viewport.session_viewer_presence/v1",
+        "relay.renew_token/v1",
     ];
 
     #[test]

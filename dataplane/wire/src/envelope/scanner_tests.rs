@@ -183,6 +183,7 @@ fn rare_frames_are_told_apart_and_not_judged() {
         (r#"{"type":"viewport.session_events.unsubscribe/v1"}"#, ColdKind::Unsubscribe),
         (r#"{"type":"viewport.session_viewer_presence/v1"}"#, ColdKind::Presence),
         (r#"{"schema":"viewport.session_event_relay_frame/v1"}"#, ColdKind::SessionEvent),
+        (r#"{"type":"relay.renew_token/v1"}"#, ColdKind::Renewal),
     ] {
         let frame = Envelope::Cold { kind: expected, profile: ProfileMember::Absent };
         assert_eq!(scan(text.as_bytes()).finish(), Ok(frame), "{text}");
