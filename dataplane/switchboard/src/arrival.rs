@@ -101,14 +101,16 @@ impl Switchboard {
         self.counters.count(Counter::WsConnectionsOpened);
         effects
             .push(Effect::Log(Box::new(arrival_entry(&grant, target.as_ref()).about(connection))));
-        let core = &mut self.core;
         let workspace = &grant.request.workspace_id;
-        if grant.request.role == Role::Client {
+        let requested = grant.request.target_id.as_ref();
+        let is_client = grant.request.role == Role::Client;
+        let is_aimed = is_client && requested.is_some();
+        if is_client {
             // The scope that was asked for comes to exist even where the claims lead to another.
-            let requested = grant.request.target_id.as_ref();
-            core.directory.open(&core.keyer, workspace, requested, now);
+            self.open_scope(workspace, requested, now);
         }
-        let at = core.directory.open(&core.keyer, workspace, target.as_ref(), now);
+        let at = self.open_scope(workspace, target.as_ref(), now);
+        let core = &mut self.core;
         core.directory.join(at);
         let scope = core.directory.scope_mut(at);
         let machine = grant.claims.machine_id.as_deref();
@@ -151,6 +153,24 @@ impl Switchboard {
         let deadline = liveness.deadline(&self.limits.heartbeat);
         member.timer = self.arm(now, deadline, Timer::Connection(connection.slot));
         self.core.connections.seat(connection, State::Open(member));
+        if is_aimed {
+            self.redirect_newcomer(now, connection, at, effects);
+        }
+    }
+
+    /// Tells a client at once that its daemon is at another relay. It may stay all the same.
+    fn redirect_newcomer(
+        &mut self,
+        now: Tick,
+        connection: ConnectionId,
+        at: u32,
+        effects: &mut Effects,
+    ) {
+        let Some(url) = self.elsewhere(at) else { return };
+        let workspace = self.core.directory.scope(at).workspace_id.as_str();
+        let text = emit::relay_redirect(workspace, None, url);
+        self.counters.count(Counter::ClientRedirect);
+        self.send(now, connection, text.into(), effects);
     }
 }
 

@@ -139,6 +139,8 @@ impl Switchboard {
         let (at, origin, key) = (member.scope, client.origin, client.key);
         let Self { core, limits, .. } = self;
         let scope = core.directory.scope_mut(at);
+        let relay = limits;
+        let limits = scope.limits.as_deref().unwrap_or(relay);
         let (counter, reason) = match *frame {
             ClientFrame::KeyExchange { request_id } => {
                 if core.limiters.key_exchange(origin, now, limits) {
@@ -151,7 +153,7 @@ impl Switchboard {
             ClientFrame::Encrypted { session_id } => {
                 let keys = RuntimeKeys { client: key, workspace: scope.workspace_key };
                 if core.limiters.runtime(keys, now, limits) {
-                    scope.refresh_session(core.keyer.text(session_id), from, now, limits);
+                    scope.refresh_session(core.keyer.text(session_id), from, now, relay);
                     return Ok(());
                 }
                 (Counter::FramesClientRuntimeRateLimited, CloseReason::RuntimeRateLimited)
@@ -198,15 +200,24 @@ impl Switchboard {
         let scope = self.core.directory.scope(at);
         let workspace = scope.workspace_id.as_str();
         let target = scope.target_id.as_ref().map(|target| target.as_str());
-        let text = emit::daemon_unavailable(workspace, target, client.machine_id.as_deref());
+        let (text, reason) = match self.elsewhere(at) {
+            Some(url) => (emit::relay_redirect(workspace, target, url), "daemon_elsewhere"),
+            None => {
+                let machine = client.machine_id.as_deref();
+                (emit::daemon_unavailable(workspace, target, machine), "daemon_unavailable")
+            }
+        };
+        if reason == "daemon_elsewhere" {
+            self.counters.count(Counter::ClientRedirect);
+        }
         self.counters.count(Counter::ClientMessagesDropped);
         if self.may_log_frame(now, from) {
-            self.log_dropped(from, effects);
+            self.log_dropped(from, reason, effects);
         }
         self.send(now, from, text.into(), effects);
     }
 
-    fn log_dropped(&self, from: ConnectionId, effects: &mut Effects) {
+    fn log_dropped(&self, from: ConnectionId, reason: &'static str, effects: &mut Effects) {
         let Some((member, client)) = self.client(from) else {
             return;
         };
@@ -218,7 +229,7 @@ impl Switchboard {
             .with("clientId", client.name().to_owned());
         let entry = with_some(entry, "runtimeTargetId", target);
         let entry = with_some(entry, "machineId", client.machine_id.as_deref().map(str::to_owned));
-        effects.push(Effect::Log(Box::new(entry.with("reason", "daemon_unavailable"))));
+        effects.push(Effect::Log(Box::new(entry.with("reason", reason))));
     }
 
     /// Pays for a client's frame that reaches nobody. Who cannot pay is closed: `false`.
@@ -228,7 +239,7 @@ impl Switchboard {
         from: ConnectionId,
         effects: &mut Effects,
     ) -> bool {
-        let per_minute = self.limits.unrouted_per_minute;
+        let per_minute = self.limits_of(from).unrouted_per_minute;
         let member = self.core.connections.member_mut(from);
         if member.is_some_and(|member| member.unrouted.take(now, per_minute)) {
             return true;

@@ -69,8 +69,9 @@ impl Switchboard {
             return;
         };
         let at = member.scope;
-        let workspace = self.core.directory.scope(at).workspace_key;
-        if !self.core.limiters.daemon(workspace, now, &self.limits) {
+        let scope = self.core.directory.scope(at);
+        let limits = scope.limits(&self.limits);
+        if !self.core.limiters.daemon(scope.workspace_key, now, limits) {
             self.counters.count(Counter::FramesDaemonRateLimited);
             self.log_daemon_frame(from, "daemon_frame_rate_limited", None, effects);
             return self.close(now, from, CloseReason::DaemonRateLimited, effects);

@@ -57,6 +57,9 @@ pub(crate) struct Scope {
     machine_id: Option<Arc<str>>,
     /// What goes through it.
     pub(crate) traffic: Traffic,
+    /// Its workspace's own limits, if it has any. Not written down: routes are given anew.
+    #[serde(skip)]
+    pub(crate) limits: Option<Arc<Limits>>,
 }
 
 /// One client's subscription to one channel.
@@ -225,6 +228,7 @@ impl Directory {
                 subscriptions: BTreeSet::new(),
                 machine_id: None,
                 traffic: Traffic::default(),
+                limits: None,
             };
             self.place(scope)
         });
@@ -281,6 +285,10 @@ impl Directory {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Scope)> + '_ {
         (0..).zip(&self.scopes).filter_map(|(at, scope)| Some((at, scope.as_deref()?)))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Scope> + '_ {
+        self.scopes.iter_mut().flatten().map(|scope| &mut **scope)
     }
 
     /// The scopes with most frames lately, most first.

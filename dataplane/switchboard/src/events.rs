@@ -124,7 +124,8 @@ impl Switchboard {
             let text = emit::presence_denied(channel, self.workspace_of(from));
             return self.refuse(now, from, text, effects);
         }
-        if !self.core.limiters.runtime(keys, now, &self.limits) {
+        let limits = self.core.directory.scope(at).limits(&self.limits);
+        if !self.core.limiters.runtime(keys, now, limits) {
             self.counters.count(Counter::SessionViewerPresenceRateLimited);
             return self.close(now, from, CloseReason::PresenceRateLimited, effects);
         }

@@ -25,6 +25,7 @@ mod recency;
 mod renewal;
 mod subtree;
 mod switchboard;
+mod tenants;
 mod traffic;
 mod wheel;
 mod worker;

@@ -28,7 +28,7 @@ impl Switchboard {
         message: Message<'_>,
         effects: &mut Effects,
     ) {
-        let per_minute = (self.limits.unrouted_per_minute / RENEWAL_PRICE).max(1);
+        let per_minute = (self.limits_of(from).unrouted_per_minute / RENEWAL_PRICE).max(1);
         let Some(member) = self.core.connections.member_mut(from) else {
             return;
         };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, CloseReason, ConnectionId, Counter, Counters, Level, Limits, LogEntry, Routes,
-    ScopeReport, ScopeTraffic, ShardId, ShardReport, Tick, Versioned,
+    AdmissionId, CloseReason, ConnectionId, Counter, Counters, Level, Limits, LogEntry,
+    ScopeReport, ScopeTraffic, ShardId, ShardReport, Tick,
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,7 @@ use crate::input::{Input, Message};
 use crate::key::Keyer;
 use crate::limiter::Limiters;
 use crate::liveness::Verdict;
+use crate::tenants::Tenants;
 use crate::wheel::{TimerId, Wheel};
 use crate::{Effect, Effects};
 
@@ -26,7 +27,7 @@ pub struct Switchboard {
     pub(crate) core: Core,
     pub(crate) counters: Counters,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) routes: Arc<Routes>,
+    pub(crate) tenants: Tenants,
     pub(crate) wheel: Wheel<Timer>,
 }
 
@@ -79,8 +80,8 @@ impl Switchboard {
                 looked: Tick(0),
             },
             counters: Counters::default(),
+            tenants: Tenants::new(Arc::default(), &limits),
             limits,
-            routes: Arc::default(),
             wheel: Wheel::new(Tick(0)),
         }
     }
@@ -123,19 +124,6 @@ impl Switchboard {
     /// come earlier than anything happens.
     pub fn next_deadline(&self) -> Option<Tick> {
         self.wheel.next_deadline()
-    }
-
-    /// The routes in force.
-    pub fn routes(&self) -> &Arc<Routes> {
-        &self.routes
-    }
-
-    /// Which version of a value is in force.
-    pub fn version(&self, value: Versioned) -> u64 {
-        match value {
-            Versioned::Limits => self.limits.version,
-            Versioned::Routes => self.routes.version,
-        }
     }
 
     /// Bytes that wait for a connection, by which its next message is judged.
@@ -205,8 +193,9 @@ impl Switchboard {
             return;
         };
         member.liveness.on_message(now);
-        self.core.directory.scope_mut(member.scope).last_activity = now;
-        if message.bytes > self.limits.frame_bytes_max {
+        let scope = self.core.directory.scope_mut(member.scope);
+        scope.last_activity = now;
+        if message.bytes > scope.limits(&self.limits).frame_bytes_max {
             self.counters.count(Counter::WsFrameTooLarge);
             return self.close(now, from, CloseReason::FrameTooLarge, effects);
         }
@@ -255,10 +244,11 @@ impl Switchboard {
 
     /// Pays for a frame that carries little. Who cannot pay is closed.
     fn on_small_frame(&mut self, now: Tick, from: ConnectionId, effects: &mut Effects) {
+        let per_minute = self.limits_of(from).small_frames_per_minute;
         let Some(member) = self.core.connections.member_mut(from) else {
             return;
         };
-        if !member.small_frames.take(now, self.limits.small_frames_per_minute) {
+        if !member.small_frames.take(now, per_minute) {
             self.counters.count(Counter::SmallFramesRateLimited);
             self.close(now, from, CloseReason::SmallFrameRateLimited, effects);
         }
@@ -436,22 +426,6 @@ impl Switchboard {
         }
     }
 
-    fn on_limits(&mut self, limits: Arc<Limits>) {
-        if limits.version > self.limits.version {
-            self.limits = limits;
-        } else {
-            self.counters.count(Counter::StaleVersionsRefused);
-        }
-    }
-
-    fn on_routes(&mut self, routes: Arc<Routes>) {
-        if routes.version > self.routes.version {
-            self.routes = routes;
-        } else {
-            self.counters.count(Counter::StaleVersionsRefused);
-        }
-    }
-
     fn on_stop(&mut self, now: Tick, effects: &mut Effects) {
         self.core.stopping = true;
         for slot in 0..self.core.connections.slot_count() {
@@ -571,15 +545,18 @@ impl Switchboard {
         bytes: usize,
         effects: &mut Effects,
     ) -> bool {
-        let Some(member) = self.core.connections.member_mut(to) else {
+        let Some(member) = self.core.connections.member(to) else {
             return false;
         };
-        if member.queued_bytes as usize > self.limits.egress_bytes_max {
+        if self.is_backed_up(to, member.queued_bytes) {
             self.counters.count(Counter::WsSlowClientTerminated);
             self.close(now, to, CloseReason::BufferOverflow, effects);
             return false;
         }
         let bytes = u32::try_from(framed_bytes(bytes)).unwrap_or(u32::MAX);
+        let Some(member) = self.core.connections.member_mut(to) else {
+            return false;
+        };
         member.queued_bytes = member.queued_bytes.saturating_add(bytes);
         true
     }

@@ -25,8 +25,9 @@ impl Switchboard {
         let Some(member) = self.core.connections.member(from) else {
             return;
         };
-        let workspace = self.core.directory.scope(member.scope).workspace_key;
-        if !self.core.limiters.daemon(workspace, now, &self.limits) {
+        let scope = self.core.directory.scope(member.scope);
+        let limits = scope.limits(&self.limits);
+        if !self.core.limiters.daemon(scope.workspace_key, now, limits) {
             self.counters.count(Counter::FramesDaemonRateLimited);
             let entry = self.worker_entry(from, "worker_frame_rate_limited");
             effects.push(Effect::Log(Box::new(entry)));

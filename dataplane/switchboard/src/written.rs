@@ -6,6 +6,7 @@ use relay_contract::{Counter, Counters, Limits, Routes, Tick};
 
 use crate::connection::{Client, Member, Part, State};
 use crate::switchboard::{Core, Switchboard, Timer};
+use crate::tenants::Tenants;
 use crate::wheel::{TimerId, Wheel};
 
 /// Why written-down state cannot be taken up.
@@ -66,10 +67,17 @@ impl Switchboard {
                 counters.add(counter, value);
             }
         }
-        let mut board = Self { core, counters, limits, routes, wheel: Wheel::new(position) };
+        let mut board = Self {
+            core,
+            counters,
+            tenants: Tenants::new(Arc::default(), &limits),
+            limits,
+            wheel: Wheel::new(position),
+        };
         board.rearm(deadlines).ok_or(RestoreError::Damaged)?;
         board.check().ok_or(RestoreError::Damaged)?;
         board.share_machine_ids();
+        board.settle_tenants(routes);
         Ok(board)
     }
 
