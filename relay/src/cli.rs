@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::FlagValue;
+use crate::ctl::CtlArguments;
 
 /// Where clients and daemons of a private network meet.
 ///
@@ -41,6 +42,7 @@ Examples:
   relay doctor                              would it work here, and what is to be changed?
   relay top                                 what does the relay that runs here do?
   relay plan --p99-us 500                   how much more does it hold?
+  relay ctl state                           how is it doing, and who is there?
   RELAY_LISTEN_PORT=7781 \\
   RELAY_VALIDATE_URL=https://api.corp/api/runtime/internal/relay/validate \\
   RELAY_INTERNAL_KEY_FILE=/run/secrets/relay-key \\
@@ -77,6 +79,10 @@ pub(crate) enum Command {
     /// from files that were saved: one counts from the start of the relay, two are an interval.
     /// docs/capacity.md in the source explains the model and how well it was met.
     Plan(PlanArguments),
+    /// Ask a running relay, and change what it does, by its control API.
+    ///
+    /// Prints tables, or JSON with --json. Needs RELAY_CONTROL_API_LISTEN at the relay.
+    Ctl(Box<CtlArguments>),
     /// Examine the configuration
     Config {
         /// What to do with it

@@ -9,8 +9,10 @@ mod admin_socket;
 mod check;
 mod cli;
 mod config;
+mod control_api;
 mod core_dumps;
 mod cores;
+mod ctl;
 mod demo;
 mod dev;
 mod doctor;
@@ -51,7 +53,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             screen::say(io::stderr(), format_args!("relay: {error:#}\n"));
             ExitCode::FAILURE
@@ -59,8 +61,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
-    match cli.command {
+fn run(cli: Cli) -> Result<ExitCode> {
+    let done = match cli.command {
+        Some(Command::Ctl(arguments)) => return Ok(ctl::run(&arguments)),
         None => serve::run(&parse(&cli.settings)?),
         Some(Command::Serve(settings)) => serve::run(&parse(&settings)?),
         Some(Command::Dev(arguments)) => dev::run(&arguments),
@@ -73,7 +76,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Top(arguments)) => top::run(&arguments),
         Some(Command::Plan(arguments)) => plan::run(&arguments),
         Some(Command::Config { command }) => examine(&command),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn examine(command: &ConfigCommand) -> Result<()> {

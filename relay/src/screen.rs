@@ -12,6 +12,23 @@ pub(crate) fn say(mut out: impl Write, text: fmt::Arguments<'_>) {
     let _unread = out.write_fmt(text).and_then(|()| out.flush());
 }
 
+/// An identifier that a peer chose must not steer a terminal, nor show as another one.
+pub(crate) fn printable(text: &str) -> String {
+    let is_masked = |letter: char| letter.is_control() || is_invisible(letter);
+    text.chars().map(|letter| if is_masked(letter) { '?' } else { letter }).collect()
+}
+
+/// Whether a character turns, joins or hides others and shows nothing itself. Source: Unicode's
+/// general categories Cf, Zl and Zp, its variation selectors and its joiner of graphemes.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter,
+        '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+        | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 /// Where it goes.
 pub(crate) struct Screen {
     out: Box<dyn Write>,
@@ -89,5 +106,30 @@ impl Screen {
         if self.shown.take().is_some() {
             let _unread = write!(self.out, "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_show_as_others() {
+        let invisible = [
+            '\u{200b}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{202a}',
+            '\u{202e}',
+            '\u{2060}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{feff}',
+            '\u{e0041}',
+        ];
+        for letter in invisible {
+            assert_eq!(printable(&format!("a{letter}b")), "a?b", "{:x}", u32::from(letter));
+        }
+        assert_eq!(printable("Zürich-東京_1"), "Zürich-東京_1");
     }
 }

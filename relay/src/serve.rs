@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::activation;
 use crate::admin_socket;
 use crate::config::{Config, Mode, Parsed};
+use crate::control_api;
 use crate::core_dumps;
 use crate::cores;
 use crate::listener::{Listener, Listeners, Place};
@@ -118,6 +119,7 @@ impl Relay {
         let address = listeners.address();
         let places = listeners.iter().map(|listener| listener.place.clone()).collect();
         let door = config.admin.listen.as_ref().map(admin_socket::bind).transpose()?;
+        let control = control_api::bind(&config.control_api)?;
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
         let configs = (0..config.engine.shard_count)
@@ -132,6 +134,10 @@ impl Relay {
         if let Some((socket, file)) = door {
             controller.listen_to_operators(socket);
             files.extend(file);
+        }
+        if let Some(control) = control {
+            controller.serve_control(control.api);
+            files.extend(control.file);
         }
         let certificates = std::mem::take(&mut shards.certificates);
         let reporter = controller.reporter();

@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::admin::Gate;
 use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::clock::Clock;
+use crate::control::{ControlApi, Desk};
 use crate::decide::{Decider, LocalCheck, Question};
 use crate::homes::{HomeTable, HomeTableError};
 use crate::journal::{Journal, Unflushed, Written};
@@ -52,6 +53,8 @@ pub struct Controller {
     /// What is asked there; for ever silent without a door.
     operators: mpsc::Receiver<AdminAsked>,
     pub(crate) refused_at_door: Arc<AtomicU64>,
+    /// Where the control API asks.
+    pub(crate) desk: Desk,
     pub(crate) queries: Queries,
     /// What the control plane itself counts; the shards' counters are added when somebody asks.
     pub(crate) counters: Counters,
@@ -190,6 +193,7 @@ impl Controller {
             door: None,
             operators: mpsc::channel(1).1,
             refused_at_door: Arc::default(),
+            desk: Desk::closed(),
             queries: Queries::new(shard_count),
             counters: Counters::default(),
             decider: Arc::new(decider),
@@ -232,6 +236,11 @@ impl Controller {
         self.door = Some((listener, socket));
     }
 
+    /// Lets operators and orchestrators call `relay.control.v1`, served by [`Self::run`].
+    pub fn serve_control(&mut self, api: ControlApi) {
+        self.desk = Desk::new(api);
+    }
+
     /// Writes a line for people to the log, before any entry.
     pub fn announce(&mut self, line: String) {
         if self.journal.announce(line) == Written::Dropped {
@@ -252,7 +261,7 @@ impl Controller {
         self.log(relay_started(&self.settings));
         self.log(node_started(&self.settings, self.link.shards.count()));
         let keeper = self.keys.clone().map(|keys| tokio::spawn(keys.keep()));
-        let door = self.open_door();
+        let doors = [self.open_door(), self.open_control()];
         let mut pulse = tokio::time::interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
@@ -270,7 +279,7 @@ impl Controller {
         if let Some(keeper) = keeper {
             keeper.abort();
         }
-        if let Some(door) = door {
+        for door in doors.into_iter().flatten() {
             door.abort();
         }
         self.journal.tell_suppressed(None, self.clock.unix_ms());
@@ -320,6 +329,7 @@ impl Controller {
                 }
             }
             Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
+            Some(asked) = self.desk.asked.recv() => self.on_control_asked(asked),
             Some(entry) = self.notices.recv() => self.log(entry),
             Some(report) = self.reports.next() => {
                 if let Some(counter) = report.counter {
@@ -366,6 +376,7 @@ impl Controller {
                         }
                     }
                     Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
+                    Some(asked) = self.desk.asked.recv() => self.on_control_asked(asked),
                     _ = pulse.tick() => {
                         self.link.shards.drain();
                         self.expire_queries();
@@ -385,6 +396,16 @@ impl Controller {
         Some(tokio::spawn(async move {
             if let Err(error) = listener.serve(socket).await {
                 notices.warn("admin_listener_failed", error.to_string());
+            }
+        }))
+    }
+
+    fn open_control(&mut self) -> Option<JoinHandle<()>> {
+        let api = self.desk.server.take()?;
+        let notices = self.notify.clone();
+        Some(tokio::spawn(async move {
+            if let Err(error) = api.serve().await {
+                notices.warn("control_api_failed", error.to_string());
             }
         }))
     }

@@ -19,7 +19,7 @@ use crate::judge::{Answer, Decision, Refused, Ruling};
 use crate::metrics::{self, Gauges, Info};
 use crate::process::Process;
 use crate::protobuf;
-use crate::queries::{Answered, Asker, Topic};
+use crate::queries::{Answered, Asker, Inquiry, Topic};
 use crate::queue::Ticket;
 use crate::renewal::Fresh;
 use crate::settings::Admission;
@@ -237,10 +237,12 @@ impl Controller {
                 self.respond(asker, 200, JSON, body);
             }
             Ok(Route::Ready) => self.respond_ready(asker),
-            Ok(Route::State) => self.question(asker, Topic::State),
-            Ok(Route::Metrics(format)) => self.question(asker, Topic::Metrics(format)),
-            Ok(Route::Histograms) => self.question(asker, Topic::Histograms),
-            Ok(Route::Node { hot }) => self.question(asker, Topic::Node { hot }),
+            Ok(Route::State) => self.question(Inquiry::Http(Topic::State, asker)),
+            Ok(Route::Metrics(format)) => {
+                self.question(Inquiry::Http(Topic::Metrics(format), asker))
+            }
+            Ok(Route::Histograms) => self.question(Inquiry::Http(Topic::Histograms, asker)),
+            Ok(Route::Node { hot }) => self.question(Inquiry::Http(Topic::Node { hot }, asker)),
             Ok(Route::Logs { all, summary }) => {
                 let details = self.settings.health_verbose && !summary;
                 let body = self.journal.body(Selection { all, details });
@@ -266,15 +268,19 @@ impl Controller {
     }
 
     /// Asks every shard, so that the answer is of this moment and no older sample.
-    fn question(&mut self, asker: Asker, topic: Topic) {
-        let query = match self.queries.open(self.clock.now(), topic, asker) {
-            Ok(query) => query,
-            Err(asker) => return self.respond(asker, 503, JSON, UNAVAILABLE),
+    pub(crate) fn question(&mut self, inquiry: Inquiry) {
+        let detail = match &inquiry {
+            Inquiry::Http(Topic::State, _) => Detail::Scopes,
+            Inquiry::Http(Topic::Node { hot: true }, _) => Detail::Hottest,
+            Inquiry::Http(
+                Topic::Node { hot: false } | Topic::Metrics(_) | Topic::Histograms,
+                _,
+            )
+            | Inquiry::Control(_) => Detail::Counts,
         };
-        let detail = match topic {
-            Topic::State => Detail::Scopes,
-            Topic::Node { hot: true } => Detail::Hottest,
-            Topic::Node { hot: false } | Topic::Metrics(_) | Topic::Histograms => Detail::Counts,
+        let query = match self.queries.open(self.clock.now(), inquiry) {
+            Ok(query) => query,
+            Err(inquiry) => return self.answer_question(Answered { inquiry, reports: None }),
         };
         // A shard that cannot be asked will not answer either: the question expires.
         let missed = self.link.shards.broadcast(|| Command::Report { query, detail });
@@ -294,11 +300,18 @@ impl Controller {
     }
 
     fn answer_question(&mut self, answered: Answered) {
-        let Some(reports) = &answered.reports else {
-            return self.respond(answered.asker, 503, JSON, UNAVAILABLE);
+        let reports = answered.reports.as_deref();
+        let (topic, asker, reports) = match (answered.inquiry, reports) {
+            (Inquiry::Control(waiting), reports) => {
+                return self.on_control_reported(waiting, reports);
+            }
+            (Inquiry::Http(_, asker), None) => {
+                return self.respond(asker, 503, JSON, UNAVAILABLE);
+            }
+            (Inquiry::Http(topic, asker), Some(reports)) => (topic, asker, reports),
         };
         let unix_ms = self.clock.unix_ms();
-        let (content_type, body) = match answered.topic {
+        let (content_type, body) = match topic {
             Topic::State => {
                 let body = state::state(&self.settings, reports, unix_ms);
                 (JSON, body.into_bytes())
@@ -317,7 +330,7 @@ impl Controller {
                 (TEXT, hdr_log::text(reports, unix_ms, uptime).into_bytes())
             }
         };
-        self.respond(answered.asker, 200, content_type, body);
+        self.respond(asker, 200, content_type, body);
     }
 
     fn exposition(&self, format: Format, reports: &[ShardReport]) -> (&'static str, Vec<u8>) {
@@ -325,6 +338,10 @@ impl Controller {
         control.add(Counter::InternalKeyRetries, self.decider.validator.retried());
         let refused = self.refused_at_door.load(Ordering::Relaxed);
         control.add(Counter::AdminConnectionsRefused, refused);
+        let tallies = self.desk.tallies();
+        control.add(Counter::ControlConnectionsRefused, tallies.connections_refused());
+        control.add(Counter::ControlUnauthorized, tallies.unauthorized());
+        control.add(Counter::ControlOverloaded, tallies.overloaded());
         let gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),
@@ -346,7 +363,7 @@ impl Controller {
         }
     }
 
-    fn key_count(&self) -> Option<usize> {
+    pub(crate) fn key_count(&self) -> Option<usize> {
         let keys = self.keys.as_ref()?.current()?;
         Some(keys.len())
     }

@@ -105,6 +105,11 @@ impl Journal {
         level >= self.settings.level
     }
 
+    /// The least level that is written.
+    pub(crate) fn level(&self) -> Level {
+        self.settings.level
+    }
+
     /// Writes a line for people, whatever the level, and at once.
     pub(crate) fn announce(&mut self, mut line: String) -> Written {
         line.push('\n');

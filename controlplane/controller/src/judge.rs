@@ -220,6 +220,11 @@ impl Judge {
         self.ledger.len()
     }
 
+    /// Scopes with an admitted connection.
+    pub(crate) fn scope_count(&self) -> usize {
+        self.ledger.scope_count()
+    }
+
     /// Upgrades whose token is being checked.
     pub(crate) fn pending_count(&self) -> usize {
         self.pending.len()

@@ -183,6 +183,11 @@ impl Ledger {
         Some((seat.role, self.scopes.name(seat.scope)?.clone()))
     }
 
+    /// Scopes with an admitted connection.
+    pub(crate) fn scope_count(&self) -> usize {
+        self.scopes.numbers.len()
+    }
+
     /// Admitted connections of every kind.
     pub(crate) fn len(&self) -> usize {
         self.seats.len() - self.vacant.len()

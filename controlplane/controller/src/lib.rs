@@ -11,6 +11,7 @@ mod admin;
 mod admin_listener;
 mod classic;
 mod clock;
+mod control;
 mod controller;
 mod damper;
 mod date;
@@ -46,6 +47,7 @@ mod worker;
 
 pub use admin_listener::AdminSocket;
 pub use clock::{Clock, SystemClock};
+pub use control::{ControlAccess, ControlApi, ControlSocket};
 pub use controller::{Controller, Ended, StartError};
 pub use homes::{HomeTable, HomeTableError};
 pub use platform_tls::PlatformTlsError;

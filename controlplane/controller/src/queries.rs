@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::admin::Format;
 use crate::admin_listener::AdminReply;
+use crate::control::Reported;
 
 /// What an operator asked that only the shards together can answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,11 +35,19 @@ pub(crate) enum Asker {
     Operator(oneshot::Sender<AdminReply>),
 }
 
+/// What was asked, and where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Inquiry {
+    /// Over HTTP.
+    Http(Topic, Asker),
+    /// A call of the control API.
+    Control(Reported),
+}
+
 /// A question on its way.
 #[derive(Debug)]
 struct Query {
-    topic: Topic,
-    asker: Asker,
+    inquiry: Inquiry,
     deadline: Tick,
     /// By shard: the order they are shown in.
     reports: BTreeMap<ShardId, ShardReport>,
@@ -47,8 +56,7 @@ struct Query {
 /// A question that all shards answered, or that ran out of time.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    pub(crate) topic: Topic,
-    pub(crate) asker: Asker,
+    pub(crate) inquiry: Inquiry,
     /// In order of shards; `None` when one did not answer in time.
     pub(crate) reports: Option<Vec<ShardReport>>,
 }
@@ -69,14 +77,14 @@ impl Queries {
     /// Opens a question; the caller sends it to every shard.
     ///
     /// # Errors
-    /// The asker, when too many are open.
-    pub(crate) fn open(&mut self, now: Tick, topic: Topic, asker: Asker) -> Result<QueryId, Asker> {
+    /// What was asked, when too many are open.
+    pub(crate) fn open(&mut self, now: Tick, inquiry: Inquiry) -> Result<QueryId, Inquiry> {
         if self.open.len() >= OPEN_MAX {
-            return Err(asker);
+            return Err(inquiry);
         }
         self.last += 1;
         let id = QueryId(self.last);
-        let query = Query { topic, asker, deadline: now.after(PATIENCE), reports: BTreeMap::new() };
+        let query = Query { inquiry, deadline: now.after(PATIENCE), reports: BTreeMap::new() };
         self.open.insert(id, query);
         Ok(id)
     }
@@ -89,19 +97,14 @@ impl Queries {
             return None;
         }
         let query = self.open.remove(&id)?;
-        Some(Answered {
-            topic: query.topic,
-            asker: query.asker,
-            reports: Some(query.reports.into_values().collect()),
-        })
+        let reports = query.reports.into_values().collect();
+        Some(Answered { inquiry: query.inquiry, reports: Some(reports) })
     }
 
     /// Ends the questions whose time is over.
     pub(crate) fn expire(&mut self, now: Tick) -> Vec<Answered> {
         let expired = self.open.extract_if(.., |_, query| query.deadline <= now);
-        expired
-            .map(|(_, query)| Answered { topic: query.topic, asker: query.asker, reports: None })
-            .collect()
+        expired.map(|(_, query)| Answered { inquiry: query.inquiry, reports: None }).collect()
     }
 
     /// Whether any is open.
@@ -124,9 +127,12 @@ mod tests {
         ShardReport { shard: ShardId(shard), ..ShardReport::default() }
     }
 
+    fn inquiry() -> Inquiry {
+        Inquiry::Http(Topic::State, Asker::Connection(ConnectionId::default()))
+    }
+
     fn opened(queries: &mut Queries) -> QueryId {
-        let asker = Asker::Connection(ConnectionId::default());
-        queries.open(Tick(0), Topic::State, asker).unwrap()
+        queries.open(Tick(0), inquiry()).unwrap()
     }
 
     #[test]
@@ -165,7 +171,6 @@ mod tests {
         for _ in 0..OPEN_MAX {
             opened(&mut queries);
         }
-        let asker = Asker::Connection(ConnectionId::default());
-        assert!(queries.open(Tick(0), Topic::Node { hot: false }, asker).is_err());
+        assert!(queries.open(Tick(0), inquiry()).is_err());
     }
 }

@@ -263,6 +263,12 @@ counters! {
         "Connections closed for too many fresh tokens."
     StaleVersionsRefused "relay_stale_versions_refused_total"
         "Limits and routes that were not newer than those in force, and were refused."
+    ControlConnectionsRefused "relay_control_connections_refused_total"
+        "Connections to the control API closed because too many were open."
+    ControlUnauthorized "relay_control_unauthorized_total"
+        "Calls of the control API without a token that permits them."
+    ControlOverloaded "relay_control_overloaded_total"
+        "Calls of the control API refused because too many were on their way."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

@@ -25,7 +25,7 @@ pub(crate) struct Admin {
     pub client_ids: bool,
 }
 
-/// Where operators have a door of their own.
+/// Where operators have a door of their own, or call the control API.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum AdminListen {
     /// Host and port.
@@ -44,13 +44,14 @@ impl fmt::Display for AdminListen {
 }
 
 impl AdminListen {
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let text = reader.text(LISTEN)?;
+    /// What the variable of this name says.
+    pub(super) fn read(reader: &mut Reader<'_>, name: &'static str) -> Option<Self> {
+        let text = reader.text(name)?;
         if let Some(path) = text.strip_prefix("unix:") {
             if !path.starts_with('/') || path.len() > PATH_BYTES_MAX {
                 let what =
                     format!("{path:?} is no absolute path of {PATH_BYTES_MAX} bytes at most");
-                reader.refuse(LISTEN, what);
+                reader.refuse(name, what);
                 return None;
             }
             return Some(Self::Unix(path.into()));
@@ -60,7 +61,7 @@ impl AdminListen {
             port.parse::<u16>().ok().filter(|port| *port != 0)
         });
         if port.is_none() {
-            reader.refuse(LISTEN, format!("{text:?} is neither HOST:PORT nor unix:/PATH"));
+            reader.refuse(name, format!("{text:?} is neither HOST:PORT nor unix:/PATH"));
             return None;
         }
         Some(Self::Tcp(text))
@@ -68,7 +69,7 @@ impl AdminListen {
 }
 
 /// The host of `HOST:PORT`, an IPv6 address without its brackets.
-fn host_of(address: &str) -> &str {
+pub(super) fn host_of(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')
 }
@@ -83,7 +84,7 @@ impl Admin {
         let in_dev = mode == Mode::Dev;
         let shown = if in_dev { "1" } else { "0" };
         let reason = Source::Inferred("RELAY_MODE");
-        let listen = AdminListen::read(reader);
+        let listen = AdminListen::read(reader, LISTEN);
         let enabled = reader.flag("RELAY_ENABLE_ADMIN_HTTP").unwrap_or(listen.is_some());
         if listen.is_some() {
             let reason = Source::Inferred("RELAY_ADMIN_LISTEN");

@@ -6,6 +6,7 @@
 mod admin;
 mod backplane;
 mod capacity;
+mod control;
 mod listen;
 mod memory;
 mod number;
@@ -23,6 +24,10 @@ mod tests;
 pub(crate) use admin::{Admin, AdminListen};
 pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
+pub(crate) use control::{
+    AUTHORITIES as CONTROL_AUTHORITIES, CERTIFICATE as CONTROL_CERTIFICATE, ControlApi, ControlTls,
+    KEY as CONTROL_KEY,
+};
 #[cfg(test)]
 pub(crate) use listen::UnixSocket;
 pub(crate) use listen::{ClientAuth, Listen, Mode, Tls};
@@ -52,6 +57,8 @@ pub(crate) struct Config {
     pub relay_id: RelayId,
     /// Operators' endpoints.
     pub admin: Admin,
+    /// Operators' and orchestrators' calls.
+    pub control_api: ControlApi,
     /// What is written to stdout and kept for `/logs`.
     pub log: LogSettings,
     /// The platform and how it is called.
@@ -110,6 +117,7 @@ impl Config {
         let listen = Listen::read(&mut reader, &named, world);
         let relay_id = relay_id(&mut reader, &listen, world);
         let admin = Admin::read(&mut reader, listen.mode);
+        let control_api = ControlApi::read(&mut reader);
         let log = log_settings(&mut reader);
         let platform = Platform::read(&mut reader, &named);
         let admission = Admission::read(&mut reader);
@@ -129,6 +137,7 @@ impl Config {
             listen,
             relay_id,
             admin,
+            control_api,
             log,
             platform,
             admission,

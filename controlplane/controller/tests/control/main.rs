@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admission;
+mod api;
 mod door;
 mod hostile_keys;
 mod hostile_platform;

@@ -12,8 +12,8 @@ use relay_contract::{
     Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
 };
 use relay_controller::{
-    AdminAccess, AdminSocket, Admission, BackplaneFacts, Caps, Clock, Controller, Ended, LogFormat,
-    LogSettings, PlatformTls, Settings, TlsFacts,
+    AdminAccess, AdminSocket, Admission, BackplaneFacts, Caps, Clock, ControlApi, Controller,
+    Ended, LogFormat, LogSettings, PlatformTls, Settings, TlsFacts,
 };
 use relay_link::{ShardSide, local};
 use relay_mailbox::{Bell, Ring};
@@ -296,18 +296,27 @@ pub(crate) struct Relay {
 impl Relay {
     /// Starts a controller of `N` shards.
     pub(crate) fn start<const N: usize>(settings: Settings) -> (Self, [Shard; N]) {
-        Self::start_with(settings, None)
+        Self::start_with(settings, |_| {})
     }
 
     /// Starts a controller of one shard, with a door for operators.
     pub(crate) fn with_door(settings: Settings, socket: AdminSocket) -> (Self, Shard) {
-        let (relay, [shard]) = Self::start_with(settings, Some(socket));
+        let (relay, [shard]) =
+            Self::start_with(settings, |controller| controller.listen_to_operators(socket));
         (relay, shard)
+    }
+
+    /// Starts a controller whose control API can be called.
+    pub(crate) fn with_api<const N: usize>(
+        settings: Settings,
+        api: ControlApi,
+    ) -> (Self, [Shard; N]) {
+        Self::start_with(settings, |controller| controller.serve_control(api))
     }
 
     fn start_with<const N: usize>(
         settings: Settings,
-        door: Option<AdminSocket>,
+        prepare: impl FnOnce(&mut Controller),
     ) -> (Self, [Shard; N]) {
         let wakes: Vec<_> = (0..N).map(|_| Arc::new(Notify::new())).collect();
         let bells: Vec<_> = wakes.iter().map(|wake| Bell::new(Wake(Arc::clone(wake)))).collect();
@@ -316,9 +325,7 @@ impl Relay {
         let page = Page::default();
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let mut controller = Controller::new(settings, link, shared, page.clone()).unwrap();
-        if let Some(socket) = door {
-            controller.listen_to_operators(socket);
-        }
+        prepare(&mut controller);
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(controller.run(async {
             let _ = stopped.await;

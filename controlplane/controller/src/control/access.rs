@@ -1,0 +1,181 @@
+//! Who may make which call.
+
+use std::net::SocketAddr;
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use super::ControlAccess;
+
+/// What a caller may do. An operator may do all that a reader may.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Role {
+    /// Calls that change nothing.
+    Reader,
+    /// Every call.
+    Operator,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Caller {
+    /// Somebody who may open the socket's file.
+    Local {
+        /// Their user.
+        uid: u32,
+        /// Their process, if the kernel says it.
+        pid: Option<i32>,
+    },
+    /// Somebody who connected to the port.
+    Remote {
+        /// From where.
+        address: SocketAddr,
+        /// SHA-256 of the certificate they showed, if they showed one; it was checked.
+        certificate_sha256: Option<[u8; 32]>,
+    },
+}
+
+/// Judges tokens.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// Digests of the tokens, so that a comparison tells nothing about them, their length included.
+    known: Vec<(Role, [u8; 32])>,
+}
+
+impl Access {
+    pub(crate) fn new(access: &ControlAccess) -> Self {
+        let readers = access.readers.iter().map(|token| (Role::Reader, digest(token.expose())));
+        let operators =
+            access.operators.iter().map(|token| (Role::Operator, digest(token.expose())));
+        Self { known: readers.chain(operators).collect() }
+    }
+
+    /// What this caller may do.
+    ///
+    /// A path's permissions decide about those who come through it. Others need a token where there
+    /// are any; where there are none, the program saw to it that the port is on loopback or that
+    /// certificates are checked.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED.
+    pub(crate) fn role_of(&self, caller: &Caller, head: &MetadataMap) -> Result<Role, Status> {
+        if matches!(caller, Caller::Local { .. }) || self.known.is_empty() {
+            return Ok(Role::Operator);
+        }
+        let token = shown_token(head).ok_or_else(|| {
+            Status::unauthenticated("no token: send the metadata `authorization: Bearer <token>`")
+        })?;
+        self.role_of_token(token)
+            .ok_or_else(|| Status::unauthenticated("the token is none of this relay's"))
+    }
+
+    /// Takes as long whichever token it is, and whether it is one.
+    fn role_of_token(&self, token: &str) -> Option<Role> {
+        let shown = digest(token);
+        let mut is_reader = Choice::from(0);
+        let mut is_operator = Choice::from(0);
+        for (role, known) in &self.known {
+            let is_same = shown.ct_eq(known);
+            match role {
+                Role::Reader => is_reader |= is_same,
+                Role::Operator => is_operator |= is_same,
+            }
+        }
+        match (is_operator.into(), is_reader.into()) {
+            (true, _) => Some(Role::Operator),
+            (false, true) => Some(Role::Reader),
+            (false, false) => None,
+        }
+    }
+}
+
+/// The token of `authorization: Bearer <token>`.
+fn shown_token(head: &MetadataMap) -> Option<&str> {
+    let text = head.get("authorization")?.to_str().ok()?;
+    let (scheme, token) = text.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("Bearer") && !token.is_empty()).then_some(token)
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use relay_contract::Secret;
+    use tonic::Code;
+
+    use super::*;
+
+    const LOCAL: Caller = Caller::Local { uid: 0, pid: None };
+
+    fn remote() -> Caller {
+        let address = (Ipv4Addr::LOCALHOST, 4000).into();
+        Caller::Remote { address, certificate_sha256: None }
+    }
+
+    fn access() -> Access {
+        Access::new(&ControlAccess {
+            readers: vec![Secret::from("read"), Secret::from("read-before")],
+            operators: vec![Secret::from("operate"), Secret::from("operate-before")],
+        })
+    }
+
+    fn head(authorization: Option<&str>) -> MetadataMap {
+        let mut head = MetadataMap::new();
+        if let Some(text) = authorization {
+            head.insert("authorization", text.parse().unwrap());
+        }
+        head
+    }
+
+    fn judged(authorization: Option<&str>) -> Option<Role> {
+        access().role_of(&remote(), &head(authorization)).ok()
+    }
+
+    #[test]
+    fn a_token_says_what_its_bearer_may_do_and_so_does_the_one_before_it() {
+        for (token, role) in [
+            ("read", Role::Reader),
+            ("read-before", Role::Reader),
+            ("operate", Role::Operator),
+            ("operate-before", Role::Operator),
+        ] {
+            assert_eq!(judged(Some(&format!("Bearer {token}"))), Some(role), "{token}");
+        }
+        assert_eq!(judged(Some("bearer  operate ")), Some(Role::Operator));
+    }
+
+    #[test]
+    fn nothing_or_something_else_is_nobody() {
+        for shown in
+            [None, Some("Bearer "), Some("operate"), Some("Basic operate"), Some("Bearer operat")]
+        {
+            assert_eq!(judged(shown), None, "{shown:?}");
+        }
+        let refused = access().role_of(&remote(), &head(None)).unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+
+    #[test]
+    fn who_may_open_the_path_needs_no_token() {
+        assert_eq!(access().role_of(&LOCAL, &head(None)).unwrap(), Role::Operator);
+    }
+
+    #[test]
+    fn without_tokens_the_way_in_decides() {
+        let access = Access::new(&ControlAccess::default());
+        assert_eq!(access.role_of(&remote(), &head(None)).unwrap(), Role::Operator);
+    }
+
+    #[test]
+    fn no_token_is_shown_by_debug() {
+        let access = ControlAccess { readers: vec![Secret::from("hush")], operators: vec![] };
+        assert!(!format!("{access:?}").contains("hush"));
+    }
+}

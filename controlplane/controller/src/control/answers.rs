@@ -1,0 +1,129 @@
+//! What the controller does about the calls of its API.
+
+use relay_contract::{Level, ShardReport};
+use relay_grpc::control::v1 as proto;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::state;
+use crate::controller::Controller;
+use crate::queries::Inquiry;
+use crate::settings::Admission;
+
+/// What a call gets.
+pub(crate) type Answer<T> = Result<T, Status>;
+
+/// Where it goes.
+pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
+
+/// One call on its way to the controller, and where its answer goes.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Info(Reply<proto::GetInfoResponse>),
+    State(Reply<proto::GetStateResponse>),
+    Readiness(Reply<proto::GetReadinessResponse>),
+}
+
+/// A call that only the shards together can answer.
+#[derive(Debug)]
+pub(crate) enum Reported {
+    State(Reply<proto::GetStateResponse>),
+}
+
+impl Controller {
+    pub(crate) fn on_control_asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Info(reply) => tell(reply, Ok(self.info())),
+            Asked::State(reply) => {
+                self.question(Inquiry::Control(Reported::State(reply)));
+            }
+            Asked::Readiness(reply) => {
+                let readiness = Some(self.readiness());
+                tell(reply, Ok(proto::GetReadinessResponse { readiness }));
+            }
+        }
+    }
+
+    /// Answers a call that waited for the shards; `None` when one of them was silent.
+    pub(crate) fn on_control_reported(
+        &mut self,
+        waiting: Reported,
+        reports: Option<&[ShardReport]>,
+    ) {
+        match (waiting, reports) {
+            (Reported::State(reply), Some(reports)) => {
+                let state = Some(self.state(reports));
+                tell(reply, Ok(proto::GetStateResponse { state }));
+            }
+            (Reported::State(reply), None) => tell(reply, Err(silent())),
+        }
+    }
+
+    fn info(&self) -> proto::GetInfoResponse {
+        let settings = &self.settings;
+        let uptime_ms = self.clock.now().since(self.started).as_millis();
+        let uptime_ms = u64::try_from(uptime_ms).unwrap_or(u64::MAX);
+        let local = proto::DataPlane {
+            data_plane_id: "local".to_owned(),
+            shard_ids: self.link.shards.ids().map(|shard| u32::from(shard.0)).collect(),
+            driver: settings.driver.to_owned(),
+        };
+        proto::GetInfoResponse {
+            relay_id: settings.relay_id.clone(),
+            version: settings.version.to_owned(),
+            commit: self.desk.commit.to_owned(),
+            role: proto::ProcessRole::All.into(),
+            started_at_unix_ms: self.clock.unix_ms().saturating_sub_unsigned(uptime_ms),
+            uptime_ms,
+            mode: settings.mode.to_owned(),
+            admission: settings.admission.name().to_owned(),
+            data_planes: vec![local],
+        }
+    }
+
+    /// What `/ready` says.
+    pub(crate) fn readiness(&self) -> proto::Readiness {
+        use proto::UnreadyReason;
+        let has_no_keys = self.settings.admission == Admission::Jwks && self.key_count().is_none();
+        let reasons =
+            [(self.stopping, UnreadyReason::Stopping), (has_no_keys, UnreadyReason::NoKeys)];
+        let reasons = reasons.into_iter().filter(|(holds, _)| *holds);
+        let reasons: Vec<i32> = reasons.map(|(_, reason)| reason.into()).collect();
+        proto::Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    fn state(&self, reports: &[ShardReport]) -> proto::State {
+        proto::State {
+            readiness: Some(self.readiness()),
+            admitted_connections: count(self.judge.admitted_count()),
+            pending_admissions: count(self.judge.pending_count()),
+            worker_calls: count(self.calling.len()),
+            scopes: count(self.judge.scope_count()),
+            limits_version: self.settings.limits.version,
+            log_level: log_level(self.journal.level()).into(),
+            shards: reports.iter().map(state::shard).collect(),
+        }
+    }
+}
+
+/// Who left does not read.
+fn tell<T>(reply: Reply<T>, answer: Answer<T>) {
+    let _ = reply.send(answer);
+}
+
+fn silent() -> Status {
+    Status::unavailable("a shard did not answer in time, or too much is asked at once; ask again")
+}
+
+fn log_level(level: Level) -> proto::LogLevel {
+    match level {
+        Level::Debug => proto::LogLevel::Debug,
+        Level::Info => proto::LogLevel::Info,
+        Level::Warn => proto::LogLevel::Warn,
+        Level::Error => proto::LogLevel::Error,
+    }
+}
+
+fn count(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,189 @@
+//! `relay.control.v1`: what operators and orchestrators ask over gRPC.
+//!
+//! `listener` takes connections, `access` says who may make which call, `service` takes the calls
+//! to the controller, and `answers` is what the controller does about them. Nothing of it runs
+//! unless [`crate::Controller::serve_control`] was called.
+
+mod access;
+mod answers;
+mod health;
+mod listener;
+mod service;
+mod state;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use relay_contract::Secret;
+use relay_grpc::DESCRIPTORS;
+use relay_grpc::control::v1::control_server::{ControlServer, SERVICE_NAME};
+use rustls::ServerConfig;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Server;
+
+pub(crate) use answers::{Asked, Reported};
+
+use access::Access;
+use health::Health;
+use listener::Door;
+use service::Service;
+
+/// Where the control API is served, and to whom.
+#[derive(Debug)]
+pub struct ControlApi {
+    /// Bound and listening already.
+    pub socket: ControlSocket,
+    /// Who may ask.
+    pub access: ControlAccess,
+    /// The commit the program was built from.
+    pub commit: &'static str,
+}
+
+/// The socket of the control API.
+#[derive(Debug)]
+pub enum ControlSocket {
+    /// A path: whoever may open it is an operator.
+    Unix(std::os::unix::net::UnixListener),
+    /// A host and port.
+    Tcp {
+        /// Bound and listening.
+        listener: std::net::TcpListener,
+        /// What its connections speak: the newest one. Without it they speak in the clear.
+        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+    },
+}
+
+/// The tokens of the control API. Without any, whoever reaches the socket is an operator: the
+/// program lets that be on loopback, and where certificates say who may come.
+#[derive(Clone, Debug, Default)]
+pub struct ControlAccess {
+    /// `RELAY_CONTROL_API_READER_TOKEN`, and the one before it.
+    pub readers: Vec<Secret>,
+    /// `RELAY_CONTROL_API_OPERATOR_TOKEN`, and the one before it.
+    pub operators: Vec<Secret>,
+}
+
+/// What the controller keeps of its API.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    /// What is asked; for ever silent without an API.
+    pub(crate) asked: mpsc::Receiver<Asked>,
+    /// The API, until it is opened.
+    pub(crate) server: Option<Api>,
+    commit: &'static str,
+    tallies: Arc<Tallies>,
+}
+
+/// What is counted outside the controller's task.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    /// Connections closed at once because too many were open.
+    connections_refused: AtomicU64,
+    /// Calls without the right token.
+    unauthorized: AtomicU64,
+    /// Calls that found the controller busy.
+    overloaded: AtomicU64,
+}
+
+/// The server, before it runs.
+#[derive(Debug)]
+pub(crate) struct Api {
+    socket: ControlSocket,
+    access: Access,
+    questions: mpsc::Sender<Asked>,
+    tallies: Arc<Tallies>,
+}
+
+impl Desk {
+    /// The desk of a controller without an API.
+    pub(crate) fn closed() -> Self {
+        let asked = mpsc::channel(1).1;
+        Self { asked, server: None, commit: "unknown", tallies: Arc::default() }
+    }
+
+    /// The desk of an API that is not served yet.
+    pub(crate) fn new(api: ControlApi) -> Self {
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let tallies = Arc::<Tallies>::default();
+        let access = Access::new(&api.access);
+        let server = Api { socket: api.socket, access, questions, tallies: Arc::clone(&tallies) };
+        Self { asked, server: Some(server), commit: api.commit, tallies }
+    }
+
+    pub(crate) fn tallies(&self) -> &Tallies {
+        &self.tallies
+    }
+}
+
+impl Tallies {
+    pub(crate) fn connections_refused(&self) -> u64 {
+        self.connections_refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn unauthorized(&self) -> u64 {
+        self.unauthorized.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn overloaded(&self) -> u64 {
+        self.overloaded.load(Ordering::Relaxed)
+    }
+}
+
+impl Api {
+    /// Serves for ever. Dropping the future closes every connection.
+    ///
+    /// # Errors
+    /// The socket cannot be watched.
+    pub(crate) async fn serve(self) -> io::Result<()> {
+        let (door, connections) = Door::open(self.socket, Arc::clone(&self.tallies))?;
+        let service = Service::new(self.access, self.questions, self.tallies);
+        let health = Health::new(service.clone()).into_server();
+        let control = ControlServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
+        let served = Server::builder()
+            .max_concurrent_streams(CALLS_PER_CONNECTION_MAX)
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
+            .add_service(control)
+            .add_service(health)
+            .add_service(reflection())
+            .serve_with_incoming(connections);
+        tokio::select! {
+            served = served => served.map_err(io::Error::other),
+            () = door.watch() => Ok(()),
+        }
+    }
+}
+
+/// For tools that have no schema.
+fn reflection() -> tonic_reflection::server::v1::ServerReflectionServer<
+    impl tonic_reflection::server::v1::ServerReflection,
+> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(SERVICE_NAME)
+        .with_service_name(health::SERVICE)
+        .build_v1()
+        .expect("the schemas were compiled with the program")
+}
+
+/// Questions on their way to the controller. Reached: RESOURCE_EXHAUSTED, with a count.
+const QUESTIONS_MAX: usize = 64;
+
+/// Bytes of a request. Protects memory from whoever reaches the socket; the largest request there
+/// is names a dozen things. Reached: the call is refused.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+/// Calls of one connection at a time. Reached: the client waits, by HTTP/2.
+const CALLS_PER_CONNECTION_MAX: u32 = 64;
+
+/// Bytes of a call's headers. Reached: the call is refused.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// How often a quiet connection is asked whether it is there.
+const KEEP_ALIVE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// What the answer to that may take. Reached: closed.
+const KEEP_ALIVE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

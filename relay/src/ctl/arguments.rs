@@ -1,0 +1,79 @@
+//! The command line of `relay ctl`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Which relay, which call.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct CtlArguments {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
+    #[command(subcommand)]
+    pub(crate) call: Call,
+}
+
+/// How to reach the relay, and how to show what it answers.
+#[derive(Args, Debug)]
+pub(crate) struct ConnectionArguments {
+    /// Where the relay's control API is: unix:/path, http://host:port on loopback, or
+    /// https://host:port
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        env = "RELAY_CONTROL_API",
+        default_value = "unix:/run/relay/control.sock"
+    )]
+    pub(crate) address: String,
+    /// File with the token [default: RELAY_CONTROL_API_TOKEN, or the file
+    /// RELAY_CONTROL_API_TOKEN_FILE; not needed at a Unix socket]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// PEM file of who vouches for the relay's certificate [default: the system's]
+    #[arg(long, global = true, value_name = "FILE", env = "RELAY_CONTROL_API_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// PEM file of the certificate to show, where the relay asks for one
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
+    pub(crate) cert: Option<PathBuf>,
+    /// PEM file of its private key
+    #[arg(long, global = true, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+    /// Print JSON: one object, or one per line where more follow
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// How long an answer may take, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+}
+
+/// One call.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Call {
+    /// What the relay is: version, commit, mode, data planes
+    Info,
+    /// How it is doing: connections, upgrades that wait, and each shard
+    State,
+    /// Whether it takes new connections; exits with 5 when it does not
+    Ready,
+}
+
+const HELP: &str = "\
+The relay serves the API where RELAY_CONTROL_API_LISTEN says; docs/control-api.md explains every
+call, and how to make them without this program.
+
+Exit codes:
+  0  done
+  1  the relay refused, or could not do it
+  2  the command line is wrong
+  3  nobody is there, or it did not answer in time
+  4  the token is missing, unknown, or does not permit the call
+  5  `ready`: the relay is there and not ready
+
+Examples:
+  relay ctl state                           what does the relay on this machine do?
+  relay ctl --address https://relay.corp:7790 --token-file operator-token info
+  relay ctl state --json | jq .state.admittedConnections
+  until relay ctl ready; do sleep 1; done   wait for it";

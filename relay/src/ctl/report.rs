@@ -1,0 +1,164 @@
+//! What answers look like to people.
+
+use std::time::Duration;
+
+use relay_grpc::control::v1 as proto;
+
+use super::table::{Table, facts};
+
+pub(super) fn info(info: &proto::GetInfoResponse) -> String {
+    let mut lines = vec![
+        ("relay", info.relay_id.clone()),
+        ("version", format!("{} ({})", info.version, info.commit)),
+        ("role", words(info.role().as_str_name(), "PROCESS_ROLE_")),
+        ("mode", info.mode.clone()),
+        ("admission", info.admission.clone()),
+        ("up", lasted(Duration::from_millis(info.uptime_ms))),
+    ];
+    for plane in &info.data_planes {
+        let driver = if plane.driver.is_empty() { "-" } else { &plane.driver };
+        let shards = spans(&plane.shard_ids);
+        let text = format!("{}: shards {shards}, driver {driver}", plane.data_plane_id);
+        lines.push(("data plane", text));
+    }
+    facts(&lines)
+}
+
+pub(super) fn state(answer: &proto::GetStateResponse) -> String {
+    let state = answer.state.clone().unwrap_or_default();
+    let readiness = state.readiness.clone().unwrap_or_default();
+    let mut text = facts(&[
+        ("ready", readiness_words(&readiness)),
+        ("connections", state.admitted_connections.to_string()),
+        ("scopes", state.scopes.to_string()),
+        ("upgrades that wait", state.pending_admissions.to_string()),
+        ("worker calls", state.worker_calls.to_string()),
+        ("limits version", state.limits_version.to_string()),
+        ("log level", words(state.log_level().as_str_name(), "LOG_LEVEL_")),
+    ]);
+    let mut table = Table::new(&[
+        "#shard",
+        "#connections",
+        "#scopes",
+        "#sockets",
+        "#memory",
+        "#of",
+        "#received",
+        "#sent",
+        "#cpu s",
+    ]);
+    for shard in &state.shards {
+        table.row(&[
+            &shard.shard_id.to_string(),
+            &shard.connections.to_string(),
+            &shard.scopes.to_string(),
+            &shard.sockets.to_string(),
+            &bytes(shard.memory_used_bytes),
+            &bytes(shard.memory_bytes_max),
+            &bytes(shard.received_bytes),
+            &bytes(shard.sent_bytes),
+            &format!("{:.1}", shard.cpu_ns as f64 / 1e9),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.text());
+    text
+}
+
+pub(super) fn readiness(readiness: &proto::Readiness) -> String {
+    format!("{}\n", readiness_words(readiness))
+}
+
+/// Why not, in words.
+pub(super) fn reasons(readiness: &proto::Readiness) -> String {
+    let reasons = readiness.reasons().map(|reason| match reason {
+        proto::UnreadyReason::Unspecified => "for a reason this program does not know".to_owned(),
+        proto::UnreadyReason::Stopping => "it is about to end".to_owned(),
+        proto::UnreadyReason::NoKeys => "it has no keys to judge tokens by".to_owned(),
+    });
+    reasons.collect::<Vec<_>>().join(", ")
+}
+
+fn readiness_words(readiness: &proto::Readiness) -> String {
+    match readiness.ready {
+        true => "yes".to_owned(),
+        false => format!("no: {}", reasons(readiness)),
+    }
+}
+
+/// `PROCESS_ROLE_CONTROL_PLANE` as `control plane`.
+fn words(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_lowercase().replace('_', " ")
+}
+
+/// Numbers in order, those in a row as one span: `0-3, 7`.
+fn spans(ids: &[u32]) -> String {
+    let mut spans: Vec<(u32, u32)> = Vec::new();
+    for &id in ids {
+        match spans.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(id) => *last = id,
+            _ => spans.push((id, id)),
+        }
+    }
+    let shown = spans.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Bytes to three digits or so.
+fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 10.0);
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// A time, in the units in which people think of it.
+fn lasted(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_a_row_are_one_span() {
+        assert_eq!(spans(&[]), "");
+        assert_eq!(spans(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
+        assert_eq!(spans(&[u32::MAX]), u32::MAX.to_string());
+    }
+
+    #[test]
+    fn times_and_sizes_are_short() {
+        for (seconds, shown) in
+            [(5, "5 s"), (125, "2 min 5 s"), (7260, "2 h 1 min"), (180_000, "2 d 2 h")]
+        {
+            assert_eq!(lasted(Duration::from_secs(seconds)), shown);
+        }
+        for (size, shown) in [(0, "0 B"), (999, "999 B"), (1536, "1.5 KiB"), (1 << 30, "1.0 GiB")] {
+            assert_eq!(bytes(size), shown);
+        }
+    }
+
+    #[test]
+    fn who_is_not_ready_says_why() {
+        let unready =
+            proto::Readiness { ready: false, reasons: vec![proto::UnreadyReason::Stopping.into()] };
+        assert_eq!(readiness(&unready), "no: it is about to end\n");
+        assert_eq!(readiness(&proto::Readiness { ready: true, reasons: vec![] }), "yes\n");
+    }
+}
