@@ -141,9 +141,13 @@ pub(crate) struct PlanArguments {
     /// Seconds to watch the relay for
     #[arg(long, default_value_t = 10.0, value_parser = seconds)]
     pub(crate) seconds: f64,
-    /// Saved answers of /metrics instead of a running relay: one, or an earlier and a later one
+    /// Saved answers of /metrics instead of a running relay: one, or an earlier and a later one; or
+    /// a result of relay-load
     #[arg(long, value_name = "FILE", num_args = 1..=2, conflicts_with_all = ["url", "token_file"])]
     pub(crate) from: Vec<PathBuf>,
+    /// Which load of that result, where it has several: a part of its name
+    #[arg(long, requires = "from")]
+    pub(crate) case: Option<String>,
     /// The objective: 99th percentile of hop latency, microseconds
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000.0, value_parser = micros)]
     pub(crate) p99_us: f64,

@@ -34,6 +34,7 @@ mod processor;
 mod progress;
 mod raw_pings;
 mod readiness;
+mod readings;
 mod report;
 mod rooms;
 mod run;

@@ -14,6 +14,7 @@ use crate::crew::Told;
 use crate::figures::Spread;
 use crate::outcome;
 use crate::processor::{Machine, Resident};
+use crate::readings::Readings;
 use crate::scenario::{Case, CaseLoad, Scenario};
 use crate::span::{Sample, Span};
 use crate::watch::{self, Bottleneck, Facts, Seen};
@@ -54,6 +55,8 @@ pub(crate) struct CaseReport {
     pub(crate) seen: Seen,
     pub(crate) bottlenecks: Vec<Bottleneck>,
     pub(crate) slices: Vec<Slice>,
+    /// What the relay measured of itself, for `relay plan`.
+    pub(crate) metrics: Option<Readings>,
 }
 
 /// Nanoseconds from sending a frame, or from when it was due, until it had arrived.
@@ -133,6 +136,7 @@ impl CaseReport {
             facts,
             seen,
             slices,
+            metrics: None,
             case,
         })
     }

@@ -12,6 +12,7 @@ use crate::job::{Job, PairsWork, RoomsWork, SlowWork, Work};
 use crate::platform::{self, KeyFile};
 use crate::processor;
 use crate::progress::Progress;
+use crate::readings::Reader;
 use crate::report::{CaseReport, Report, commit};
 use crate::scenario::{Case, CaseLoad, Scenario, SubjectKind, WindowSection};
 use crate::secured::Certificate;
@@ -118,6 +119,9 @@ impl<'a> Stage<'a> {
         })?;
         let span = self.span(window);
         let watch = Watch::start(span, window.load_cpus[0])?;
+        // Where TLS ends in the relay, nobody else speaks to it.
+        let is_open = subject.between == Between::Relay && self.certificate.is_none();
+        let reader = is_open.then(|| Reader::start(subject.address, span));
         let told = crew.run(&span, |frames| {
             let now = processor::now_ns().saturating_sub(span.start_ns) as f64;
             progress.show(now / (span.end_ns - span.start_ns) as f64, &format!("{frames} frames"));
@@ -125,7 +129,8 @@ impl<'a> Stage<'a> {
         let seen = watch.finish(told.is_err())?;
         let told = told?;
         let resident = processor::resident(subject.process())?;
-        let report = CaseReport::new(case, &span, &window.load_cpus, &told, seen, resident)?;
+        let mut report = CaseReport::new(case, &span, &window.load_cpus, &told, seen, resident)?;
+        report.metrics = reader.map(Reader::finish).transpose()?;
         progress.finish(&report.line());
         Ok(report)
     }

@@ -2,13 +2,12 @@
 
 mod answer;
 mod model;
+mod recorded;
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::cli::PlanArguments;
 use crate::readings::{Door, Readings};
@@ -20,10 +19,11 @@ use model::Observed;
 ///
 /// Errors: there is no relay, no token, or the files are none of its.
 pub(crate) fn run(arguments: &PlanArguments) -> Result<()> {
+    let case = arguments.case.as_deref();
     let (earlier, later) = match &arguments.from[..] {
         [] => watch(arguments)?,
-        [later] => (Readings::default(), recorded(later)?),
-        [earlier, later, ..] => (recorded(earlier)?, recorded(later)?),
+        [file] => recorded::interval(file, case)?,
+        [earlier, later, ..] => (recorded::reading(earlier)?, recorded::reading(later)?),
     };
     let observed = Observed::between(&earlier, &later);
     ensure!(observed.seconds > 0.0, "the second reading is not later than the first");
@@ -44,10 +44,4 @@ fn watch(arguments: &PlanArguments) -> Result<(Readings, Readings)> {
     let interval = Duration::from_secs_f64(arguments.seconds);
     runtime.block_on(async { tokio::time::sleep(interval).await });
     Ok((earlier, door.readings()?))
-}
-
-/// A reading that was saved.
-fn recorded(path: &Path) -> Result<Readings> {
-    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Readings::parse(&text).with_context(|| path.display().to_string())
 }
