@@ -15,10 +15,21 @@ pub(crate) const ALL: &[Scenario] = &[
     loaded("256B-d16", &["pairs", "--payload", "256", "--depth", "16", "--seconds", SECONDS]),
     loaded("4KiB-d16", &["pairs", "--payload", "4096", "--depth", "16", "--seconds", SECONDS]),
     loaded("64KiB-d8", &["pairs", "--payload", "65536", "--depth", "8", "--seconds", SECONDS]),
+    loaded("4KiB-d16-tls", &one_of(TLS)),
+    loaded("fan-out", &one_of(FAN_OUT)),
+    loaded("heartbeats", &["idle", "--connections", "9000", "--heartbeat-secs", "1", "--raw"]),
     loaded("admissions", &["admissions", "--through", "jwks", "--rounds", "2"]),
     loaded("storm", &["storm", "--connections", "2000", "--rounds", "5"]),
     loaded("storm-tls", &["storm", "--tls", "--connections", "1000", "--rounds", "5"]),
 ];
+
+/// The load of a scenario file that has a single case.
+const fn one_of(file: &'static str) -> [&'static str; 7] {
+    ["run", file, "--allow-bottleneck", "--seconds", SECONDS, "--results", "target/flamegraph"]
+}
+
+const TLS: &str = "perf/flamegraph/loads/tls.toml";
+const FAN_OUT: &str = "perf/flamegraph/loads/fan-out.toml";
 
 const fn loaded(name: &'static str, load: &'static [&'static str]) -> Scenario {
     Scenario { name, load }
@@ -37,6 +48,16 @@ mod tests {
     fn a_name_stands_for_one_scenario() {
         let names: HashSet<_> = ALL.iter().map(|scenario| scenario.name).collect();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    /// A second case would have a relay of its own, which nobody samples.
+    #[test]
+    fn a_file_has_one_case() {
+        for file in [TLS, FAN_OUT] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file);
+            let text = std::fs::read_to_string(path).expect("it is there");
+            assert!(!text.contains(" = ["), "{file} has a list of values");
+        }
     }
 
     /// A picture nobody explains is decoration.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::span::Span;
 use crate::subject::ADMIN_TOKEN;
 
-/// Samples of `/metrics`, a line each, that are not zero: what `relay plan` needs, without comments.
+/// Samples of `/metrics`, a line each, that are not zero, without comments: for `relay plan`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Readings {
     pub(crate) before: Vec<String>,

@@ -121,6 +121,7 @@ pub(crate) struct Facts {
     pub(crate) load_waited_share: f64,
     /// The process under test, over the processors it may use.
     pub(crate) subject_cpu_share: f64,
+    /// What its threads waited, also for each other.
     pub(crate) subject_waited_share: f64,
     /// Share of frames in an open loop that were called for later than [`LATE_NS`].
     pub(crate) late_share: f64,
@@ -185,13 +186,12 @@ pub(crate) fn judge(facts: &Facts, seen: &Seen, seconds: f64) -> Vec<Bottleneck>
             percent(facts.load_waited_share)
         ),
     );
+    // What it used itself, others did not: several of its threads may wait for each other.
+    let taken = facts.subject_waited_share.min(1.0 - facts.subject_cpu_share);
     find(
-        facts.subject_waited_share > WAITED_SHARE_MAX,
+        taken > WAITED_SHARE_MAX,
         Who::Machine,
-        format!(
-            "the process under test waited {} of the time: {others}",
-            percent(facts.subject_waited_share)
-        ),
+        format!("the process under test waited {} of the time: {others}", percent(taken)),
     );
     find(
         seen.steal_share > STEAL_SHARE_MAX,
@@ -274,6 +274,17 @@ mod tests {
         assert_eq!(whose(Facts::default(), &stolen), [Who::Machine]);
         let stalled = Seen { stall_count: 11, ..CALM };
         assert_eq!(whose(Facts::default(), &stalled), [Who::Machine]);
+    }
+
+    #[test]
+    fn threads_that_wait_for_each_other_wait_for_nobody_else() {
+        let facts = |subject_cpu_share| Facts {
+            subject_cpu_share,
+            subject_waited_share: 1.1,
+            ..Facts::default()
+        };
+        assert_eq!(whose(facts(0.98), &CALM), []);
+        assert_eq!(whose(facts(0.6), &CALM), [Who::Machine]);
     }
 
     #[test]
