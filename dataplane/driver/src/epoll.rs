@@ -42,6 +42,8 @@ pub struct Epoll {
     fresh: Vec<Key>,
     /// Receives that found no buffer, the longest waiting first.
     starved: VecDeque<Key>,
+    /// Receives that found some, and then no more: they are behind those that found none.
+    sated: VecDeque<Key>,
     listeners: Vec<Listener>,
     /// Completions made between turns.
     pending: Vec<Completion<OwnedFd>>,
@@ -97,6 +99,7 @@ impl Epoll {
             queue: VecDeque::new(),
             fresh: Vec::new(),
             starved: VecDeque::new(),
+            sated: VecDeque::new(),
             listeners: Vec::new(),
             pending: Vec::new(),
             closing: Vec::new(),
@@ -153,15 +156,7 @@ impl Epoll {
     /// Tries everything that may succeed now, one receive per connection.
     fn work(&mut self, room: usize, out: &mut Vec<Completion<OwnedFd>>) {
         let full = out.len() + room;
-        for _ in 0..self.pool.free().min(self.starved.len()) {
-            let Some(key) = self.starved.pop_front() else {
-                break;
-            };
-            if let Some(connection) = self.table.find(key) {
-                connection.starved = false;
-                self.enqueue(key);
-            }
-        }
+        self.feed_starved();
         for listener in &mut self.listeners {
             accept_some(listener, &mut self.stats, out);
         }
@@ -187,16 +182,39 @@ impl Epoll {
         }
     }
 
+    /// Lets receives that found no buffer go first, the longest waiting before the others.
+    fn feed_starved(&mut self) {
+        let starved = self.starved.len().min(self.pool.free());
+        let sated = self.sated.len().min(self.pool.free() - starved);
+        // The last to go in front is the first.
+        for key in self.sated.drain(..sated).rev().chain(self.starved.drain(..starved).rev()) {
+            let Some(connection) = self.table.find(key) else {
+                continue;
+            };
+            connection.starved = false;
+            if !connection.queued && connection.has_work() {
+                connection.queued = true;
+                self.queue.push_front(key);
+            }
+        }
+    }
+
+    /// Whether a receive waits for a buffer.
+    fn is_starved(&self) -> bool {
+        !self.starved.is_empty() || !self.sated.is_empty()
+    }
+
     /// Receives while whole buffers come in, a bounded number of times.
     fn try_receiving(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
-        for _ in 0..RECEIVES_MAX {
+        for received in 0..RECEIVES_MAX {
             let Some(connection) = self.table.find(key).filter(|found| found.may_receive()) else {
                 return;
             };
             let Some(lease) = self.pool.lease() else {
                 self.stats.receive_starved += 1;
                 connection.starved = true;
-                self.starved.push_back(key);
+                let waiting = if received > 0 { &mut self.sated } else { &mut self.starved };
+                waiting.push_back(key);
                 return;
             };
             out.extend(connection.try_receiving(key, lease, &mut self.stats));
@@ -280,7 +298,7 @@ impl Epoll {
 
     /// How long this turn may wait.
     fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let fed = !self.starved.is_empty() && self.pool.has_returned();
+        let fed = self.is_starved() && self.pool.has_returned();
         if fed || !self.queue.is_empty() || !self.closing.is_empty() {
             return Some(Duration::ZERO);
         }

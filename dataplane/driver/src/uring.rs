@@ -53,6 +53,8 @@ pub struct Uring {
     listeners_generation: u32,
     /// Receives that found no buffer, the longest waiting first.
     starved: VecDeque<Key>,
+    /// Receives that found some, and then no more: they are behind those that found none.
+    sated: VecDeque<Key>,
     /// Completions made without the kernel, for the next turn.
     pending: Vec<Completion<OwnedFd>>,
     /// Descriptors that queued operations may still name; closed when the kernel has seen those.
@@ -111,6 +113,7 @@ impl Uring {
             listeners: Vec::new(),
             listeners_generation: 0,
             starved: VecDeque::new(),
+            sated: VecDeque::new(),
             pending: Vec::new(),
             retired: Vec::new(),
             entries: Vec::new(),
@@ -182,6 +185,7 @@ impl Uring {
             Receiving::Again => self.ring.receive(connection.target(), self.burst_bytes, token),
         }
         connection.armed = true;
+        connection.fed = false;
     }
 
     fn start_receiving(&mut self, key: Key, receiving: Receiving) {
@@ -196,12 +200,17 @@ impl Uring {
 
     /// Arms starved receives again, as many as there are buffers: more would only starve once more.
     fn feed_starved(&mut self) {
-        for _ in 0..self.buffers.available().min(self.starved.len()) {
-            let Some(key) = self.starved.pop_front() else {
+        for _ in 0..self.buffers.available() {
+            let Some(key) = self.starved.pop_front().or_else(|| self.sated.pop_front()) else {
                 return;
             };
             self.arm_receive(key);
         }
+    }
+
+    /// Whether a receive waits for a buffer.
+    fn is_starved(&self) -> bool {
+        !self.starved.is_empty() || !self.sated.is_empty()
     }
 
     /// Sends FIN if it is wanted and nothing stands before it.
@@ -247,7 +256,7 @@ impl Uring {
 
     /// How long this turn may wait.
     fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let fed = !self.starved.is_empty() && self.buffers.available() > 0;
+        let fed = self.is_starved() && self.buffers.available() > 0;
         if fed || !self.pending.is_empty() || self.ring.has_completions() {
             return Some(Duration::ZERO);
         }

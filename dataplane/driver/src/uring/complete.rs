@@ -90,6 +90,7 @@ impl Uring {
         match lease {
             Some(lease) if received > 0 => {
                 self.stats.received_bytes += received as u64;
+                connection.fed = true;
                 out.push(Completion::Received { key, lease });
                 match connection.receiving {
                     Receiving::Once => connection.receiving = Receiving::No,
@@ -107,7 +108,8 @@ impl Uring {
             _ if is_of_the_moment(result) && !last => {}
             _ if is_of_the_moment(result) => {
                 self.stats.receive_starved += 1;
-                self.starved.push_back(key);
+                let waiting = if connection.fed { &mut self.sated } else { &mut self.starved };
+                waiting.push_back(key);
             }
             _ => {
                 connection.receiving = Receiving::No;

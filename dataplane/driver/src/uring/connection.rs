@@ -15,6 +15,8 @@ pub(super) struct Connection {
     pub(super) receiving: Receiving,
     /// A receive is in flight.
     pub(super) armed: bool,
+    /// It has brought something since it was armed.
+    pub(super) fed: bool,
     /// The batch of the send in flight.
     pub(super) sending: Option<Box<Batch>>,
     pub(super) fin: Fin,
@@ -67,6 +69,7 @@ impl Connection {
             place: Place::Guest(socket),
             receiving: Receiving::No,
             armed: false,
+            fed: false,
             sending: None,
             fin: Fin::No,
             closing: Closing::No,

@@ -63,6 +63,37 @@ pub(crate) fn more_starved_connections_than_buffers_all_make_progress(choice: Ch
     }
 }
 
+/// Everybody sends more than there are buffers for: nobody may live off the others' share.
+pub(crate) fn scarce_buffers_are_shared_evenly(choice: Choice) {
+    for buffer_count in [2, 3, 4] {
+        share_evenly(choice, buffer_count);
+    }
+}
+
+fn share_evenly(choice: Choice, buffer_count: u16) {
+    const CONNECTIONS: u32 = 12;
+    const BYTES_EACH: usize = 96 << 10;
+    let config = Config { buffer_count, buffer_bytes: 2048, ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    let mut peers: Vec<_> = (0..CONNECTIONS).map(|slot| harness.resident(key(slot))).collect();
+    for peer in &mut peers {
+        peer.write_all(&[1; BYTES_EACH]).unwrap();
+        peer.set_nonblocking(true).unwrap();
+    }
+    for slot in 0..CONNECTIONS {
+        harness.driver.receive(key(slot));
+    }
+    let mut counts = [0; CONNECTIONS as usize];
+    while counts.iter().sum::<usize>() < CONNECTIONS as usize * BYTES_EACH {
+        let (from, lease) = harness.any_received();
+        counts[from.slot as usize] += lease.len();
+        // Where there is no room yet, enough waits still.
+        let _ = peers[from.slot as usize].write(&lease);
+    }
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(least * 2 > *most, "{buffer_count} buffers: {counts:?}");
+}
+
 pub(crate) fn starved_receives_can_be_closed(choice: Choice) {
     let config = Config { buffer_count: 1, buffer_bytes: 1024, ..Config::default() };
     let mut harness = Harness::with(choice, config);
