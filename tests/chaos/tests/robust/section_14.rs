@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use relay_chaos::{
-    Answer, Campaign, Goodbye, Mint, Mood, Pass, Plan, Platform, Subject, attacks, frame, message,
+    Answer, Campaign, End, Goodbye, Mint, Mood, Pass, Plan, Platform, Subject, attacks, frame,
+    message,
 };
 use relay_platform::SigningKey;
 
@@ -61,6 +62,20 @@ fn item_5_an_oversize_validate_answer_costs_its_upgrade_and_nothing_else() -> Re
 #[test]
 fn item_8_no_spelling_of_a_path_leaves_the_executors_subtree() -> Result<()> {
     survives(&["worker-traversal"])
+}
+
+#[test]
+fn item_10_a_pong_timeout_of_more_than_an_interval_is_kept_to() -> Result<()> {
+    let stage = Stage::set(&[("RELAY_PING_INTERVAL_MS", "200"), ("RELAY_PONG_TIMEOUT_MS", "700")])?;
+    let mut peer = stage.scene().open(&stage.mint.client("w", "c")?)?;
+    peer.set_patience(Duration::from_secs(10))?;
+    let start = Instant::now();
+    // It reads the pings and answers none.
+    assert_ne!(peer.end(), End::Silence);
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(700), "cut after {took:?}");
+    assert_eq!(stage.counted("relay_ws_stale_terminated_total")?, 1);
+    Ok(())
 }
 
 #[test]
