@@ -210,3 +210,19 @@ fn an_rsa_key_pair_may_sign_too() {
     fs::write(dir.path().join("tls.key"), key.serialize_pem()).expect("written");
     load(&files(dir.path())).expect("usable");
 }
+
+#[test]
+fn whatever_a_client_prefers_the_cheaper_suite_is_taken() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write_pair(dir.path());
+    let server = load(&files(dir.path())).expect("usable").server;
+    assert!(server.ignore_client_order);
+    let suites = &server.crypto_provider().cipher_suites;
+    let first = |name: &str| {
+        let mut names = suites.iter().map(|suite| format!("{:?}", suite.suite()));
+        names.position(|found| found.contains(name)).expect("it is offered")
+    };
+    assert!(first("TLS13_AES_128_GCM") < first("TLS13_AES_256_GCM"));
+    assert!(first("ECDSA_WITH_AES_128_GCM") < first("ECDSA_WITH_AES_256_GCM"));
+    assert!(first("RSA_WITH_AES_128_GCM") < first("RSA_WITH_AES_256_GCM"));
+}
