@@ -91,6 +91,8 @@ impl<D: Driver> Shard<D> {
             match self.ports.commands.receive() {
                 Some(
                     order @ (Command::Report { .. }
+                    | Command::Drain { .. }
+                    | Command::Resume
                     | Command::Stop { .. }
                     | Command::SetLimits(_)
                     | Command::SetRoutes(_)),

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use relay_contract::{Counter, Event};
+use relay_contract::Event;
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 
 use crate::connection::{Leaving, Phase};
 use crate::shard::Shard;
-use crate::upgrade::UNAVAILABLE;
 
 /// How long a peer may take to answer our FIN. What it still sends is read and dropped meanwhile,
 /// so that the last bytes we sent are not destroyed by a reset.
@@ -153,6 +152,7 @@ impl<D: Driver> Shard<D> {
 
     /// Stops accepting and tells everybody to go. What is left at the deadline is cut.
     pub(crate) fn on_stop(&mut self, patience: Duration) {
+        self.drain = None;
         if self.stop_deadline.is_none() {
             self.driver.stop_listening();
         }
@@ -161,12 +161,7 @@ impl<D: Driver> Shard<D> {
             match self.phase_mut(key) {
                 Some(Phase::Fronted(_)) => self.close(key),
                 Some(Phase::Guest(_)) => self.leave(key),
-                Some(Phase::Waiting(_)) => {
-                    let connection = self.table.id(key);
-                    self.emit(Event::Abandoned { connection });
-                    self.counters.count(Counter::AdmissionUnavailable);
-                    self.on_refuse(key, UNAVAILABLE);
-                }
+                Some(Phase::Waiting(_)) => self.abandon(key),
                 _ => {}
             }
         }

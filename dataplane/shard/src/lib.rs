@@ -8,7 +8,7 @@
 //! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
 //! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for
 //! admission, moving home), `ingress` (frames in), `perform` (what the switchboard decided),
-//! `egress` (frames out) and `farewell` (how it ends). Who waits for whom is in `backlog` (loud
+//! `egress` (frames out), `farewell` (how it ends) and `drain` (when everybody has to). Who waits for whom is in `backlog` (loud
 //! connections), `errand` (what is no message) and `company` (how long a turn may be).
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ mod config;
 mod connection;
 mod deadline;
 mod discarded;
+mod drain;
 mod egress;
 mod errand;
 mod farewell;

@@ -21,6 +21,7 @@ use crate::config::ShardConfig;
 use crate::connection::{Connection, Phase, Reading};
 use crate::deadline::Deadlines;
 use crate::discarded::Discarded;
+use crate::drain::Drain;
 use crate::egress::Egress;
 use crate::errand::Errands;
 use crate::fronted::Fronted;
@@ -54,6 +55,8 @@ pub struct Shard<D: Driver> {
     pub(crate) handshakes: usize,
     /// What all connections together hold.
     pub(crate) budget: Budget,
+    /// Who is told to go, while the shard is drained.
+    pub(crate) drain: Option<Box<Drain>>,
     /// When what is left is cut, once the shard was told to stop.
     pub(crate) stop_deadline: Option<Tick>,
     /// Reads messages that arrive in one piece.
@@ -137,6 +140,7 @@ impl<D: Driver> Shard<D> {
             tls: config.tls.clone(),
             handshakes: 0,
             budget: Budget::default(),
+            drain: None,
             stop_deadline: None,
             scanner: Scanner::default(),
             effects: Effects::default(),
@@ -195,6 +199,7 @@ impl<D: Driver> Shard<D> {
         self.serve_others();
         self.relieve();
         self.expire();
+        self.tell_some();
         self.flush();
         self.free_some();
         self.post();
@@ -293,6 +298,10 @@ impl<D: Driver> Shard<D> {
                 self.acknowledge(Versioned::Routes);
             }
             Command::Report { query, detail } => self.answer_report(query, detail),
+            Command::Drain { window_ms, redirect } => {
+                self.on_drain(Duration::from_millis(window_ms), redirect);
+            }
+            Command::Resume => self.on_resume(),
             Command::Stop { deadline_ms } => self.on_stop(Duration::from_millis(deadline_ms)),
         }
     }

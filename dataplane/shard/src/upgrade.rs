@@ -30,8 +30,10 @@ impl<D: Driver> Shard<D> {
         let peer = guest.peer;
         let buffer = guest.take_buffer();
         let is_tight = self.budget.is_tight(&self.limits);
-        if is_tight || !self.is_heard() {
+        let is_drained = self.drain.is_some();
+        if is_tight || is_drained || !self.is_heard() {
             self.counters.count(Counter::AdmissionUnavailable);
+            self.counters.add(Counter::DrainRefused, u64::from(is_drained));
             self.counters.add(Counter::BudgetRefused, u64::from(is_tight));
             self.push(key, http1::refusal_bytes(UNAVAILABLE).into_owned().into());
             return self.leave(key);
@@ -101,6 +103,13 @@ impl<D: Driver> Shard<D> {
         let Some((key, asked)) = waiting else {
             return self.emit(Event::Released { admission });
         };
+        if self.drain.is_some() {
+            // It was admitted before the control plane knew, or came while it decided to drain.
+            self.counters.count(Counter::AdmissionUnavailable);
+            self.counters.count(Counter::DrainRefused);
+            self.emit(Event::Released { admission });
+            return self.on_refuse(key, UNAVAILABLE);
+        }
         self.measure_admission(Measure::Admitted, asked);
         if home != self.config.shard {
             return self.send_home(key, grant, home);
@@ -153,9 +162,13 @@ impl<D: Driver> Shard<D> {
         }
         let key = self.table.insert(Connection::arriving(tls));
         self.driver.adopt(key, socket);
-        if self.budget.is_tight(&self.limits) {
+        let is_drained = self.drain.is_some();
+        if is_drained || self.budget.is_tight(&self.limits) {
             self.counters.count(Counter::AdmissionUnavailable);
-            self.counters.count(Counter::BudgetRefused);
+            self.counters.count(match is_drained {
+                true => Counter::DrainRefused,
+                false => Counter::BudgetRefused,
+            });
             let refusal = http1::refusal_bytes(UNAVAILABLE).into_owned();
             return self.turn_away(key, grant.admission, refusal);
         }

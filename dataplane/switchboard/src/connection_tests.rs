@@ -102,6 +102,8 @@ impl Seat {
         row(self, Input::Closing { connection: id });
         row(self, Input::Evicted { connection: id, reason: CloseReason::BufferOverflow });
         row(self, Input::Dismissed { connection: id, reason: CloseReason::TokenExpired });
+        let redirect = Some("wss://b.example.net/ws");
+        row(self, Input::Drained { connection: id, redirect });
         row(self, Input::Closed { connection: id });
         row(self, Input::Elapsed);
         let newer = Limits { version: 2, ..Limits::default() };
@@ -127,6 +129,7 @@ fn name_of(input: &Input<'_>) -> &'static str {
         Input::Closing { .. } => "closing",
         Input::Evicted { .. } => "evicted",
         Input::Dismissed { .. } => "dismissed",
+        Input::Drained { .. } => "drained",
         Input::Closed { .. } => "closed",
         Input::Elapsed => "elapsed",
         Input::SetLimits(_) => "set limits",

@@ -120,6 +120,11 @@ impl Scope {
         self.member_count
     }
 
+    /// Workspace and target.
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
     /// The scope's name in logs.
     pub(crate) fn name(&self) -> String {
         match &self.target_id {

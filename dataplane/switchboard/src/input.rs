@@ -94,6 +94,13 @@ pub enum Input<'a> {
         /// What it is told.
         reason: CloseReason,
     },
+    /// The relay is drained, and it is this connection's turn to go.
+    Drained {
+        /// Who goes, with [`CloseReason::ShuttingDown`].
+        connection: ConnectionId,
+        /// Where a client is sent, if another relay is known.
+        redirect: Option<&'a str>,
+    },
     /// The socket is gone, for whatever reason.
     Closed {
         /// Who left.

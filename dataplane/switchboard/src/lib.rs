@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod daemon;
 mod directory;
+mod drain;
 mod effect;
 mod events;
 mod input;

@@ -111,6 +111,9 @@ impl Switchboard {
             Input::Dismissed { connection, reason } => {
                 self.on_dismissed(now, connection, reason, effects);
             }
+            Input::Drained { connection, redirect } => {
+                self.on_drained(now, connection, redirect, effects);
+            }
             Input::Closed { connection } => self.on_closed(now, connection, effects),
             Input::Elapsed => self.on_elapsed(now, effects),
             Input::SetLimits(limits) => self.on_limits(limits),

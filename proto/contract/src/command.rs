@@ -71,6 +71,17 @@ pub enum Command {
         /// What it contains.
         detail: Detail,
     },
+    /// Admit nobody and tell everybody who is open to reconnect, evenly over the window. Who has to
+    /// answer for the process still does: listeners stay open, plain HTTP is served.
+    Drain {
+        /// Milliseconds from the first to the last who is told. The control plane says how long,
+        /// because the pace is that of all shards together.
+        window_ms: u64,
+        /// Another relay's WebSocket URL, which clients are told before they are closed.
+        redirect: Option<Box<str>>,
+    },
+    /// Admit again. Who was told to go is gone; who was not stays.
+    Resume,
     /// Stop accepting, close everybody with 1001, then end the thread by `deadline_ms` from now.
     Stop {
         /// Milliseconds until what is left is cut.
@@ -133,6 +144,12 @@ impl fmt::Debug for Command {
             Self::Report { query, detail } => {
                 f.debug_struct("Report").field("query", query).field("detail", detail).finish()
             }
+            Self::Drain { window_ms, redirect } => f
+                .debug_struct("Drain")
+                .field("window_ms", window_ms)
+                .field("redirect", redirect)
+                .finish(),
+            Self::Resume => f.write_str("Resume"),
             Self::Stop { deadline_ms } => {
                 f.debug_struct("Stop").field("deadline_ms", deadline_ms).finish()
             }

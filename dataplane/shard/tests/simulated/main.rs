@@ -6,6 +6,7 @@ mod budget;
 mod clock;
 mod crowds;
 mod deadlines;
+mod drain;
 mod endings;
 mod event_lane;
 mod fairness;
