@@ -22,6 +22,7 @@ use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::clock::Clock;
 use crate::control::{ControlApi, Desk};
 use crate::decide::{Decider, LocalCheck, Question};
+use crate::drain::{Draining, HURRIED};
 use crate::homes::{HomeTable, HomeTableError};
 use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
@@ -85,6 +86,8 @@ pub struct Controller {
     reports: Reports,
     /// Shards that have not said that they stopped.
     pub(crate) running: HashSet<ShardId>,
+    /// The drain that goes on.
+    pub(crate) draining: Option<Draining>,
     pub(crate) stopping: bool,
 }
 
@@ -212,6 +215,7 @@ impl Controller {
             reporter,
             reports,
             running: link.shards.ids().collect(),
+            draining: None,
             stopping: false,
             settings: Arc::new(settings),
             link,
@@ -253,11 +257,16 @@ impl Controller {
         self.reporter.clone()
     }
 
-    /// Decides until `shutdown` completes, then stops the shards and waits for them, at most the
-    /// drain time and a second.
+    /// Decides until `shutdown` completes, then lets everybody go, stops the shards and waits for
+    /// them, at most the drain time and a second. When `hurry` completes after that, what is left
+    /// of the drain time is a moment.
     ///
     /// Needs a tokio runtime with time and I/O enabled.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
+    pub async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Ended {
         self.log(relay_started(&self.settings));
         self.log(node_started(&self.settings, self.link.shards.count()));
         let keeper = self.keys.clone().map(|keys| tokio::spawn(keys.keep()));
@@ -274,7 +283,7 @@ impl Controller {
         }
         let ended = match ended {
             Some(ended) => ended,
-            None => self.stop(&mut pulse).await,
+            None => self.leave(&mut pulse, hurry).await,
         };
         if let Some(keeper) = keeper {
             keeper.abort();
@@ -290,7 +299,7 @@ impl Controller {
     /// Waits for something to do and does it. The end when every shard is gone.
     ///
     /// Dropping the future loses nothing: each wait is whole or has not happened.
-    async fn turn(&mut self, pulse: &mut Interval) -> Option<Ended> {
+    pub(crate) async fn turn(&mut self, pulse: &mut Interval) -> Option<Ended> {
         let has_backlog = self.link.shards.drain();
         match self.journal.unflushed() {
             Unflushed::Due => self.journal.flush(),
@@ -349,44 +358,57 @@ impl Controller {
 
     /// Tells every shard to stop and waits for them. Upgrades that wait are refused, those that
     /// come are too; what shards log on their way out is recorded.
-    async fn stop(&mut self, pulse: &mut Interval) -> Ended {
+    pub(crate) async fn stop(
+        &mut self,
+        pulse: &mut Interval,
+        patience: Duration,
+        hurry: impl Future<Output = ()>,
+    ) -> Ended {
         self.stopping = true;
         self.refuse_waiting();
-        let deadline_ms = u64::try_from(self.settings.drain.as_millis()).unwrap_or(u64::MAX);
-        for shard in self.link.shards.ids() {
-            let stop = Command::Stop { deadline_ms };
-            if self.link.shards.send_last(shard, stop).is_err() {
-                // Its lane is closed or stuck: it cannot be told, so it is not waited for.
-                self.running.remove(&shard);
-            }
-        }
-        let patience = self.settings.drain + STOP_GRACE;
-        let wait = async {
-            while !self.running.is_empty() {
-                self.journal.flush();
-                tokio::select! {
-                    event = self.link.events.next() => match event {
-                        Some(event) => self.on_event(event),
-                        None => return,
-                    },
-                    // A worker may still be there for the answer to its call.
-                    Some(done) = self.jobs.join_next() => {
-                        if let Ok(done) = done {
-                            self.on_done(done);
-                        }
-                    }
-                    Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
-                    Some(asked) = self.desk.asked.recv() => self.on_control_asked(asked),
-                    _ = pulse.tick() => {
-                        self.link.shards.drain();
-                        self.expire_queries();
+        self.order_to_stop(patience);
+        tokio::pin!(hurry);
+        let mut deadline = tokio::time::Instant::now() + patience + STOP_GRACE;
+        let mut hurried = false;
+        while !self.running.is_empty() {
+            self.journal.flush();
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return Ended::DeadlinePassed,
+                () = &mut hurry, if !hurried => {
+                    hurried = true;
+                    self.order_to_stop(HURRIED);
+                    let soon = tokio::time::Instant::now() + HURRIED + STOP_GRACE;
+                    deadline = deadline.min(soon);
+                }
+                event = self.link.events.next() => match event {
+                    Some(event) => self.on_event(event),
+                    None => break,
+                },
+                // A worker may still be there for the answer to its call.
+                Some(done) = self.jobs.join_next() => {
+                    if let Ok(done) = done {
+                        self.on_done(done);
                     }
                 }
+                Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
+                Some(asked) = self.desk.asked.recv() => self.on_control_asked(asked),
+                _ = pulse.tick() => {
+                    self.link.shards.drain();
+                    self.expire_queries();
+                }
             }
-        };
-        match tokio::time::timeout(patience, wait).await {
-            Ok(()) => Ended::Stopped,
-            Err(_) => Ended::DeadlinePassed,
+        }
+        Ended::Stopped
+    }
+
+    /// Tells every shard to be gone by then. One that cannot be told is not waited for: its lane is
+    /// closed or stuck.
+    fn order_to_stop(&mut self, patience: Duration) {
+        let deadline_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        for shard in self.link.shards.ids() {
+            if self.link.shards.send_last(shard, Command::Stop { deadline_ms }).is_err() {
+                self.running.remove(&shard);
+            }
         }
     }
 

@@ -100,7 +100,7 @@ impl Controller {
     }
 
     fn on_admission_asked(&mut self, connection: ConnectionId, request: AdmissionRequest) {
-        if self.stopping {
+        if self.is_leaving() {
             return self.refuse(connection, Refused::unavailable());
         }
         match self.judge.ask(self.clock.now(), connection, request) {
@@ -257,7 +257,7 @@ impl Controller {
     }
 
     fn respond_ready(&mut self, asker: Asker) {
-        let (status, body) = if self.stopping {
+        let (status, body) = if self.is_leaving() {
             (503, r#"{"ok":false,"reason":"DRAINING"}"#)
         } else if self.settings.admission == Admission::Jwks && self.key_count().is_none() {
             (503, r#"{"ok":false,"reason":"NO_KEYS"}"#)
@@ -346,6 +346,7 @@ impl Controller {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),
             worker_calls: count(self.calling.len()),
+            draining: self.is_leaving(),
             uptime: self.clock.now().since(self.started),
             process: Process::now(),
         };
@@ -407,7 +408,7 @@ impl Controller {
     }
 }
 
-fn count(value: usize) -> u64 {
+pub(crate) fn count(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 

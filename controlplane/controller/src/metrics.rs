@@ -20,6 +20,8 @@ pub(crate) struct Gauges {
     pub(crate) pending_admissions: u64,
     /// Worker calls in flight.
     pub(crate) worker_calls: u64,
+    /// Whether everybody is being let go.
+    pub(crate) draining: bool,
     /// Since the control plane began.
     pub(crate) uptime: Duration,
     pub(crate) process: Process,
@@ -69,6 +71,7 @@ pub(crate) fn families<'a>(
                 gauges.pending_admissions,
             ),
             ("relay_worker_calls", "Worker calls in flight.", gauges.worker_calls),
+            ("relay_draining", "Whether the relay is drained or stops.", gauges.draining.into()),
         ]
         .map(|(name, help, value)| Family::plain(name, Kind::Gauge, help, value)),
     );

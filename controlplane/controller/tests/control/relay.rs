@@ -290,6 +290,7 @@ pub(crate) struct Relay {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) page: Page,
     stop: oneshot::Sender<()>,
+    hurry: oneshot::Sender<()>,
     running: JoinHandle<Ended>,
 }
 
@@ -314,7 +315,8 @@ impl Relay {
         Self::start_with(settings, |controller| controller.serve_control(api))
     }
 
-    fn start_with<const N: usize>(
+    /// Starts a controller that was told something before.
+    pub(crate) fn start_with<const N: usize>(
         settings: Settings,
         prepare: impl FnOnce(&mut Controller),
     ) -> (Self, [Shard; N]) {
@@ -327,16 +329,23 @@ impl Relay {
         let mut controller = Controller::new(settings, link, shared, page.clone()).unwrap();
         prepare(&mut controller);
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(controller.run(async {
+        let (hurry, hurried) = oneshot::channel::<()>();
+        let hurried = async {
+            if hurried.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let stopped = async {
             let _ = stopped.await;
-        }));
+        };
+        let running = tokio::spawn(controller.run(stopped, hurried));
         let shards: Vec<_> = sides
             .into_iter()
             .zip(bells)
             .zip(wakes)
             .map(|((side, bell), wake)| Shard { side, bell, wake, slots: 0, seen: VecDeque::new() })
             .collect();
-        let relay = Self { clock, page, stop, running };
+        let relay = Self { clock, page, stop, hurry, running };
         let shards = shards.try_into().unwrap_or_else(|_| panic!("{N} shards"));
         (relay, shards)
     }
@@ -348,9 +357,14 @@ impl Relay {
 
     /// Begins the shutdown and returns what to wait for.
     pub(crate) fn shut_down(self) -> JoinHandle<Ended> {
+        self.shut_down_patiently().0
+    }
+
+    /// The same, with what puts it in a hurry.
+    pub(crate) fn shut_down_patiently(self) -> (JoinHandle<Ended>, oneshot::Sender<()>) {
         // A relay whose shards are gone has ended already.
         let _ = self.stop.send(());
-        self.running
+        (self.running, self.hurry)
     }
 
     /// Ends the relay with its shard and returns what it logged under this name.
