@@ -18,6 +18,8 @@ mod dev;
 mod doctor;
 mod latency;
 mod listener;
+mod notify;
+mod orphans;
 mod plan;
 mod readings;
 mod sandbox;

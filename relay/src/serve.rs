@@ -19,6 +19,8 @@ use crate::control_api;
 use crate::core_dumps;
 use crate::cores;
 use crate::listener::{Listener, Listeners, Place};
+use crate::notify::Notifier;
+use crate::orphans::Orphans;
 use crate::screen;
 use crate::settings::settings;
 use crate::shards::Shards;
@@ -71,6 +73,9 @@ pub(crate) struct Relay {
     runtime: Runtime,
     signals: Signals,
     hangups: Hangups,
+    /// Whoever started the program and wants to know how it is.
+    manager: Notifier,
+    orphans: Orphans,
     /// Where TLS ends here.
     renewal: Option<Renewal>,
     controller: Controller,
@@ -106,9 +111,11 @@ impl Relay {
             .build()
             .context("cannot start the control plane's runtime")?;
         // Before the port is bound: whoever sees it may send a signal at once.
-        let (signals, hangups) = {
+        let manager = Notifier::from_environment().context("NOTIFY_SOCKET")?;
+        let (signals, hangups, orphans) = {
             let _entered = runtime.enter();
-            let watch = || io::Result::Ok((Signals::watch()?, Hangups::watch()?));
+            let hangups = || Hangups::watch(manager.clone());
+            let watch = || io::Result::Ok((Signals::watch()?, hangups()?, Orphans::watch()?));
             watch().context("cannot watch signals")?
         };
         let listeners = Listeners::bind(&config.listen, handed)?;
@@ -146,6 +153,8 @@ impl Relay {
             runtime,
             signals,
             hangups,
+            manager,
+            orphans,
             renewal,
             controller,
             shards,
@@ -177,29 +186,38 @@ impl Relay {
         self.stop.clone()
     }
 
-    /// Serves until told to stop, then lets the peers leave. A second signal leaves them no time.
+    /// Serves until told to stop, then lets the peers leave. A second signal leaves them a moment,
+    /// a third ends the process.
     ///
     /// Errors: a shard failed.
     pub(crate) fn run(self) -> Result<()> {
-        let Self { runtime, mut signals, controller, shards, mut stops, .. } = self;
+        let Self { runtime, mut signals, controller, shards, mut stops, manager, .. } = self;
         let (_stop, _files) = (self.stop, self.files);
         let renewal = renew(self.renewal, self.hangups);
+        let orphans = self.orphans.bury();
         cores::step_back();
+        manager.ready();
         let ended = runtime.block_on(async {
-            let (told, wait) = tokio::sync::oneshot::channel();
-            let controller = controller.run(async {
-                // A sender that is gone means the same.
-                let _told = wait.await;
+            let (told, wait) = tokio::sync::oneshot::channel::<()>();
+            let (hurried, hurry) = tokio::sync::oneshot::channel::<()>();
+            // A sender that is gone means the same.
+            let controller = controller.run(async { drop(wait.await) }, async {
+                drop(hurry.await);
             });
-            let hurry = async {
+            let requests = async {
                 requested(&mut signals, &mut stops).await;
+                manager.stopping();
                 let _ended = told.send(());
+                signals.next().await;
+                let _ended = hurried.send(());
                 signals.next().await;
             };
             tokio::select! {
                 ended = controller => Some(ended),
-                () = hurry => None,
+                () = requests => None,
                 () = renewal => None,
+                () = orphans => None,
+                () = manager.watch() => None,
             }
         });
         // A look-up that hangs must not keep the process.

@@ -4,10 +4,17 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::notify::Notifier;
+
 /// SIGHUP: read the files again. Watched from the moment this exists; without that it would end
 /// the process.
 #[derive(Debug)]
-pub(crate) struct Hangups(Signal);
+pub(crate) struct Hangups {
+    signal: Signal,
+    /// Whom a reload is announced to, and its end.
+    manager: Notifier,
+    reloading: bool,
+}
 
 /// SIGTERM and SIGINT, watched from the moment this exists.
 #[derive(Debug)]
@@ -36,12 +43,17 @@ impl Signals {
 
 impl Hangups {
     /// Watches. Needs a running tokio runtime with I/O.
-    pub(crate) fn watch() -> io::Result<Self> {
-        Ok(Self(signal(SignalKind::hangup())?))
+    pub(crate) fn watch(manager: Notifier) -> io::Result<Self> {
+        Ok(Self { signal: signal(SignalKind::hangup())?, manager, reloading: false })
     }
 
-    /// The next request to read files again.
+    /// The next request to read files again. Asking for it says that the last is dealt with.
     pub(crate) async fn next(&mut self) {
-        self.0.recv().await;
+        if std::mem::take(&mut self.reloading) {
+            self.manager.ready();
+        }
+        self.signal.recv().await;
+        self.reloading = true;
+        self.manager.reloading();
     }
 }

@@ -18,6 +18,8 @@ pub struct Relay {
     child: Child,
     port: u16,
     lines: mpsc::Receiver<String>,
+    /// Whether the child is not the relay, but its parent.
+    is_wrapped: bool,
     /// Held open and not read.
     _unread: Option<ChildStdout>,
 }
@@ -68,6 +70,28 @@ impl Relay {
         Self::spawn(shell, 0, variables)
     }
 
+    /// Starts `relay serve` on a free port of loopback as the first process of a namespace of its
+    /// own, as in a container. Needs root, or a kernel that lets anybody make namespaces.
+    pub fn serve_as_first_process(variables: &[(&str, &str)]) -> Result<Self> {
+        let port = free_port()?;
+        let port_text = port.to_string();
+        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
+        all.extend(variables);
+        let relay = command(&program()?, &["serve"]);
+        let mut unshare = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            unshare.args(["--user", "--map-root-user"]);
+        }
+        unshare.args(["--pid", "--fork", "--kill-child", "--"]);
+        unshare.arg(relay.get_program()).args(relay.get_args()).env_clear();
+        for (name, value) in relay.get_envs() {
+            if let Some(value) = value {
+                unshare.env(name, value);
+            }
+        }
+        Self::spawn(unshare, port, &all)
+    }
+
     /// Starts `relay serve` on a free port of loopback, whose stdout, a pipe of one page, nobody
     /// reads from the moment it listens.
     pub fn serve_unread(variables: &[(&str, &str)]) -> Result<Self> {
@@ -81,7 +105,8 @@ impl Relay {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let unread = Some(reader.into_inner());
-        let relay = Self { child, port, lines: mpsc::channel().1, _unread: unread };
+        let relay =
+            Self { child, port, lines: mpsc::channel().1, is_wrapped: false, _unread: unread };
         match line.contains("[relay] listening") {
             true => Ok(relay),
             false => bail!("it says {line:?} first"),
@@ -89,8 +114,10 @@ impl Relay {
     }
 
     fn spawn(command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
+        let program = command.get_program().to_owned();
         let (child, stdout) = start(command, variables)?;
-        let mut relay = Self { child, port, lines: lines_of(stdout), _unread: None };
+        let is_wrapped = program == "unshare";
+        let mut relay = Self { child, port, lines: lines_of(stdout), is_wrapped, _unread: None };
         relay.wait_for("[relay] listening")?;
         Ok(relay)
     }
@@ -130,11 +157,34 @@ impl Relay {
     }
 
     /// Asks it to stop and waits for its end.
-    pub fn stop(mut self) -> Result<ExitStatus> {
-        let id = i32::try_from(self.child.id())?;
+    pub fn stop(self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.ended()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let id = i32::try_from(self.relay_id()?)?;
         let pid = Pid::from_raw(id).context("a child has an id")?;
-        kill_process(pid, Signal::TERM)?;
+        kill_process(pid, signal).context("signalling the relay")
+    }
+
+    /// Waits for its end.
+    pub fn ended(mut self) -> Result<ExitStatus> {
         self.child.wait().context("waiting for the relay")
+    }
+
+    /// The processes it has to bury, the dead among them.
+    pub fn children(&self) -> Result<Vec<u32>> {
+        children_of(self.relay_id()?)
+    }
+
+    /// Its process, seen from here.
+    pub fn relay_id(&self) -> Result<u32> {
+        match self.is_wrapped {
+            false => Ok(self.child.id()),
+            true => children_of(self.child.id())?.first().copied().context("it has ended"),
+        }
     }
 }
 
@@ -158,6 +208,16 @@ fn start(mut command: Command, variables: &[(&str, &str)]) -> Result<(Child, Chi
         .context("the relay does not start")?;
     let stdout = child.stdout.take().context("a piped child has an output")?;
     Ok((child, stdout))
+}
+
+/// The processes whose parent is that one.
+fn children_of(id: u32) -> Result<Vec<u32>> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let listed = std::fs::read_to_string(task?.path().join("children"))?;
+        children.extend(listed.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+    }
+    Ok(children)
 }
 
 /// Runs the program to its end with these arguments and variables.
