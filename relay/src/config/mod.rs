@@ -19,6 +19,8 @@ mod source;
 mod variable;
 
 #[cfg(test)]
+mod deployment_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use admin::{Admin, AdminListen};
