@@ -86,7 +86,7 @@ impl Controller {
         use proto::UnreadyReason;
         let has_no_keys = self.settings.admission == Admission::Jwks && self.key_count().is_none();
         let reasons =
-            [(self.stopping, UnreadyReason::Stopping), (has_no_keys, UnreadyReason::NoKeys)];
+            [(self.is_leaving(), UnreadyReason::Stopping), (has_no_keys, UnreadyReason::NoKeys)];
         let reasons = reasons.into_iter().filter(|(holds, _)| *holds);
         let reasons: Vec<i32> = reasons.map(|(_, reason)| reason.into()).collect();
         proto::Readiness { ready: reasons.is_empty(), reasons }
