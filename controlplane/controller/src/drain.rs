@@ -81,8 +81,8 @@ impl RedirectUrl {
 
 impl Controller {
     /// Admits nobody from now on and has everybody told to reconnect elsewhere: `/ready` answers
-    /// 503, `/health` 200, upgrades are refused with 503. Shards spread what they say evenly over the
-    /// order's window, or over a millisecond per connection where that is less. A second order
+    /// 503, `/health` 200, upgrades are refused with 503. Shards spread what they say evenly over
+    /// the order's window, or over a millisecond per connection where that is less. A second order
     /// replaces the first, for those who are still there.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ use crate::switchboard::Switchboard;
 impl Switchboard {
     /// Everybody who is open, in the order in which a drain tells them to go.
     ///
-    /// Scopes follow each other by their keyed hash, so that no workspace is always first and nobody
-    /// can choose a place; the order of slots is that of arrival and would be neither. The members
-    /// of a scope go one after the other, because a scope that is split over two relays is of no
-    /// use: its daemon first, so that it is there when its clients come, then clients in order of
-    /// connection, workers last. Cost: linear in connections, and sorting them.
+    /// Scopes follow each other by their keyed hash, so that no workspace is always first and
+    /// nobody can choose a place; the order of slots is that of arrival and would be neither. The
+    /// members of a scope go one after the other, because a scope that is split over two relays is
+    /// of no use: its daemon first, so that it is there when its clients come, then clients in
+    /// order of connection, workers last. Cost: linear in connections, and sorting them.
     pub fn leaving_order(&self) -> Vec<ConnectionId> {
         let mut ranked = Vec::new();
         for (_, connection) in self.core.connections.slots() {

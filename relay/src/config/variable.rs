@@ -336,7 +336,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "(half of the cgroup's limit or the machine's memory)", "512MiB",
         "Memory the process may use: bytes, KiB, MiB, GiB, or a percentage of what there is. Near \
          it new connections are answered 503; docs/budgets.md says who gets which part."),
-    count("RELAY_DRAIN_MS", "10000", "How long a stopping relay takes: peers are told to go over four fifths of it at most, a millisecond each, and the rest is theirs."),
+    count("RELAY_DRAIN_MS", "10000",
+        "How long a stopping relay takes: peers are told to go over four fifths of it at most, a \
+         millisecond each, and the rest is theirs."),
     flag("RELAY_CORE_DUMPS", "0",
         "Lets a crash leave a core dump, with every key in it, and debuggers attach."),
 ];
