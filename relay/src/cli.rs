@@ -48,7 +48,8 @@ Examples:
   RELAY_INTERNAL_KEY_FILE=/run/secrets/relay-key \\
     relay serve                             serve, behind something that ends TLS
 
-Every setting is an environment variable; `relay config variables` lists them all.";
+Every setting is an environment variable, and a field of the file that --config names;
+`relay config variables` lists them all.";
 
 /// What the program is asked to do.
 #[derive(Debug, Subcommand)]
@@ -178,14 +179,19 @@ fn positive(text: &str, least: f64, most: f64) -> Result<f64, String> {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every effective value with its source, or every mistake
-    Check(Settings),
+    Check(Box<Settings>),
+    /// Print a configuration file with every field, to start from
+    File,
     /// Print all variables as a Markdown table
     Variables,
 }
 
-/// Settings on the command line. They win over the environment.
+/// Settings on the command line. They win over the environment, which wins over the file.
 #[derive(Args, Clone, Default)]
 pub(crate) struct Settings {
+    /// Configuration file, TOML (RELAY_CONFIG)
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
     /// Address to bind (HOST)
     #[arg(long, value_name = "ADDRESS")]
     host: Option<String>,
@@ -216,6 +222,7 @@ impl Settings {
     /// The settings as the parser of the configuration takes them.
     pub(crate) fn values(&self) -> Vec<FlagValue> {
         let named = [
+            ("--config", "RELAY_CONFIG", &self.config),
             ("--host", "HOST", &self.host),
             ("--listen-port", "RELAY_LISTEN_PORT", &self.listen_port),
             ("--mode", "RELAY_MODE", &self.mode),

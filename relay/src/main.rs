@@ -89,6 +89,9 @@ fn examine(command: &ConfigCommand) -> Result<()> {
             let text = format_args!("{listing}the configuration is usable\n");
             screen::say(io::stdout(), text);
         }
+        ConfigCommand::File => {
+            screen::say(io::stdout(), format_args!("{}", config::file_template()));
+        }
         ConfigCommand::Variables => {
             let table = config::table_of_variables();
             screen::say(io::stdout(), format_args!("{table}"));

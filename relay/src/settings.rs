@@ -51,6 +51,7 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
         backplane: backplane(config),
         caps: caps(config),
         limits: Arc::new(config.limits.clone()),
+        routes: Arc::new(config.routes.clone()),
         memory_budget_bytes: config.memory.budget_bytes,
         driver,
         drain: Duration::from_millis(config.engine.drain_ms),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Level, Limits, Secret};
+use relay_contract::{Level, Limits, Routes, Secret};
 use url::Url;
 
 /// Everything the controller needs to know, already parsed. A value that exists is valid: the
@@ -65,6 +65,8 @@ pub struct Settings {
     pub caps: Caps,
     /// The first version of the shards' limits, for `relay_started`.
     pub limits: Arc<Limits>,
+    /// The first version of the routes.
+    pub routes: Arc<Routes>,
     /// Memory the process may use, for `/node`. `RELAY_MEMORY_BUDGET`
     pub memory_budget_bytes: u64,
     /// The driver the shards run on, for `/node` and `relay_info`.

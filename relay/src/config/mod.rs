@@ -7,6 +7,8 @@ mod admin;
 mod backplane;
 mod capacity;
 mod control;
+mod field;
+mod file;
 mod listen;
 mod memory;
 mod number;
@@ -16,6 +18,7 @@ mod problem;
 mod reader;
 mod rules;
 mod source;
+mod tenant;
 mod variable;
 
 #[cfg(test)]
@@ -30,6 +33,8 @@ pub(crate) use control::{
     AUTHORITIES as CONTROL_AUTHORITIES, CERTIFICATE as CONTROL_CERTIFICATE, ControlApi, ControlTls,
     KEY as CONTROL_KEY,
 };
+pub(crate) use field::{Field, template as file_template};
+pub(crate) use file::Place;
 #[cfg(test)]
 pub(crate) use listen::UnixSocket;
 pub(crate) use listen::{ClientAuth, Listen, Mode, Tls};
@@ -45,10 +50,11 @@ pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
 pub(crate) use variable::{Kind, VARIABLES, Variable, table_of_variables};
 
 use reader::Reader;
-use relay_contract::{Level, Limits, RelayId};
+use relay_contract::{Level, Limits, RelayId, Routes};
 use relay_controller::{LogFormat, LogSettings};
 use relay_driver::Choice;
 use std::time::Duration;
+use tenant::Redirects;
 
 /// What the relay is to do. A value that exists is consistent.
 #[derive(Clone, Debug)]
@@ -73,6 +79,8 @@ pub(crate) struct Config {
     pub capacity: Capacity,
     /// Bounds of every shard.
     pub limits: Limits,
+    /// What differs from workspace to workspace.
+    pub routes: Routes,
     /// How long TCP waits for peers that have vanished.
     pub tcp: TcpPatience,
     /// Threads and their kernel interface.
@@ -108,7 +116,7 @@ pub(crate) struct Parsed {
 }
 
 impl Config {
-    /// Reads flags over environment over defaults.
+    /// Reads flags over environment over the file that RELAY_CONFIG names over defaults.
     ///
     /// Errors: [`Refused`] with every value that has no meaning or, when all have one, with every
     /// rule they break together, in the reference relay's order. Reads no more of the world than
@@ -132,6 +140,12 @@ impl Config {
         let engine = Engine::read(&mut reader, world);
         let memory = Memory::read(&mut reader, &engine, world);
         limits.memory_bytes_max = as_size(memory.shard_bytes);
+        let redirects = Redirects {
+            enabled: backplane.redirect,
+            mode: listen.mode,
+            hosts: &backplane.redirect_hosts,
+        };
+        let routes = reader.routes(&redirects);
         if !reader.problems.is_empty() {
             return Err(Refused(reader.problems));
         }
@@ -146,17 +160,17 @@ impl Config {
             backplane,
             capacity,
             limits,
+            routes,
             tcp,
             engine,
             memory,
         };
-        let broken = rules::broken(&config, world);
+        let broken = reader.located(rules::broken(&config, world));
         if !broken.is_empty() {
             return Err(Refused(broken));
         }
         let mut warnings = reader.warnings;
         warnings.extend(rules::warnings(&config));
-        warnings.extend(rules::unread(world));
         warnings.extend(rules::backlog(world));
         warnings.extend(rules::open_keys(&config, world));
         let effective = in_table_order(reader.effective);

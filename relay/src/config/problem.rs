@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Variable;
+use super::{Place, Variable};
 
 /// One mistake: which variable, what is wrong, and what would be right.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,6 +13,8 @@ pub(crate) struct Problem {
     pub what: String,
     /// A line that would be accepted.
     pub example: String,
+    /// Where the value stands, if that is in the configuration file.
+    pub place: Option<Place>,
 }
 
 impl Problem {
@@ -22,18 +24,30 @@ impl Problem {
             variable: variable.name,
             what: what.into(),
             example: format!("{}={}", variable.name, variable.example),
+            place: None,
         }
     }
 
     /// A mistake that only values together make, with an example of its own.
     pub(crate) fn rule(variable: &'static str, what: impl Into<String>, example: &str) -> Self {
-        Self { variable, what: what.into(), example: example.to_owned() }
+        Self { variable, what: what.into(), example: example.to_owned(), place: None }
+    }
+
+    /// The same, said of a place in the configuration file.
+    pub(crate) fn at(mut self, place: Place) -> Self {
+        self.place = Some(place);
+        self
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; example: {}", self.variable, self.what, self.example)
+        match &self.place {
+            Some(Place { path, line, field }) if field.is_empty() => write!(f, "{path}:{line}")?,
+            Some(Place { path, line, field }) => write!(f, "{path}:{line}: {field}")?,
+            None => f.write_str(self.variable)?,
+        }
+        write!(f, ": {}; example: {}", self.what, self.example)
     }
 }
 

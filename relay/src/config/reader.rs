@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use relay_contract::Secret;
+use relay_contract::{Routes, Secret};
 use url::Url;
 
+use super::file::{ConfigFile, Given};
 use super::memory::Size;
 use super::number::whole_above_zero;
+use super::tenant::Redirects;
 use super::variable::FLAG_WORDS;
-use super::{FlagValue, Kind, Problem, Source, Surroundings, Variable};
+use super::{Field, FlagValue, Kind, Place, Problem, Source, Surroundings, Variable};
 
 /// One line of `relay config check`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,6 +27,7 @@ pub(crate) struct Effective {
 pub(super) struct Reader<'a> {
     flags: &'a [FlagValue],
     world: &'a dyn Surroundings,
+    file: ConfigFile,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<String>,
     pub(super) effective: Vec<Effective>,
@@ -35,12 +38,48 @@ impl<'a> Reader<'a> {
         let mut reader = Self {
             flags,
             world,
+            file: ConfigFile::default(),
             problems: Vec::new(),
             warnings: Vec::new(),
             effective: Vec::new(),
         };
         reader.refuse_unknown_flags();
+        if let Some(path) = reader.path("RELAY_CONFIG") {
+            reader.file = ConfigFile::read(&path.to_string_lossy(), world);
+            reader.problems.append(&mut reader.file.problems);
+            reader.warnings.append(&mut reader.file.warnings);
+        }
         reader
+    }
+
+    /// What the file says of single workspaces.
+    pub(super) fn routes(&mut self, redirects: &Redirects<'_>) -> Routes {
+        let Self { file, problems, warnings, .. } = self;
+        file.tenants.routes(redirects, problems, warnings)
+    }
+
+    /// Problems of values that stand in the file, with their places.
+    pub(super) fn located(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        let located =
+            problems.into_iter().map(|problem| match self.given_in_file(problem.variable) {
+                Some(given) if problem.place.is_none() => problem.at(given.place.clone()),
+                _ => problem,
+            });
+        located.collect()
+    }
+
+    /// What the file says of a variable, unless flags or environment say something else.
+    fn given_in_file(&self, name: &str) -> Option<&Given> {
+        let alias = Variable::find(name)?.alias;
+        let names = [Some(name), alias].into_iter().flatten();
+        let is_overridden = names.into_iter().any(|name| {
+            let file_name = format!("{name}_FILE");
+            self.flags.iter().any(|given| given.name == name)
+                || self.world.variable(name).is_some()
+                || self.world.variable(&file_name).is_some()
+        });
+        let given = self.file.value(name).or_else(|| self.file.secret_file(name));
+        given.filter(|_| !is_overridden)
     }
 
     fn refuse_unknown_flags(&mut self) {
@@ -72,7 +111,9 @@ impl<'a> Reader<'a> {
         let names = [Some(name), alias].into_iter().flatten();
         names.into_iter().any(|name| {
             let by_flag = self.flags.iter().any(|given| given.name == name);
-            by_flag || self.world.variable(name).is_some_and(|text| !text.trim().is_empty())
+            let in_file = self.file.value(name).is_some_and(|given| !given.text.trim().is_empty());
+            let is_set = |text: String| !text.trim().is_empty();
+            by_flag || in_file || self.world.variable(name).is_some_and(is_set)
         })
     }
 
@@ -201,6 +242,11 @@ impl<'a> Reader<'a> {
         let found = self.find(name);
         let is_flag = matches!(found, Some((_, Source::Flag(_))));
         let file = self.world.variable(&file_name).filter(|p| !p.is_empty() && !is_flag);
+        // A file of the environment wins over what the configuration file says.
+        let found = found
+            .filter(|(_, source)| file.is_none() || !matches!(source, Source::Settings { .. }));
+        let configured = self.file.secret_file(name).map(|given| given.text.to_string());
+        let file = file.or_else(|| configured.filter(|_| found.is_none()));
         let (text, source) = match (found, file) {
             (Some((text, source)), None) => (Secret::new(text), source),
             (None, Some(path)) => (self.secret_file(name, &file_name, &path)?, Source::File(path)),
@@ -255,7 +301,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn refuse(&mut self, name: &'static str, what: String) {
-        self.problems.push(Problem::new(Variable::named(name), what));
+        let problem = match self.given_in_file(name) {
+            Some(given) => {
+                let example = Field::of(name).map(|field| field.example()).unwrap_or_default();
+                Problem::rule(name, what, &example).at(given.place.clone())
+            }
+            None => Problem::new(Variable::named(name), what),
+        };
+        self.problems.push(problem);
     }
 
     fn note(&mut self, name: &'static str, shown: String, source: Source) {
@@ -298,7 +351,11 @@ impl<'a> Reader<'a> {
             }
             (Some(text), _) => Some((text, Source::Environment(name.to_owned()))),
             (None, Some((alias, text))) => Some((text, Source::Environment(alias.to_owned()))),
-            (None, None) => None,
+            (None, None) => {
+                let given = self.file.value(name)?;
+                let Place { path, line, .. } = given.place.clone();
+                Some((given.text.to_string(), Source::Settings { path, line }))
+            }
         }
     }
 }

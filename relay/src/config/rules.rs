@@ -26,14 +26,6 @@ pub(super) fn broken(config: &Config, world: &dyn Surroundings) -> Vec<Problem> 
     problems
 }
 
-/// Variables of the relay's that this version does not act on yet.
-pub(super) fn unread(world: &dyn Surroundings) -> Vec<String> {
-    let set = NOT_READ_YET.iter().filter(|name| world.variable(name).is_some());
-    set.map(|name| format!("{name} is set, but this version does not act on it")).collect()
-}
-
-const NOT_READ_YET: [&str; 1] = ["RELAY_CONFIG"];
-
 /// A connection that may hold more than its shard.
 fn greedy(config: &Config) -> Option<String> {
     let limits = &config.limits;

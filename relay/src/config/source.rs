@@ -15,6 +15,13 @@ pub(crate) enum Source {
     Environment(String),
     /// A file named by `<NAME>_FILE`.
     File(String),
+    /// The configuration file.
+    Settings {
+        /// Its path.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+    },
     /// Nobody said anything.
     Default,
     /// Concluded from other values; the text says from which.
@@ -27,6 +34,7 @@ impl fmt::Display for Source {
             Self::Flag(flag) => write!(f, "flag {flag}"),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::File(path) => write!(f, "file {path}"),
+            Self::Settings { path, line } => write!(f, "{path}:{line}"),
             Self::Default => f.write_str("default"),
             Self::Inferred(reason) => write!(f, "inferred: {reason}"),
         }
@@ -67,6 +75,8 @@ pub(crate) trait Surroundings {
     fn variable(&self, name: &str) -> Option<String>;
     /// The text of a file, refused beyond [`FILE_BYTES_MAX`].
     fn read(&self, path: &Path) -> io::Result<String>;
+    /// The same of a configuration file, refused beyond [`CONFIG_BYTES_MAX`].
+    fn read_long(&self, path: &Path) -> io::Result<String>;
     /// Whether every user of the machine may read a file.
     fn is_open_to_all(&self, path: &Path) -> bool;
     /// Whether a file can be there to be read.
@@ -93,15 +103,11 @@ impl Surroundings for Machine {
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {
-        // Sized before it is filled: a buffer that grows leaves pieces of a secret behind.
-        let mut text = String::with_capacity(FILE_BYTES_MAX + 1);
-        let bytes_max = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);
-        File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
-        if text.len() > FILE_BYTES_MAX {
-            let error = format!("it is longer than {FILE_BYTES_MAX} bytes");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
-        }
-        Ok(text)
+        read_bounded(path, FILE_BYTES_MAX)
+    }
+
+    fn read_long(&self, path: &Path) -> io::Result<String> {
+        read_bounded(path, CONFIG_BYTES_MAX)
     }
 
     fn is_open_to_all(&self, path: &Path) -> bool {
@@ -137,6 +143,24 @@ impl Surroundings for Machine {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
+
+fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let file = File::open(path)?;
+    // Sized before it is filled: a buffer that grows leaves pieces of a secret behind.
+    let expected = file.metadata().map_or(0, |facts| facts.len());
+    let expected = usize::try_from(expected).unwrap_or(bytes_max).clamp(4096, bytes_max);
+    let mut text = String::with_capacity(expected + 1);
+    file.take(bytes_max as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > bytes_max {
+        let error = format!("it is longer than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+    }
+    Ok(text)
+}
+
+/// Bytes of a configuration file. Protects the start from a path that names something else.
+/// Reached: the file is refused. Source: some twenty thousand workspaces with limits of their own.
+pub(super) const CONFIG_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of a file that holds one value. Protects the start from a path that names a device or a
 /// log. Reached: the variable is refused.

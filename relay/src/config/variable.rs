@@ -128,6 +128,8 @@ const fn path(name: &'static str, default: &'static str, meaning: &'static str) 
 /// The whole environment, in the order of `docs/config.md` and `relay config check`.
 #[rustfmt::skip]
 pub(crate) const VARIABLES: &[Variable] = &[
+    any("RELAY_CONFIG", Kind::Path, "(none)", "/etc/relay/relay.toml",
+        "Configuration file, below environment and flags; also --config."),
     any("HOST", Kind::Text, "127.0.0.1", "0.0.0.0",
         "Address to bind; `::` takes IPv6 and IPv4. In a container the default is 0.0.0.0."),
     count("RELAY_LISTEN_PORT", "7781", "Port to bind.").or("PORT"),

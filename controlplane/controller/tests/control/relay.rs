@@ -66,6 +66,7 @@ pub(crate) fn settings(base: &str) -> Settings {
         },
         caps: Caps::default(),
         limits: Arc::new(Limits::default()),
+        routes: Arc::default(),
         memory_budget_bytes: 1 << 30,
         driver: "test",
         drain: Duration::from_secs(5),
