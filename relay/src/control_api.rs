@@ -1,17 +1,18 @@
 //! The control API's socket and certificates, before it is served.
 
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use relay_controller::{ControlAccess, ControlApi, ControlSocket};
+use relay_controller::{AuditSink, ControlAccess, ControlApi, ControlSocket};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
 
-use crate::config::{self, AdminListen, ControlTls};
+use crate::config::{self, AdminListen, AuditLog, ControlTls};
 use crate::tls::{certificates, private_key};
 use crate::unix_socket::{self, SocketFile};
 use crate::version;
@@ -46,7 +47,12 @@ pub(crate) fn bind(config: &config::ControlApi) -> Result<Option<Bound>> {
     };
     let access =
         ControlAccess { readers: config.readers.clone(), operators: config.operators.clone() };
-    let api = ControlApi { socket, access, commit: version::COMMIT };
+    let audit = match &config.audit {
+        AuditLog::Off => AuditSink::Off,
+        AuditLog::Stdout => AuditSink::Stream(Box::new(io::stdout())),
+        AuditLog::File(file) => AuditSink::File(file.clone()),
+    };
+    let api = ControlApi { socket, access, audit, commit: version::COMMIT };
     Ok(Some(Bound { api, file }))
 }
 

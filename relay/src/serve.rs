@@ -143,7 +143,8 @@ impl Relay {
             files.extend(file);
         }
         if let Some(control) = control {
-            controller.serve_control(control.api);
+            let served = controller.serve_control(control.api);
+            served.context("RELAY_AUDIT_LOG: cannot be opened")?;
             files.extend(control.file);
         }
         let certificates = std::mem::take(&mut shards.certificates);

@@ -20,7 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::admin::Gate;
 use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::clock::Clock;
-use crate::control::{ControlApi, Desk};
+use crate::control::{ControlApi, Desk, Watchers};
 use crate::decide::{Decider, LocalCheck, Question};
 use crate::drain::{Draining, HURRIED};
 use crate::homes::{HomeTable, HomeTableError};
@@ -56,6 +56,7 @@ pub struct Controller {
     pub(crate) refused_at_door: Arc<AtomicU64>,
     /// Where the control API asks.
     pub(crate) desk: Desk,
+    pub(crate) watchers: Watchers,
     pub(crate) queries: Queries,
     /// What the control plane itself counts; the shards' counters are added when somebody asks.
     pub(crate) counters: Counters,
@@ -197,6 +198,7 @@ impl Controller {
             operators: mpsc::channel(1).1,
             refused_at_door: Arc::default(),
             desk: Desk::closed(),
+            watchers: Watchers::default(),
             queries: Queries::new(shard_count),
             counters: Counters::default(),
             decider: Arc::new(decider),
@@ -241,8 +243,12 @@ impl Controller {
     }
 
     /// Lets operators and orchestrators call `relay.control.v1`, served by [`Self::run`].
-    pub fn serve_control(&mut self, api: ControlApi) {
-        self.desk = Desk::new(api);
+    ///
+    /// # Errors
+    /// The audit log cannot be opened.
+    pub fn serve_control(&mut self, api: ControlApi) -> io::Result<()> {
+        self.desk = Desk::new(api, Arc::clone(&self.clock), self.notify.clone())?;
+        Ok(())
     }
 
     /// Writes a line for people to the log, before any entry.
@@ -309,6 +315,7 @@ impl Controller {
         let needs_pulse = has_backlog
             || !self.queries.is_empty()
             || self.journal.has_suppressed()
+            || !self.watchers.is_empty()
             || self.journal.unflushed() != Unflushed::Nothing;
         tokio::select! {
             event = self.link.events.next() => {
@@ -351,6 +358,7 @@ impl Controller {
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
                 self.tell_suppressed();
+                self.tell_watchers();
             }
         }
         None
@@ -395,6 +403,7 @@ impl Controller {
                 _ = pulse.tick() => {
                     self.link.shards.drain();
                     self.expire_queries();
+                    self.tell_watchers();
                 }
             }
         }

@@ -342,6 +342,9 @@ impl Controller {
         control.add(Counter::ControlConnectionsRefused, tallies.connections_refused());
         control.add(Counter::ControlUnauthorized, tallies.unauthorized());
         control.add(Counter::ControlOverloaded, tallies.overloaded());
+        control.add(Counter::ControlUnaudited, tallies.unaudited());
+        control.add(Counter::AuditLinesLost, tallies.audit_lines_lost());
+        control.add(Counter::ControlWatchRestarts, self.watchers.restarts());
         let gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),

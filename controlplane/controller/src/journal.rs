@@ -110,6 +110,11 @@ impl Journal {
         self.settings.level
     }
 
+    /// From now on this is the least that is written.
+    pub(crate) fn set_level(&mut self, level: Level) {
+        self.settings.level = level;
+    }
+
     /// Writes a line for people, whatever the level, and at once.
     pub(crate) fn announce(&mut self, mut line: String) -> Written {
         line.push('\n');

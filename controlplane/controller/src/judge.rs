@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use relay_admission::Denial;
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, ConnectionId, Counter, Credential, Grant, Level,
-    LogEntry, Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest,
+    LogEntry, Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest, WorkspaceId,
 };
 
 use crate::homes::{HomeTable, HomeTableError, Homes};
-use crate::ledger::{Cap, Ledger, Scope, Seat};
+use crate::ledger::{Cap, Changes, Ledger, Occupancy, Scope, ScopePage, Seat};
 use crate::renewal::digest;
 use crate::settings::Caps;
 use crate::upgrade_window::UpgradeWindow;
@@ -223,6 +223,31 @@ impl Judge {
     /// Scopes with an admitted connection.
     pub(crate) fn scope_count(&self) -> usize {
         self.ledger.scope_count()
+    }
+
+    /// As [`Ledger::scopes_from`].
+    pub(crate) fn scopes(
+        &self,
+        first: usize,
+        count: usize,
+        workspace_id: Option<&WorkspaceId>,
+    ) -> ScopePage {
+        self.ledger.scopes_from(first, count, workspace_id)
+    }
+
+    /// As [`Ledger::occupancy`].
+    pub(crate) fn occupancy(&self, scope: &Scope) -> Occupancy {
+        self.ledger.occupancy(scope)
+    }
+
+    /// As [`Ledger::note_changes`].
+    pub(crate) fn note_changes(&mut self, wanted: bool) {
+        self.ledger.note_changes(wanted);
+    }
+
+    /// As [`Ledger::take_changes`].
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        self.ledger.take_changes()
     }
 
     /// Upgrades whose token is being checked.

@@ -1,5 +1,7 @@
 //! Who is admitted, counted exactly.
 
+mod occupancy;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -7,6 +9,8 @@ use std::net::IpAddr;
 use relay_contract::{AdmissionId, Role, ShardId, Site, TargetId, WorkspaceId};
 
 use crate::settings::Caps;
+
+pub(crate) use occupancy::{Changes, Occupancy, ScopePage};
 
 /// Every admitted connection from `Admit` until `Released`. Because all admissions pass one ledger,
 /// its caps are exact whatever the number of shards.
@@ -28,6 +32,8 @@ pub(crate) struct Ledger {
     homes: HashMap<WorkspaceId, Home>,
     /// Admissions so far, of which some bits tell a seat's uses apart.
     last: u32,
+    /// What changes, while somebody watches.
+    changes: Option<Changes>,
 }
 
 /// A workspace, or one target of it.
@@ -87,6 +93,7 @@ impl Ledger {
             scopes: Tally::new(),
             homes: HashMap::new(),
             last: 0,
+            changes: None,
         }
     }
 
@@ -138,6 +145,7 @@ impl Ledger {
         };
         let site = self.sites.count_up(seat.address.into(), is_client);
         let scope = self.scopes.count_up(seat.scope, is_client);
+        self.note_entry(scope, seat.role);
         self.last = self.last.wrapping_add(1);
         let taken = Taken { number: self.last, scope, site, role: seat.role };
         let at = match self.vacant.pop() {
@@ -164,6 +172,7 @@ impl Ledger {
         self.peers -= usize::from(counts_as_peer(seat.role));
         let is_client = seat.role == Role::Client;
         self.sites.count_down(seat.site, is_client);
+        self.note_exit(seat.scope, seat.role);
         let workspace_id = self.scopes.name(seat.scope).map(|scope| scope.workspace_id.clone());
         self.scopes.count_down(seat.scope, is_client);
         if let Some(workspace_id) = workspace_id
@@ -181,11 +190,6 @@ impl Ledger {
         let (number, at) = ((admission.0 >> 32) as u32, admission.0 as u32);
         let seat = self.seats.get(at as usize)?.filter(|seat| seat.number == number)?;
         Some((seat.role, self.scopes.name(seat.scope)?.clone()))
-    }
-
-    /// Scopes with an admitted connection.
-    pub(crate) fn scope_count(&self) -> usize {
-        self.scopes.numbers.len()
     }
 
     /// Admitted connections of every kind.
@@ -208,6 +212,8 @@ struct Line<K> {
     name: Option<K>,
     seats: u32,
     clients: u32,
+    /// Of scopes alone.
+    daemons: u32,
 }
 
 impl<K: Clone + Eq + Hash> Tally<K> {
@@ -233,7 +239,7 @@ impl<K: Clone + Eq + Hash> Tally<K> {
     }
 
     fn begin(&mut self, name: K) -> u32 {
-        let line = Line { name: Some(name.clone()), seats: 0, clients: 0 };
+        let line = Line { name: Some(name.clone()), seats: 0, clients: 0, daemons: 0 };
         let number = match self.vacant.pop() {
             Some(number) => {
                 self.lines[number as usize] = line;

@@ -273,6 +273,12 @@ counters! {
         "Calls of the control API without a token that permits them."
     ControlOverloaded "relay_control_overloaded_total"
         "Calls of the control API refused because too many were on their way."
+    ControlUnaudited "relay_control_unaudited_total"
+        "Changing calls refused because the audit log could not be written."
+    ControlWatchRestarts "relay_control_watch_restarts_total"
+        "Snapshots begun anew for a watcher that read more slowly than things changed."
+    AuditLinesLost "relay_audit_lines_lost_total"
+        "Lines the audit log lacks: failed writes, and refusals beyond those it takes a minute."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

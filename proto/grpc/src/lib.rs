@@ -4,6 +4,10 @@
 //! [`DESCRIPTORS`] is the same for whoever asks a server what it speaks.
 #![forbid(unsafe_code)]
 
+mod json;
+
+pub use json::json;
+
 /// The link between a data plane and its control plane.
 pub mod plane {
     /// `relay.plane.v1`

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use relay_contract::Secret;
+use relay_controller::AuditFile;
 
 use super::admin::host_of;
 use super::listen::is_loopback;
+use super::memory::Size;
 use super::{AdminListen, Problem, Reader};
 
 /// The control API.
@@ -19,6 +21,19 @@ pub(crate) struct ControlApi {
     pub operators: Vec<Secret>,
     /// TLS of its port.
     pub tls: Option<ControlTls>,
+    /// Where changing calls are written down.
+    pub audit: AuditLog,
+}
+
+/// Where changing calls are written down.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum AuditLog {
+    /// Nowhere.
+    Off,
+    /// Among the lines of the log.
+    Stdout,
+    /// In a file that is replaced when it is full.
+    File(AuditFile),
 }
 
 /// TLS of the control API's port.
@@ -41,7 +56,8 @@ impl ControlApi {
         let readers =
             tokens("RELAY_CONTROL_API_READER_TOKEN", "RELAY_CONTROL_API_READER_TOKEN_PREVIOUS");
         let operators = tokens(OPERATOR_TOKEN, "RELAY_CONTROL_API_OPERATOR_TOKEN_PREVIOUS");
-        let api = Self { listen, readers, operators, tls: ControlTls::read(reader) };
+        let tls = ControlTls::read(reader);
+        let api = Self { listen, readers, operators, tls, audit: AuditLog::read(reader) };
         api.judge(reader);
         api
     }
@@ -84,6 +100,33 @@ impl ControlApi {
     }
 }
 
+impl AuditLog {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let bytes_max = match reader.size(AUDIT_BYTES) {
+            None => AUDIT_BYTES_MAX,
+            Some(Size::Bytes(bytes)) if bytes >= AUDIT_BYTES_LEAST => bytes,
+            Some(Size::Bytes(_) | Size::Percent(_)) => {
+                let what = format!("expected a size of {AUDIT_BYTES_LEAST} bytes at least");
+                reader.refuse(AUDIT_BYTES, what);
+                AUDIT_BYTES_MAX
+            }
+        };
+        let files_kept = u32::try_from(reader.count("RELAY_AUDIT_LOG_FILES")).unwrap_or(u32::MAX);
+        match reader.text(AUDIT).as_deref() {
+            None | Some("stdout") => Self::Stdout,
+            Some("off") => Self::Off,
+            Some(path) if path.starts_with('/') => {
+                Self::File(AuditFile { path: path.into(), bytes_max, files_kept })
+            }
+            Some(other) => {
+                let what = format!("{other:?} is neither stdout, off nor an absolute path");
+                reader.refuse(AUDIT, what);
+                Self::Stdout
+            }
+        }
+    }
+}
+
 impl ControlTls {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let certificate = reader.path(CERTIFICATE);
@@ -106,6 +149,15 @@ impl ControlTls {
 }
 
 const LISTEN: &str = "RELAY_CONTROL_API_LISTEN";
+const AUDIT: &str = "RELAY_AUDIT_LOG";
+const AUDIT_BYTES: &str = "RELAY_AUDIT_LOG_MAX_BYTES";
+
+/// Bytes of one file, where nothing else is said.
+const AUDIT_BYTES_MAX: u64 = 64 << 20;
+
+/// Less would be a file for every few lines.
+const AUDIT_BYTES_LEAST: u64 = 64 << 10;
+
 const OPERATOR_TOKEN: &str = "RELAY_CONTROL_API_OPERATOR_TOKEN";
 pub(crate) const CERTIFICATE: &str = "RELAY_CONTROL_API_TLS_CERT_PATH";
 pub(crate) const KEY: &str = "RELAY_CONTROL_API_TLS_KEY_PATH";

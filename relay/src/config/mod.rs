@@ -30,8 +30,8 @@ pub(crate) use admin::{Admin, AdminListen};
 pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 pub(crate) use control::{
-    AUTHORITIES as CONTROL_AUTHORITIES, CERTIFICATE as CONTROL_CERTIFICATE, ControlApi, ControlTls,
-    KEY as CONTROL_KEY,
+    AUTHORITIES as CONTROL_AUTHORITIES, AuditLog, CERTIFICATE as CONTROL_CERTIFICATE, ControlApi,
+    ControlTls, KEY as CONTROL_KEY,
 };
 pub(crate) use field::{Field, template as file_template};
 pub(crate) use file::Place;

@@ -195,6 +195,12 @@ pub(crate) const VARIABLES: &[Variable] = &[
     path("RELAY_CONTROL_API_TLS_CLIENT_CA_PATH", "(none)",
         "Certificates of those who vouch for clients' certificates; then nobody comes in without \
          one, and without tokens whoever has one is an operator."),
+    any("RELAY_AUDIT_LOG", Kind::Text, "stdout", "/var/log/relay/audit.log",
+        "Where calls of the control API that change something are written down: `stdout`, `off`, \
+         or the path of a file."),
+    any("RELAY_AUDIT_LOG_MAX_BYTES", Kind::Size, "64MiB", "64MiB",
+        "Size of that file; beyond it the next is begun."),
+    count("RELAY_AUDIT_LOG_FILES", "8", "Full files that are kept beside it."),
     count("MAX_LOGS", "400", "Entries kept for /logs."),
     any("RELAY_LOG_LEVEL", Kind::Choice(&["debug", "info", "warn", "error"]), "info", "warn",
         "The least that is written to stdout; /logs shows the same whatever it is."),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// Which relay, which call.
 #[derive(Args, Debug)]
@@ -58,6 +58,53 @@ pub(crate) enum Call {
     State,
     /// Whether it takes new connections; exits with 5 when it does not
     Ready,
+    /// How it is doing from now on, until this program is ended
+    Watch(WatchArguments),
+    /// Workspaces and targets that have connections
+    Scopes {
+        /// Those of this workspace alone
+        #[arg(long, value_name = "ID")]
+        workspace: Option<String>,
+    },
+    /// How latencies, turns and backlogs are distributed since the relay began
+    Histograms {
+        /// Of this measure alone, such as relay_hop_latency_seconds; may be repeated
+        #[arg(long = "name", value_name = "MEASURE")]
+        names: Vec<String>,
+        /// Of this shard alone; may be repeated
+        #[arg(long = "shard", value_name = "ID")]
+        shards: Vec<u32>,
+    },
+    /// Change the least that is written to the log, until the relay ends
+    LogLevel {
+        /// The least that is written from now on
+        level: Level,
+    },
+}
+
+/// What to watch.
+#[derive(Args, Debug)]
+pub(crate) struct WatchArguments {
+    /// The scopes of this workspace alone
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: Option<String>,
+    /// Milliseconds between two pictures of what changes
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500)]
+    #[arg(value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    pub(crate) interval_ms: u32,
+}
+
+/// What is written to the log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Level {
+    /// Everything, refused upgrades with their reasons among it
+    Debug,
+    /// Normal life
+    Info,
+    /// What was refused or lost
+    Warn,
+    /// What went wrong in the relay itself
+    Error,
 }
 
 const HELP: &str = "\
@@ -76,4 +123,6 @@ Examples:
   relay ctl state                           what does the relay on this machine do?
   relay ctl --address https://relay.corp:7790 --token-file operator-token info
   relay ctl state --json | jq .state.admittedConnections
-  until relay ctl ready; do sleep 1; done   wait for it";
+  until relay ctl ready; do sleep 1; done   wait for it
+  relay ctl watch --json | jq -c .changes   what comes and goes, for a program
+  relay ctl log-level debug                 why are upgrades refused?";

@@ -2,7 +2,7 @@
 
 mod address;
 mod arguments;
-mod json;
+mod histograms;
 mod report;
 mod table;
 
@@ -19,7 +19,7 @@ pub(crate) use arguments::CtlArguments;
 
 use crate::screen;
 use address::{Address, Bearer, Unreachable};
-use arguments::Call;
+use arguments::{Call, WatchArguments};
 
 /// Calls, with the token.
 type Client = ControlClient<InterceptedService<Channel, Bearer>>;
@@ -105,6 +105,65 @@ async fn perform(mut client: Client, arguments: &CtlArguments) -> Result<(), Fai
                 return Err(Failed::NotReady(report::reasons(&readiness)));
             }
         }
+        Call::Watch(wanted) => watch(client, show, wanted).await?,
+        Call::Scopes { workspace } => {
+            let mut request = proto::ListScopesRequest {
+                workspace_id: workspace.clone().unwrap_or_default(),
+                page_size: PAGE_SIZE,
+                page_token: String::new(),
+            };
+            let mut all = Vec::new();
+            loop {
+                let page = client.list_scopes(request.clone()).await?.into_inner();
+                match show.json {
+                    true => {
+                        page.scopes.iter().for_each(|scope| show.answer(scope, |_| String::new()))
+                    }
+                    false => all.extend(page.scopes),
+                }
+                if page.next_page_token.is_empty() {
+                    break;
+                }
+                request.page_token = page.next_page_token;
+            }
+            if !show.json {
+                show.text(&report::scopes(&all));
+            }
+        }
+        Call::Histograms { names, shards } => {
+            let request =
+                proto::GetHistogramsRequest { shard_ids: shards.clone(), names: names.clone() };
+            let mut messages = client.get_histograms(request).await?.into_inner();
+            let mut all = Vec::new();
+            while let Some(of_shard) = messages.message().await? {
+                match show.json {
+                    true => show.answer(&of_shard, |_| String::new()),
+                    false => all.push(of_shard),
+                }
+            }
+            if !show.json {
+                show.text(&histograms::table(&all));
+            }
+        }
+        Call::LogLevel { level } => {
+            let log_level = report::log_level(*level).into();
+            let request = proto::SetLogLevelRequest { log_level };
+            let answer = client.set_log_level(request).await?.into_inner();
+            show.answer(&answer, report::previous_log_level);
+        }
+    }
+    Ok(())
+}
+
+/// Shows what changes until the relay ends or nobody reads.
+async fn watch(mut client: Client, show: Show, wanted: &WatchArguments) -> Result<(), Failed> {
+    let request = proto::WatchStateRequest {
+        workspace_id: wanted.workspace.clone().unwrap_or_default(),
+        interval_ms: wanted.interval_ms,
+    };
+    let mut messages = client.watch_state(request).await?.into_inner();
+    while let Some(message) = messages.message().await? {
+        show.answer(&message, report::watched);
     }
     Ok(())
 }
@@ -116,8 +175,12 @@ struct Show {
 }
 
 impl Show {
+    fn text(self, text: &str) {
+        screen::say(io::stdout(), format_args!("{text}"));
+    }
+
     fn answer<M: prost::Name>(self, answer: &M, text: impl FnOnce(&M) -> String) {
-        let text = if self.json { json::line(answer) } else { text(answer) };
+        let text = if self.json { format!("{}\n", relay_grpc::json(answer)) } else { text(answer) };
         screen::say(io::stdout(), format_args!("{text}"));
     }
 }
@@ -139,6 +202,9 @@ fn refusal(status: &Status) -> String {
         _ => said,
     }
 }
+
+/// Things asked for at once.
+const PAGE_SIZE: u32 = 1000;
 
 /// Bytes of one answer. Protects memory from whoever answers in the relay's place.
 const ANSWER_BYTES_MAX: usize = 16 << 20;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use relay_grpc::control::v1 as proto;
 
-use super::table::{Table, facts};
+use super::arguments::Level;
+use super::table::{Table, facts, plain};
 
 pub(super) fn info(info: &proto::GetInfoResponse) -> String {
     let mut lines = vec![
@@ -26,16 +27,7 @@ pub(super) fn info(info: &proto::GetInfoResponse) -> String {
 
 pub(super) fn state(answer: &proto::GetStateResponse) -> String {
     let state = answer.state.clone().unwrap_or_default();
-    let readiness = state.readiness.clone().unwrap_or_default();
-    let mut text = facts(&[
-        ("ready", readiness_words(&readiness)),
-        ("connections", state.admitted_connections.to_string()),
-        ("scopes", state.scopes.to_string()),
-        ("upgrades that wait", state.pending_admissions.to_string()),
-        ("worker calls", state.worker_calls.to_string()),
-        ("limits version", state.limits_version.to_string()),
-        ("log level", words(state.log_level().as_str_name(), "LOG_LEVEL_")),
-    ]);
+    let mut text = sums(&state);
     let mut table = Table::new(&[
         "#shard",
         "#connections",
@@ -47,7 +39,7 @@ pub(super) fn state(answer: &proto::GetStateResponse) -> String {
         "#sent",
         "#cpu s",
     ]);
-    for shard in &state.shards {
+    for shard in &answer.shards {
         table.row(&[
             &shard.shard_id.to_string(),
             &shard.connections.to_string(),
@@ -63,6 +55,80 @@ pub(super) fn state(answer: &proto::GetStateResponse) -> String {
     text.push('\n');
     text.push_str(&table.text());
     text
+}
+
+fn sums(state: &proto::State) -> String {
+    let readiness = state.readiness.clone().unwrap_or_default();
+    facts(&[
+        ("ready", readiness_words(&readiness)),
+        ("connections", state.admitted_connections.to_string()),
+        ("scopes", state.scopes.to_string()),
+        ("upgrades that wait", state.pending_admissions.to_string()),
+        ("worker calls", state.worker_calls.to_string()),
+        ("limits version", state.limits_version.to_string()),
+        ("log level", words(state.log_level().as_str_name(), "LOG_LEVEL_")),
+    ])
+}
+
+pub(super) fn scopes(scopes: &[proto::Scope]) -> String {
+    let mut table =
+        Table::new(&["workspace", "target", "#daemons", "#clients", "#workers", "shards"]);
+    for scope in scopes {
+        table.row(&[
+            &scope.workspace_id,
+            scope.target_id.as_deref().unwrap_or("-"),
+            &scope.daemons.to_string(),
+            &scope.clients.to_string(),
+            &scope.workers.to_string(),
+            &spans(&scope.shard_ids),
+        ]);
+    }
+    table.text()
+}
+
+/// One message of a watch: a line for each thing.
+pub(super) fn watched(message: &proto::WatchStateResponse) -> String {
+    use proto::watch_state_response::Event;
+    let (mark, state, scopes) = match &message.event {
+        Some(Event::Snapshot(part)) => ('=', &part.state, &part.scopes),
+        Some(Event::Changes(changes)) => ('~', &changes.state, &changes.scopes),
+        None => return String::new(),
+    };
+    let mut text = String::new();
+    if let Some(state) = state {
+        let ready = readiness_words(&state.readiness.clone().unwrap_or_default());
+        text.push_str(&format!(
+            "{mark} {} connections, {} scopes, {} upgrades wait, ready: {ready}\n",
+            state.admitted_connections, state.scopes, state.pending_admissions
+        ));
+    }
+    for scope in scopes {
+        let target = scope.target_id.as_ref().map(|id| format!(" / {id}")).unwrap_or_default();
+        let name = plain(&format!("{}{target}", scope.workspace_id));
+        let line = match scope.shard_ids.is_empty() {
+            true => format!("- {name}\n"),
+            false => format!(
+                "{mark} {name}: {} daemons, {} clients, {} workers\n",
+                scope.daemons, scope.clients, scope.workers
+            ),
+        };
+        text.push_str(&line);
+    }
+    text
+}
+
+pub(super) fn log_level(level: Level) -> proto::LogLevel {
+    match level {
+        Level::Debug => proto::LogLevel::Debug,
+        Level::Info => proto::LogLevel::Info,
+        Level::Warn => proto::LogLevel::Warn,
+        Level::Error => proto::LogLevel::Error,
+    }
+}
+
+pub(super) fn previous_log_level(answer: &proto::SetLogLevelResponse) -> String {
+    let previous = words(answer.previous_log_level().as_str_name(), "LOG_LEVEL_");
+    format!("done; it was {previous}\n")
 }
 
 pub(super) fn readiness(readiness: &proto::Readiness) -> String {
@@ -108,7 +174,7 @@ fn spans(ids: &[u32]) -> String {
 }
 
 /// Bytes to three digits or so.
-fn bytes(bytes: u64) -> String {
+pub(super) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1000.0 && unit + 1 < UNITS.len() {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use tonic::Status;
@@ -37,6 +38,16 @@ pub(crate) enum Caller {
     },
 }
 
+/// Who makes a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    pub(super) caller: Caller,
+    /// What they may do; nothing, if they are nobody.
+    pub(super) role: Option<Role>,
+    /// Digest of the token they are known by.
+    pub(super) token: Option<[u8; 32]>,
+}
+
 /// Judges tokens.
 #[derive(Debug)]
 pub(crate) struct Access {
@@ -52,23 +63,19 @@ impl Access {
         Self { known: readers.chain(operators).collect() }
     }
 
-    /// What this caller may do.
+    /// Who this caller is.
     ///
     /// A path's permissions decide about those who come through it. Others need a token where there
     /// are any; where there are none, the program saw to it that the port is on loopback or that
     /// certificates are checked.
-    ///
-    /// # Errors
-    /// UNAUTHENTICATED.
-    pub(crate) fn role_of(&self, caller: &Caller, head: &MetadataMap) -> Result<Role, Status> {
+    pub(crate) fn identify(&self, caller: &Caller, head: &MetadataMap) -> Who {
+        let caller = caller.clone();
         if matches!(caller, Caller::Local { .. }) || self.known.is_empty() {
-            return Ok(Role::Operator);
+            return Who { caller, role: Some(Role::Operator), token: None };
         }
-        let token = shown_token(head).ok_or_else(|| {
-            Status::unauthenticated("no token: send the metadata `authorization: Bearer <token>`")
-        })?;
-        self.role_of_token(token)
-            .ok_or_else(|| Status::unauthenticated("the token is none of this relay's"))
+        let role = shown_token(head).and_then(|token| self.role_of_token(token));
+        let token = shown_token(head).filter(|_| role.is_some()).map(digest);
+        Who { caller, role, token }
     }
 
     /// Takes as long whichever token it is, and whether it is one.
@@ -89,6 +96,64 @@ impl Access {
             (false, false) => None,
         }
     }
+}
+
+impl Who {
+    /// Whether they may make such calls.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for nobody, PERMISSION_DENIED for somebody with too little.
+    pub(super) fn permits(&self, needed: Role) -> Result<(), Status> {
+        match self.role {
+            Some(role) if role >= needed => Ok(()),
+            Some(_) => Err(Status::permission_denied(
+                "the token is a reader's; this call needs that of an operator",
+            )),
+            None => Err(Status::unauthenticated(
+                "no token of this relay's: send the metadata `authorization: Bearer <token>`",
+            )),
+        }
+    }
+
+    /// As the audit log shows them.
+    pub(super) fn shown(&self) -> Value {
+        let mut shown = json!({ "role": self.role.map_or("nobody", Role::name) });
+        match &self.caller {
+            Caller::Local { uid, pid } => {
+                shown["via"] = "unix".into();
+                shown["uid"] = (*uid).into();
+                if let Some(pid) = pid {
+                    shown["pid"] = (*pid).into();
+                }
+            }
+            Caller::Remote { address, certificate_sha256 } => {
+                shown["via"] = "tcp".into();
+                shown["address"] = address.to_string().into();
+                if let Some(digest) = certificate_sha256 {
+                    shown["certificate"] = fingerprint(digest).into();
+                }
+            }
+        }
+        if let Some(digest) = &self.token {
+            shown["token"] = fingerprint(digest).into();
+        }
+        shown
+    }
+}
+
+impl Role {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+/// Enough of a digest to tell who it was among those who are known.
+fn fingerprint(digest: &[u8; 32]) -> String {
+    let start: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{start}")
 }
 
 /// The token of `authorization: Bearer <token>`.
@@ -135,7 +200,7 @@ mod tests {
     }
 
     fn judged(authorization: Option<&str>) -> Option<Role> {
-        access().role_of(&remote(), &head(authorization)).ok()
+        access().identify(&remote(), &head(authorization)).role
     }
 
     #[test]
@@ -158,19 +223,44 @@ mod tests {
         {
             assert_eq!(judged(shown), None, "{shown:?}");
         }
-        let refused = access().role_of(&remote(), &head(None)).unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated);
+        let nobody = access().identify(&remote(), &head(None));
+        assert_eq!(nobody.permits(Role::Reader).unwrap_err().code(), Code::Unauthenticated);
     }
 
     #[test]
     fn who_may_open_the_path_needs_no_token() {
-        assert_eq!(access().role_of(&LOCAL, &head(None)).unwrap(), Role::Operator);
+        assert_eq!(access().identify(&LOCAL, &head(None)).role, Some(Role::Operator));
     }
 
     #[test]
     fn without_tokens_the_way_in_decides() {
         let access = Access::new(&ControlAccess::default());
-        assert_eq!(access.role_of(&remote(), &head(None)).unwrap(), Role::Operator);
+        assert_eq!(access.identify(&remote(), &head(None)).role, Some(Role::Operator));
+    }
+
+    #[test]
+    fn a_reader_is_told_that_an_operator_may() {
+        let reader = access().identify(&remote(), &head(Some("Bearer read")));
+        assert!(reader.permits(Role::Reader).is_ok());
+        assert_eq!(reader.permits(Role::Operator).unwrap_err().code(), Code::PermissionDenied);
+    }
+
+    #[test]
+    fn who_it_was_is_shown_without_the_token() {
+        let shown = access().identify(&remote(), &head(Some("Bearer operate"))).shown();
+        assert_eq!(
+            shown,
+            json!({
+                "role": "operator", "via": "tcp", "address": "127.0.0.1:4000",
+                "token": "sha256:2c29d39181de8f85",
+            })
+        );
+        let shown = access().identify(&remote(), &head(Some("Bearer a-typed-password"))).shown();
+        assert_eq!(
+            shown.to_string(),
+            r#"{"address":"127.0.0.1:4000","role":"nobody","via":"tcp"}"#,
+            "of what is no token of ours nothing is kept"
+        );
     }
 
     #[test]

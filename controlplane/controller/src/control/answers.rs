@@ -5,7 +5,9 @@ use relay_grpc::control::v1 as proto;
 use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::histograms::Wanted;
 use super::state;
+use super::watchers::Messages;
 use crate::controller::Controller;
 use crate::queries::Inquiry;
 use crate::settings::Admission;
@@ -21,26 +23,35 @@ pub(crate) type Reply<T> = oneshot::Sender<Answer<T>>;
 pub(crate) enum Asked {
     Info(Reply<proto::GetInfoResponse>),
     State(Reply<proto::GetStateResponse>),
+    Watch(proto::WatchStateRequest, Reply<Messages>),
     Readiness(Reply<proto::GetReadinessResponse>),
+    Scopes(proto::ListScopesRequest, Reply<proto::ListScopesResponse>),
+    Histograms(Wanted, Reply<Vec<proto::GetHistogramsResponse>>),
+    SetLogLevel(proto::SetLogLevelRequest, Reply<proto::SetLogLevelResponse>),
 }
 
 /// A call that only the shards together can answer.
 #[derive(Debug)]
 pub(crate) enum Reported {
     State(Reply<proto::GetStateResponse>),
+    Histograms(Wanted, Reply<Vec<proto::GetHistogramsResponse>>),
 }
 
 impl Controller {
     pub(crate) fn on_control_asked(&mut self, asked: Asked) {
         match asked {
             Asked::Info(reply) => tell(reply, Ok(self.info())),
-            Asked::State(reply) => {
-                self.question(Inquiry::Control(Reported::State(reply)));
-            }
+            Asked::State(reply) => self.question(Inquiry::Control(Reported::State(reply))),
+            Asked::Watch(request, reply) => self.watch(request, reply),
             Asked::Readiness(reply) => {
                 let readiness = Some(self.readiness());
                 tell(reply, Ok(proto::GetReadinessResponse { readiness }));
             }
+            Asked::Scopes(request, reply) => tell(reply, self.list_scopes(&request)),
+            Asked::Histograms(wanted, reply) => {
+                self.question(Inquiry::Control(Reported::Histograms(wanted, reply)));
+            }
+            Asked::SetLogLevel(request, reply) => tell(reply, self.set_log_level(request)),
         }
     }
 
@@ -50,13 +61,37 @@ impl Controller {
         waiting: Reported,
         reports: Option<&[ShardReport]>,
     ) {
-        match (waiting, reports) {
-            (Reported::State(reply), Some(reports)) => {
-                let state = Some(self.state(reports));
-                tell(reply, Ok(proto::GetStateResponse { state }));
+        match waiting {
+            Reported::State(reply) => {
+                let answer = reports.ok_or_else(silent).map(|reports| proto::GetStateResponse {
+                    state: Some(self.state()),
+                    shards: reports.iter().map(state::shard).collect(),
+                });
+                tell(reply, answer);
             }
-            (Reported::State(reply), None) => tell(reply, Err(silent())),
+            Reported::Histograms(wanted, reply) => {
+                tell(reply, reports.ok_or_else(silent).map(|reports| wanted.of(reports)));
+            }
         }
+    }
+
+    fn set_log_level(
+        &mut self,
+        request: proto::SetLogLevelRequest,
+    ) -> Answer<proto::SetLogLevelResponse> {
+        let level = match request.log_level() {
+            proto::LogLevel::Debug => Level::Debug,
+            proto::LogLevel::Info => Level::Info,
+            proto::LogLevel::Warn => Level::Warn,
+            proto::LogLevel::Error => Level::Error,
+            proto::LogLevel::Unspecified => {
+                let text = "log_level: expected LOG_LEVEL_DEBUG, _INFO, _WARN or _ERROR";
+                return Err(Status::invalid_argument(text));
+            }
+        };
+        let previous = log_level(self.journal.level());
+        self.journal.set_level(level);
+        Ok(proto::SetLogLevelResponse { previous_log_level: previous.into() })
     }
 
     fn info(&self) -> proto::GetInfoResponse {
@@ -92,7 +127,7 @@ impl Controller {
         proto::Readiness { ready: reasons.is_empty(), reasons }
     }
 
-    fn state(&self, reports: &[ShardReport]) -> proto::State {
+    pub(super) fn state(&self) -> proto::State {
         proto::State {
             readiness: Some(self.readiness()),
             admitted_connections: count(self.judge.admitted_count()),
@@ -101,13 +136,12 @@ impl Controller {
             scopes: count(self.judge.scope_count()),
             limits_version: self.settings.limits.version,
             log_level: log_level(self.journal.level()).into(),
-            shards: reports.iter().map(state::shard).collect(),
         }
     }
 }
 
 /// Who left does not read.
-fn tell<T>(reply: Reply<T>, answer: Answer<T>) {
+pub(super) fn tell<T>(reply: Reply<T>, answer: Answer<T>) {
     let _ = reply.send(answer);
 }
 

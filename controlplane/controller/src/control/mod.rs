@@ -6,10 +6,14 @@
 
 mod access;
 mod answers;
+mod audit;
 mod health;
+mod histograms;
 mod listener;
+mod scopes;
 mod service;
 mod state;
+mod watchers;
 
 use std::io;
 use std::sync::Arc;
@@ -23,11 +27,17 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 
 pub(crate) use answers::{Asked, Reported};
+pub use audit::{AuditFile, AuditSink};
+pub(crate) use watchers::Watchers;
 
 use access::Access;
+use audit::Audit;
 use health::Health;
 use listener::Door;
 use service::Service;
+
+use crate::clock::Clock;
+use crate::notices::Notices;
 
 /// Where the control API is served, and to whom.
 #[derive(Debug)]
@@ -36,6 +46,8 @@ pub struct ControlApi {
     pub socket: ControlSocket,
     /// Who may ask.
     pub access: ControlAccess,
+    /// Where changing calls are written down.
+    pub audit: AuditSink,
     /// The commit the program was built from.
     pub commit: &'static str,
 }
@@ -84,15 +96,17 @@ pub(crate) struct Tallies {
     unauthorized: AtomicU64,
     /// Calls that found the controller busy.
     overloaded: AtomicU64,
+    /// Changing calls that could not be written down, and were not made.
+    unaudited: AtomicU64,
+    /// Lines that the audit log lacks.
+    audit_lines_lost: AtomicU64,
 }
 
 /// The server, before it runs.
 #[derive(Debug)]
 pub(crate) struct Api {
     socket: ControlSocket,
-    access: Access,
-    questions: mpsc::Sender<Asked>,
-    tallies: Arc<Tallies>,
+    service: Service,
 }
 
 impl Desk {
@@ -103,12 +117,25 @@ impl Desk {
     }
 
     /// The desk of an API that is not served yet.
-    pub(crate) fn new(api: ControlApi) -> Self {
+    ///
+    /// # Errors
+    /// The audit log cannot be opened.
+    pub(crate) fn new(
+        api: ControlApi,
+        clock: Arc<dyn Clock>,
+        notices: Notices,
+    ) -> io::Result<Self> {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let tallies = Arc::<Tallies>::default();
-        let access = Access::new(&api.access);
-        let server = Api { socket: api.socket, access, questions, tallies: Arc::clone(&tallies) };
-        Self { asked, server: Some(server), commit: api.commit, tallies }
+        let service = Service {
+            access: Arc::new(Access::new(&api.access)),
+            questions,
+            tallies: Arc::clone(&tallies),
+            audit: Arc::new(Audit::open(api.audit, clock)?),
+            notices,
+        };
+        let server = Api { socket: api.socket, service };
+        Ok(Self { asked, server: Some(server), commit: api.commit, tallies })
     }
 
     pub(crate) fn tallies(&self) -> &Tallies {
@@ -128,6 +155,14 @@ impl Tallies {
     pub(crate) fn overloaded(&self) -> u64 {
         self.overloaded.load(Ordering::Relaxed)
     }
+
+    pub(crate) fn unaudited(&self) -> u64 {
+        self.unaudited.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn audit_lines_lost(&self) -> u64 {
+        self.audit_lines_lost.load(Ordering::Relaxed)
+    }
 }
 
 impl Api {
@@ -136,8 +171,8 @@ impl Api {
     /// # Errors
     /// The socket cannot be watched.
     pub(crate) async fn serve(self) -> io::Result<()> {
-        let (door, connections) = Door::open(self.socket, Arc::clone(&self.tallies))?;
-        let service = Service::new(self.access, self.questions, self.tallies);
+        let Self { socket, service } = self;
+        let (door, connections) = Door::open(socket, Arc::clone(&service.tallies))?;
         let health = Health::new(service.clone()).into_server();
         let control = ControlServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
         let served = Server::builder()

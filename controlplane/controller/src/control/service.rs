@@ -1,45 +1,117 @@
-//! Takes calls to the controller. It decides who may make them, and nothing else.
+//! Takes calls to the controller. It decides who may make them, sees to it that changes are written
+//! down, and nothing else.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use prost::Name;
 use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_server::Control;
 use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::Tallies;
-use super::access::{Access, Caller, Role};
+use super::access::{Access, Caller, Role, Who};
 use super::answers::{Answer, Asked};
+use super::audit::{Audit, AuditError, Entry, Outcome};
+use super::histograms::Wanted;
+use crate::notices::Notices;
 
 /// One for all connections.
 #[derive(Clone, Debug)]
 pub(super) struct Service {
-    access: Arc<Access>,
-    questions: mpsc::Sender<Asked>,
-    tallies: Arc<Tallies>,
+    pub(super) access: Arc<Access>,
+    pub(super) questions: mpsc::Sender<Asked>,
+    pub(super) tallies: Arc<Tallies>,
+    pub(super) audit: Arc<Audit>,
+    pub(super) notices: Notices,
 }
 
+/// Messages, one after the other.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send + 'static>>;
+
 impl Service {
-    pub(super) fn new(
-        access: Access,
-        questions: mpsc::Sender<Asked>,
-        tallies: Arc<Tallies>,
-    ) -> Self {
-        Self { access: Arc::new(access), questions, tallies }
+    fn who<T>(&self, request: &Request<T>) -> Result<Who, Status> {
+        let caller = request.extensions().get::<Caller>();
+        let caller = caller.ok_or_else(|| Status::internal("the connection has no caller"))?;
+        Ok(self.access.identify(caller, request.metadata()))
+    }
+
+    fn permit(&self, who: &Who, role: Role) -> Result<(), Status> {
+        who.permits(role).inspect_err(|_| {
+            self.tallies.unauthorized.fetch_add(1, Ordering::Relaxed);
+        })
     }
 
     /// Lets a call in that changes nothing.
-    fn admit_reader<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let caller = request.extensions().get::<Caller>();
-        let caller = caller.ok_or_else(|| Status::internal("the connection has no caller"))?;
-        match self.access.role_of(caller, request.metadata()) {
-            Ok(Role::Reader | Role::Operator) => Ok(()),
-            Err(refused) => {
-                self.tallies.unauthorized.fetch_add(1, Ordering::Relaxed);
-                Err(refused)
-            }
+    fn read<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let who = self.who(&request)?;
+        self.permit(&who, Role::Reader)?;
+        Ok(request.into_inner())
+    }
+
+    /// Makes a call that changes something. It is written down before the caller hears of it, also
+    /// when they are refused or leave meanwhile; what cannot be written down is not done.
+    async fn operate<Q, A, F>(
+        &self,
+        call: &'static str,
+        request: Request<Q>,
+        make: impl FnOnce(Self, Q) -> F + Send + 'static,
+    ) -> Result<Response<A>, Status>
+    where
+        Q: Name + Send + 'static,
+        A: Send + 'static,
+        F: Future<Output = Result<A, Status>> + Send + 'static,
+    {
+        let who = self.who(&request)?;
+        let permitted = self.permit(&who, Role::Operator);
+        let message = request.into_inner();
+        let arguments = relay_grpc::json(&message);
+        let line = Line { call, who, arguments };
+        if let Err(refused) = permitted {
+            self.write_refusal(&line, &refused).await;
+            return Err(refused);
+        }
+        let service = self.clone();
+        let made = tokio::spawn(async move {
+            service.audit.reserve().await.map_err(|error| service.unaudited(&error))?;
+            let result = make(service.clone(), message).await;
+            service.write(&line, result.as_ref().err()).await;
+            result
+        });
+        let made = made.await.unwrap_or_else(|_| Err(ending()));
+        made.map(Response::new)
+    }
+
+    fn unaudited(&self, error: &AuditError) -> Status {
+        self.tallies.unaudited.fetch_add(1, Ordering::Relaxed);
+        self.notices.warn("audit_failed", error.to_string());
+        Status::unavailable(format!(
+            "the audit log cannot be written ({error}), so nothing was changed"
+        ))
+    }
+
+    async fn write(&self, line: &Line, failed: Option<&Status>) {
+        let (outcome, code, message) = match failed {
+            None => (Outcome::Done, Code::Ok, ""),
+            Some(status) => (Outcome::Failed, status.code(), status.message()),
+        };
+        let entry = line.entry(outcome, code, message);
+        if let Err(error) = self.audit.write(&entry).await {
+            self.tallies.audit_lines_lost.fetch_add(1, Ordering::Relaxed);
+            self.notices.warn("audit_failed", error.to_string());
+        }
+    }
+
+    async fn write_refusal(&self, line: &Line, refused: &Status) {
+        let entry = line.entry(Outcome::Refused, refused.code(), refused.message());
+        if !self.audit.write_refusal(&entry).await.unwrap_or(false) {
+            self.tallies.audit_lines_lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -79,13 +151,28 @@ impl Service {
     }
 }
 
+/// A line of the audit log, before its outcome is known.
+struct Line {
+    call: &'static str,
+    who: Who,
+    arguments: serde_json::Value,
+}
+
+impl Line {
+    fn entry<'a>(&'a self, outcome: Outcome, code: Code, message: &'a str) -> Entry<'a> {
+        let Self { call, who, arguments } = self;
+        let (arguments, code) = (arguments.clone(), format!("{code:?}"));
+        Entry { call, who, arguments, outcome, code, message }
+    }
+}
+
 #[tonic::async_trait]
 impl Control for Service {
     async fn get_info(
         &self,
         request: Request<proto::GetInfoRequest>,
     ) -> Result<Response<proto::GetInfoResponse>, Status> {
-        self.admit_reader(&request)?;
+        self.read(request)?;
         self.ask(Asked::Info).await.map(Response::new)
     }
 
@@ -93,21 +180,61 @@ impl Control for Service {
         &self,
         request: Request<proto::GetStateRequest>,
     ) -> Result<Response<proto::GetStateResponse>, Status> {
-        self.admit_reader(&request)?;
+        self.read(request)?;
         self.ask(Asked::State).await.map(Response::new)
+    }
+
+    type WatchStateStream = Messages<proto::WatchStateResponse>;
+
+    async fn watch_state(
+        &self,
+        request: Request<proto::WatchStateRequest>,
+    ) -> Result<Response<Self::WatchStateStream>, Status> {
+        let request = self.read(request)?;
+        let messages = self.ask(|reply| Asked::Watch(request, reply)).await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn get_readiness(
         &self,
         request: Request<proto::GetReadinessRequest>,
     ) -> Result<Response<proto::GetReadinessResponse>, Status> {
-        self.admit_reader(&request)?;
+        self.read(request)?;
         self.ask(Asked::Readiness).await.map(Response::new)
+    }
+
+    async fn list_scopes(
+        &self,
+        request: Request<proto::ListScopesRequest>,
+    ) -> Result<Response<proto::ListScopesResponse>, Status> {
+        let request = self.read(request)?;
+        self.ask(|reply| Asked::Scopes(request, reply)).await.map(Response::new)
+    }
+
+    type GetHistogramsStream = Messages<proto::GetHistogramsResponse>;
+
+    async fn get_histograms(
+        &self,
+        request: Request<proto::GetHistogramsRequest>,
+    ) -> Result<Response<Self::GetHistogramsStream>, Status> {
+        let wanted = Wanted::new(self.read(request)?)?;
+        let messages = self.ask(|reply| Asked::Histograms(wanted, reply)).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages.into_iter().map(Ok)))))
+    }
+
+    async fn set_log_level(
+        &self,
+        request: Request<proto::SetLogLevelRequest>,
+    ) -> Result<Response<proto::SetLogLevelResponse>, Status> {
+        self.operate("SetLogLevel", request, |service, request| async move {
+            service.ask(|reply| Asked::SetLogLevel(request, reply)).await
+        })
+        .await
     }
 }
 
 fn ending() -> Status {
-    Status::new(Code::Unavailable, "the relay is about to end")
+    Status::unavailable("the relay is about to end")
 }
 
 /// What the controller may take; above its own patience with shards. Reached: UNAVAILABLE.

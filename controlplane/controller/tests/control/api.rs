@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use relay_contract::{Event, Secret, ShardId, ShardLoad, ShardReport};
 use relay_controller::{
-    Admission, ControlAccess, ControlApi, ControlSocket, JwksSettings, Settings,
+    Admission, AuditSink, ControlAccess, ControlApi, ControlSocket, JwksSettings, Settings,
 };
 use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_client::ControlClient;
@@ -23,8 +23,8 @@ use url::Url;
 use crate::relay::{Relay, settings};
 
 const NOWHERE: &str = "http://127.0.0.1:9";
-const READER: &str = "reader-token";
-const OPERATOR: &str = "operator-token";
+pub(crate) const READER: &str = "reader-token";
+pub(crate) const OPERATOR: &str = "operator-token";
 
 /// A path for a socket, removed at the end.
 pub(crate) struct Place {
@@ -56,10 +56,10 @@ impl Place {
 }
 
 fn api(socket: ControlSocket, access: ControlAccess) -> ControlApi {
-    ControlApi { socket, access, commit: "0123456789ab" }
+    ControlApi { socket, access, audit: AuditSink::Off, commit: "0123456789ab" }
 }
 
-fn tokens() -> ControlAccess {
+pub(crate) fn tokens() -> ControlAccess {
     ControlAccess {
         readers: vec![Secret::from(READER)],
         operators: vec![Secret::from(OPERATOR), Secret::from("operator-token-before")],
@@ -67,13 +67,13 @@ fn tokens() -> ControlAccess {
 }
 
 /// A listener on loopback.
-fn port() -> (std::net::TcpListener, SocketAddr) {
+pub(crate) fn port() -> (std::net::TcpListener, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-fn with_token<T>(message: T, token: &str) -> Request<T> {
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     let value: MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
     request.metadata_mut().insert("authorization", value);
@@ -104,12 +104,13 @@ async fn its_state_is_that_of_every_shard_in_their_order() {
     let load = ShardLoad { residents: 7, cpu: Duration::from_millis(3), ..ShardLoad::default() };
     b.report(ShardReport { connection_count: 5, load, ..ShardReport::default() }).await;
     a.report(ShardReport { connection_count: 2, ..ShardReport::default() }).await;
-    let state = asking.await.unwrap().unwrap().into_inner().state.unwrap();
+    let answer = asking.await.unwrap().unwrap().into_inner();
+    let state = answer.state.unwrap();
     assert!(state.readiness.unwrap().ready);
     assert_eq!(state.log_level, i32::from(proto::LogLevel::Info));
-    let shown: Vec<_> = state.shards.iter().map(|s| (s.shard_id, s.connections)).collect();
+    let shown: Vec<_> = answer.shards.iter().map(|s| (s.shard_id, s.connections)).collect();
     assert_eq!(shown, [(0, 2), (1, 5)]);
-    assert_eq!((state.shards[1].sockets, state.shards[1].cpu_ns), (7, 3_000_000));
+    assert_eq!((answer.shards[1].sockets, answer.shards[1].cpu_ns), (7, 3_000_000));
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod admission;
 mod api;
+mod api_changes;
+mod api_watch;
 mod door;
 mod hostile_keys;
 mod hostile_platform;

@@ -313,7 +313,7 @@ impl Relay {
         settings: Settings,
         api: ControlApi,
     ) -> (Self, [Shard; N]) {
-        Self::start_with(settings, |controller| controller.serve_control(api))
+        Self::start_with(settings, |controller| controller.serve_control(api).unwrap())
     }
 
     /// Starts a controller that was told something before.

@@ -8,15 +8,15 @@ use prost_reflect::{
     Cardinality, DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage,
     Value,
 };
-use relay_grpc::DESCRIPTORS;
 use serde_json::{Map, Number, Value as Json};
 
-/// One line.
-pub(super) fn line<M: Name>(message: &M) -> String {
-    format!("{}\n", json(message))
-}
+use crate::DESCRIPTORS;
 
-fn json<M: Name>(message: &M) -> Json {
+/// A message of this crate's schemas as JSON.
+///
+/// # Panics
+/// For a message of another schema.
+pub fn json<M: Name>(message: &M) -> Json {
     let name = format!("{}.{}", M::PACKAGE, M::NAME);
     let descriptor = POOL.get_message_by_name(&name).expect("the schemas have every message");
     let bytes = message.encode_to_vec();
@@ -107,7 +107,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use relay_grpc::control::v1 as proto;
+    use crate::control::v1 as proto;
 
     use super::*;
 
