@@ -3,12 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
+use relay_contract::Credential;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::denial::Denial;
-use crate::keys::KeySet;
+use crate::keys::{KeyPrint, KeySet};
 use crate::mapping::VerifiedToken;
 
 /// What a token must say beside being signed.
@@ -49,7 +50,7 @@ pub enum Proof {
 }
 
 /// Why a token could not be decided.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Doubt {
     /// Not a JWT, or one with demands we do not know.
     Opaque,
@@ -90,23 +91,37 @@ impl Checker {
     /// unknown hand wrote is believed; then times, issuer, audience.
     ///
     /// The key decides which algorithm is checked, never the token. Cost: one signature check; for
-    /// a token without key id one per key of its algorithm. Source: RFC 7515 §5.2, RFC 7519 §7.2,
-    /// RFC 8725 §3.
+    /// a token without key id one per key of its algorithm, at most [`KeySet::TRIED_MAX`]. Source:
+    /// RFC 7515 §5.2, RFC 7519 §7.2, RFC 8725 §3.
     pub fn check(&self, token: &str, keys: &KeySet, now_secs: i64) -> Verdict {
-        let Some(token) = Token::split(token) else {
-            return Verdict::Undecided(Doubt::Opaque);
-        };
-        match token.signed_by(keys) {
-            Ok(true) => {}
-            Ok(false) => return Verdict::Bad(Proof::BadSignature),
-            Err(doubt) => return Verdict::Undecided(doubt),
+        match Jwt::split(token) {
+            Some(token) => self.check_jwt(&token, keys, now_secs),
+            None => Verdict::Undecided(Doubt::Opaque),
         }
+    }
+
+    /// The same for a token that was cut already.
+    pub fn check_jwt(&self, token: &Jwt<'_>, keys: &KeySet, now_secs: i64) -> Verdict {
+        let key = match token.signed_by(keys) {
+            Ok(Some(key)) => key,
+            Ok(None) => return Verdict::Bad(Proof::BadSignature),
+            Err(doubt) => return Verdict::Undecided(doubt),
+        };
+        self.check_signed(token, key, now_secs)
+    }
+
+    /// The same for a token whose signature was found to be this key's before: what is signed does
+    /// not change, but time passes.
+    pub fn check_signed(&self, token: &Jwt<'_>, key: KeyPrint, now_secs: i64) -> Verdict {
         let Some(claims) = decode::<Map<String, Value>>(token.payload) else {
             return Verdict::Undecided(Doubt::Opaque);
         };
         match self.proof_against(&claims, now_secs) {
             Some(proof) => Verdict::Bad(proof),
-            None => Verdict::Verified(VerifiedToken::new(claims)),
+            None => {
+                let key_id = token.header.kid.as_deref().map(Into::into);
+                Verdict::Verified(VerifiedToken::new(claims, key, key_id))
+            }
         }
     }
 
@@ -136,8 +151,8 @@ impl Checker {
     }
 }
 
-/// A compact JWT, cut but not believed.
-struct Token<'a> {
+/// A compact JWT, cut but not believed: whatever it says is said by whoever sent it.
+pub struct Jwt<'a> {
     header: Header,
     /// Header and payload as they were signed.
     message: &'a str,
@@ -152,8 +167,9 @@ struct Header {
     crit: Option<Value>,
 }
 
-impl<'a> Token<'a> {
-    fn split(token: &'a str) -> Option<Self> {
+impl<'a> Jwt<'a> {
+    /// Cuts a token. `None` if it is none, or demands what we do not know.
+    pub fn split(token: &'a str) -> Option<Self> {
         let (message, signature) = token.rsplit_once('.')?;
         let (header, payload) = message.split_once('.')?;
         if payload.contains('.') {
@@ -164,9 +180,25 @@ impl<'a> Token<'a> {
         Some(Self { header, message, payload, signature })
     }
 
-    /// Whether a key of the set signed this. A token that names its key can be proven false; one
-    /// that names none cannot, because its key may be in a newer set.
-    fn signed_by(&self, keys: &KeySet) -> Result<bool, Doubt> {
+    /// The key it names.
+    pub fn key_id(&self) -> Option<&str> {
+        self.header.kid.as_deref()
+    }
+
+    /// The issuer it names: good for choosing the keys to check it with, and for nothing else.
+    pub fn issuer(&self) -> Option<String> {
+        decode::<Issued>(self.payload)?.iss
+    }
+
+    /// What it says of itself: worth as much as whoever believes it.
+    pub fn credential(&self) -> Credential {
+        let claims = decode::<Map<String, Value>>(self.payload).unwrap_or_default();
+        credential(&claims, self.key_id())
+    }
+
+    /// Which key of the set signed this. A token that names its key can be proven false; one that
+    /// names none cannot, because its key may be in a newer set.
+    fn signed_by(&self, keys: &KeySet) -> Result<Option<KeyPrint>, Doubt> {
         let algorithm = match self.header.alg.as_str() {
             "RS256" => Algorithm::RS256,
             "ES256" => Algorithm::ES256,
@@ -175,23 +207,50 @@ impl<'a> Token<'a> {
         };
         let id = self.header.kid.as_deref();
         let mut known = false;
-        let mut fitting = false;
+        let mut tried = 0;
         for key in keys.candidates(id) {
             known = true;
-            if key.algorithm != algorithm {
+            if key.algorithm != algorithm || tried == KeySet::TRIED_MAX {
                 continue;
             }
-            fitting = true;
+            tried += 1;
             if key.has_signed(self.message, self.signature) {
-                return Ok(true);
+                return Ok(Some(key.print));
             }
         }
-        match (id.is_some(), known, fitting) {
-            (true, true, true) => Ok(false),
+        match (id.is_some(), known, tried > 0) {
+            (true, true, true) => Ok(None),
             (true, true, false) => Err(Doubt::UnknownAlgorithm),
             (true, false, _) | (false, _, _) => Err(Doubt::UnknownKey),
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Issued {
+    iss: Option<String>,
+}
+
+/// What identifies a token, as far as its claims have the form for it.
+pub(crate) fn credential(claims: &Map<String, Value>, key_id: Option<&str>) -> Credential {
+    let text = |name| claims.get(name).and_then(Value::as_str).map(Into::into);
+    Credential {
+        issuer: text("iss"),
+        key_id: key_id.map(Into::into),
+        token_id: text("jti"),
+        subject: text("sub"),
+        expires_at_secs: expiry(claims),
+    }
+}
+
+/// `exp`, which RFC 7519 lets be a fraction.
+pub(crate) fn expiry(claims: &Map<String, Value>) -> Option<i64> {
+    let expiry = claims.get("exp")?.as_f64()?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "saturates, and a date beyond the range is as good as its end"
+    )]
+    expiry.is_finite().then_some(expiry as i64)
 }
 
 /// A JSON object. Derived readers would also take a list of members in their order, and whatever

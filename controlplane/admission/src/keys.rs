@@ -1,5 +1,6 @@
 //! A published key set (JWKS), reduced to the keys that can check a token.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +24,22 @@ pub struct SkippedKey {
     pub reason: &'static str,
 }
 
+/// Tells one key from every other, whatever it is called: a digest of its id, its algorithm and
+/// itself. Another key under an old id is another key.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct KeyPrint([u8; 16]);
+
+/// One usable key of a set, without its material.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeyFacts<'a> {
+    /// Which key.
+    pub print: KeyPrint,
+    /// What tokens call it, if it has a name.
+    pub id: Option<&'a str>,
+    /// The one algorithm it checks.
+    pub algorithm: &'static str,
+}
+
 /// Why a document is not a key set. What was in force stays in force.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum KeySetError {
@@ -38,7 +55,9 @@ pub enum KeySetError {
 pub(crate) struct Key {
     pub(crate) id: Option<String>,
     pub(crate) algorithm: Algorithm,
-    pub(crate) material: Material,
+    pub(crate) print: KeyPrint,
+    name: &'static str,
+    material: Material,
 }
 
 /// What checks a signature.
@@ -51,6 +70,14 @@ pub(crate) enum Material {
 }
 
 impl Key {
+    fn facts(&self) -> KeyFacts<'_> {
+        KeyFacts { print: self.print, id: self.id.as_deref(), algorithm: self.name }
+    }
+
+    fn shares_name_with(&self, other: &Self) -> bool {
+        self.id.is_some() && self.id == other.id && self.algorithm == other.algorithm
+    }
+
     /// Whether this key signed the message. The signature is base64url.
     pub(crate) fn has_signed(&self, message: &str, signature: &str) -> bool {
         let message = message.as_bytes();
@@ -66,12 +93,18 @@ impl Key {
 }
 
 impl KeySet {
-    /// Keys of a set. Protects the processor: a token without key id is tried with each.
+    /// Keys of a set. Protects memory from a document that never ends.
     pub const KEYS_MAX: usize = 64;
+
+    /// Keys that a token without key id is tried with, the first ones of its algorithm. Protects
+    /// the processor: each costs a signature check.
+    pub const TRIED_MAX: usize = 8;
 
     /// Reads a document: RSA keys check RS256, P-256 keys ES256, Ed25519 keys EdDSA. Everything
     /// else is skipped with its reason, symmetric keys above all: whoever can read a public
     /// document could sign with them.
+    ///
+    /// Of two keys with one id and one algorithm the first wins: a token must name one key.
     ///
     /// # Errors
     /// [`KeySetError`] when no usable key remains.
@@ -84,7 +117,7 @@ impl KeySet {
         }
         let document: Document =
             serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
-        let mut keys = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
         let mut skipped = Vec::new();
         for (index, value) in document.keys.into_iter().enumerate() {
             let key = if keys.len() < Self::KEYS_MAX {
@@ -93,6 +126,9 @@ impl KeySet {
                 Err("more keys than are kept")
             };
             match key {
+                Ok(key) if keys.iter().any(|known| known.shares_name_with(&key)) => {
+                    skipped.push(SkippedKey { index, reason: "an earlier key has its id" });
+                }
                 Ok(key) => keys.push(key),
                 Err(reason) => skipped.push(SkippedKey { index, reason }),
             }
@@ -111,6 +147,11 @@ impl KeySet {
     /// Whether it has no key, as before the first fetch.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// What is known of its keys, in the document's order.
+    pub fn facts(&self) -> impl Iterator<Item = KeyFacts<'_>> {
+        self.keys.iter().map(Key::facts)
     }
 
     /// The keys a token with this key id may have been signed with; all, if it names none.
@@ -163,7 +204,24 @@ fn parse_key(value: Value) -> Result<Key, &'static str> {
     if !fields.alg.as_deref().is_none_or(is_own) {
         return Err("an algorithm we do not check");
     }
-    Ok(Key { id: fields.kid, algorithm, material })
+    let print = KeyPrint::of(name, &fields);
+    Ok(Key { id: fields.kid, algorithm, print, name, material })
+}
+
+impl KeyPrint {
+    fn of(algorithm: &str, fields: &Fields) -> Self {
+        let Fields { kid, n, e, x, y, .. } = fields;
+        let mut digest = Context::new(&SHA256);
+        digest.update(algorithm.as_bytes());
+        for part in [kid, n, e, x, y] {
+            // Lengths keep parts apart; a part that is not there is not an empty one.
+            let len = part.as_ref().map_or(u64::MAX, |part| part.len() as u64);
+            digest.update(&len.to_be_bytes());
+            digest.update(part.as_deref().unwrap_or_default().as_bytes());
+        }
+        let digest = digest.finish();
+        Self(digest.as_ref()[..16].try_into().expect("a digest has 32 bytes"))
+    }
 }
 
 fn rsa(fields: &Fields) -> Result<DecodingKey, &'static str> {
@@ -279,6 +337,33 @@ mod tests {
         }
         let error = KeySet::parse(br#"{"keys":[{"kty":"oct"}]}"#).unwrap_err();
         assert_eq!(error, KeySetError::Empty);
+    }
+
+    #[test]
+    fn of_two_keys_with_one_id_the_first_wins_unless_they_check_different_algorithms() {
+        let x = URL_SAFE_NO_PAD.encode([7; 32]);
+        let other = json!({"kty": "OKP", "crv": "Ed25519", "kid": "good", "x": x});
+        assert_eq!(reason(other), "an earlier key has its id");
+        let rsa = json!({
+            "kty": "RSA", "n": URL_SAFE_NO_PAD.encode([1; 256]), "e": "AQAB", "kid": "good",
+        });
+        let nameless = json!({"kty": "OKP", "crv": "Ed25519", "x": x});
+        let document = json!({"keys": [ed("good"), rsa, nameless, nameless]}).to_string();
+        assert_eq!(KeySet::parse(document.as_bytes()).unwrap().0.len(), 4);
+    }
+
+    #[test]
+    fn another_key_under_an_old_id_has_another_print() {
+        let print = |key: Value| {
+            let document = json!({ "keys": [key] }).to_string();
+            let (set, _) = KeySet::parse(document.as_bytes()).unwrap();
+            set.facts().next().unwrap().print
+        };
+        let mut other = ed("k");
+        other["x"] = json!(URL_SAFE_NO_PAD.encode([8; 32]));
+        assert_eq!(print(ed("k")), print(ed("k")));
+        assert_ne!(print(ed("k")), print(ed("l")));
+        assert_ne!(print(ed("k")), print(other));
     }
 
     #[test]

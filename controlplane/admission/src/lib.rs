@@ -16,6 +16,6 @@ mod mapping;
 pub use answer::judge_answer;
 pub use claims::{ClaimsError, parse_claims};
 pub use denial::Denial;
-pub use jwt::{Checker, Doubt, Proof, Verdict};
-pub use keys::{KeySet, KeySetError, SkippedKey};
+pub use jwt::{Checker, Doubt, Jwt, Proof, Verdict};
+pub use keys::{KeyFacts, KeyPrint, KeySet, KeySetError, SkippedKey};
 pub use mapping::{Unmapped, VerifiedToken};

@@ -2,18 +2,21 @@
 
 use std::fmt;
 
-use relay_contract::{Claims, Role};
+use relay_contract::{Claims, Credential, Role};
 use serde_json::{Map, Value};
 
 use crate::claims::{ClaimsError, Members, is_channel, parse_profile, parse_scope};
 use crate::denial::Denial;
-use crate::jwt::UNAUTHORIZED;
+use crate::jwt::{UNAUTHORIZED, credential, expiry};
+use crate::keys::KeyPrint;
 
 /// The claims of a token whose signature, times, issuer and audience were checked. Its `Debug`
 /// shows how many there are: what they say is between the bearer and the issuer.
 #[derive(Clone)]
 pub struct VerifiedToken {
     claims: Map<String, Value>,
+    key: KeyPrint,
+    key_id: Option<Box<str>>,
 }
 
 /// Why a verified token grants nothing.
@@ -50,8 +53,23 @@ impl fmt::Debug for VerifiedToken {
 }
 
 impl VerifiedToken {
-    pub(crate) fn new(claims: Map<String, Value>) -> Self {
-        Self { claims }
+    pub(crate) fn new(claims: Map<String, Value>, key: KeyPrint, key_id: Option<Box<str>>) -> Self {
+        Self { claims, key, key_id }
+    }
+
+    /// The key that signed it.
+    pub fn key(&self) -> KeyPrint {
+        self.key
+    }
+
+    /// What the token calls that key.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// What identifies it.
+    pub fn credential(&self) -> Credential {
+        credential(&self.claims, self.key_id())
     }
 
     /// Claims for a connection of this role. Unknown claims are ignored: tokens are made for others
@@ -64,7 +82,7 @@ impl VerifiedToken {
         if members.parsed("role", Role::parse)? != Some(role) {
             return Err(Unmapped::Role);
         }
-        let expires_at_secs = whole_seconds(&self.claims).ok_or(Unmapped::NoExpiry)?;
+        let expires_at_secs = expiry(&self.claims).ok_or(Unmapped::NoExpiry)?;
         let subject = match role {
             Role::Client => members.text("sub", 1, 128)?,
             Role::Daemon | Role::Worker => None,
@@ -85,16 +103,6 @@ impl VerifiedToken {
     }
 }
 
-/// `exp`, which RFC 7519 lets be a fraction.
-fn whole_seconds(claims: &Map<String, Value>) -> Option<i64> {
-    let expiry = claims.get("exp")?.as_f64()?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "saturates, and a date beyond the range is as good as its end"
-    )]
-    expiry.is_finite().then_some(expiry as i64)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -102,7 +110,7 @@ mod tests {
     use super::*;
 
     fn token(claims: Value) -> VerifiedToken {
-        VerifiedToken::new(claims.as_object().unwrap().clone())
+        VerifiedToken::new(claims.as_object().unwrap().clone(), KeyPrint::default(), None)
     }
 
     #[test]
