@@ -33,6 +33,8 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
             AdmissionMode::Both => Admission::Both,
         },
         jwks: jwks(config),
+        expiry: config.admission.expiry,
+        decision_cache: config.admission.decision_cache,
         admission_timeout: platform.admission_timeout,
         admission_response_bytes_max: platform.admission_response_bytes_max,
         internal_timeout: platform.api_timeout,
@@ -60,11 +62,13 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
 
 fn jwks(config: &Config) -> Option<JwksSettings> {
     let admission = &config.admission;
-    Some(JwksSettings {
-        url: admission.jwks.clone()?,
-        issuer: admission.issuer.clone(),
+    (!admission.issuers.is_empty()).then(|| JwksSettings {
+        issuers: admission.issuers.clone(),
         audience: admission.audience.clone(),
         leeway: Duration::from_secs(admission.leeway_secs),
+        schedule: admission.schedule,
+        unknown_keys: admission.unknown_keys,
+        withdrawn: admission.withdrawn,
     })
 }
 
@@ -111,7 +115,7 @@ fn backplane(config: &Config) -> BackplaneFacts {
 }
 
 fn caps(config: &Config) -> Caps {
-    let capacity = &config.capacity;
+    let Config { capacity, admission, .. } = config;
     Caps {
         connections_max: capacity.connections_max,
         connections_per_address_max: capacity.connections_per_address_max,
@@ -119,6 +123,9 @@ fn caps(config: &Config) -> Caps {
         upgrades_per_minute: capacity.upgrades_per_minute,
         upgrade_addresses_max: capacity.upgrade_addresses_max,
         pending_admissions_max: capacity.pending_upgrades_max,
+        asked_at_once: usize::try_from(admission.validate_concurrency).unwrap_or(usize::MAX),
+        admission_wait: admission.wait,
+        undecided_per_second: u32::try_from(admission.undecided_per_second).unwrap_or(u32::MAX),
         ..Caps::default()
     }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::hash::RandomState;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::Uri;
-use relay_admission::Checker;
 use relay_contract::{
-    AdmissionId, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick, WorkerResponse,
+    AdmissionId, CloseReason, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick,
+    WorkerResponse,
 };
 use relay_link::Link;
 use tokio::sync::mpsc;
@@ -19,21 +19,30 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::admin::Gate;
 use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
+use crate::admitting::Ticket;
 use crate::clock::Clock;
 use crate::control::{ControlApi, Desk, Watchers};
-use crate::decide::{Decider, LocalCheck, Question};
+use crate::decide::Decider;
+use crate::decisions::Decisions;
+use crate::doubts::Doubts;
 use crate::drain::{Draining, HURRIED};
+use crate::expiry::ExpirySweep;
+use crate::facts::{KeyNumber, NamePrinter};
+use crate::fair_queue::FairQueue;
 use crate::homes::{HomeTable, HomeTableError};
+use crate::inquiries::Inquiries;
 use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
-use crate::jwks::KeyKeeper;
+use crate::jwks::{IssuerIndex, KeyRing};
+use crate::key_book::KeyBook;
 use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
-use crate::queue::{Queue, Ticket};
-use crate::renewal::Checked;
+use crate::question::{Printer, QuestionPrint};
+use crate::renewal::Renewing;
 use crate::reporter::{Reporter, Reports};
+use crate::revocations::Revocations;
 use crate::settings::{Admission, Settings};
 use crate::started::{node_started, relay_started};
 use crate::validate::{Validator, ValidatorError};
@@ -62,25 +71,47 @@ pub struct Controller {
     pub(crate) counters: Counters,
     pub(crate) decider: Arc<Decider>,
     pub(crate) workers: Arc<WorkerCalls>,
-    /// The key set, where tokens are checked locally.
-    pub(crate) keys: Option<Arc<KeyKeeper>>,
+    /// The key sets, where tokens are checked locally.
+    pub(crate) keys: Option<Arc<KeyRing>>,
     /// Calls to the platform. Bounded by the judge's pending upgrades and by `worker_calls_max`.
     pub(crate) jobs: JoinSet<Done>,
-    /// The job of each upgrade that somebody is being asked about, to end it when the upgrade is
-    /// gone. At most `asked_at_once`.
-    pub(crate) deciding: HashMap<ConnectionId, AbortHandle>,
-    /// Upgrades that wait for such a job. Bounded by the judge's pending upgrades, as is `unseen`.
-    pub(crate) asking: Queue<(Question, Ticket)>,
+    /// What the platform is being asked, at most `asked_at_once` questions, and what waits for it.
+    /// Bounded by the judge's pending upgrades, as are `unseen` and `awaiting_keys`.
+    pub(crate) inquiries: Inquiries,
+    /// Tells questions to the platform apart.
+    pub(crate) printer: Printer,
+    /// What it decided a moment ago.
+    pub(crate) decisions: Decisions,
+    /// How often it may be asked about tokens that cannot be decided here.
+    pub(crate) doubts: Doubts,
     /// Upgrades whose token was not held against the key set yet. A signature takes as long as ten
     /// events, so events come first: while they wait, shards send newcomers away.
-    pub(crate) unseen: Queue<Ticket>,
+    pub(crate) unseen: FairQueue<ConnectionId, Ticket>,
+    /// Upgrades whose token names a key that a newer set may have, while it is fetched.
+    pub(crate) awaiting_keys: HashMap<ConnectionId, (IssuerIndex, Ticket)>,
+    /// Open connections whose fresh token is being checked. At most `asked_at_once`.
+    pub(crate) renewing: HashMap<ConnectionId, Renewing>,
+    /// Tells names in tokens apart.
+    pub(crate) names: NamePrinter,
+    /// The keys that connections were admitted under.
+    pub(crate) book: KeyBook,
+    pub(crate) revocations: Revocations,
+    /// Finds tokens that expire.
+    pub(crate) sweep: ExpirySweep,
+    /// Keys that were withdrawn and whose connections do not all end yet.
+    pub(crate) withdrawals: Vec<KeyNumber>,
+    /// When their connections were looked through last.
+    pub(crate) withdrawals_seen_at: Option<Tick>,
+    /// Tells when to look for what time brings about, once the controller runs.
+    beat: Option<Interval>,
+    /// Connections that are to be told to go and could not be told yet: at most the seats of the
+    /// ledger.
+    pub(crate) undelivered: Vec<(ConnectionId, CloseReason)>,
     /// Events handled since anything else had its turn for certain.
     pub(crate) events_in_a_row: usize,
     /// Worker calls in flight, each with the admission of who waits for its answer.
     pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
     pub(crate) last_call: CallId,
-    /// Fresh tokens of open connections that are being checked.
-    pub(crate) renewing_count: usize,
     notify: Notices,
     notices: mpsc::Receiver<LogEntry>,
     reporter: Reporter,
@@ -98,15 +129,13 @@ pub(crate) struct CallId(pub(crate) u64);
 
 /// A job that is done.
 pub(crate) enum Done {
-    /// A token was checked.
+    /// The platform answered.
     Decided {
-        /// The upgrade that showed it.
-        connection: ConnectionId,
-        /// What it is worth.
+        /// What it was asked.
+        print: QuestionPrint,
+        /// What the token is worth.
         answer: Answer,
     },
-    /// A fresh token of an open connection was checked.
-    Renewed(Checked),
     /// A worker call came back.
     Called {
         /// Which.
@@ -127,8 +156,8 @@ pub enum StartError {
     /// Key checks were asked for without saying where the keys are.
     #[error("RELAY_ADMISSION={0} needs RELAY_JWKS_URL")]
     NoKeySet(&'static str),
-    /// The key set's URL is none that HTTP can call.
-    #[error("RELAY_JWKS_URL is no URL that can be called")]
+    /// The URL of a key set is none that HTTP can call.
+    #[error("RELAY_JWKS_URL or RELAY_JWT_ISSUERS has a URL that cannot be called")]
     KeySetUrl,
     /// TLS towards the platform cannot be set up.
     #[error(transparent)]
@@ -172,11 +201,12 @@ impl Controller {
         let (reporter, reports) = Reporter::channel();
         let platform = PlatformHttp::new(settings.platform_tls.clone(), notify.clone())?;
         let platform = Arc::new(platform);
-        let local = local_check(&settings, &platform, notify.clone())?;
-        let keys = local.as_ref().map(|local| Arc::clone(&local.keys));
+        let keys = key_ring(&settings, &platform, &notify)?;
         let decider = Decider {
             admission: settings.admission,
-            local,
+            ring: keys.clone(),
+            unknown_keys: settings.jwks.as_ref().map(|jwks| jwks.unknown_keys).unwrap_or_default(),
+            hasher: RandomState::new(),
             validator: Validator::new(&settings, notify.clone())?,
             platform: Arc::clone(&platform),
             clock: Arc::clone(&clock),
@@ -205,13 +235,24 @@ impl Controller {
             workers: Arc::new(workers),
             keys,
             jobs: JoinSet::new(),
-            deciding: HashMap::new(),
-            asking: Queue::new(),
-            unseen: Queue::new(),
+            inquiries: Inquiries::new(),
+            printer: Printer::new(),
+            decisions: Decisions::new(settings.decision_cache),
+            doubts: Doubts::new(settings.caps.undecided_per_second, settings.caps.asked_at_once),
+            unseen: FairQueue::new(),
+            awaiting_keys: HashMap::new(),
+            renewing: HashMap::new(),
+            names: NamePrinter::default(),
+            book: KeyBook::default(),
+            revocations: Revocations::default(),
+            sweep: ExpirySweep::default(),
+            withdrawals: Vec::new(),
+            withdrawals_seen_at: None,
+            beat: None,
+            undelivered: Vec::new(),
             events_in_a_row: 0,
             calling: HashMap::new(),
             last_call: CallId(0),
-            renewing_count: 0,
             notify,
             notices,
             reporter,
@@ -275,10 +316,12 @@ impl Controller {
     ) -> Ended {
         self.log(relay_started(&self.settings));
         self.log(node_started(&self.settings, self.link.shards.count()));
-        let keeper = self.keys.clone().map(|keys| tokio::spawn(keys.keep()));
+        let keepers = self.keys.as_ref().map_or_else(Vec::new, |keys| keys.keep());
         let doors = [self.open_door(), self.open_control()];
-        let mut pulse = tokio::time::interval(PULSE);
+        let [mut pulse, mut beat] = [PULSE, BEAT].map(tokio::time::interval);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.beat = Some(beat);
         tokio::pin!(shutdown);
         let mut ended = None;
         while ended.is_none() {
@@ -291,7 +334,7 @@ impl Controller {
             Some(ended) => ended,
             None => self.leave(&mut pulse, hurry).await,
         };
-        if let Some(keeper) = keeper {
+        for keeper in keepers {
             keeper.abort();
         }
         for door in doors.into_iter().flatten() {
@@ -317,6 +360,14 @@ impl Controller {
             || self.journal.has_suppressed()
             || !self.watchers.is_empty()
             || self.journal.unflushed() != Unflushed::Nothing;
+        let needs_beat = self.needs_beat();
+        let keys = self.keys.clone();
+        let keys_settled = async {
+            match &keys {
+                Some(keys) => keys.settled().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = self.link.events.next() => {
                 let Some(event) = event else {
@@ -355,6 +406,8 @@ impl Controller {
             }
             // Yields once, so that sockets and timers have their turn however many tokens wait.
             () = tokio::task::yield_now(), if !self.unseen.is_empty() => self.look_at_tokens(),
+            () = keys_settled => self.on_keys_settled(),
+            () = tick(&mut self.beat), if needs_beat => self.on_beat(),
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
                 self.tell_suppressed();
@@ -465,31 +518,31 @@ impl Controller {
     }
 }
 
-/// What local checks need, where they are wanted.
-fn local_check(
+/// Waits for the next beat; for ever without any.
+async fn tick(beat: &mut Option<Interval>) {
+    match beat {
+        Some(beat) => drop(beat.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// The key sets that tokens are checked against, where that is wanted.
+fn key_ring(
     settings: &Settings,
     platform: &Arc<PlatformHttp>,
-    notices: Notices,
-) -> Result<Option<LocalCheck>, StartError> {
+    notices: &Notices,
+) -> Result<Option<Arc<KeyRing>>, StartError> {
     let jwks = match (settings.admission, &settings.jwks) {
         (Admission::Validate, _) => return Ok(None),
         (admission, None) => return Err(StartError::NoKeySet(admission.name())),
         (_, Some(jwks)) => jwks,
     };
-    let url: Uri = jwks.url.as_str().parse().map_err(|_| StartError::KeySetUrl)?;
     let limits = CallLimits {
         timeout: settings.internal_timeout,
         response_bytes_max: settings.internal_response_bytes_max,
     };
-    let keys = KeyKeeper::new(url, limits, Arc::clone(platform), notices);
-    Ok(Some(LocalCheck {
-        checker: Checker {
-            issuer: jwks.issuer.clone(),
-            audience: jwks.audience.clone(),
-            leeway_secs: u32::try_from(jwks.leeway.as_secs()).unwrap_or(u32::MAX),
-        },
-        keys: Arc::new(keys),
-    }))
+    let ring = KeyRing::new(jwks, limits, platform, notices);
+    ring.map(|ring| Some(Arc::new(ring))).map_err(|_| StartError::KeySetUrl)
 }
 
 /// What a shard may take beyond its deadline to end its thread.
@@ -497,6 +550,10 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// What a reader of stdout may take for the last lines.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked for what time brings about: often enough that a connection ends within a
+/// second of its token.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// How often backlogs are moved and questions expire, while there are any.
 const PULSE: Duration = Duration::from_millis(20);

@@ -4,23 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Command, ConnectionId, ControlRequest, Counter, Detail, Event,
-    Level, LogEntry, QueryId, Refusal, ShardId, ShardReport, Tick, WorkerRequest,
+    AdmissionId, Command, ConnectionId, ControlRequest, Counter, Detail, Event, Level, LogEntry,
+    QueryId, ShardId, ShardReport, Tick, WorkerRequest,
 };
 
 use crate::admin::{self, Door, Format, Route};
 use crate::admin_listener::{AdminAsked, AdminReply};
 use crate::controller::{CallId, Controller, Done};
-use crate::decide::{Look, Question};
 use crate::exposition;
 use crate::hdr_log;
 use crate::journal::Selection;
-use crate::judge::{Answer, Decision, Refused, Ruling};
 use crate::metrics::{self, Gauges, Info};
 use crate::process::Process;
 use crate::protobuf;
 use crate::queries::{Answered, Asker, Inquiry, Topic};
-use crate::queue::Ticket;
 use crate::renewal::Fresh;
 use crate::settings::Admission;
 use crate::state::{self, NodeFacts};
@@ -32,14 +29,14 @@ impl Controller {
             Event::AdmissionAsked { connection, request } => {
                 self.on_admission_asked(connection, *request)
             }
-            // A seat is no connection's until it is released.
-            Event::Opened { .. } => {}
+            Event::Opened { admission, connection } => self.on_opened(admission, connection),
             Event::RenewalAsked { connection, admission, claims_digest, token } => {
                 self.on_renewal_asked(Fresh { connection, admission, claims_digest, token });
             }
             Event::Released { admission } => {
                 self.judge.release(admission);
                 self.end_calls_of(admission);
+                self.end_renewal_of(admission);
             }
             Event::Abandoned { connection } => self.on_abandoned(connection),
             Event::HttpAsked { connection, request } => {
@@ -69,12 +66,7 @@ impl Controller {
 
     pub(crate) fn on_done(&mut self, done: Done) {
         match done {
-            Done::Decided { connection, answer } => {
-                self.deciding.remove(&connection);
-                self.on_answer(connection, answer);
-                self.ask_next();
-            }
-            Done::Renewed(checked) => self.on_renewal_checked(checked),
+            Done::Decided { print, answer } => self.on_decided(print, answer),
             Done::Called { call, connection, response } => {
                 // Not there: its worker left in the moment it was answered.
                 if self.calling.remove(&call).is_some() {
@@ -82,112 +74,6 @@ impl Controller {
                 }
             }
         }
-    }
-
-    fn on_answer(&mut self, connection: ConnectionId, answer: Answer) {
-        match self.judge.answer(connection, answer) {
-            Some(Ruling::Admit { grant, home }) => {
-                let admission = grant.admission;
-                let admit = Command::Admit { connection, grant, home };
-                self.counters.count(Counter::AdmissionOk);
-                if !self.send(connection, admit) {
-                    self.judge.release(admission);
-                }
-            }
-            Some(Ruling::Refuse(refused)) => self.refuse(connection, refused),
-            None => {}
-        }
-    }
-
-    fn on_admission_asked(&mut self, connection: ConnectionId, request: AdmissionRequest) {
-        if self.is_leaving() {
-            return self.refuse(connection, Refused::unavailable());
-        }
-        match self.judge.ask(self.clock.now(), connection, request) {
-            Decision::Refuse(refused) => self.refuse(connection, refused),
-            Decision::Check { request, token } if self.decider.looks_at_tokens() => {
-                self.unseen.push(connection, Ticket { request, token });
-            }
-            Decision::Check { request, token } => {
-                let ticket = Ticket { request, token };
-                self.asking.push(connection, (Question::Platform, ticket));
-                self.ask_next();
-            }
-        }
-    }
-
-    /// Holds a few tokens against the key set.
-    pub(crate) fn look_at_tokens(&mut self) {
-        self.events_in_a_row = 0;
-        for _ in 0..LOOKS_PER_TURN {
-            let Some((connection, ticket)) = self.unseen.pop() else {
-                break;
-            };
-            match self.decider.look(&ticket.request, &ticket.token) {
-                Look::Settled(answer) => self.on_answer(connection, answer),
-                Look::Open(question) => self.asking.push(connection, (question, ticket)),
-            }
-        }
-        self.ask_next();
-    }
-
-    /// Asks about those who have waited longest, as many as may be asked about at once.
-    fn ask_next(&mut self) {
-        while self.deciding.len() < self.settings.caps.asked_at_once.max(1)
-            && let Some((connection, (question, ticket))) = self.asking.pop()
-        {
-            let decider = Arc::clone(&self.decider);
-            let job = self.jobs.spawn(async move {
-                let answer = decider.ask(question, &ticket.request, &ticket.token).await;
-                Done::Decided { connection, answer }
-            });
-            self.deciding.insert(connection, job);
-        }
-    }
-
-    fn on_abandoned(&mut self, connection: ConnectionId) {
-        self.judge.abandon(connection);
-        self.unseen.remove(connection);
-        self.asking.remove(connection);
-        if let Some(job) = self.deciding.remove(&connection) {
-            job.abort();
-            self.ask_next();
-        }
-    }
-
-    /// Refuses every upgrade that waits.
-    pub(crate) fn refuse_waiting(&mut self) {
-        let mut waiting: Vec<_> = self.unseen.connections().collect();
-        waiting.extend(self.asking.connections());
-        // Those first who are not asked about yet: nobody takes the place of one who is.
-        waiting.extend(self.deciding.keys());
-        for connection in waiting {
-            self.on_abandoned(connection);
-            self.refuse(connection, Refused::unavailable());
-        }
-    }
-
-    fn refuse(&mut self, connection: ConnectionId, refused: Refused) {
-        let Refused { refusal, counter, entry } = refused;
-        if let Some(counter) = counter {
-            self.counters.count(counter);
-        }
-        match entry {
-            Some(entry) => self.log(entry),
-            // The reference says nothing of these; there may be very many.
-            None if self.journal.wants(Level::Debug) => {
-                let entry = LogEntry::new(Level::Debug, "upgrade_refused")
-                    .with("counter", counter.map(Counter::name))
-                    .about(connection);
-                self.log(entry.ours());
-            }
-            None => {}
-        }
-        self.send_refusal(connection, refusal);
-    }
-
-    fn send_refusal(&mut self, connection: ConnectionId, refusal: Refusal) {
-        self.send(connection, Command::Refuse { connection, refusal });
     }
 
     fn on_worker_asked(
@@ -345,9 +231,17 @@ impl Controller {
         control.add(Counter::ControlUnaudited, tallies.unaudited());
         control.add(Counter::AuditLinesLost, tallies.audit_lines_lost());
         control.add(Counter::ControlWatchRestarts, self.watchers.restarts());
+        let (fetches, failures) = self.keys.as_ref().map_or((0, 0), |ring| ring.fetches());
+        control.add(Counter::JwksFetches, fetches);
+        control.add(Counter::JwksFetchFailures, failures);
         let gauges = Gauges {
             admitted: count(self.judge.admitted_count()),
             pending_admissions: count(self.judge.pending_count()),
+            questions_asked: count(self.inquiries.asked_count()),
+            questions_waiting: count(self.inquiries.waiting_count()),
+            revocations: count(self.revocations.len()),
+            keys: count(self.key_count().unwrap_or(0)),
+            keys_age_secs: self.keys.as_ref().map_or(0, |ring| ring.age().as_secs()),
             worker_calls: count(self.calling.len()),
             draining: self.is_leaving(),
             uptime: self.clock.now().since(self.started),
@@ -368,8 +262,7 @@ impl Controller {
     }
 
     pub(crate) fn key_count(&self) -> Option<usize> {
-        let keys = self.keys.as_ref()?.current()?;
-        Some(keys.len())
+        self.keys.as_ref()?.key_count()
     }
 
     fn respond(
@@ -414,10 +307,6 @@ impl Controller {
 pub(crate) fn count(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
-
-/// Tokens held against the key set before events have their turn: a third of a millisecond of
-/// P-256.
-const LOOKS_PER_TURN: usize = 8;
 
 /// How late an entry may be. Lanes are milliseconds long; a minute is another clock.
 const LOG_AGE_MS_MAX: i64 = 60_000;

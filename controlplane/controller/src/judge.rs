@@ -5,12 +5,16 @@ use std::net::IpAddr;
 
 use relay_admission::Denial;
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, ConnectionId, Counter, Credential, Grant, Level,
-    LogEntry, Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest, WorkspaceId,
+    AdmissionId, AdmissionRequest, Claims, CloseReason, ConnectionId, Counter, Credential, Grant,
+    Level, LogEntry, Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest, WorkspaceId,
 };
 
+use crate::decide::SignedWith;
+use crate::expiry::ExpirySweep;
+use crate::facts::{Expiry, Facts, KeyNumber};
 use crate::homes::{HomeTable, HomeTableError, Homes};
-use crate::ledger::{Cap, Changes, Ledger, Occupancy, Scope, ScopePage, Seat};
+use crate::jwks::unit_random;
+use crate::ledger::{Cap, Changes, Dismissal, Ledger, Occupancy, Scope, ScopePage, Seat, Seated};
 use crate::renewal::digest;
 use crate::settings::Caps;
 use crate::upgrade_window::UpgradeWindow;
@@ -59,11 +63,22 @@ pub(crate) enum Decision {
     },
 }
 
+/// What a good token is good for.
+#[derive(Clone, Debug)]
+pub(crate) struct Accepted {
+    /// What its bearer may do.
+    pub(crate) claims: Claims,
+    /// What identifies it.
+    pub(crate) credential: Credential,
+    /// The key it was found to be signed with, where that was checked here.
+    pub(crate) key: Option<SignedWith>,
+}
+
 /// What checking a token found.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Answer {
-    /// It is good for these claims.
-    Claims(Claims),
+    /// It is good.
+    Accepted(Box<Accepted>),
     /// It is not good, or finding out failed.
     Denied(Denial),
     /// The relay could not ask.
@@ -162,7 +177,7 @@ impl Judge {
         let is_full = self.pending.len() >= self.pending_max
             || self.pending_bytes + token_bytes > self.pending_bytes_max;
         if is_full {
-            return Decision::Refuse(Refused::unavailable());
+            return Decision::Refuse(Refused::unavailable(self.pending.len()));
         }
         self.pending_bytes += token_bytes;
         let pending = Pending { request: request.clone(), address, token_bytes };
@@ -172,22 +187,33 @@ impl Judge {
 
     /// Rules on a checked upgrade. The caps are judged once more, because others were admitted
     /// meanwhile, and a client's scope by the target its claims name. `None` when the upgrade is
-    /// gone.
-    pub(crate) fn answer(&mut self, connection: ConnectionId, answer: Answer) -> Option<Ruling> {
+    /// gone. The ledger remembers `facts` of an admitted one.
+    pub(crate) fn answer(
+        &mut self,
+        connection: ConnectionId,
+        answer: Answer,
+        facts: Facts,
+    ) -> Option<Ruling> {
         let Pending { request, address, .. } = self.no_longer_pending(connection)?;
-        let claims = match answer {
-            Answer::Claims(claims) => claims,
+        let Accepted { claims, credential, .. } = match answer {
+            Answer::Accepted(accepted) => *accepted,
             Answer::Denied(denial) => {
                 let refused = Refused::denied(&request, address, denial);
                 return Some(Ruling::Refuse(refused.about(connection)));
             }
-            Answer::Unavailable => return Some(Ruling::Refuse(Refused::unavailable())),
+            Answer::Unavailable => {
+                return Some(Ruling::Refuse(Refused::unavailable(self.pending.len())));
+            }
         };
-        let seat = Seat { role: request.role, scope: effective_scope(&request, &claims), address };
+        let scope = effective_scope(&request, &claims);
+        let seat = Seat { role: request.role, scope, address, facts };
         let home = self.homes.home_of(&request.workspace_id);
         Some(match self.ledger.reserve(seat, home) {
             Ok((admission, home)) => {
-                Ruling::Admit { grant: Box::new(grant(admission, request, claims, address)), home }
+                let claims_digest = digest(&effective_request(&request, &claims), &claims);
+                let grant =
+                    Grant { admission, request, claims, claims_digest, credential, address };
+                Ruling::Admit { grant: Box::new(grant), home }
             }
             Err(cap) => Ruling::Refuse(Refused::by(cap)),
         })
@@ -211,8 +237,56 @@ impl Judge {
 
     /// What an admitted connection is open for: a request for the same.
     pub(crate) fn holder(&self, admission: AdmissionId) -> Option<UpgradeRequest> {
-        let (role, Scope { workspace_id, target_id }) = self.ledger.holder(admission)?;
+        let Seated { role, scope, .. } = self.ledger.find(admission)?;
+        let Scope { workspace_id, target_id } = scope.clone();
         Some(UpgradeRequest { role, workspace_id, target_id })
+    }
+
+    /// An admitted connection lives there from now on. The reason to close it at once, if it was
+    /// told to go before.
+    pub(crate) fn open(
+        &mut self,
+        admission: AdmissionId,
+        connection: ConnectionId,
+    ) -> Option<CloseReason> {
+        self.ledger.open(admission, connection)
+    }
+
+    /// A connection stands on another token from now on; whether it is there.
+    pub(crate) fn renew(&mut self, admission: AdmissionId, facts: Facts) -> bool {
+        self.ledger.renew(admission, facts)
+    }
+
+    /// Notes that a connection is told to go; what is to be done for that.
+    pub(crate) fn dismiss(&mut self, admission: AdmissionId, reason: CloseReason) -> Dismissal {
+        self.ledger.dismiss(admission, reason)
+    }
+
+    /// All admitted connections. Cost: looks at every seat.
+    pub(crate) fn seated(&self) -> impl Iterator<Item = Seated<'_>> {
+        self.ledger.seated_all()
+    }
+
+    /// No seat has this key any more.
+    pub(crate) fn forget_key(&mut self, key: KeyNumber) {
+        self.ledger.forget_key(key);
+    }
+
+    /// Connections whose token has expired, each with its end as `end_of` says.
+    pub(crate) fn expired(
+        &self,
+        sweep: &mut ExpirySweep,
+        now_secs: i64,
+        end_of: impl Fn(Expiry) -> Option<Expiry>,
+    ) -> Vec<AdmissionId> {
+        let mut expired = sweep.expired(now_secs, &self.ledger, &end_of);
+        // A fresh token may have come meanwhile.
+        expired.retain(|admission| {
+            let seated = self.ledger.find(*admission);
+            let end = seated.and_then(|seated| end_of(seated.facts.expiry)?.secs());
+            end.is_some_and(|end| end <= now_secs)
+        });
+        expired
     }
 
     /// Admitted connections, workers too.
@@ -265,9 +339,13 @@ impl Refused {
         Self { counter: Some(counter), ..Self::silent(refusal) }
     }
 
-    /// The relay could not ask; the one refusal a peer should retry soon.
-    pub(crate) fn unavailable() -> Self {
-        let refusal = Refusal::Unavailable { retry_after_secs: RETRY_AFTER_SECS };
+    /// The relay could not ask; the one refusal a peer should retry soon. The more wait already,
+    /// the longer the time over which those who are refused are spread.
+    pub(crate) fn unavailable(waiting: usize) -> Self {
+        let spread = (waiting / RETRIES_PER_SEC).min(usize::from(RETRY_AFTER_SECS_MAX));
+        let spread = f64::from(u16::try_from(spread).unwrap_or(RETRY_AFTER_SECS_MAX));
+        let retry_after_secs = RETRY_AFTER_SECS_MIN + (unit_random() * (spread + 2.0)) as u16;
+        let refusal = Refusal::Unavailable { retry_after_secs };
         Self::counted(refusal, Counter::AdmissionUnavailable)
     }
 
@@ -317,22 +395,6 @@ impl Refused {
     }
 }
 
-/// What an admitted upgrade may do, and what that rests on.
-fn grant(
-    admission: AdmissionId,
-    request: UpgradeRequest,
-    claims: Claims,
-    address: IpAddr,
-) -> Grant {
-    let credential = Credential {
-        token_id: claims.token_id.clone(),
-        expires_at_secs: claims.expires_at_secs,
-        ..Credential::default()
-    };
-    let claims_digest = digest(&effective_request(&request, &claims), &claims);
-    Grant { admission, request, claims, claims_digest, credential, address }
-}
-
 fn requested_scope(request: &UpgradeRequest) -> Scope {
     Scope { workspace_id: request.workspace_id.clone(), target_id: request.target_id.clone() }
 }
@@ -358,9 +420,15 @@ fn trim_js(text: &str) -> &str {
     text.trim_matches(|c: char| c == '\u{feff}' || (c.is_whitespace() && c != '\u{85}'))
 }
 
-/// When a peer that found no room may come back: validations take milliseconds, so a queue that was
-/// full is not full for long.
-const RETRY_AFTER_SECS: u16 = 2;
+/// When a peer that found no room may come back, at the earliest: validations take milliseconds, so
+/// a queue that was full is not full for long.
+const RETRY_AFTER_SECS_MIN: u16 = 1;
+
+/// How much later the last of them comes back, at most.
+const RETRY_AFTER_SECS_MAX: u16 = 30;
+
+/// Peers that may come back per second. Source: a tenth of what the key set admits.
+const RETRIES_PER_SEC: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -393,11 +461,13 @@ mod tests {
     }
 
     fn claims(target: Option<&str>) -> Answer {
-        Answer::Claims(Claims {
+        let claims = Claims {
             workspace_id: Some("ws1".into()),
             runtime_target_id: target.map(Into::into),
             ..Claims::default()
-        })
+        };
+        let credential = Credential::default();
+        Answer::Accepted(Box::new(Accepted { claims, credential, key: None }))
     }
 
     #[track_caller]
@@ -416,7 +486,7 @@ mod tests {
 
     #[track_caller]
     fn admitted(judge: &mut Judge, slot: u32, answer: Answer) -> AdmissionId {
-        match judge.answer(connection(slot), answer) {
+        match judge.answer(connection(slot), answer, Facts::default()) {
             Some(Ruling::Admit { grant, .. }) => grant.admission,
             other => panic!("not admitted: {other:?}"),
         }
@@ -463,7 +533,7 @@ mod tests {
         asked(&mut judge, 1, client());
         asked(&mut judge, 2, client());
         admitted(&mut judge, 1, claims(Some("rt1")));
-        let ruling = judge.answer(connection(2), claims(Some("rt1")));
+        let ruling = judge.answer(connection(2), claims(Some("rt1")), Facts::default());
         let Some(Ruling::Refuse(refused)) = ruling else {
             panic!("{ruling:?}");
         };
@@ -477,7 +547,7 @@ mod tests {
         asked(&mut judge, 1, client());
         admitted(&mut judge, 1, claims(Some("rt1")));
         asked(&mut judge, 2, upgrade(Role::Client, None));
-        let ruling = judge.answer(connection(2), claims(Some(" rt1\u{feff}")));
+        let ruling = judge.answer(connection(2), claims(Some(" rt1\u{feff}")), Facts::default());
         let Some(Ruling::Refuse(refused)) = ruling else {
             panic!("{ruling:?}");
         };
@@ -525,7 +595,7 @@ mod tests {
         let mut judge = judge(Caps::default());
         asked(&mut judge, 1, client());
         judge.abandon(connection(1));
-        assert!(judge.answer(connection(1), claims(None)).is_none());
+        assert!(judge.answer(connection(1), claims(None), Facts::default()).is_none());
         assert_eq!(judge.admitted_count(), 0);
     }
 
@@ -534,7 +604,8 @@ mod tests {
         let mut judge = judge(Caps::default());
         asked(&mut judge, 1, client());
         let answer = Answer::Denied(Denial::new("TOKEN_REVOKED", 403));
-        let Some(Ruling::Refuse(refused)) = judge.answer(connection(1), answer) else {
+        let Some(Ruling::Refuse(refused)) = judge.answer(connection(1), answer, Facts::default())
+        else {
             panic!("admitted");
         };
         let entry = refused.entry.unwrap();
@@ -557,14 +628,16 @@ mod tests {
     fn one_workspace_has_one_home_whatever_its_table_says_later() {
         let mut judge = judge(Caps::default());
         asked(&mut judge, 1, client());
-        let Some(Ruling::Admit { home, .. }) = judge.answer(connection(1), claims(None)) else {
+        let Some(Ruling::Admit { home, .. }) =
+            judge.answer(connection(1), claims(None), Facts::default())
+        else {
             panic!("refused");
         };
         let elsewhere = ShardId(1 - home.0);
         let table = HomeTable { version: 1, overrides: [("ws1".into(), elsewhere)].into() };
         judge.set_homes(table).unwrap();
         asked(&mut judge, 2, client());
-        let ruling = judge.answer(connection(2), claims(None));
+        let ruling = judge.answer(connection(2), claims(None), Facts::default());
         assert!(matches!(ruling, Some(Ruling::Admit { home: at, .. }) if at == home));
     }
 }

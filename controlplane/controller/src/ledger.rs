@@ -6,8 +6,11 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 
-use relay_contract::{AdmissionId, Role, ShardId, Site, TargetId, WorkspaceId};
+use relay_contract::{
+    AdmissionId, CloseReason, ConnectionId, Role, ShardId, Site, TargetId, WorkspaceId,
+};
 
+use crate::facts::{Expiry, Facts, KeyNumber, Life, Place, Prints};
 use crate::settings::Caps;
 
 pub(crate) use occupancy::{Changes, Occupancy, ScopePage};
@@ -49,6 +52,30 @@ pub(crate) struct Seat {
     pub(crate) role: Role,
     pub(crate) scope: Scope,
     pub(crate) address: IpAddr,
+    /// What is remembered of its token.
+    pub(crate) facts: Facts,
+}
+
+/// What the ledger knows of one admitted connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seated<'a> {
+    pub(crate) admission: AdmissionId,
+    pub(crate) role: Role,
+    pub(crate) scope: &'a Scope,
+    pub(crate) site: &'a Site,
+    pub(crate) life: Life,
+    pub(crate) facts: Facts,
+}
+
+/// What becomes of a connection that is told to go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Dismissal {
+    /// It is open: its shard is to be told.
+    Tell(ConnectionId),
+    /// It is not open yet, and will be told when it is.
+    WhenOpen,
+    /// It is gone, or was told before.
+    Nothing,
 }
 
 /// A cap that is reached.
@@ -75,12 +102,40 @@ struct Taken {
     number: u32,
     scope: u32,
     site: u32,
+    /// With `generation` and `shard`: a [`Place`] without its gaps.
+    slot: u32,
+    generation: u32,
+    expiry: Expiry,
+    shard: u16,
+    key: KeyNumber,
+    prints: Prints,
     role: Role,
+}
+
+impl Taken {
+    fn life(&self) -> Life {
+        let Self { slot, generation, shard, .. } = *self;
+        Place { slot, generation, shard }.life()
+    }
+
+    fn set_life(&mut self, life: Life) {
+        let Place { slot, generation, shard } = Place::of(life);
+        (self.slot, self.generation, self.shard) = (slot, generation, shard);
+    }
+
+    fn set_facts(&mut self, facts: Facts) {
+        let Facts { key, prints, expiry } = facts;
+        (self.key, self.prints, self.expiry) = (key, prints, expiry);
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { key: self.key, prints: self.prints, expiry: self.expiry }
+    }
 }
 
 /// Memory of one admitted connection.
 const SEAT_BYTES: usize = size_of::<Option<Taken>>();
-const _: () = assert!(SEAT_BYTES <= 16, "half a million connections have a seat each");
+const _: () = assert!(SEAT_BYTES <= 40, "half a million connections have a seat each");
 
 impl Ledger {
     pub(crate) fn new(caps: Caps) -> Self {
@@ -147,7 +202,19 @@ impl Ledger {
         let scope = self.scopes.count_up(seat.scope, is_client);
         self.note_entry(scope, seat.role);
         self.last = self.last.wrapping_add(1);
-        let taken = Taken { number: self.last, scope, site, role: seat.role };
+        let mut taken = Taken {
+            number: self.last,
+            scope,
+            site,
+            slot: 0,
+            generation: 0,
+            expiry: seat.facts.expiry,
+            shard: 0,
+            key: seat.facts.key,
+            prints: seat.facts.prints,
+            role: seat.role,
+        };
+        taken.set_life(Life::Admitted);
         let at = match self.vacant.pop() {
             Some(at) => {
                 self.seats[at as usize] = Some(taken);
@@ -158,12 +225,12 @@ impl Ledger {
                 u32::try_from(self.seats.len() - 1).expect("connections are numbered by u32")
             }
         };
-        Ok((AdmissionId(u64::from(taken.number) << 32 | u64::from(at)), shard))
+        Ok((admission(taken.number, at), shard))
     }
 
     /// Gives a seat back. A seat that was given back before is ignored.
     pub(crate) fn release(&mut self, admission: AdmissionId) {
-        let (number, at) = ((admission.0 >> 32) as u32, admission.0 as u32);
+        let (number, at) = halves(admission);
         let seat = self.seats.get_mut(at as usize);
         let Some(seat) = seat.and_then(|seat| seat.take_if(|seat| seat.number == number)) else {
             return;
@@ -185,17 +252,115 @@ impl Ledger {
         }
     }
 
-    /// What an admission is for.
-    pub(crate) fn holder(&self, admission: AdmissionId) -> Option<(Role, Scope)> {
-        let (number, at) = ((admission.0 >> 32) as u32, admission.0 as u32);
-        let seat = self.seats.get(at as usize)?.filter(|seat| seat.number == number)?;
-        Some((seat.role, self.scopes.name(seat.scope)?.clone()))
+    /// An admitted connection lives under this id from now on. The reason to close it at once, if
+    /// it was told to go before.
+    pub(crate) fn open(
+        &mut self,
+        admission: AdmissionId,
+        connection: ConnectionId,
+    ) -> Option<CloseReason> {
+        let seat = self.seat_mut(admission)?;
+        match seat.life() {
+            Life::Admitted | Life::Open(_) => {
+                seat.set_life(Life::Open(connection));
+                None
+            }
+            Life::Doomed(reason) => {
+                seat.set_life(Life::Dismissed(connection));
+                Some(reason)
+            }
+            // It moved while its farewell was on the way: its new shard may not know of that.
+            Life::Dismissed(_) => {
+                seat.set_life(Life::Dismissed(connection));
+                Some(CloseReason::ClosedByOperator)
+            }
+        }
+    }
+
+    /// A connection stands on another token from now on; whether it is there.
+    pub(crate) fn renew(&mut self, admission: AdmissionId, facts: Facts) -> bool {
+        let seat = self.seat_mut(admission);
+        seat.map(|seat| seat.set_facts(facts)).is_some()
+    }
+
+    /// Notes that a connection is told to go; what is to be done for that.
+    pub(crate) fn dismiss(&mut self, admission: AdmissionId, reason: CloseReason) -> Dismissal {
+        let Some(seat) = self.seat_mut(admission) else {
+            return Dismissal::Nothing;
+        };
+        match seat.life() {
+            Life::Admitted => {
+                seat.set_life(Life::Doomed(reason));
+                Dismissal::WhenOpen
+            }
+            Life::Open(connection) => {
+                seat.set_life(Life::Dismissed(connection));
+                Dismissal::Tell(connection)
+            }
+            Life::Doomed(_) | Life::Dismissed(_) => Dismissal::Nothing,
+        }
+    }
+
+    /// What is known of one admitted connection.
+    pub(crate) fn find(&self, admission: AdmissionId) -> Option<Seated<'_>> {
+        let (number, at) = halves(admission);
+        let seat = self.seats.get(at as usize)?.as_ref().filter(|seat| seat.number == number)?;
+        self.seated(at, seat)
+    }
+
+    /// All admitted connections. Cost: looks at every seat.
+    pub(crate) fn seated_all(&self) -> impl Iterator<Item = Seated<'_>> {
+        let seats = (0..).zip(&self.seats);
+        seats.filter_map(|(at, seat)| self.seated(at, seat.as_ref()?))
+    }
+
+    /// No seat has this key any more. Cost: looks at every seat.
+    pub(crate) fn forget_key(&mut self, key: KeyNumber) {
+        for seat in self.seats.iter_mut().flatten().filter(|seat| seat.key == key) {
+            seat.key = KeyNumber::NONE;
+        }
+    }
+
+    /// Seats, taken or not.
+    pub(crate) fn seat_count(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Who has this seat, and when its token expires.
+    pub(crate) fn expiry_at(&self, at: usize) -> Option<(AdmissionId, Expiry)> {
+        let seat = self.seats.get(at)?.as_ref()?;
+        Some((admission(seat.number, u32::try_from(at).ok()?), seat.expiry))
     }
 
     /// Admitted connections of every kind.
     pub(crate) fn len(&self) -> usize {
         self.seats.len() - self.vacant.len()
     }
+
+    fn seat_mut(&mut self, admission: AdmissionId) -> Option<&mut Taken> {
+        let (number, at) = halves(admission);
+        self.seats.get_mut(at as usize)?.as_mut().filter(|seat| seat.number == number)
+    }
+
+    fn seated(&self, at: u32, seat: &Taken) -> Option<Seated<'_>> {
+        Some(Seated {
+            admission: admission(seat.number, at),
+            role: seat.role,
+            scope: self.scopes.name(seat.scope)?,
+            site: self.sites.name(seat.site)?,
+            life: seat.life(),
+            facts: seat.facts(),
+        })
+    }
+}
+
+/// The number of an admission: which use of which seat.
+fn admission(number: u32, at: u32) -> AdmissionId {
+    AdmissionId(u64::from(number) << 32 | u64::from(at))
+}
+
+fn halves(admission: AdmissionId) -> (u32, u32) {
+    ((admission.0 >> 32) as u32, admission.0 as u32)
 }
 
 /// Names, each kept once, and how many seats count for them. Seats hold a number instead of a name.
@@ -289,6 +454,7 @@ mod tests {
             role,
             scope: Scope { workspace_id: workspace.into(), target_id: target.map(Into::into) },
             address: Ipv4Addr::new(192, 0, 2, address).into(),
+            facts: Facts::default(),
         }
     }
 
@@ -378,5 +544,54 @@ mod tests {
         ledger.release(first);
         assert_eq!(ledger.len(), 1, "it was given back before");
         assert_eq!(ledger.seats.len(), 1, "the place is the same");
+    }
+
+    fn connection(slot: u32) -> ConnectionId {
+        ConnectionId { shard: ShardId(1), slot, generation: 3 }
+    }
+
+    #[test]
+    fn who_is_told_to_go_before_it_is_open_is_told_when_it_is() {
+        let mut ledger = ledger(Caps::default());
+        let (admission, _) = ledger.reserve(seat(Role::Client, "ws1", None, 1), HOME).unwrap();
+        let revoked = CloseReason::TokenRevoked;
+        assert_eq!(ledger.dismiss(admission, revoked), Dismissal::WhenOpen);
+        assert_eq!(ledger.dismiss(admission, revoked), Dismissal::Nothing);
+        assert_eq!(ledger.open(admission, connection(7)), Some(revoked));
+    }
+
+    #[test]
+    fn who_is_open_is_told_once() {
+        let mut ledger = ledger(Caps::default());
+        let (admission, _) = ledger.reserve(seat(Role::Client, "ws1", None, 1), HOME).unwrap();
+        assert_eq!(ledger.open(admission, connection(7)), None);
+        assert_eq!(ledger.open(admission, connection(8)), None, "it moved");
+        let expired = CloseReason::TokenExpired;
+        assert_eq!(ledger.dismiss(admission, expired), Dismissal::Tell(connection(8)));
+        assert_eq!(ledger.dismiss(admission, expired), Dismissal::Nothing);
+        ledger.release(admission);
+        assert_eq!(ledger.dismiss(admission, expired), Dismissal::Nothing);
+        assert_eq!(ledger.open(admission, connection(9)), None);
+    }
+
+    #[test]
+    fn a_seat_remembers_its_token_until_it_has_another() {
+        let mut ledger = ledger(Caps::default());
+        let facts = |key, secs| Facts {
+            key: KeyNumber(key),
+            expiry: Expiry::at(Some(secs)),
+            ..Facts::default()
+        };
+        let first = Seat { facts: facts(1, 100), ..seat(Role::Client, "ws1", None, 1) };
+        let (admission, _) = ledger.reserve(first, HOME).unwrap();
+        assert!(ledger.renew(admission, facts(2, 200)));
+        let seated = ledger.find(admission).unwrap();
+        assert_eq!((seated.facts.key, seated.facts.expiry.secs()), (KeyNumber(2), Some(200)));
+        assert_eq!(ledger.expiry_at(0), Some((admission, Expiry::at(Some(200)))));
+        ledger.forget_key(KeyNumber(2));
+        assert_eq!(ledger.find(admission).unwrap().facts.key, KeyNumber::NONE);
+        ledger.release(admission);
+        assert!(!ledger.renew(admission, facts(3, 300)));
+        assert!(ledger.find(admission).is_none() && ledger.seated_all().next().is_none());
     }
 }

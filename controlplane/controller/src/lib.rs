@@ -9,6 +9,7 @@
 
 mod admin;
 mod admin_listener;
+mod admitting;
 mod classic;
 mod clock;
 mod control;
@@ -16,15 +17,26 @@ mod controller;
 mod damper;
 mod date;
 mod decide;
+mod decisions;
+mod dismissal;
+#[cfg(test)]
+mod dismissal_tests;
+mod doubts;
 mod drain;
 mod events;
+mod expiry;
 mod exposition;
+mod facts;
+mod fair_queue;
+mod filter;
 mod hdr_log;
 mod homes;
+mod inquiries;
 mod internal_keys;
 mod journal;
 mod judge;
 mod jwks;
+mod key_book;
 mod ledger;
 mod metrics;
 mod notices;
@@ -34,10 +46,11 @@ mod probe;
 mod process;
 mod protobuf;
 mod queries;
-mod queue;
+mod question;
 mod record;
 mod renewal;
 mod reporter;
+mod revocations;
 mod settings;
 mod shard_series;
 mod started;
@@ -51,12 +64,15 @@ pub use clock::{Clock, SystemClock};
 pub use control::{AuditFile, AuditSink, ControlAccess, ControlApi, ControlSocket};
 pub use controller::{Controller, Ended, StartError};
 pub use drain::{DrainError, DrainOrder, Draining, RedirectUrl, RedirectUrlError};
+pub use filter::{ConnectionFacts, ConnectionFilter};
 pub use homes::{HomeTable, HomeTableError};
+pub use jwks::{KeySchedule, KeySetStatus, KeyStatus};
 pub use platform_tls::PlatformTlsError;
 pub use probe::{ANSWER_BYTES_MAX, Probe, ProbeAnswer, ProbeError};
 pub use reporter::{Report, Reporter, Reports};
+pub use revocations::{Revocation, RevocationOutcome, Revoked};
 pub use settings::{
-    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, LogFormat,
-    LogSettings, PlatformTls, Settings, TlsFacts, Verify,
+    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, Ending, IssuerSettings,
+    JwksSettings, LogFormat, LogSettings, PlatformTls, Settings, TlsFacts, UnknownKeys, Verify,
 };
 pub use validate::ValidatorError;

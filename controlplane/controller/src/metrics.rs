@@ -18,6 +18,16 @@ pub(crate) struct Gauges {
     pub(crate) admitted: u64,
     /// Upgrades that wait for their decision.
     pub(crate) pending_admissions: u64,
+    /// Questions that the platform is being asked.
+    pub(crate) questions_asked: u64,
+    /// Questions that wait for that.
+    pub(crate) questions_waiting: u64,
+    /// Revocations that refuse admissions.
+    pub(crate) revocations: u64,
+    /// Keys that check tokens.
+    pub(crate) keys: u64,
+    /// Seconds since the key set was fetched that was fetched longest ago.
+    pub(crate) keys_age_secs: u64,
     /// Worker calls in flight.
     pub(crate) worker_calls: u64,
     /// Whether everybody is being let go.
@@ -69,6 +79,23 @@ pub(crate) fn families<'a>(
                 "relay_pending_admissions",
                 "Upgrades that wait for their decision.",
                 gauges.pending_admissions,
+            ),
+            (
+                "relay_admission_questions",
+                "Validations that the platform is being asked for.",
+                gauges.questions_asked,
+            ),
+            (
+                "relay_admission_questions_waiting",
+                "Validations that wait for others to be over.",
+                gauges.questions_waiting,
+            ),
+            ("relay_revocations", "Revocations that refuse admissions now.", gauges.revocations),
+            ("relay_jwks_keys", "Published keys that check tokens now.", gauges.keys),
+            (
+                "relay_jwks_age_seconds",
+                "Time since the last good fetch of the key set that was fetched longest ago.",
+                gauges.keys_age_secs,
             ),
             ("relay_worker_calls", "Worker calls in flight.", gauges.worker_calls),
             ("relay_draining", "Whether the relay is drained or stops.", gauges.draining.into()),

@@ -1,15 +1,12 @@
 //! Fresh tokens for connections that are open.
 
-use std::sync::Arc;
-
 use relay_contract::{
     AdmissionId, Claims, Command, ConnectionId, Renewal, RenewalRefusal, Secret, UpgradeRequest,
 };
 use sha2::{Digest, Sha256};
 
-use crate::controller::{Controller, Done};
-use crate::decide::{Look, Question};
-use crate::judge::{Answer, effective_request};
+use crate::controller::Controller;
+use crate::judge::{Accepted, Answer, effective_request};
 
 /// A fresh token, and whose connection it is to keep.
 pub(crate) struct Fresh {
@@ -20,79 +17,49 @@ pub(crate) struct Fresh {
     pub(crate) token: Secret,
 }
 
-/// What checking a fresh token found.
-pub(crate) struct Checked {
-    connection: ConnectionId,
+/// A fresh token that is being checked.
+pub(crate) struct Renewing {
+    pub(crate) admission: AdmissionId,
     /// What the connection is open for.
-    request: UpgradeRequest,
-    claims_digest: u64,
-    answer: Answer,
+    pub(crate) request: UpgradeRequest,
+    /// Of the token before it.
+    pub(crate) claims_digest: u64,
 }
 
 impl Controller {
     /// Judges a fresh token as that of an upgrade to what the connection is open for already.
     ///
-    /// Cost: as an upgrade's token. At most as many at once as upgrades; one more is told to try
-    /// again.
+    /// Cost: as an upgrade's token. At most as many at once as questions to the platform; one more
+    /// is told to try again, and so is a second token of one connection before the first is judged.
     pub(crate) fn on_renewal_asked(&mut self, fresh: Fresh) {
         let Fresh { connection, admission, claims_digest, token } = fresh;
         // Gone: nobody waits for an answer.
         let Some(request) = self.judge.holder(admission) else { return };
-        let is_full = self.renewing_count >= self.settings.caps.asked_at_once.max(1);
-        if self.stopping || is_full {
+        let is_full = self.renewing.len() >= self.settings.caps.asked_at_once.max(1);
+        if self.stopping || is_full || self.renewing.contains_key(&connection) {
             let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
             self.send(connection, Command::Renewed { connection, outcome });
             return;
         }
-        let question = match self.decider.look(&request, &token) {
-            Look::Settled(answer) => {
-                return self.answer_renewal(Checked { connection, request, claims_digest, answer });
-            }
-            Look::Open(question) => question,
-        };
-        self.renewing_count += 1;
-        self.ask_about_renewal(connection, request, claims_digest, question, token);
-    }
-
-    fn ask_about_renewal(
-        &mut self,
-        connection: ConnectionId,
-        request: UpgradeRequest,
-        claims_digest: u64,
-        question: Question,
-        token: Secret,
-    ) {
-        let decider = Arc::clone(&self.decider);
-        self.jobs.spawn(async move {
-            let answer = decider.ask(question, &request, &token).await;
-            Done::Renewed(Checked { connection, request, claims_digest, answer })
-        });
-    }
-
-    /// Somebody was asked about a fresh token and answered.
-    pub(crate) fn on_renewal_checked(&mut self, checked: Checked) {
-        self.renewing_count -= 1;
-        self.answer_renewal(checked);
-    }
-
-    fn answer_renewal(&mut self, checked: Checked) {
-        let connection = checked.connection;
-        let outcome = checked.outcome();
-        self.send(connection, Command::Renewed { connection, outcome });
+        let renewing = Renewing { admission, request: request.clone(), claims_digest };
+        self.renewing.insert(connection, renewing);
+        self.take_in(connection, request, token);
     }
 }
 
-impl Checked {
-    fn outcome(&self) -> Renewal {
-        let claims = match &self.answer {
-            Answer::Claims(claims) => claims,
+impl Renewing {
+    /// What the peer is told when its token is worth this.
+    pub(crate) fn outcome(&self, answer: &Answer) -> Renewal {
+        let accepted = match answer {
+            Answer::Accepted(accepted) => accepted,
             Answer::Denied(_) => return Renewal::Refused(RenewalRefusal::Denied),
             Answer::Unavailable => return Renewal::Refused(RenewalRefusal::Unavailable),
         };
+        let Accepted { claims, credential, .. } = &**accepted;
         if digest(&effective_request(&self.request, claims), claims) != self.claims_digest {
             return Renewal::Refused(RenewalRefusal::ClaimsDiffer);
         }
-        let expires_at_ms = claims.expires_at_secs.map(|secs| secs.saturating_mul(1000));
+        let expires_at_ms = credential.expires_at_secs.map(|secs| secs.saturating_mul(1000));
         Renewal::Renewed { expires_at_ms }
     }
 }
@@ -137,7 +104,7 @@ pub(crate) fn digest(request: &UpgradeRequest, claims: &Claims) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use relay_contract::{Profile, Role, Scope};
+    use relay_contract::{Credential, Profile, Role, Scope};
 
     use super::*;
 
@@ -161,10 +128,16 @@ mod tests {
         }
     }
 
+    fn accepted(claims: Claims) -> Answer {
+        let expires_at_secs = claims.expires_at_secs;
+        let credential = Credential { expires_at_secs, ..Credential::default() };
+        Answer::Accepted(Box::new(Accepted { claims, credential, key: None }))
+    }
+
     fn outcome(answer: Answer) -> Renewal {
-        let connection = ConnectionId::default();
         let claims_digest = digest(&request(), &claims());
-        Checked { connection, request: request(), claims_digest, answer }.outcome()
+        let renewing = Renewing { admission: AdmissionId(1), request: request(), claims_digest };
+        renewing.outcome(&answer)
     }
 
     #[test]
@@ -176,7 +149,7 @@ mod tests {
             ..claims()
         };
         let renewed = Renewal::Renewed { expires_at_ms: Some(2_000_000) };
-        assert_eq!(outcome(Answer::Claims(newer)), renewed);
+        assert_eq!(outcome(accepted(newer)), renewed);
     }
 
     #[test]
@@ -196,7 +169,7 @@ mod tests {
         for (index, change) in changes.into_iter().enumerate() {
             let mut claims = claims();
             change(&mut claims);
-            assert_eq!(outcome(Answer::Claims(claims)), differs, "change {index}");
+            assert_eq!(outcome(accepted(claims)), differs, "change {index}");
         }
     }
 

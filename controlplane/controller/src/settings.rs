@@ -7,6 +7,8 @@ use std::time::Duration;
 use relay_contract::{Level, Limits, Routes, Secret};
 use url::Url;
 
+use crate::jwks::KeySchedule;
+
 /// Everything the controller needs to know, already parsed. A value that exists is valid: the
 /// program checks the environment before it makes one.
 #[derive(Clone, Debug)]
@@ -38,6 +40,12 @@ pub struct Settings {
     pub admission: Admission,
     /// Local token checks; needed for every admission but [`Admission::Validate`].
     pub jwks: Option<JwksSettings>,
+    /// What becomes of connections whose token expires. `RELAY_TOKEN_EXPIRY`,
+    /// `RELAY_TOKEN_EXPIRY_GRACE_SECS`
+    pub expiry: Ending,
+    /// How long an acceptance of the platform is used for the same question again, if at all.
+    /// `RELAY_DECISION_CACHE_MS`
+    pub decision_cache: Option<Duration>,
     /// The whole of a validate call, from first to last byte. `RELAY_ADMISSION_TIMEOUT_MS`
     pub admission_timeout: Duration,
     /// Bytes of a validate answer. Reached: refused. `RELAY_ADMISSION_MAX_RESPONSE_BYTES`
@@ -120,14 +128,52 @@ impl Admission {
 /// What a token is checked against locally.
 #[derive(Clone, Debug)]
 pub struct JwksSettings {
-    /// Where the key set is fetched. No key of ours is sent there. `RELAY_JWKS_URL`
-    pub url: Url,
-    /// The `iss` a token must have, if any is demanded. `RELAY_JWT_ISSUER`
-    pub issuer: Option<String>,
+    /// Whose tokens are checked: one at least. `RELAY_JWKS_URL` with `RELAY_JWT_ISSUER`, and
+    /// `RELAY_JWT_ISSUERS`
+    pub issuers: Vec<IssuerSettings>,
     /// The `aud` a token must name, if any is demanded. `RELAY_JWT_AUDIENCE`
     pub audience: Option<String>,
     /// How far clocks may disagree about `exp` and `nbf`. `RELAY_JWT_LEEWAY_SECS`
     pub leeway: Duration,
+    /// When key sets are fetched. `RELAY_JWKS_REFRESH_SECS`, `RELAY_JWKS_REFRESH_MIN_SECS`,
+    /// `RELAY_JWKS_REFRESH_MAX_SECS`, `RELAY_JWKS_COOLDOWN_SECS`, `RELAY_JWKS_MAX_AGE_SECS`
+    pub schedule: KeySchedule,
+    /// What becomes of tokens whose key no set has. `RELAY_JWKS_UNKNOWN_KEY`
+    pub unknown_keys: UnknownKeys,
+    /// What becomes of connections whose key was withdrawn. `RELAY_JWKS_WITHDRAWN`,
+    /// `RELAY_JWKS_WITHDRAWN_GRACE_SECS`
+    pub withdrawn: Ending,
+}
+
+/// One issuer of tokens.
+#[derive(Clone, Debug)]
+pub struct IssuerSettings {
+    /// The `iss` of its tokens; unnamed, everybody whom nothing else here names.
+    pub issuer: Option<String>,
+    /// Where its key set is fetched. No key of ours is sent there.
+    pub url: Url,
+}
+
+/// What becomes of tokens whose key is in no set, after a fresh look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum UnknownKeys {
+    /// The platform is asked, where it is asked at all, as often as
+    /// [`Caps::undecided_per_second`] allows.
+    #[default]
+    Ask,
+    /// They are refused: every key of our issuers is in their sets.
+    Refuse,
+}
+
+/// What becomes of a connection whose token is good no more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// It stays, as with the reference.
+    Ignore,
+    /// It ends after this time, unless its peer presents a fresh token.
+    Grace(Duration),
+    /// It ends at once.
+    Close,
 }
 
 /// TLS towards the platform. Source: relay specification, section 15.
@@ -232,10 +278,17 @@ pub struct Caps {
     /// Bytes of their tokens. Protects memory where tokens are long. Reached: as above. Ours: a
     /// kilobyte for each.
     pub pending_tokens_bytes_max: usize,
-    /// Of them, how many somebody is being asked about; the others wait in the order in which they
-    /// came. Protects the platform's descriptors, and ours. Ours: at an answer in 20 ms twelve
-    /// thousand per second.
+    /// Of them, how many the platform is being asked about; the others wait, daemons first,
+    /// workspaces in turn. Protects the platform's descriptors, and ours. Ours: at an answer in
+    /// 20 ms twelve thousand per second. `RELAY_VALIDATE_CONCURRENCY`
     pub asked_at_once: usize,
+    /// How long they wait for that. Reached: 503 with `Retry-After`. Ours: with the whole of a
+    /// validate call less than a shard waits for its answer. `RELAY_ADMISSION_WAIT_MS`
+    pub admission_wait: Duration,
+    /// How many tokens per second the platform is asked about that cannot be decided here and that
+    /// it does not accept. Protects it from invented tokens. Reached: 503 with `Retry-After`.
+    /// `RELAY_UNDECIDED_PER_SECOND`
+    pub undecided_per_second: u32,
     /// Worker calls in flight at a time. Reached: the call is answered 503.
     pub worker_calls_max: usize,
     /// The whole of a worker call.
@@ -259,6 +312,8 @@ impl Default for Caps {
             pending_admissions_max: 16 << 10,
             pending_tokens_bytes_max: 16 << 20,
             asked_at_once: ASKED_AT_ONCE,
+            admission_wait: Duration::from_millis(7500),
+            undecided_per_second: 50,
             worker_calls_max: 256,
             worker_timeout: Duration::from_secs(30),
             worker_response_bytes_max: 1 << 20,

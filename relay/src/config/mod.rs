@@ -4,6 +4,7 @@
 //! mistake it found. Start with [`VARIABLES`], the table of all names.
 
 mod admin;
+mod admission;
 mod backplane;
 mod capacity;
 mod control;
@@ -27,6 +28,7 @@ mod deployment_tests;
 mod tests;
 
 pub(crate) use admin::{Admin, AdminListen};
+pub(crate) use admission::{Admission, AdmissionMode};
 pub(crate) use backplane::{Backplane, BackplaneMode};
 pub(crate) use capacity::Capacity;
 pub(crate) use control::{
@@ -40,9 +42,7 @@ pub(crate) use listen::UnixSocket;
 pub(crate) use listen::{ClientAuth, Listen, Mode, Tls};
 pub(crate) use memory::Memory;
 pub(crate) use patience::TcpPatience;
-pub(crate) use platform::{
-    Admission, AdmissionMode, ClientCertificate, Platform, ServerAuth, TlsVerify,
-};
+pub(crate) use platform::{ClientCertificate, Platform, ServerAuth, TlsVerify};
 pub(crate) use problem::{Problem, Refused};
 pub(crate) use reader::Effective;
 pub(crate) use rules::is_strong;

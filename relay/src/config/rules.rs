@@ -148,9 +148,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     for (name, url) in [
         ("SERVER_URL", Some(&platform.server)),
         ("RELAY_VALIDATE_URL", Some(&platform.validate)),
-        ("RELAY_JWKS_URL", config.admission.jwks.as_ref()),
+        ("RELAY_JWKS_URL or RELAY_JWT_ISSUERS", config.admission.key_urls().find(has_user)),
     ] {
-        if url.is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        if url.is_some_and(|url| has_user(&url)) {
             warnings.push(format!("{name}: user and password of the URL are not sent"));
         }
     }
@@ -173,6 +173,10 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     warnings
+}
+
+fn has_user(url: &&Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 fn files(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) {
@@ -358,7 +362,7 @@ fn ours(config: &Config, world: &dyn Surroundings, problems: &mut Vec<Problem>) 
             "RELAY_SERVER_CA_CERT_PATH=/etc/relay/ca.pem",
         ));
     }
-    if config.admission.mode != AdmissionMode::Validate && config.admission.jwks.is_none() {
+    if config.admission.mode != AdmissionMode::Validate && config.admission.issuers.is_empty() {
         problems.push(Problem::rule(
             "RELAY_JWKS_URL",
             format!("required when RELAY_ADMISSION={}", config.admission.mode.name()),

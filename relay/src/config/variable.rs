@@ -242,9 +242,42 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "Where signing keys are fetched; switches local token checks on."),
     any("RELAY_JWT_ISSUER", Kind::Text, "(viewport-server with jwks, else unchecked)",
         "viewport-server", "Issuer a token must have."),
+    any("RELAY_JWT_ISSUERS", Kind::List, "(none)",
+        "https://login.partner.corp=https://login.partner.corp/keys",
+        "More issuers, each as ISSUER=URL of its keys. A token is checked with the keys of the \
+         issuer it names, and with no others."),
     any("RELAY_JWT_AUDIENCE", Kind::Text, "(viewport-relay with jwks, else unchecked)",
         "viewport-relay", "Audience a token must have."),
     count("RELAY_JWT_LEEWAY_SECS", "30", "Clock difference tolerated in token times."),
+    count("RELAY_JWKS_REFRESH_SECS", "600",
+        "Time between fetches of a key set whose server says nothing about it (Cache-Control)."),
+    count("RELAY_JWKS_REFRESH_MIN_SECS", "60", "The least time, whatever it says."),
+    count("RELAY_JWKS_REFRESH_MAX_SECS", "3600", "The most time, whatever it says."),
+    count("RELAY_JWKS_COOLDOWN_SECS", "30",
+        "Time between fetches that tokens with unknown keys cause."),
+    count("RELAY_JWKS_MAX_AGE_SECS", "86400",
+        "How long a key set is used that cannot be fetched anew."),
+    any("RELAY_JWKS_UNKNOWN_KEY", Kind::Choice(&["ask", "refuse"]), "ask", "refuse",
+        "Tokens whose key is in no set after a fresh look: the platform is asked (unless \
+         RELAY_ADMISSION=jwks), or they are refused."),
+    any("RELAY_JWKS_WITHDRAWN", Kind::Choice(&["ignore", "grace", "close"]), "grace", "close",
+        "Connections whose signing key is published no more: they stay, end within the grace \
+         time, or end at once."),
+    count("RELAY_JWKS_WITHDRAWN_GRACE_SECS", "300",
+        "That grace time. They end spread over its second half."),
+    any("RELAY_TOKEN_EXPIRY", Kind::Choice(&["ignore", "grace", "close"]), "ignore", "close",
+        "Connections whose token expires: they stay, end after the grace time, or end at once. \
+         A fresh token sent over the connection keeps it."),
+    count("RELAY_TOKEN_EXPIRY_GRACE_SECS", "60", "That grace time."),
+    any("RELAY_DECISION_CACHE_MS", Kind::Count, "(none)", "5000",
+        "How long the platform's acceptance is used for the same token, role, workspace and \
+         target again. A revocation ends it."),
+    count("RELAY_VALIDATE_CONCURRENCY", "256", "Validations under way at a time."),
+    count("RELAY_ADMISSION_WAIT_MS", "7500",
+        "How long an upgrade waits for its validation to begin; then 503 with Retry-After."),
+    count("RELAY_UNDECIDED_PER_SECOND", "50",
+        "Tokens per second that local checks cannot decide and that the platform refuses; more \
+         are answered 503."),
 
     count("RELAY_MAX_TOTAL_CONNECTIONS", "2000", "Daemons and clients of the whole relay."),
     count("RELAY_MAX_CONNECTIONS_PER_IP", "50", "Connections of one address."),

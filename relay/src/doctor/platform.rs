@@ -32,10 +32,11 @@ pub(crate) async fn check(config: &Config) -> Vec<Finding> {
         }
     };
     let published = async {
-        match &config.admission.jwks {
-            Some(url) => vec![key_set(config, &probe, url).await],
-            None => Vec::new(),
+        let mut findings = Vec::new();
+        for url in config.admission.key_urls() {
+            findings.push(key_set(config, &probe, url).await);
         }
+        findings
     };
     let (mut findings, keys) = tokio::join!(judged, published);
     findings.extend(keys);

@@ -149,7 +149,8 @@ mod tests {
     }
 
     fn seat(role: Role, workspace: &str) -> Seat {
-        Seat { role, scope: scope(workspace), address: Ipv4Addr::LOCALHOST.into() }
+        let facts = crate::facts::Facts::default();
+        Seat { role, scope: scope(workspace), address: Ipv4Addr::LOCALHOST.into(), facts }
     }
 
     #[test]

@@ -209,7 +209,7 @@ async fn the_platform_is_asked_about_a_few_and_the_others_wait_in_order() {
     while platform.requests().is_empty() {
         tokio::task::yield_now().await;
     }
-    let others = [(); 3].map(|()| shard.client(TOKEN));
+    let others = ["b", "c", "d"].map(|name| shard.client(&format!("{TOKEN}-{name}")));
     platform.on(VALIDATE, admits());
     // Nobody else is asked about before the first is gone: it would be admitted.
     shard.tell(Event::Abandoned { connection: first });

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use relay_contract::{Event, Secret, ShardId, ShardLoad, ShardReport};
 use relay_controller::{
-    Admission, AuditSink, ControlAccess, ControlApi, ControlSocket, JwksSettings, Settings,
+    Admission, AuditSink, ControlAccess, ControlApi, ControlSocket, Ending, IssuerSettings,
+    JwksSettings, KeySchedule, Settings, UnknownKeys,
 };
 use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_client::ControlClient;
@@ -128,10 +129,12 @@ async fn a_silent_shard_does_not_keep_a_caller_waiting() {
 async fn a_relay_without_keys_is_not_ready_and_probes_see_it() {
     let place = Place::new();
     let jwks = JwksSettings {
-        url: Url::parse(NOWHERE).unwrap(),
-        issuer: None,
+        issuers: vec![IssuerSettings { issuer: None, url: Url::parse(NOWHERE).unwrap() }],
         audience: None,
         leeway: Duration::ZERO,
+        schedule: KeySchedule::default(),
+        unknown_keys: UnknownKeys::Ask,
+        withdrawn: Ending::Ignore,
     };
     let settings = Settings { admission: Admission::Jwks, jwks: Some(jwks), ..settings(NOWHERE) };
     let (_relay, _shards) = Relay::with_api::<1>(settings, place.api());

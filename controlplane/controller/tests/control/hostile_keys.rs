@@ -94,17 +94,18 @@ async fn a_key_set_that_is_elsewhere_is_not_looked_for() {
 }
 
 #[tokio::test]
-async fn keys_that_share_an_id_are_all_tried() {
+async fn of_keys_that_share_an_id_the_first_wins_and_the_others_are_named_once() {
     let platform = Platform::start(None).await;
-    let (first, second, forger) = (Signer::new("k"), Signer::new("k"), Signer::new("k"));
+    let (first, second) = (Signer::new("k"), Signer::new("k"));
     publish(&platform, &[&first, &second]);
-    let (_relay, mut shard) = Relay::one(checked(&platform, Admission::Jwks));
-    for signer in [&first, &second] {
-        shard.client(&signer.client(60));
-        shard.admitted().await;
-    }
-    shard.client(&forger.client(60));
+    let (relay, mut shard) = Relay::one(checked(&platform, Admission::Jwks));
+    shard.client(&first.client(60));
+    shard.admitted().await;
+    shard.client(&second.client(60));
     assert_eq!(shard.refused().await, Refusal::Unauthorized);
+    let lines = relay.logged(shard, "jwks_key_skipped").await;
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["details"]["reason"], "key 1: an earlier key has its id");
 }
 
 #[tokio::test]

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionRequest, Command, ConnectionId, ControlRequest, Detail, Event, Grant, Level, Limits,
-    Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick, UpgradeRequest,
+    AdmissionId, AdmissionRequest, CloseReason, Command, ConnectionId, ControlRequest, Detail,
+    Event, Grant, Level, Limits, Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport,
+    Tick, UpgradeRequest,
 };
 use relay_controller::{
     AdminAccess, AdminSocket, Admission, BackplaneFacts, Caps, Clock, ControlApi, Controller,
-    Ended, LogFormat, LogSettings, PlatformTls, Settings, TlsFacts,
+    Ended, Ending, LogFormat, LogSettings, PlatformTls, Settings, TlsFacts,
 };
 use relay_link::{ShardSide, local};
 use relay_mailbox::{Bell, Ring};
@@ -41,6 +42,8 @@ pub(crate) fn settings(base: &str) -> Settings {
         internal_key_previous: None,
         admission: Admission::Validate,
         jwks: None,
+        expiry: Ending::Ignore,
+        decision_cache: None,
         admission_timeout: Duration::from_secs(20),
         admission_response_bytes_max: 4096,
         internal_timeout: Duration::from_secs(20),
@@ -220,6 +223,21 @@ impl Shard {
         match ruling {
             Ok(grant) => panic!("admitted: {grant:?}"),
             Err(refusal) => refusal,
+        }
+    }
+
+    /// An admitted connection is open at this place.
+    pub(crate) fn open(&mut self, admission: AdmissionId) -> ConnectionId {
+        let connection = self.connection();
+        self.tell(Event::Opened { admission, connection });
+        connection
+    }
+
+    /// The next command, which closes a connection; fails the test when it is another.
+    pub(crate) async fn closed(&mut self) -> (ConnectionId, CloseReason) {
+        match self.command().await {
+            Command::Close { connection, reason } => (connection, reason),
+            other => panic!("nothing is closed: {other:?}"),
         }
     }
 

@@ -6,7 +6,9 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use relay_contract::{AdmissionId, Command, Event, Refusal};
-use relay_controller::{Admission, JwksSettings, Settings};
+use relay_controller::{
+    Admission, Ending, IssuerSettings, JwksSettings, KeySchedule, Settings, UnknownKeys,
+};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -34,11 +36,20 @@ impl Signer {
     }
 
     pub(crate) fn client(&self, expires_in_secs: i64) -> String {
-        let claims = json!({
-            "iss": "viewport-server", "aud": "viewport-relay", "role": "client", "scope": "runtime",
+        self.client_of("viewport-server", expires_in_secs)
+    }
+
+    /// The same in the name of this issuer.
+    pub(crate) fn client_of(&self, issuer: &str, expires_in_secs: i64) -> String {
+        self.signed(json!({
+            "iss": issuer, "aud": "viewport-relay", "role": "client", "scope": "runtime",
             "workspaceId": "ws1", "runtimeTargetId": "rt1", "clientId": "cl1",
             "exp": NOW_SECS + expires_in_secs, "ignored": true,
-        });
+        }))
+    }
+
+    /// A token that says this.
+    pub(crate) fn signed(&self, claims: Value) -> String {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some(self.id.to_owned());
         encode(&header, &claims, &self.key).unwrap()
@@ -55,21 +66,26 @@ pub(crate) fn checked(platform: &Platform, admission: Admission) -> Settings {
     Settings {
         admission,
         jwks: Some(JwksSettings {
-            url: Url::parse(&platform.url()).unwrap().join(JWKS).unwrap(),
-            issuer: Some("viewport-server".into()),
+            issuers: vec![IssuerSettings {
+                issuer: Some("viewport-server".into()),
+                url: Url::parse(&platform.url()).unwrap().join(JWKS).unwrap(),
+            }],
             audience: Some("viewport-relay".into()),
             leeway: Duration::from_secs(5),
+            schedule: KeySchedule::default(),
+            unknown_keys: UnknownKeys::Ask,
+            withdrawn: Ending::Ignore,
         }),
         ..settings(&platform.url())
     }
 }
 
-fn asked(platform: &Platform, path: &str) -> usize {
+pub(crate) fn asked(platform: &Platform, path: &str) -> usize {
     let requests = platform.requests();
     requests.iter().filter(|request| request.path() == path).count()
 }
 
-fn validates(platform: &Platform) {
+pub(crate) fn validates(platform: &Platform) {
     let body = r#"{"ok":true,"claims":{"workspaceId":"ws1"}}"#;
     platform.on(VALIDATE, Behaviour::Answer(200, body.into()));
 }
