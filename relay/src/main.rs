@@ -22,6 +22,7 @@ mod notify;
 mod orphans;
 mod plan;
 mod readings;
+mod reload;
 mod sandbox;
 mod screen;
 mod serve;

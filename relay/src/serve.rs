@@ -21,6 +21,7 @@ use crate::cores;
 use crate::listener::{Listener, Listeners, Place};
 use crate::notify::Notifier;
 use crate::orphans::Orphans;
+use crate::reload::Reload;
 use crate::screen;
 use crate::settings::settings;
 use crate::shards::Shards;
@@ -43,6 +44,7 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
     }
     let handed = activation::take_sockets()?;
     let mut relay = Relay::start(&parsed.config, handed, io::stdout())?;
+    relay.reload.go_by(parsed.clone());
     if let Some(reason) = relay.fallback() {
         let text = format_args!("relay: warning: io_uring is not used: {reason}\n");
         screen::say(io::stderr(), text);
@@ -76,8 +78,7 @@ pub(crate) struct Relay {
     /// Whoever started the program and wants to know how it is.
     manager: Notifier,
     orphans: Orphans,
-    /// Where TLS ends here.
-    renewal: Option<Renewal>,
+    reload: Reload,
     controller: Controller,
     shards: Shards,
     address: Option<SocketAddr>,
@@ -149,14 +150,16 @@ impl Relay {
         }
         let certificates = std::mem::take(&mut shards.certificates);
         let reporter = controller.reporter();
-        let renewal = loader.map(|loader| Renewal::new(loader, certificates, reporter));
+        let renewal = loader.map(|loader| Renewal::new(loader, certificates, reporter.clone()));
+        let (reload, reloads) = Reload::new(renewal, controller.applier(), reporter);
+        controller.reload_through(reloads);
         Ok(Self {
             runtime,
             signals,
             hangups,
             manager,
             orphans,
-            renewal,
+            reload,
             controller,
             shards,
             address,
@@ -194,7 +197,7 @@ impl Relay {
     pub(crate) fn run(self) -> Result<()> {
         let Self { runtime, mut signals, controller, shards, mut stops, manager, .. } = self;
         let (_stop, _files) = (self.stop, self.files);
-        let renewal = renew(self.renewal, self.hangups);
+        let reload = self.reload.run(self.hangups);
         let orphans = self.orphans.bury();
         cores::step_back();
         manager.ready();
@@ -216,7 +219,7 @@ impl Relay {
             tokio::select! {
                 ended = controller => Some(ended),
                 () = requests => None,
-                () = renewal => None,
+                () = reload => None,
                 () = orphans => None,
                 () = manager.watch() => None,
             }
@@ -228,17 +231,6 @@ impl Relay {
             // What still runs ends with the process.
             Some(Ended::DeadlinePassed) | None => shards.join_ended(),
         }
-    }
-}
-
-/// Never ends.
-async fn renew(renewal: Option<Renewal>, mut hangups: Hangups) {
-    match renewal {
-        Some(renewal) => renewal.run(hangups).await,
-        // Nothing is read again; the signal must not end the process.
-        None => loop {
-            hangups.next().await;
-        },
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_controller::{
-    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, PlatformTls,
-    Settings, TlsFacts, Verify,
+    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, LiveSettings,
+    PlatformTls, Settings, TlsFacts, Verify,
 };
 
 use crate::config::{AdmissionMode, Config, TlsVerify};
@@ -40,12 +40,7 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
         internal_timeout: platform.api_timeout,
         internal_response_bytes_max: platform.api_response_bytes_max,
         platform_tls: platform_tls(config),
-        admin: AdminAccess {
-            enabled: config.admin.enabled,
-            token: config.admin.token.clone(),
-            previous_token: config.admin.previous_token.clone(),
-            separate: config.admin.listen.is_some(),
-        },
+        admin: admin(config),
         health_verbose: config.admin.verbose,
         state_includes_client_ids: config.admin.client_ids,
         log: config.log,
@@ -57,6 +52,30 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
         memory_budget_bytes: config.memory.budget_bytes,
         driver,
         drain: Duration::from_millis(config.engine.drain_ms),
+    }
+}
+
+/// What of it can change while the relay runs.
+pub(crate) fn live(config: &Config) -> LiveSettings {
+    LiveSettings {
+        limits: config.limits.clone(),
+        routes: config.routes.clone(),
+        caps: caps(config),
+        log: config.log,
+        admin: admin(config),
+        state_includes_client_ids: config.admin.client_ids,
+        internal_key: config.platform.key.clone(),
+        internal_key_previous: config.platform.previous_key.clone(),
+        drain: Duration::from_millis(config.engine.drain_ms),
+    }
+}
+
+fn admin(config: &Config) -> AdminAccess {
+    AdminAccess {
+        enabled: config.admin.enabled,
+        token: config.admin.token.clone(),
+        previous_token: config.admin.previous_token.clone(),
+        separate: config.admin.listen.is_some(),
     }
 }
 

@@ -51,6 +51,14 @@ impl Loader {
         Ok(loader)
     }
 
+    /// Another, of other files; peers may resume what began under this one.
+    pub(crate) fn of_files(&self, files: &config::Tls) -> Self {
+        let tickets = Arc::clone(&self.tickets);
+        let mut loader = Self { files: files.clone(), tickets, born: Vec::new() };
+        loader.born = loader.stamp();
+        loader
+    }
+
     /// Every file that is read.
     fn paths(&self) -> impl Iterator<Item = &Path> {
         let files = &self.files;

@@ -35,11 +35,13 @@ use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
 use crate::jwks::{IssuerIndex, KeyRing};
 use crate::key_book::KeyBook;
+use crate::live::{Acknowledged, Order};
 use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
 use crate::question::{Printer, QuestionPrint};
+use crate::reload::Reloads;
 use crate::renewal::Renewing;
 use crate::reporter::{Reporter, Reports};
 use crate::revocations::Revocations;
@@ -66,6 +68,13 @@ pub struct Controller {
     /// Where the control API asks.
     pub(crate) desk: Desk,
     pub(crate) watchers: Watchers,
+    /// Settings that somebody wants in force; for ever silent without an applier.
+    pub(crate) orders: mpsc::Receiver<Order>,
+    /// Who can have the configuration read again, if anybody.
+    pub(crate) reloads: Option<Reloads>,
+    /// Of the settings in force.
+    pub(crate) version: u64,
+    pub(crate) acknowledged: Acknowledged,
     pub(crate) queries: Queries,
     /// What the control plane itself counts; the shards' counters are added when somebody asks.
     pub(crate) counters: Counters,
@@ -229,6 +238,10 @@ impl Controller {
             refused_at_door: Arc::default(),
             desk: Desk::closed(),
             watchers: Watchers::default(),
+            orders: mpsc::channel(1).1,
+            reloads: None,
+            version: settings.limits.version.max(settings.routes.version),
+            acknowledged: Acknowledged::default(),
             queries: Queries::new(shard_count),
             counters: Counters::default(),
             decider: Arc::new(decider),
@@ -299,6 +312,11 @@ impl Controller {
         }
     }
 
+    /// Lets operators have the configuration read again, through this.
+    pub fn reload_through(&mut self, reloads: Reloads) {
+        self.reloads = Some(reloads);
+    }
+
     /// For what the program itself has to tell the operator.
     pub fn reporter(&self) -> Reporter {
         self.reporter.clone()
@@ -317,6 +335,9 @@ impl Controller {
         self.log(relay_started(&self.settings));
         self.log(node_started(&self.settings, self.link.shards.count()));
         let keepers = self.keys.as_ref().map_or_else(Vec::new, |keys| keys.keep());
+        if self.settings.routes.version > 0 {
+            self.tell_routes();
+        }
         let doors = [self.open_door(), self.open_control()];
         let [mut pulse, mut beat] = [PULSE, BEAT].map(tokio::time::interval);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -359,6 +380,7 @@ impl Controller {
             || !self.queries.is_empty()
             || self.journal.has_suppressed()
             || !self.watchers.is_empty()
+            || self.acknowledged.owes()
             || self.journal.unflushed() != Unflushed::Nothing;
         let needs_beat = self.needs_beat();
         let keys = self.keys.clone();
@@ -396,6 +418,7 @@ impl Controller {
                 }
             }
             Some(asked) = self.operators.recv() => self.on_admin_asked(asked),
+            Some(order) = self.orders.recv() => self.on_order(order),
             Some(asked) = self.desk.asked.recv() => self.on_control_asked(asked),
             Some(entry) = self.notices.recv() => self.log(entry),
             Some(report) = self.reports.next() => {
@@ -410,6 +433,7 @@ impl Controller {
             () = tick(&mut self.beat), if needs_beat => self.on_beat(),
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
+                self.tell_owed();
                 self.tell_suppressed();
                 self.tell_watchers();
             }

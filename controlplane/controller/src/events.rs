@@ -50,8 +50,9 @@ impl Controller {
                 self.record(unix_ms, *entry);
             }
             Event::Reported { query, report } => self.on_reported(query, *report),
-            // Nothing changes its version while the program runs.
-            Event::InForce { .. } => {}
+            Event::InForce { shard, value, version } => {
+                self.acknowledged.note(shard, value, version);
+            }
             Event::Stopped { shard } => self.on_stopped(shard),
         }
     }
@@ -207,6 +208,7 @@ impl Controller {
                     key_count: self.key_count(),
                     pending_admissions: self.judge.pending_count(),
                     admitted_connections: self.judge.admitted_count(),
+                    settings_version: self.acknowledged.least(),
                 };
                 (JSON, state::node(&self.settings, reports, &facts).into_bytes())
             }

@@ -40,6 +40,19 @@ impl InternalKeys {
         })
     }
 
+    /// Other keys in the place of these; what was counted goes on.
+    ///
+    /// # Errors
+    /// When a header cannot carry one.
+    pub(crate) fn replaced<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Secret>,
+    ) -> Result<Self, InvalidHeaderValue> {
+        let replaced = Self::new(keys, self.notices.clone())?;
+        replaced.retried.store(self.retried(), Ordering::Relaxed);
+        Ok(replaced)
+    }
+
     /// The key the platform took last, with its place; no key where none is configured.
     pub(crate) fn in_use(&self) -> (usize, Option<&HeaderValue>) {
         let index = self.in_use.load(Ordering::Relaxed);

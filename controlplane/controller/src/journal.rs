@@ -13,7 +13,7 @@ use relay_contract::{Level, LogEntry, Tick};
 use crate::damper::{Damper, Suppressed};
 use crate::date::Date;
 use crate::record::{Record, Shown};
-use crate::settings::LogSettings;
+use crate::settings::{LogFormat, LogSettings};
 
 /// Keeps and writes log entries. Never waits for whoever reads stdout: lines go to a thread of
 /// their own through a bounded queue, and what finds it full is counted.
@@ -98,6 +98,11 @@ impl Journal {
             queued_bytes,
             finished,
         })
+    }
+
+    /// Writes other levels, or in another form, from now on.
+    pub(crate) fn set_style(&mut self, level: Level, format: LogFormat) {
+        self.settings = LogSettings { level, format, ..self.settings };
     }
 
     /// Whether entries of this level are written.

@@ -129,6 +129,14 @@ impl Judge {
         self.homes.replace(table)
     }
 
+    /// Judges by other caps from now on. Whoever was admitted stays.
+    pub(crate) fn set_caps(&mut self, caps: Caps) {
+        self.window.set_bounds(caps.upgrades_per_minute, caps.upgrade_addresses_max);
+        self.ledger.set_caps(caps);
+        self.pending_max = caps.pending_admissions_max;
+        self.pending_bytes_max = caps.pending_tokens_bytes_max;
+    }
+
     /// Judges a new upgrade in the reference's order: attempts, total, address, form, scope.
     ///
     /// Source: relay specification, section 3.

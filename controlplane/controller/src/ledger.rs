@@ -152,6 +152,10 @@ impl Ledger {
         }
     }
 
+    pub(crate) fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
+    }
+
     /// Whether one more connection of this address fits.
     pub(crate) fn check(&self, address: IpAddr) -> Result<(), Cap> {
         if self.peers >= self.caps.connections_max {

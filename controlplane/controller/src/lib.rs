@@ -38,6 +38,7 @@ mod judge;
 mod jwks;
 mod key_book;
 mod ledger;
+mod live;
 mod metrics;
 mod notices;
 mod platform_http;
@@ -48,6 +49,7 @@ mod protobuf;
 mod queries;
 mod question;
 mod record;
+mod reload;
 mod renewal;
 mod reporter;
 mod revocations;
@@ -67,8 +69,10 @@ pub use drain::{DrainError, DrainOrder, Draining, RedirectUrl, RedirectUrlError}
 pub use filter::{ConnectionFacts, ConnectionFilter};
 pub use homes::{HomeTable, HomeTableError};
 pub use jwks::{KeySchedule, KeySetStatus, KeyStatus};
+pub use live::{Applier, ApplyError, LiveSettings};
 pub use platform_tls::PlatformTlsError;
 pub use probe::{ANSWER_BYTES_MAX, Probe, ProbeAnswer, ProbeError};
+pub use reload::{ReloadAsked, ReloadRefused, Reloaded, Reloads};
 pub use reporter::{Report, Reporter, Reports};
 pub use revocations::{Revocation, RevocationOutcome, Revoked};
 pub use settings::{

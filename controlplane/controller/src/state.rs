@@ -144,6 +144,9 @@ struct Node<'a> {
     pending_admissions: usize,
     admitted_connections: usize,
     memory_budget_bytes: u64,
+    /// Which version of the settings every shard has said to be in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    settings_version: Option<u64>,
     shards: Vec<Shard>,
     /// Present where it was asked for and somebody sends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -179,6 +182,8 @@ pub(crate) struct NodeFacts {
     pub(crate) pending_admissions: usize,
     /// Seats taken, workers included.
     pub(crate) admitted_connections: usize,
+    /// The version of limits and routes that all shards have in force.
+    pub(crate) settings_version: Option<u64>,
 }
 
 /// The body of `/node`.
@@ -201,6 +206,7 @@ pub(crate) fn node(settings: &Settings, reports: &[ShardReport], facts: &NodeFac
         pending_admissions: facts.pending_admissions,
         admitted_connections: facts.admitted_connections,
         memory_budget_bytes: settings.memory_budget_bytes,
+        settings_version: facts.settings_version,
         shards: shards.collect(),
         hottest: hottest(settings, reports),
     })

@@ -39,6 +39,15 @@ impl UpgradeWindow {
         }
     }
 
+    /// Judges by other bounds from now on, attempts of this minute included.
+    pub(crate) fn set_bounds(&mut self, attempts_max: u32, addresses_max: usize) {
+        self.attempts_max = attempts_max;
+        self.addresses_max = addresses_max;
+        while self.windows.len() > addresses_max {
+            self.forget_least_recent();
+        }
+    }
+
     /// Counts an attempt; whether it is within the limit.
     pub(crate) fn allow(&mut self, now: Tick, address: IpAddr) -> bool {
         let site = Site::from(address);

@@ -1,5 +1,7 @@
 //! The validate call: the platform decides about a token.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -19,7 +21,8 @@ use crate::settings::Settings;
 #[derive(Debug)]
 pub(crate) struct Validator {
     url: http::Uri,
-    keys: InternalKeys,
+    /// Replaced when the configuration is read again; a call in flight goes on with those it has.
+    keys: RwLock<Arc<InternalKeys>>,
     limits: CallLimits,
 }
 
@@ -51,7 +54,7 @@ impl Validator {
         let keys = InternalKeys::new(keys.into_iter().flatten(), notices);
         Ok(Self {
             url: settings.validate_url.as_str().parse().map_err(|_| ValidatorError::Url)?,
-            keys: keys.map_err(|_| ValidatorError::InternalKey)?,
+            keys: RwLock::new(Arc::new(keys.map_err(|_| ValidatorError::InternalKey)?)),
             limits: CallLimits {
                 timeout: settings.admission_timeout,
                 response_bytes_max: settings.admission_response_bytes_max,
@@ -77,7 +80,24 @@ impl Validator {
 
     /// How often the platform was asked again with the other internal key.
     pub(crate) fn retried(&self) -> u64 {
-        self.keys.retried()
+        self.keys().retried()
+    }
+
+    /// Asks with other internal keys from now on.
+    ///
+    /// # Errors
+    /// When a header cannot carry one; those before stay.
+    pub(crate) fn replace_keys<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Secret>,
+    ) -> Result<(), ValidatorError> {
+        let replaced = self.keys().replaced(keys).map_err(|_| ValidatorError::InternalKey)?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(replaced);
+        Ok(())
+    }
+
+    fn keys(&self) -> Arc<InternalKeys> {
+        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The platform's answer. A 401 or 403 may mean the token or our key, so while there are two
@@ -89,19 +109,20 @@ impl Validator {
         token: &Secret,
     ) -> Result<PlatformAnswer, CallError> {
         let began = Instant::now();
-        let (first, key) = self.keys.in_use();
+        let keys = self.keys();
+        let (first, key) = keys.in_use();
         let answer = platform.call(self.request(request, token, key), self.limits).await?;
         if !is_key_doubt(answer.status) {
             return Ok(answer);
         }
-        let Some((other, key)) = self.keys.other_than(first) else {
+        let Some((other, key)) = keys.other_than(first) else {
             return Ok(answer);
         };
         let timeout = self.limits.timeout.saturating_sub(began.elapsed());
         let limits = CallLimits { timeout, ..self.limits };
         match platform.call(self.request(request, token, Some(key)), limits).await {
             Ok(second) if second.status.is_success() => {
-                self.keys.use_from_now_on(other);
+                keys.use_from_now_on(other);
                 Ok(second)
             }
             // The first answer was as good: the token is what is refused.

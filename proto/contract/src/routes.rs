@@ -72,7 +72,7 @@ impl TenantLimits {
 }
 
 /// A value of which every shard has a version in force.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Versioned {
     /// [`Limits`].
     Limits,

@@ -253,6 +253,16 @@ fn targets_at_other_relays_count_where_clients_may_be_redirected() {
 }
 
 #[test]
+fn the_example_for_operators_is_usable() {
+    let mut world = with_file("", include_str!("../../../deploy/relay.toml"));
+    let key = "ZmFrZS1oaWdoLWVudHJvcHktMDEyMzQ1Njc4OQ".to_owned();
+    world.files.insert("/run/secrets/internal-key".into(), key);
+    let parsed = Config::parse(&[], &world).unwrap_or_else(|refused| panic!("{refused}"));
+    assert_eq!(parsed.config.routes.tenants.len(), 1);
+    assert!(parsed.config.platform.key.is_some());
+}
+
+#[test]
 fn the_template_shows_every_field_with_a_value_that_is_accepted() {
     let template = template();
     let is_field = |line: &&str| line.starts_with("#") && line.contains(" = ");

@@ -105,7 +105,7 @@ pub(crate) struct Engine {
 }
 
 /// A configuration with its history, as `relay config check` prints it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Parsed {
     /// The configuration.
     pub config: Config,
@@ -113,6 +113,8 @@ pub(crate) struct Parsed {
     pub effective: Vec<Effective>,
     /// What an operator should know although it is no mistake.
     pub warnings: Vec<String>,
+    /// The flags it was read with, to read it again.
+    pub flags: Vec<FlagValue>,
 }
 
 impl Config {
@@ -174,7 +176,7 @@ impl Config {
         warnings.extend(rules::backlog(world));
         warnings.extend(rules::open_keys(&config, world));
         let effective = in_table_order(reader.effective);
-        Ok(Parsed { config, effective, warnings })
+        Ok(Parsed { config, effective, warnings, flags: flags.to_vec() })
     }
 }
 
@@ -258,6 +260,7 @@ fn in_table_order(read: Vec<Effective>) -> Vec<Effective> {
                 name: variable.name,
                 shown: variable.default.to_owned(),
                 source: Source::Default,
+                digest: reader::digest(variable.default),
             })
         })
         .collect()

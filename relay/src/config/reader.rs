@@ -1,5 +1,7 @@
 //! Reads variables one by one and remembers what was read, from where, and what was wrong.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use relay_contract::{Routes, Secret};
@@ -21,6 +23,8 @@ pub(crate) struct Effective {
     pub shown: String,
     /// Where it comes from.
     pub source: Source,
+    /// Tells the value from others, secrets too, within one process.
+    pub digest: u64,
 }
 
 /// Reads each variable at most once. A value that cannot be used is noted and reads as unset.
@@ -224,7 +228,7 @@ impl<'a> Reader<'a> {
         };
         match Url::parse(&text) {
             Ok(url) if schemes.contains(&url.scheme()) && url.has_host() => {
-                self.note(name, shown_url(&url, &text), source);
+                self.note_hidden(name, &text, shown_url(&url, &text), source);
                 Some((url, text))
             }
             _ => {
@@ -268,7 +272,7 @@ impl<'a> Reader<'a> {
                  {file_name}=/path/of/a/file keeps the secret"
             ));
         }
-        self.note(name, "[set]".to_owned(), source);
+        self.note_hidden(name, text, "[set]".to_owned(), source);
         Some(Secret::from(text))
     }
 
@@ -312,7 +316,13 @@ impl<'a> Reader<'a> {
     }
 
     fn note(&mut self, name: &'static str, shown: String, source: Source) {
-        self.effective.push(Effective { name, shown, source });
+        let digest = digest(&shown);
+        self.effective.push(Effective { name, shown, source, digest });
+    }
+
+    /// The same of a value that is not shown.
+    fn note_hidden(&mut self, name: &'static str, text: &str, shown: String, source: Source) {
+        self.effective.push(Effective { name, shown, source, digest: digest(text) });
     }
 
     /// The text of a variable in the highest layer that has it, under either of its names. A blank
@@ -358,6 +368,12 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// Tells a value from others in this process. Nobody can guess a value by it: the key is random.
+pub(super) fn digest(text: &str) -> u64 {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    KEY.hash_one(text)
 }
 
 /// The text of a URL, or `[set]` when it carries a user, a password or a query.

@@ -14,7 +14,6 @@ use rustls::ServerConfig;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{Loaded, Loader};
-use crate::signals::Hangups;
 
 /// Watches the files and gives every shard what they become. Connections keep the session they
 /// have; a file that cannot be used changes nothing.
@@ -23,6 +22,8 @@ pub(crate) struct Renewal {
     stamp: Vec<Stamp>,
     shards: Vec<Shard>,
     reporter: Reporter,
+    /// When the files are looked at, once somebody waits for it.
+    looks: Option<Interval>,
 }
 
 /// A shard's lane, and what found it full.
@@ -53,25 +54,46 @@ impl Renewal {
     ) -> Self {
         let shards = lanes.into_iter().map(|lane| Shard { lane, waiting: None }).collect();
         let stamp = std::mem::take(&mut loader.born);
-        Self { loader: Arc::new(loader), stamp, shards, reporter }
+        Self { loader: Arc::new(loader), stamp, shards, reporter, looks: None }
     }
 
-    /// Renews until it is dropped: when a file changes, and whenever `hangups` says so.
-    pub(crate) async fn run(mut self, mut hangups: Hangups) {
-        let mut looks = looks();
-        loop {
-            let told = tokio::select! {
-                () = hangups.next() => true,
-                _ = looks.tick() => false,
-            };
-            self.deliver();
-            if !self.has_changed() && !told {
-                continue;
-            }
-            let loader = Arc::clone(&self.loader);
-            let loaded = tokio::task::spawn_blocking(move || loader.load()).await;
-            self.take(loaded.context("reading was given up").and_then(|loaded| loaded));
+    /// Waits until it is time to [`Self::look`]. Dropping the future loses nothing.
+    pub(crate) async fn rest(&mut self) {
+        self.looks.get_or_insert_with(looks).tick().await;
+    }
+
+    /// Puts to use what has changed since the last look.
+    pub(crate) async fn look(&mut self) {
+        self.deliver();
+        if self.has_changed() {
+            self.renew().await;
         }
+    }
+
+    /// Reads the files and puts them to use, or says why not.
+    pub(crate) async fn renew(&mut self) {
+        let loader = Arc::clone(&self.loader);
+        let loaded = tokio::task::spawn_blocking(move || loader.load()).await;
+        self.take(loaded.context("reading was given up").and_then(|loaded| loaded));
+    }
+
+    /// What reads the files.
+    pub(crate) fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// Goes by other files from now on, and puts to use what was read of them.
+    pub(crate) fn replace(&mut self, mut loader: Loader, loaded: Loaded) {
+        self.stamp = std::mem::take(&mut loader.born);
+        self.loader = Arc::new(loader);
+        self.take(Ok(loaded));
+    }
+
+    /// Says that files could not be used.
+    pub(crate) fn report_failure(&self, error: &anyhow::Error) {
+        let entry = LogEntry::new(Level::Warn, "tls_certificate_reload_failed");
+        let entry = entry.with("reason", format!("{error:#}"));
+        self.reporter.report(Some(Counter::TlsReloadFailures), entry);
     }
 
     /// Whether a file is not the one it was at the last look.
@@ -84,11 +106,7 @@ impl Renewal {
     fn take(&mut self, loaded: Result<Loaded>) {
         let Loaded { server, warnings } = match loaded {
             Ok(loaded) => loaded,
-            Err(error) => {
-                let entry = LogEntry::new(Level::Warn, "tls_certificate_reload_failed");
-                let entry = entry.with("reason", format!("{error:#}"));
-                return self.reporter.report(Some(Counter::TlsReloadFailures), entry);
-            }
+            Err(error) => return self.report_failure(&error),
         };
         for shard in &mut self.shards {
             shard.waiting = Some(Arc::clone(&server));

@@ -11,6 +11,7 @@ mod door;
 mod hostile_keys;
 mod hostile_platform;
 mod key_sets;
+mod live;
 mod operator;
 mod platform;
 mod relay;

@@ -13,8 +13,8 @@ use relay_contract::{
     Tick, UpgradeRequest,
 };
 use relay_controller::{
-    AdminAccess, AdminSocket, Admission, BackplaneFacts, Caps, Clock, ControlApi, Controller,
-    Ended, Ending, LogFormat, LogSettings, PlatformTls, Settings, TlsFacts,
+    AdminAccess, AdminSocket, Admission, Applier, BackplaneFacts, Caps, Clock, ControlApi,
+    Controller, Ended, Ending, LogFormat, LogSettings, PlatformTls, Settings, TlsFacts,
 };
 use relay_link::{ShardSide, local};
 use relay_mailbox::{Bell, Ring};
@@ -151,6 +151,10 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    pub(crate) fn id(&self) -> ShardId {
+        self.side.shard
+    }
+
     pub(crate) fn tell(&self, event: Event) {
         self.side.events.send(event).unwrap();
     }
@@ -308,6 +312,7 @@ pub(crate) fn request(role: Role) -> UpgradeRequest {
 pub(crate) struct Relay {
     pub(crate) clock: Arc<TestClock>,
     pub(crate) page: Page,
+    pub(crate) applier: Applier,
     stop: oneshot::Sender<()>,
     hurry: oneshot::Sender<()>,
     running: JoinHandle<Ended>,
@@ -347,6 +352,7 @@ impl Relay {
         let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
         let mut controller = Controller::new(settings, link, shared, page.clone()).unwrap();
         prepare(&mut controller);
+        let applier = controller.applier();
         let (stop, stopped) = oneshot::channel::<()>();
         let (hurry, hurried) = oneshot::channel::<()>();
         let hurried = async {
@@ -364,7 +370,7 @@ impl Relay {
             .zip(wakes)
             .map(|((side, bell), wake)| Shard { side, bell, wake, slots: 0, seen: VecDeque::new() })
             .collect();
-        let relay = Self { clock, page, stop, hurry, running };
+        let relay = Self { clock, page, applier, stop, hurry, running };
         let shards = shards.try_into().unwrap_or_else(|_| panic!("{N} shards"));
         (relay, shards)
     }

@@ -1,0 +1,211 @@
+//! Settings that change while the relay runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use relay_contract::{Command, Counter, Limits, Routes, Secret, ShardId, Versioned};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::Gate;
+use crate::controller::Controller;
+use crate::settings::{AdminAccess, Caps, LogSettings, Settings};
+use crate::validate::ValidatorError;
+
+/// What can change without a restart. Taken whole or not at all.
+///
+/// The versions in `limits` and `routes` do not count: the controller numbers what it applies.
+#[derive(Clone, Debug)]
+pub struct LiveSettings {
+    /// Bounds of every shard.
+    pub limits: Limits,
+    /// Workspaces with limits of their own, and targets at other relays.
+    pub routes: Routes,
+    /// Caps judged at every upgrade. Connections beyond a lower one stay; nobody joins them.
+    pub caps: Caps,
+    /// Level and format of the log. How many entries `/logs` remembers stays as it was.
+    pub log: LogSettings,
+    /// The tokens of the operators' endpoints. Whether and where these are stays as it was.
+    pub admin: AdminAccess,
+    /// Whether `/state` shows identifiers of clients and targets.
+    pub state_includes_client_ids: bool,
+    /// The shared secret of relay and platform.
+    pub internal_key: Option<Secret>,
+    /// The one before it.
+    pub internal_key_previous: Option<Secret>,
+    /// Time peers have to leave at shutdown.
+    pub drain: Duration,
+}
+
+impl LiveSettings {
+    /// What of these settings can change.
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            limits: Limits::clone(&settings.limits),
+            routes: Routes::clone(&settings.routes),
+            caps: settings.caps,
+            log: settings.log,
+            admin: settings.admin.clone(),
+            state_includes_client_ids: settings.state_includes_client_ids,
+            internal_key: settings.internal_key.clone(),
+            internal_key_previous: settings.internal_key_previous.clone(),
+            drain: settings.drain,
+        }
+    }
+}
+
+/// Why settings were not applied. Nothing of them is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Validate calls could not be made with them.
+    #[error(transparent)]
+    Validator(#[from] ValidatorError),
+    /// There is no controller any more.
+    #[error("the relay is stopping")]
+    Stopping,
+}
+
+/// An order to apply settings, and where the version goes that they got.
+pub(crate) struct Order {
+    live: Arc<LiveSettings>,
+    reply: oneshot::Sender<Result<u64, ApplyError>>,
+}
+
+/// Takes settings to a running controller.
+#[derive(Clone, Debug)]
+pub struct Applier(mpsc::Sender<Order>);
+
+impl Applier {
+    pub(crate) fn channel() -> (Self, mpsc::Receiver<Order>) {
+        // Orders wait for each other anyway.
+        let (sender, orders) = mpsc::channel(1);
+        (Self(sender), orders)
+    }
+
+    /// Puts settings in force; the version they got.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; nothing has changed then.
+    pub async fn apply(&self, live: Arc<LiveSettings>) -> Result<u64, ApplyError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.send(Order { live, reply }).await;
+        sent.map_err(|_| ApplyError::Stopping)?;
+        answer.await.map_err(|_| ApplyError::Stopping)?
+    }
+}
+
+/// Which versions the shards have said to be in force, and which of them have to be told again.
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged {
+    versions: BTreeMap<(ShardId, Versioned), u64>,
+    /// Shards whose lane took no command when there was a new version.
+    owed: BTreeSet<ShardId>,
+}
+
+impl Acknowledged {
+    pub(crate) fn note(&mut self, shard: ShardId, value: Versioned, version: u64) {
+        self.versions.insert((shard, value), version);
+    }
+
+    /// Whether a shard still has to be told.
+    pub(crate) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// The version that every shard which ever answered has in force at least, of everything.
+    pub(crate) fn least(&self) -> Option<u64> {
+        self.versions.values().copied().min()
+    }
+}
+
+impl Controller {
+    /// What is in force of the settings that can change.
+    pub fn live(&self) -> LiveSettings {
+        LiveSettings::of(&self.settings)
+    }
+
+    /// For whoever reads the configuration again.
+    pub fn applier(&mut self) -> Applier {
+        let (applier, orders) = Applier::channel();
+        self.orders = orders;
+        applier
+    }
+
+    /// Puts settings in force: caps, log, tokens and keys here and now, limits and routes on every
+    /// shard as soon as it is told. The version they got.
+    ///
+    /// Open connections stay. Upgrades being decided may still be judged by what was before.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; nothing has changed then.
+    pub fn apply(&mut self, live: &LiveSettings) -> Result<u64, ApplyError> {
+        let keys = [&live.internal_key, &live.internal_key_previous];
+        self.decider.validator.replace_keys(keys.into_iter().flatten())?;
+        self.version += 1;
+        let mut settings = Settings::clone(&self.settings);
+        let admin = AdminAccess {
+            token: live.admin.token.clone(),
+            previous_token: live.admin.previous_token.clone(),
+            ..settings.admin
+        };
+        self.gate = Gate::new(&admin);
+        self.judge.set_caps(live.caps);
+        self.journal.set_style(live.log.level, live.log.format);
+        settings.admin = admin;
+        settings.caps = live.caps;
+        settings.log = LogSettings { entries_max: settings.log.entries_max, ..live.log };
+        settings.state_includes_client_ids = live.state_includes_client_ids;
+        settings.internal_key = live.internal_key.clone();
+        settings.internal_key_previous = live.internal_key_previous.clone();
+        settings.drain = live.drain;
+        let version = self.version;
+        let limits = Limits { version, ..live.limits.clone() };
+        let routes = Routes { version, ..live.routes.clone() };
+        settings.limits = Arc::new(limits);
+        settings.routes = Arc::new(routes);
+        self.settings = Arc::new(settings);
+        for shard in self.link.shards.ids() {
+            self.tell_versions(shard);
+        }
+        Ok(version)
+    }
+
+    pub(crate) fn on_order(&mut self, order: Order) {
+        let Order { live, reply } = order;
+        // Whoever asked may be gone.
+        let _ = reply.send(self.apply(&live));
+    }
+
+    /// Gives a shard the limits and routes in force. One that takes no command now is told later.
+    pub(crate) fn tell_versions(&mut self, shard: ShardId) {
+        let limits = Command::SetLimits(Arc::clone(&self.settings.limits));
+        let routes = Command::SetRoutes(Arc::clone(&self.settings.routes));
+        let told = self.link.shards.send(shard, limits).is_ok()
+            && self.link.shards.send(shard, routes).is_ok();
+        if !told {
+            self.counters.count(Counter::CommandsUndelivered);
+            self.acknowledged.owed.insert(shard);
+        }
+    }
+
+    /// Gives every shard its first routes; limits it was born with.
+    pub(crate) fn tell_routes(&mut self) {
+        for shard in self.link.shards.ids() {
+            let routes = Command::SetRoutes(Arc::clone(&self.settings.routes));
+            if self.link.shards.send(shard, routes).is_err() {
+                self.counters.count(Counter::CommandsUndelivered);
+                self.acknowledged.owed.insert(shard);
+            }
+        }
+    }
+
+    /// Tells those again who could not be told.
+    pub(crate) fn tell_owed(&mut self) {
+        for shard in std::mem::take(&mut self.acknowledged.owed) {
+            // A shard that has ended owes nothing any more.
+            if self.running.contains(&shard) {
+                self.tell_versions(shard);
+            }
+        }
+    }
+}

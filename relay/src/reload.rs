@@ -1,0 +1,230 @@
+//! The configuration read again while the relay runs: whole or not at all.
+
+use std::future;
+use std::sync::Arc;
+
+use anyhow::Context;
+use relay_contract::{Counter, Level, LogEntry};
+use relay_controller::{Applier, ReloadAsked, ReloadRefused, Reloaded, Reloads, Reporter};
+use tokio::sync::mpsc::Receiver;
+
+use crate::config::{Config, Effective, Machine, Parsed, Source};
+use crate::settings::live;
+use crate::signals::Hangups;
+use crate::tls::{Loaded, Loader, Renewal};
+
+/// Reads the configuration again when it is told to, and the certificates when they change.
+pub(crate) struct Reload {
+    /// What is in force, where it may be read again.
+    parsed: Option<Parsed>,
+    /// Where TLS ends here.
+    renewal: Option<Renewal>,
+    applier: Applier,
+    asked: Receiver<ReloadAsked>,
+    reporter: Reporter,
+}
+
+/// Variables that take effect without a restart; all others are refused by name.
+const LIVE: [&str; 45] = [
+    "RELAY_TLS_CERT_DIR",
+    "RELAY_TLS_CERT_PATH",
+    "RELAY_TLS_KEY_PATH",
+    "RELAY_TLS_CLIENT_CA_PATH",
+    "RELAY_TLS_CLIENT_AUTH",
+    "RELAY_TLS_HANDSHAKE_TIMEOUT_MS",
+    "RELAY_TLS_HANDSHAKES_MAX",
+    "RELAY_ADMIN_TOKEN",
+    "RELAY_ADMIN_TOKEN_PREVIOUS",
+    "RELAY_STATE_INCLUDE_CLIENT_IDS",
+    "RELAY_LOG_LEVEL",
+    "RELAY_LOG_FORMAT",
+    "RELAY_INTERNAL_KEY",
+    "RELAY_INTERNAL_KEY_PREVIOUS",
+    "RELAY_MAX_TOTAL_CONNECTIONS",
+    "RELAY_MAX_CONNECTIONS_PER_IP",
+    "RELAY_MAX_CLIENTS_PER_WORKSPACE",
+    "RELAY_MAX_FRAME_BYTES",
+    "RELAY_MAX_PENDING_BYTES",
+    "RELAY_UPGRADE_RATE_PER_MINUTE",
+    "RELAY_UPGRADE_BUCKET_MAX",
+    "RELAY_PENDING_UPGRADES_MAX",
+    "RELAY_KEX_INIT_RATE_PER_MINUTE",
+    "RELAY_KEX_RATE_LIMITER_MAX_KEYS",
+    "RELAY_RUNTIME_RATE_PER_MINUTE",
+    "RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE",
+    "RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS",
+    "RELAY_RUNTIME_WORKSPACE_RATE_LIMITER_MAX_KEYS",
+    "RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE",
+    "RELAY_DAEMON_RATE_LIMITER_MAX_KEYS",
+    "RELAY_PAIRING_RATE_PER_MINUTE",
+    "RELAY_PAIRING_RATE_LIMITER_MAX_KEYS",
+    "RELAY_UNROUTED_FRAME_RATE_PER_MINUTE",
+    "RELAY_SMALL_FRAME_RATE_PER_MINUTE",
+    "RELAY_PAIRING_REQUEST_TRACK_MAX",
+    "RELAY_SESSION_OWNER_TRACK_MAX",
+    "RELAY_PING_INTERVAL_MS",
+    "RELAY_PONG_TIMEOUT_MS",
+    "RELAY_IDLE_TIMEOUT_MS",
+    "RELAY_CLOSE_TIMEOUT_MS",
+    "RELAY_DRAIN_MS",
+    "RELAY_HEAD_TIMEOUT_MS",
+    "RELAY_KEEP_ALIVE_TIMEOUT_MS",
+    "RELAY_EMPTY_WORKSPACE_TTL_MS",
+    "RELAY_CLEANUP_INTERVAL_MS",
+];
+
+impl Reload {
+    /// One that reads certificates alone, and who asks it.
+    pub(crate) fn new(
+        renewal: Option<Renewal>,
+        applier: Applier,
+        reporter: Reporter,
+    ) -> (Self, Reloads) {
+        let (reloads, asked) = Reloads::channel();
+        (Self { parsed: None, renewal, applier, asked, reporter }, reloads)
+    }
+
+    /// Reads the whole configuration from now on; this one is in force.
+    pub(crate) fn go_by(&mut self, parsed: Parsed) {
+        self.parsed = Some(parsed);
+    }
+
+    /// Reloads until it is dropped: whenever `hangups` or an operator says so, and certificates
+    /// also when a file changes.
+    pub(crate) async fn run(mut self, mut hangups: Hangups) {
+        loop {
+            tokio::select! {
+                () = hangups.next() => drop(self.reload().await),
+                Some(asked) = self.asked.recv() => {
+                    let outcome = self.reload().await;
+                    asked.answer(outcome);
+                }
+                () = rest(&mut self.renewal) => {
+                    if let Some(renewal) = &mut self.renewal {
+                        renewal.look().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the configuration and puts it in force, or says why not.
+    async fn reload(&mut self) -> Result<Reloaded, ReloadRefused> {
+        let outcome = self.try_reload().await;
+        match &outcome {
+            Ok(Reloaded { version, changed }) => {
+                let entry = LogEntry::new(Level::Info, "config_reloaded")
+                    .with("version", i64::try_from(*version).unwrap_or(i64::MAX))
+                    .with("changed", changed.join(", "));
+                self.reporter.report(Some(Counter::ConfigReloads), entry);
+            }
+            Err(ReloadRefused(reasons)) => {
+                let entry = LogEntry::new(Level::Warn, "config_refused");
+                let entry = entry.with("reason", reasons.join("; "));
+                self.reporter.report(Some(Counter::ConfigReloadsRefused), entry);
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, ReloadRefused> {
+        let Some(current) = &self.parsed else {
+            return self.reload_certificates().await;
+        };
+        let flags = current.flags.clone();
+        let read = move || Config::parse(&flags, &Machine);
+        let parsed = blocking(read).await?.map_err(|refused| {
+            ReloadRefused(refused.0.iter().map(ToString::to_string).collect())
+        })?;
+        let changed = changed(current, &parsed);
+        let fixed: Vec<_> = changed.iter().filter(|name| !is_live(name)).collect();
+        if !fixed.is_empty() {
+            let reason = |name| format!("{name} takes effect after a restart only");
+            return Err(ReloadRefused(fixed.into_iter().map(reason).collect()));
+        }
+        let certificates = self.load_certificates(&parsed.config).await?;
+        let applied = self.applier.apply(Arc::new(live(&parsed.config))).await;
+        let version = applied.map_err(|error| ReloadRefused(vec![error.to_string()]))?;
+        if let (Some(renewal), Some((loader, loaded))) = (&mut self.renewal, certificates) {
+            renewal.replace(loader, loaded);
+        }
+        for warning in &parsed.warnings {
+            let entry = LogEntry::new(Level::Warn, "config_questionable");
+            self.reporter.report(None, entry.with("reason", warning.clone()));
+        }
+        self.parsed = Some(parsed);
+        Ok(Reloaded { version, changed: changed.into_iter().map(str::to_owned).collect() })
+    }
+
+    /// What the certificates' files are now, under the names they have now.
+    async fn load_certificates(
+        &mut self,
+        config: &Config,
+    ) -> Result<Option<(Loader, Loaded)>, ReloadRefused> {
+        let Some(renewal) = &mut self.renewal else { return Ok(None) };
+        let loader = renewal.loader().of_files(&config.listen.tls);
+        let read = move || loader.load().map(|loaded| (loader, loaded));
+        match blocking(read).await? {
+            Ok(read) => Ok(Some(read)),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                renewal.report_failure(&error);
+                Err(ReloadRefused(vec![reason]))
+            }
+        }
+    }
+
+    /// Nothing but certificates can be read again.
+    async fn reload_certificates(&mut self) -> Result<Reloaded, ReloadRefused> {
+        if let Some(renewal) = &mut self.renewal {
+            renewal.renew().await;
+        }
+        Ok(Reloaded { version: 0, changed: Vec::new() })
+    }
+}
+
+/// Until the certificates' files are looked at again; for ever without any.
+async fn rest(renewal: &mut Option<Renewal>) {
+    match renewal {
+        Some(renewal) => renewal.rest().await,
+        None => future::pending().await,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ReloadRefused> {
+    let done = tokio::task::spawn_blocking(work).await.context("reading was given up");
+    done.map_err(|error| ReloadRefused(vec![format!("{error:#}")]))
+}
+
+fn is_live(name: &str) -> bool {
+    LIVE.contains(&name) || TABLES.contains(&name)
+}
+
+/// What has another value than before: variables in the table's order, then the file's tables.
+fn changed(before: &Parsed, after: &Parsed) -> Vec<&'static str> {
+    let pairs = before.effective.iter().zip(&after.effective);
+    let mut changed: Vec<_> =
+        pairs.filter(|(old, new)| differs(old, new)).map(|(old, _)| old.name).collect();
+    let (old, new) = (&before.config.routes, &after.config.routes);
+    let tables = [(old.tenants != new.tenants), (old.targets != new.targets)];
+    changed.extend(TABLES.into_iter().zip(tables).filter(|(_, differs)| *differs).map(|(n, _)| n));
+    changed
+}
+
+fn differs(old: &Effective, new: &Effective) -> bool {
+    // What the relay chose by itself it goes on with: a random name, half of the memory there is.
+    let is_own = |source: &Source| matches!(source, Source::Default);
+    let both_own = is_own(&old.source) && is_own(&new.source);
+    let both_inferred = [old, new].iter().all(|one| matches!(one.source, Source::Inferred(_)));
+    let is_measured = old.name == "RELAY_MEMORY_BUDGET" && both_inferred;
+    !both_own && !is_measured && old.digest != new.digest
+}
+
+/// What only the file has.
+const TABLES: [&str; 2] = ["tenants", "targets"];
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod tests;

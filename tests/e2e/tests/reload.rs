@@ -1,0 +1,187 @@
+//! The configuration changes while the relay runs, and nobody who is connected notices.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use relay_e2e::{Platform, Relay, get};
+use relay_platform::TokenClaims;
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Message, WebSocket, connect};
+
+type Peer = WebSocket<MaybeTlsStream<TcpStream>>;
+
+/// A relay that reads a file, and a daemon at it.
+struct Stage {
+    platform: Platform,
+    relay: Relay,
+    file: PathBuf,
+    daemon: Peer,
+    _dir: TempDir,
+}
+
+impl Stage {
+    fn set(text: &str) -> Result<Self> {
+        let platform = Platform::start()?;
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("relay.toml");
+        fs::write(&file, text)?;
+        let path = file.display().to_string();
+        let url = platform.url();
+        let relay = Relay::serve(&[("SERVER_URL", &url), ("RELAY_CONFIG", &path)])?;
+        let daemon =
+            open(&platform, &relay, "workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?;
+        Ok(Self { platform, relay, file, daemon, _dir: dir })
+    }
+
+    fn client(&self, name: &str) -> Result<Peer> {
+        let claims = TokenClaims::client("ws1", "rt1", name);
+        open(&self.platform, &self.relay, "client", claims)
+    }
+
+    /// Writes the file anew, has it read, and waits for what the log says of it.
+    fn reload(&mut self, text: &str, event: &str) -> Result<serde_json::Value> {
+        fs::write(&self.file, text)?;
+        self.relay.signal(Signal::HUP)?;
+        let line = self.relay.wait_for(event)?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// A frame of a client arrives at the daemon.
+    fn frame_arrives(&mut self, client: &mut Peer) -> Result<bool> {
+        // A client that was closed cannot send, or hears that it was closed.
+        if client.send(Message::text(FRAME)).is_err() {
+            return Ok(false);
+        }
+        client.send(Message::Ping("mark".into()))?;
+        loop {
+            match client.read()? {
+                Message::Pong(_) => break,
+                Message::Close(_) => return Ok(false),
+                _ => {}
+            }
+        }
+        loop {
+            if self.daemon.read()?.is_text() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// How many frames a fresh client gets through.
+    fn frames_of(&mut self, name: &str) -> Result<u32> {
+        let mut client = self.client(name)?;
+        let mut frames = 0;
+        while self.frame_arrives(&mut client)? {
+            frames += 1;
+            ensure!(frames < 1000, "there is no limit");
+        }
+        Ok(frames)
+    }
+
+    fn node(&self) -> Result<serde_json::Value> {
+        let answer = get(self.relay.port(), "/node", Some(Relay::ADMIN_TOKEN))?;
+        Ok(serde_json::from_str(&answer.body)?)
+    }
+}
+
+fn open(platform: &Platform, relay: &Relay, role: &str, claims: TokenClaims) -> Result<Peer> {
+    let query = format!("role={role}&workspaceId=ws1&runtimeTargetId=rt1");
+    let mut request = format!("{}?{query}", relay.url()).into_client_request()?;
+    let token = platform.token(claims)?;
+    let bearer = format!("Bearer {}", token.expose()).parse()?;
+    request.headers_mut().insert("authorization", bearer);
+    Ok(connect(request)?.0)
+}
+
+const FRAME: &str = concat!(
+    r#"{"type":"e2ee","version":2,"profile":"noise-ik","sessionId":"s","epoch":1,"seq":1,"#,
+    r#""iv":"aXY","tag":"dGFn","ciphertext":"AAAA"}"#
+);
+
+fn limits(rate: u32) -> String {
+    format!("[limits]\nruntime_rate_per_minute = {rate}\n")
+}
+
+#[test]
+fn a_limit_changes_at_noon_and_nobody_is_disconnected() -> Result<()> {
+    let mut stage = Stage::set(&limits(40))?;
+    let mut resident = stage.client("resident")?;
+    ensure!(stage.frame_arrives(&mut resident)?);
+
+    let told = stage.reload(&limits(5), "config_reloaded")?;
+    assert_eq!(told["details"]["changed"], "RELAY_RUNTIME_RATE_PER_MINUTE");
+    assert_eq!(stage.frames_of("one")?, 5, "the new limit holds");
+
+    let own = format!("{}[tenants.ws1]\nruntime_rate_per_minute = 7\n", limits(5));
+    let told = stage.reload(&own, "config_reloaded")?;
+    assert_eq!(told["details"]["changed"], "tenants");
+    assert_eq!(stage.frames_of("two")?, 7, "the workspace's own limit holds");
+
+    stage.reload(&limits(60), "config_reloaded")?;
+    ensure!(stage.frame_arrives(&mut resident)?, "it was there all the time");
+    let version = stage.node()?["settingsVersion"].as_u64().context("it is known")?;
+    assert_eq!(version, 4, "three reloads, and every shard says so");
+    Ok(())
+}
+
+#[test]
+fn a_bad_file_changes_nothing() -> Result<()> {
+    let mut stage = Stage::set(&limits(6))?;
+    let mut resident = stage.client("resident")?;
+    for (text, expected) in [
+        ("[limits]\nruntime_rate_per_minute = \"lots\"\n", "relay.toml:2: limits.runtime_rate"),
+        ("[limits]\nruntime_rate_per_minut = 9\n", "did you mean limits.runtime_rate_per_minute?"),
+        ("[limits\n", "not TOML"),
+        (
+            "[limits]\nruntime_rate_per_minute = 9\n[engine]\nshards = 63\n",
+            "RELAY_SHARDS takes effect after a restart only",
+        ),
+    ] {
+        let told = stage.reload(text, "config_refused")?;
+        let reason = told["details"]["reason"].as_str().unwrap_or_default();
+        ensure!(reason.contains(expected), "{text:?}: {reason}");
+    }
+    assert_eq!(stage.frames_of("one")?, 6);
+    ensure!(stage.frame_arrives(&mut resident)?);
+    assert_eq!(stage.node()?["settingsVersion"].as_u64(), Some(1));
+    Ok(())
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_refuses_the_whole() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let platform = Platform::start()?;
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    fs::write(path("tls.crt"), made.cert.pem())?;
+    fs::write(path("tls.key"), made.signing_key.serialize_pem())?;
+    let config = |level: &str, key: &str| {
+        format!(
+            "[log]\nlevel = \"{level}\"\n[tls]\ntls = true\ncert_path = \"{}\"\nkey_path = \"{}\"",
+            path("tls.crt"),
+            path(key)
+        )
+    };
+    fs::write(path("relay.toml"), config("info", "tls.key"))?;
+    let (file, url) = (path("relay.toml"), platform.url());
+    let mut relay = Relay::serve(&[("SERVER_URL", &url), ("RELAY_CONFIG", &file)])?;
+
+    fs::write(path("bad.key"), "no key")?;
+    fs::write(&file, config("debug", "bad.key"))?;
+    relay.signal(Signal::HUP)?;
+    let line = relay.wait_for("config_refused")?;
+    ensure!(line.contains("bad.key"), "{line}");
+
+    fs::write(path("other.key"), fs::read(path("tls.key"))?)?;
+    fs::write(&file, config("debug", "other.key"))?;
+    relay.signal(Signal::HUP)?;
+    let line = relay.wait_for("config_reloaded")?;
+    // The level of the refused one was not taken, or it would be no change now.
+    ensure!(line.contains("RELAY_TLS_KEY_PATH, RELAY_LOG_LEVEL"), "{line}");
+    Ok(())
+}
