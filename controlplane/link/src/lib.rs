@@ -6,16 +6,56 @@
 //! The only thing to wait for is the next event.
 #![forbid(unsafe_code)]
 
+mod access;
+mod berth;
+pub mod convert;
+mod cord;
+mod dial;
 mod events;
+mod held;
+mod hub;
+mod outbox;
+mod planes;
 mod shards;
+mod version;
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use relay_contract::{Command, Event, ShardId};
+use relay_grpc::plane::v1;
 use relay_mailbox::{Bell, Receiver, Sender, lane};
 
+pub use access::{Access, Notes, Time, Tls, TlsIdentity};
+pub use berth::{Arrived, Berth, BerthError, Inventory};
+pub use cord::{BEAT, Cord, CordError, Identity};
+pub use dial::{Address, Dial, DialError, Dialled};
 pub use events::Events;
+pub use hub::{Hub, HubSettings, Incoming};
+pub use outbox::Mistaken;
+pub use planes::{Attached, Block, News, Orders, Planes};
 pub use shards::{LinkError, Shards};
+pub use version::{Apart, Versions};
+
+impl outbox::Numbered for v1::FromDataPlane {
+    fn stamp(&mut self, number: u64, received: u64) {
+        (self.number, self.received) = (number, received);
+    }
+
+    fn bytes(&self) -> usize {
+        self.encoded_len()
+    }
+}
+
+impl outbox::Numbered for v1::FromControlPlane {
+    fn stamp(&mut self, number: u64, received: u64) {
+        (self.number, self.received) = (number, received);
+    }
+
+    fn bytes(&self) -> usize {
+        self.encoded_len()
+    }
+}
 
 /// The control plane's end of all lanes.
 #[derive(Debug)]
@@ -24,6 +64,8 @@ pub struct Link {
     pub shards: Shards,
     /// Events of the shards.
     pub events: Events,
+    /// Data planes that run apart, if any do.
+    pub planes: Planes,
 }
 
 /// One shard's end of its two lanes.
@@ -57,8 +99,15 @@ pub fn local(shard_bells: Vec<Arc<Bell>>) -> (Link, Vec<ShardSide>) {
     let link = Link {
         shards: Shards::new(commands_out),
         events: Events::new(events_in, control_bell, wakeup),
+        planes: Planes::none(),
     };
     (link, sides)
+}
+
+/// The link of a control plane whose data planes run apart: they come and go with `planes`.
+pub fn apart(planes: Planes) -> Link {
+    let (wakeup, bell) = events::Wakeup::new();
+    Link { shards: Shards::apart(), events: Events::new(Vec::new(), bell, wakeup), planes }
 }
 
 /// Commands that wait for one shard before a backlog begins. Protects memory from a shard that

@@ -1,9 +1,11 @@
 //! Commands to the shards.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use relay_contract::{Command, ShardId};
 use relay_mailbox::{Full, Sender};
+
+use crate::planes::{Block, Orders};
 
 /// Sends commands to shards, in order per shard, without ever waiting.
 ///
@@ -11,13 +13,15 @@ use relay_mailbox::{Full, Sender};
 /// on and is to be called once per turn of whoever owns this.
 #[derive(Debug)]
 pub struct Shards {
-    lanes: Vec<Lane>,
+    lanes: BTreeMap<ShardId, Lane>,
+    /// Whether they belong to data planes that come and go.
+    apart: bool,
 }
 
 /// Why a command did not leave. The command is gone; its effect has to be made up for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum LinkError {
-    /// No such shard. Our own mistake.
+    /// No such shard: our own mistake, or its data plane is gone.
     #[error("shard {0:?} does not exist")]
     NoSuchShard(ShardId),
     /// Lane and backlog are full: the shard hangs or has ended. Worth retrying only for a command
@@ -28,19 +32,39 @@ pub enum LinkError {
 
 impl Shards {
     pub(crate) fn new(senders: Vec<Sender<Command>>) -> Self {
-        let lanes = senders.into_iter().map(Lane::new).collect();
-        Self { lanes }
+        let lanes = senders.into_iter().map(|sender| Lane::new(Way::Lane(sender)));
+        Self { lanes: (0..).map(ShardId).zip(lanes).collect(), apart: false }
     }
 
-    /// How many shards there are; their ids count from zero.
+    /// None yet: they come with their data planes.
+    pub(crate) fn apart() -> Self {
+        Self { lanes: BTreeMap::new(), apart: true }
+    }
+
+    /// Whether they belong to data planes that come and go, and go on without this side.
+    pub fn are_apart(&self) -> bool {
+        self.apart
+    }
+
+    /// The shards of a data plane that came.
+    pub fn attach(&mut self, block: Block, orders: &Orders) {
+        let lane = |shard| (shard, Lane::new(Way::Plane(shard, orders.clone())));
+        self.lanes.extend(block.shards().map(lane));
+    }
+
+    /// They are gone.
+    pub fn detach(&mut self, block: Block) {
+        self.lanes.retain(|&shard, _| !block.contains(shard));
+    }
+
+    /// How many shards there are. In one process their ids count from zero.
     pub fn count(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Every shard's id.
+    /// Every shard's id, in order.
     pub fn ids(&self) -> impl Iterator<Item = ShardId> + use<> {
-        let count = u16::try_from(self.lanes.len()).expect("shard ids are 16 bits");
-        (0..count).map(ShardId)
+        self.lanes.keys().copied().collect::<Vec<_>>().into_iter()
     }
 
     /// Sends one command, after everything sent to that shard before.
@@ -70,7 +94,7 @@ impl Shards {
     /// Moves backlogs into lanes that have room again; whether a backlog is left.
     pub fn drain(&mut self) -> bool {
         let mut left = false;
-        for lane in &mut self.lanes {
+        for lane in self.lanes.values_mut() {
             lane.drain();
             left |= !lane.backlog.is_empty();
         }
@@ -78,26 +102,47 @@ impl Shards {
     }
 
     fn lane(&mut self, shard: ShardId) -> Result<&mut Lane, LinkError> {
-        self.lanes.get_mut(usize::from(shard.0)).ok_or(LinkError::NoSuchShard(shard))
+        self.lanes.get_mut(&shard).ok_or(LinkError::NoSuchShard(shard))
     }
 }
 
 #[derive(Debug)]
 struct Lane {
-    sender: Sender<Command>,
+    way: Way,
     /// What found the lane full, oldest first.
     backlog: VecDeque<Command>,
 }
 
+/// How commands reach a shard.
+#[derive(Debug)]
+enum Way {
+    /// A lane of its own in this process.
+    Lane(Sender<Command>),
+    /// Through its data plane's stream.
+    Plane(ShardId, Orders),
+}
+
+impl Way {
+    fn send(&self, command: Command) -> Result<(), Full<Command>> {
+        match self {
+            Self::Lane(sender) => sender.send(command),
+            Self::Plane(shard, orders) => {
+                let sent = orders.0.try_send((*shard, command));
+                sent.map_err(|error| Full(error.into_inner().1))
+            }
+        }
+    }
+}
+
 impl Lane {
-    fn new(sender: Sender<Command>) -> Self {
-        Self { sender, backlog: VecDeque::new() }
+    fn new(way: Way) -> Self {
+        Self { way, backlog: VecDeque::new() }
     }
 
     fn send(&mut self, command: Command) -> Result<(), Full<Command>> {
         self.drain();
         let command = if self.backlog.is_empty() {
-            match self.sender.send(command) {
+            match self.way.send(command) {
                 Ok(()) => return Ok(()),
                 Err(Full(command)) => command,
             }
@@ -113,7 +158,7 @@ impl Lane {
 
     fn drain(&mut self) {
         while let Some(command) = self.backlog.pop_front() {
-            if let Err(Full(command)) = self.sender.send(command) {
+            if let Err(Full(command)) = self.way.send(command) {
                 self.backlog.push_front(command);
                 return;
             }

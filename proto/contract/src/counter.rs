@@ -305,6 +305,20 @@ counters! {
         "Snapshots begun anew for a watcher that read more slowly than things changed."
     AuditLinesLost "relay_audit_lines_lost_total"
         "Lines the audit log lacks: failed writes, and refusals beyond those it takes a minute."
+    ControlPlaneLost "relay_control_plane_lost_total"
+        "Times a data plane lost its control plane."
+    ControlPlaneResumed "relay_control_plane_resumed_total"
+        "Times a data plane and its control plane went on where a cut had ended them."
+    InventoriesOffered "relay_inventories_offered_total"
+        "Times a data plane told a control plane what it holds."
+    PlaneMessagesRejected "relay_plane_messages_rejected_total"
+        "Messages between the planes that could not be read and were passed over."
+    PlaneResendExceeded "relay_plane_resend_exceeded_total"
+        "Times more waited for an absent control plane than may, so that an inventory replaced it."
+    PlanesRefused "relay_planes_refused_total"
+        "Data planes that a control plane turned away: no leave, another version, no room."
+    PlanesGone "relay_planes_gone_total"
+        "Data planes that went without a word, with their connections."
 }
 
 /// A value for each counter. Shape: indexed by [`Counter`] in declaration order.

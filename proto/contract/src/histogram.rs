@@ -52,6 +52,18 @@ impl Histogram {
         self.counts[index] = count;
     }
 
+    /// One that was told elsewhere: how much all values were together, and for each bucket a value
+    /// of it and how many there were. Counts that do not fit end at the largest number.
+    pub fn restored(sum: u64, buckets: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut counts = Vec::new();
+        for (value, count) in buckets {
+            counts.resize(BUCKET_COUNT, 0_u64);
+            let counted = &mut counts[index_of(value)];
+            *counted = counted.saturating_add(count);
+        }
+        Self { counts, sum }
+    }
+
     /// How many values there were.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -179,6 +191,11 @@ impl Histograms {
         self.0[measure as usize].record(value, count);
     }
 
+    /// Puts one that was told elsewhere in its place.
+    pub fn set(&mut self, measure: Measure, histogram: Histogram) {
+        self.0[measure as usize] = histogram;
+    }
+
     /// What was counted so far.
     pub fn of(&self, measure: Measure) -> &Histogram {
         &self.0[measure as usize]
@@ -222,6 +239,18 @@ mod tests {
             assert_eq!(index_of(low_of(index + 1) - 1), index);
         }
         assert_eq!(low_of(BUCKET_COUNT), Histogram::VALUE_MAX + 1);
+    }
+
+    #[test]
+    fn what_was_told_elsewhere_is_the_same() {
+        let mut histogram = Histogram::default();
+        for value in [0, 31, 32, 1000, 1_000_000, u64::MAX >> 8] {
+            histogram.record(value, 3);
+        }
+        let buckets = histogram.buckets().map(|bucket| (bucket.low, bucket.count));
+        assert_eq!(Histogram::restored(histogram.sum(), buckets), histogram);
+        assert_eq!(Histogram::restored(0, [(5, u64::MAX), (5, 1)]).buckets().count(), 1);
+        assert_eq!(Histogram::restored(0, []), Histogram::default());
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub use json::json;
 pub mod plane {
     /// `relay.plane.v1`
     #[expect(missing_docs, reason = "made from the schema")]
+    #[expect(clippy::large_enum_variant, reason = "most messages are the large one")]
     pub mod v1 {
         tonic::include_proto!("relay.plane.v1");
     }

@@ -1,0 +1,265 @@
+//! The control plane's end of the link to one data plane, without the network.
+
+use std::collections::HashMap;
+
+use relay_contract::{AdmissionId, AdmissionRequest, Command, ConnectionId, Event, ShardId};
+use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
+
+use crate::convert::{BadMessage, Frame, Holding, InForce};
+use crate::cord::SILENT_BEATS_MAX;
+use crate::outbox::{Mistaken, Outbox};
+
+/// What one data plane is to its control plane, for as long as both know each other.
+///
+/// Admissions have other numbers on the wire than in the ledger: a data plane may hold some of an
+/// earlier control plane's. The numbers of one data plane grow for as long as it lives.
+#[derive(Debug)]
+pub struct Berth {
+    outbox: Outbox<v1::FromControlPlane>,
+    received: u64,
+    unsaid: u32,
+    says_alive: bool,
+    /// The inventory, until it is complete.
+    taking: Option<Inventory>,
+    /// By the number on the wire.
+    admissions: HashMap<u64, AdmissionId>,
+    last_admission: u64,
+    /// Beats since anything was heard.
+    silent: u32,
+}
+
+/// What a data plane holds when it comes.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// Admitted connections.
+    pub holdings: Vec<Holding>,
+    /// Upgrades that wait for their decision.
+    pub waiting: Vec<(ConnectionId, Box<AdmissionRequest>)>,
+    /// Which versions its shards keep to.
+    pub in_force: Vec<InForce>,
+}
+
+/// What came of a message.
+#[derive(Debug)]
+pub enum Arrived {
+    /// The inventory is complete. [`Berth::adopt`] is to follow.
+    Inventory(Inventory),
+    /// Something happened, or is asked.
+    Event(Event),
+    /// The data plane ends.
+    Goodbye,
+}
+
+/// A data plane said what it may not say. Its stream is to be cut, and it is to come anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BerthError {
+    /// Messages are missing.
+    #[error("message {0} does not follow the one before it")]
+    Gap(u64),
+    /// It acknowledges what it cannot have.
+    #[error(transparent)]
+    Mistaken(#[from] Mistaken),
+    /// It greets twice, or takes stock when nobody asked.
+    #[error("it does not keep to the order of the protocol")]
+    Disorder,
+    /// Its inventory cannot be read, and without that nothing can be counted.
+    #[error("its inventory: {0}")]
+    Inventory(BadMessage),
+}
+
+impl Berth {
+    /// For a data plane that comes anew: it offers its inventory next.
+    pub fn new() -> Self {
+        Self {
+            outbox: Outbox::new(),
+            received: 0,
+            unsaid: 0,
+            says_alive: false,
+            taking: Some(Inventory::default()),
+            admissions: HashMap::new(),
+            last_admission: 0,
+            silent: 0,
+        }
+    }
+
+    /// The same data plane is there with a new stream, and has received so much. Whether both can
+    /// go on where they were.
+    pub fn resume(&mut self, received: u64) -> bool {
+        self.silent = 0;
+        self.outbox.resume(received).is_ok()
+    }
+
+    /// The answer to `Hello`.
+    pub fn welcome(&self, version: u32, life: u64, resumed: bool) -> v1::FromControlPlane {
+        let welcome = v1::Welcome { protocol_version: version, control_life: life, resumed };
+        let message = Some(down::Message::Welcome(welcome));
+        v1::FromControlPlane { message, number: 0, received: self.received }
+    }
+
+    /// Something came. Nothing, when it means nothing more; a message that cannot be read is an
+    /// `Err` inside: it is counted and passed over, so that one mistake does not end everything.
+    ///
+    /// # Errors
+    /// [`BerthError`].
+    pub fn receive(
+        &mut self,
+        frame: &Frame,
+        message: v1::FromDataPlane,
+    ) -> Result<Option<Result<Arrived, BadMessage>>, BerthError> {
+        let v1::FromDataPlane { message, number, received } = message;
+        self.silent = 0;
+        self.outbox.acknowledge(received)?;
+        if number > 0 {
+            if number <= self.received {
+                return Ok(None);
+            }
+            if number != self.received + 1 {
+                return Err(BerthError::Gap(number));
+            }
+            self.received = number;
+            self.unsaid += 1;
+            self.says_alive |= self.unsaid >= UNSAID_MAX;
+        }
+        match message {
+            Some(up::Message::Hello(_)) => Err(BerthError::Disorder),
+            Some(up::Message::Inventory(part)) => {
+                let complete = self.on_inventory(frame, part)?;
+                Ok(complete.map(Arrived::Inventory).map(Ok))
+            }
+            Some(up::Message::Event(event)) => Ok(self.on_event(frame, event)),
+            Some(up::Message::Goodbye(_)) => Ok(Some(Ok(Arrived::Goodbye))),
+            // A beat, or what a newer data plane says.
+            Some(up::Message::Beat(_)) | None => Ok(None),
+        }
+    }
+
+    fn on_inventory(
+        &mut self,
+        frame: &Frame,
+        part: v1::Inventory,
+    ) -> Result<Option<Inventory>, BerthError> {
+        let Some(taking) = &mut self.taking else { return Err(BerthError::Disorder) };
+        let bad = BerthError::Inventory;
+        for holding in part.holdings {
+            let holding = frame.holding_in(holding).map_err(bad)?;
+            if taking.holdings.len() >= HOLDINGS_MAX || holding.admission.0 > ADMISSION_MAX {
+                return Err(bad(BadMessage::OutOfRange("number of connections")));
+            }
+            self.last_admission = self.last_admission.max(holding.admission.0);
+            taking.holdings.push(holding);
+        }
+        for asked in part.waiting {
+            taking.waiting.push(frame.asked_in(asked).map_err(bad)?);
+        }
+        for in_force in part.in_force {
+            taking.in_force.push(frame.in_force_in(in_force).map_err(bad)?);
+        }
+        Ok(if part.complete { self.taking.take() } else { None })
+    }
+
+    fn on_event(&mut self, frame: &Frame, event: v1::Event) -> Option<Result<Arrived, BadMessage>> {
+        let mut event = match frame.event_in(event) {
+            Ok(event) => event,
+            Err(bad) => return Some(Err(bad)),
+        };
+        if let Some(taking) = &mut self.taking {
+            // Ended while the inventory was on its way.
+            match event {
+                Event::Released { admission } => {
+                    taking.holdings.retain(|holding| holding.admission != admission);
+                }
+                Event::Abandoned { connection } => {
+                    taking.waiting.retain(|(waiting, _)| *waiting != connection);
+                }
+                Event::Opened { admission, connection } => {
+                    let mut holdings = taking.holdings.iter_mut();
+                    if let Some(held) = holdings.find(|held| held.admission == admission) {
+                        held.connection = Some(connection);
+                    }
+                }
+                // Nothing else is told before the inventory is complete.
+                _ => {}
+            }
+            return None;
+        }
+        match &mut event {
+            Event::Released { admission } => *admission = self.admissions.remove(&admission.0)?,
+            Event::WorkerAsked { admission, .. }
+            | Event::Opened { admission, .. }
+            | Event::RenewalAsked { admission, .. } => {
+                *admission = *self.admissions.get(&admission.0)?;
+            }
+            _ => {}
+        }
+        Some(Ok(Arrived::Event(event)))
+    }
+
+    /// The connections of the inventory have these numbers in the ledger, in its order.
+    pub fn adopt(&mut self, numbers: impl IntoIterator<Item = (AdmissionId, AdmissionId)>) {
+        self.admissions.extend(numbers.into_iter().map(|(wire, ledger)| (wire.0, ledger)));
+    }
+
+    /// Orders something.
+    pub fn order(&mut self, frame: &Frame, shard: ShardId, mut command: Command) {
+        if let Command::Admit { grant, .. } = &mut command {
+            self.last_admission += 1;
+            self.admissions.insert(self.last_admission, grant.admission);
+            grant.admission = AdmissionId(self.last_admission);
+        }
+        let message = Some(down::Message::Command(frame.command_out(shard, command)));
+        self.outbox.push(v1::FromControlPlane { message, number: 0, received: 0 });
+    }
+
+    /// Whether it can be given orders; else they wait.
+    pub fn takes_orders(&self) -> bool {
+        self.taking.is_none() && !self.outbox.is_full()
+    }
+
+    /// Whether there is something to send.
+    pub fn has_message(&self) -> bool {
+        self.outbox.has_unsent() || self.says_alive
+    }
+
+    /// The next message to send.
+    pub fn next_message(&mut self) -> Option<v1::FromControlPlane> {
+        let message = match self.outbox.next_unsent(self.received) {
+            Some(message) => message,
+            None if self.says_alive => {
+                let message = Some(down::Message::Beat(v1::Beat {}));
+                v1::FromControlPlane { message, number: 0, received: self.received }
+            }
+            None => return None,
+        };
+        self.says_alive = false;
+        self.unsaid = 0;
+        Some(message)
+    }
+
+    /// Time has passed; to be called every [`crate::BEAT`].
+    pub fn beat(&mut self) {
+        self.says_alive = true;
+        self.silent += 1;
+    }
+
+    /// Whether it was silent for so many beats that it is gone. After that it cannot go on where it
+    /// was. Beats are counted, and not time, because a process that was stopped has not listened.
+    pub fn is_gone(&self) -> bool {
+        self.silent > SILENT_BEATS_MAX
+    }
+}
+
+impl Default for Berth {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Messages received before that is said without anything else to say.
+const UNSAID_MAX: u32 = 256;
+
+/// Connections of one data plane. Protects memory. Reached: its stream is cut. Source: four times
+/// what any machine was seen to hold.
+const HOLDINGS_MAX: usize = 4 << 20;
+
+/// Numbers of admissions stay far from the end of numbers.
+const ADMISSION_MAX: u64 = 1 << 62;

@@ -1,0 +1,96 @@
+//! What a data plane holds.
+
+use std::net::IpAddr;
+
+use relay_contract::{
+    AdmissionId, ConnectionId, Credential, ShardId, TargetId, UpgradeRequest, Versioned,
+};
+use relay_grpc::plane::v1;
+
+use super::upgrade::{request_in, request_out, target_in};
+use super::{BadMessage, Frame, address_in, address_out, upgrade};
+
+/// An admitted connection, as far as whoever counts it needs to know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Holding {
+    /// Its number between these two planes.
+    pub admission: AdmissionId,
+    /// The shard its workspace lives on.
+    pub home: ShardId,
+    /// What was asked for.
+    pub request: UpgradeRequest,
+    /// The target its token names, if it names one.
+    pub claimed_target: Option<TargetId>,
+    /// The client's address.
+    pub address: IpAddr,
+    /// Where it lives, once it is open.
+    pub connection: Option<ConnectionId>,
+    /// The token behind it.
+    pub credential: Credential,
+}
+
+/// Which version of a value a shard keeps to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct InForce {
+    /// The shard.
+    pub shard: ShardId,
+    /// Of what.
+    pub value: Versioned,
+    /// The version.
+    pub version: u64,
+}
+
+impl Frame {
+    /// A connection for the inventory.
+    pub fn holding_out(&self, holding: Holding) -> v1::Holding {
+        let Holding { admission, home, request, claimed_target, address, connection, credential } =
+            holding;
+        v1::Holding {
+            admission: admission.0,
+            home: self.shard_out(home),
+            request: request_out(request),
+            claimed_target_id: claimed_target.map(Into::into),
+            address: address_out(address),
+            connection: connection.and_then(|connection| self.connection_out(connection)),
+            credential: Some(upgrade::credential_out(credential)),
+        }
+    }
+
+    /// A connection from an inventory.
+    ///
+    /// # Errors
+    /// [`BadMessage`].
+    pub fn holding_in(&self, holding: v1::Holding) -> Result<Holding, BadMessage> {
+        let connection = holding.connection.map(|id| self.connection_in(Some(id))).transpose()?;
+        Ok(Holding {
+            admission: AdmissionId(holding.admission),
+            home: self.shard_in(holding.home, "home")?,
+            request: request_in(holding.request)?,
+            claimed_target: target_in(holding.claimed_target_id)?,
+            address: address_in(&holding.address)?,
+            connection,
+            credential: upgrade::credential_in(holding.credential),
+        })
+    }
+
+    /// A version for the wire.
+    pub(crate) fn in_force_out(&self, in_force: InForce) -> v1::InForce {
+        let InForce { shard, value, version } = in_force;
+        let value = match value {
+            Versioned::Limits => v1::Versioned::Limits,
+            Versioned::Routes => v1::Versioned::Routes,
+        };
+        v1::InForce { shard: self.shard_out(shard), value: value.into(), version }
+    }
+
+    /// A version from the wire.
+    pub(crate) fn in_force_in(&self, in_force: v1::InForce) -> Result<InForce, BadMessage> {
+        let v1::InForce { shard, value, version } = in_force;
+        let value = match v1::Versioned::try_from(value) {
+            Ok(v1::Versioned::Limits) => Versioned::Limits,
+            Ok(v1::Versioned::Routes) => Versioned::Routes,
+            Ok(v1::Versioned::Unspecified) | Err(_) => return Err(BadMessage::Unknown("value")),
+        };
+        Ok(InForce { shard: self.shard_in(shard, "shard")?, value, version })
+    }
+}

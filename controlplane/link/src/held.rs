@@ -1,0 +1,193 @@
+//! What a data plane remembers of its connections, so that it can offer an inventory without asking
+//! its shards.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use relay_contract::{
+    AdmissionId, AdmissionRequest, ConnectionId, Credential, Grant, Role, ShardId, TargetId,
+    UpgradeRequest, WorkerResponse, WorkspaceId,
+};
+
+use crate::convert::Holding;
+
+/// Admitted connections, and everybody who waits for an answer.
+///
+/// Memory: some 100 bytes and its names per admitted connection; of who waits, what was asked. The
+/// shards' own bounds are those of all of it.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    admitted: HashMap<AdmissionId, Admitted>,
+    waiting: HashMap<ConnectionId, Box<AdmissionRequest>>,
+    /// Plain requests that were passed on.
+    asked: HashSet<ConnectionId>,
+    /// Workers' calls, by worker.
+    calls: HashMap<AdmissionId, Calls>,
+}
+
+#[derive(Debug)]
+struct Admitted {
+    role: Role,
+    home: ShardId,
+    address: IpAddr,
+    workspace_id: WorkspaceId,
+    target_id: Option<TargetId>,
+    claimed_target: Option<TargetId>,
+    connection: Option<ConnectionId>,
+    credential: Option<Box<Credential>>,
+}
+
+#[derive(Debug)]
+struct Calls {
+    worker: ConnectionId,
+    request_ids: Vec<String>,
+}
+
+impl Held {
+    /// An upgrade waits.
+    pub(crate) fn wait(&mut self, connection: ConnectionId, request: Box<AdmissionRequest>) {
+        self.waiting.insert(connection, request);
+    }
+
+    /// It waits no more; whether it did.
+    pub(crate) fn end_wait(&mut self, connection: ConnectionId) -> bool {
+        self.waiting.remove(&connection).is_some()
+    }
+
+    /// Everybody who waits, who then waits no more.
+    pub(crate) fn take_waiting(&mut self) -> Vec<ConnectionId> {
+        self.waiting.drain().map(|(connection, _)| connection).collect()
+    }
+
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.waiting.keys().copied()
+    }
+
+    pub(crate) fn request_of(&self, connection: ConnectionId) -> Option<&AdmissionRequest> {
+        self.waiting.get(&connection).map(|request| &**request)
+    }
+
+    /// A connection is admitted.
+    pub(crate) fn admit(&mut self, grant: &Grant, home: ShardId) {
+        let UpgradeRequest { role, workspace_id, target_id } = grant.request.clone();
+        let claimed = grant.claims.runtime_target_id.as_deref();
+        // Most tokens name the target that is asked for: its name is kept once.
+        let claimed_target = claimed.map(|claimed| match &target_id {
+            Some(target) if target.as_str() == claimed => target.clone(),
+            _ => TargetId::from(claimed),
+        });
+        let address = grant.address;
+        let credential =
+            (grant.credential != Credential::default()).then(|| Box::new(grant.credential.clone()));
+        let admitted = Admitted {
+            role,
+            home,
+            address,
+            workspace_id,
+            target_id,
+            claimed_target,
+            connection: None,
+            credential,
+        };
+        self.admitted.insert(grant.admission, admitted);
+    }
+
+    /// It is open and lives there.
+    pub(crate) fn open(&mut self, admission: AdmissionId, connection: ConnectionId) {
+        if let Some(admitted) = self.admitted.get_mut(&admission) {
+            admitted.connection = Some(connection);
+            admitted.home = connection.shard;
+        }
+    }
+
+    /// It is gone, and its calls with it.
+    pub(crate) fn release(&mut self, admission: AdmissionId) {
+        self.admitted.remove(&admission);
+        self.calls.remove(&admission);
+    }
+
+    pub(crate) fn admissions(&self) -> impl Iterator<Item = AdmissionId> + '_ {
+        self.admitted.keys().copied()
+    }
+
+    /// How many are admitted.
+    pub(crate) fn len(&self) -> usize {
+        self.admitted.len()
+    }
+
+    pub(crate) fn holding(&self, admission: AdmissionId) -> Option<Holding> {
+        let held = self.admitted.get(&admission)?;
+        Some(Holding {
+            admission,
+            home: held.home,
+            request: UpgradeRequest {
+                role: held.role,
+                workspace_id: held.workspace_id.clone(),
+                target_id: held.target_id.clone(),
+            },
+            claimed_target: held.claimed_target.clone(),
+            address: held.address,
+            connection: held.connection,
+            credential: held.credential.as_deref().cloned().unwrap_or_default(),
+        })
+    }
+
+    /// A plain request was passed on.
+    pub(crate) fn ask(&mut self, connection: ConnectionId) {
+        self.asked.insert(connection);
+    }
+
+    /// It is answered; whether somebody waited for that.
+    pub(crate) fn answer(&mut self, connection: ConnectionId) -> bool {
+        self.asked.remove(&connection)
+    }
+
+    /// Everybody who asked and was not answered.
+    pub(crate) fn take_asked(&mut self) -> Vec<ConnectionId> {
+        self.asked.drain().collect()
+    }
+
+    /// A worker called.
+    pub(crate) fn call(&mut self, admission: AdmissionId, worker: ConnectionId, request_id: &str) {
+        let calls = self.calls.entry(admission);
+        let calls = calls.or_insert_with(|| Calls { worker, request_ids: Vec::new() });
+        calls.worker = worker;
+        calls.request_ids.push(request_id.to_owned());
+    }
+
+    /// Its call is answered.
+    ///
+    /// Cost: looks at the workers that have calls in flight, of which the control plane bounds the
+    /// number.
+    pub(crate) fn called(&mut self, worker: ConnectionId, request_id: &str) {
+        let found = self.calls.iter_mut().find(|(_, calls)| calls.worker == worker);
+        let Some((&admission, calls)) = found else { return };
+        if let Some(at) = calls.request_ids.iter().position(|id| id == request_id) {
+            calls.request_ids.swap_remove(at);
+        }
+        if calls.request_ids.is_empty() {
+            self.calls.remove(&admission);
+        }
+    }
+
+    /// Answers for all calls that are not answered.
+    pub(crate) fn take_calls(&mut self) -> Vec<(ConnectionId, Box<WorkerResponse>)> {
+        let answers = self.calls.drain().flat_map(|(_, calls)| {
+            let worker = calls.worker;
+            calls.request_ids.into_iter().map(move |id| (worker, call_failed(id)))
+        });
+        answers.collect()
+    }
+}
+
+/// The answer to a call that nobody can make, or whose answer is lost. Source: relay specification,
+/// section 13.
+pub(crate) fn call_failed(request_id: String) -> Box<WorkerResponse> {
+    Box::new(WorkerResponse {
+        request_id,
+        status: 502,
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        body: r#"{"ok":false,"reason":"WORKER_TRANSPORT_FORWARD_FAILED"}"#.to_owned(),
+        forwarded: false,
+    })
+}
