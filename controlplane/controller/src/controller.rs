@@ -12,7 +12,7 @@ use relay_contract::{
     AdmissionId, CloseReason, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick,
     WorkerResponse,
 };
-use relay_link::Link;
+use relay_link::{Block, Link};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -201,10 +201,13 @@ impl Controller {
         clock: Arc<dyn Clock>,
         log: impl Write + Send + 'static,
     ) -> Result<Self, StartError> {
-        let shard_count = link.shards.count();
-        let shards = u16::try_from(shard_count).unwrap_or(u16::MAX);
-        if shards == 0 {
+        let shard_count = u16::try_from(link.shards.count()).unwrap_or(u16::MAX);
+        if shard_count == 0 && !link.shards.are_apart() {
             return Err(StartError::NoShards);
+        }
+        let mut judge = Judge::new(settings.caps);
+        if shard_count > 0 {
+            judge.attach(Block { first: ShardId(0), count: shard_count });
         }
         let (notify, notices) = Notices::channel();
         let (reporter, reports) = Reporter::channel();
@@ -229,7 +232,7 @@ impl Controller {
             },
         };
         Ok(Self {
-            judge: Judge::new(settings.caps, shards),
+            judge,
             journal: Journal::new(settings.log, log)?,
             gate: Gate::new(&settings.admin),
             started: clock.now(),
@@ -242,7 +245,7 @@ impl Controller {
             reloads: None,
             version: settings.limits.version.max(settings.routes.version),
             acknowledged: Acknowledged::default(),
-            queries: Queries::new(shard_count),
+            queries: Queries::default(),
             counters: Counters::default(),
             decider: Arc::new(decider),
             workers: Arc::new(workers),
@@ -391,7 +394,8 @@ impl Controller {
             }
         };
         tokio::select! {
-            event = self.link.events.next() => {
+            Some(news) = self.link.planes.next() => self.on_news(news).await,
+            event = self.link.events.next(), if !self.link.shards.are_apart() => {
                 let Some(event) = event else {
                     return Some(Ended::Stopped);
                 };
@@ -583,8 +587,8 @@ const BEAT: Duration = Duration::from_millis(250);
 const PULSE: Duration = Duration::from_millis(20);
 
 /// Events handled before jobs and shutdown have their turn.
-const EVENTS_PER_TURN: usize = 64;
+pub(crate) const EVENTS_PER_TURN: usize = 64;
 
 /// Events handled before tokens, sockets and timers have their turn, however many events wait.
 /// Source: a look takes as long as 80 events, so events keep three quarters of the time.
-const EVENTS_IN_A_ROW_MAX: usize = 256;
+pub(crate) const EVENTS_IN_A_ROW_MAX: usize = 256;

@@ -142,12 +142,17 @@ impl Controller {
     }
 
     /// Drains, and then stops the shards with what is left of the time. Over as soon as everybody
-    /// is gone; `hurry` leaves those who are there a moment.
+    /// is gone; `hurry` leaves those who are there a moment. Shards of data planes that run apart
+    /// go on.
     pub(crate) async fn leave(
         &mut self,
         pulse: &mut Interval,
         hurry: impl Future<Output = ()>,
     ) -> Ended {
+        if self.link.shards.are_apart() {
+            // Their shards go on, and offer what they hold, and who waits, to whoever comes next.
+            return Ended::Stopped;
+        }
         let began = Instant::now();
         tokio::pin!(hurry);
         let mut hurried = false;

@@ -103,8 +103,13 @@ impl Controller {
     ///
     /// Cost: looks at every call in flight, of which `worker_calls_max` bounds the number.
     fn end_calls_of(&mut self, admission: AdmissionId) {
+        self.end_calls(|owner| owner == admission);
+    }
+
+    /// Ends the calls of everybody who is gone.
+    pub(crate) fn end_calls(&mut self, is_gone: impl Fn(AdmissionId) -> bool) {
         self.calling.retain(|_, (owner, job)| {
-            let is_over = *owner == admission;
+            let is_over = is_gone(*owner);
             if is_over {
                 job.abort();
             }
@@ -165,13 +170,22 @@ impl Controller {
             )
             | Inquiry::Control(_) => Detail::Counts,
         };
-        let query = match self.queries.open(self.clock.now(), inquiry) {
+        let shards = self.link.shards.ids();
+        let query = match self.queries.open(self.clock.now(), inquiry, shards) {
             Ok(query) => query,
             Err(inquiry) => return self.answer_question(Answered { inquiry, reports: None }),
         };
         // A shard that cannot be asked will not answer either: the question expires.
         let missed = self.link.shards.broadcast(|| Command::Report { query, detail });
         self.counters.add(Counter::CommandsUndelivered, count(missed.len()));
+        self.settle_queries();
+    }
+
+    /// Answers what no shard is left to answer.
+    pub(crate) fn settle_queries(&mut self) {
+        for settled in self.queries.settle() {
+            self.answer_question(settled);
+        }
     }
 
     fn on_reported(&mut self, query: QueryId, report: ShardReport) {

@@ -97,7 +97,7 @@ mod tests {
                 address: Ipv4Addr::LOCALHOST.into(),
                 facts,
             };
-            ledger.reserve(seat, ShardId(0)).unwrap().0
+            ledger.reserve(seat, ShardId(0), ShardId(0)).unwrap().0
         });
         let admissions = admissions.collect();
         (ledger, admissions)

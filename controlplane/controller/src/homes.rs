@@ -1,9 +1,10 @@
 //! Which shard a workspace lives on.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use relay_contract::{ShardId, WorkspaceId};
+use relay_link::Block;
 
 /// Assignments that differ from the default, as one value.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,36 +31,51 @@ pub enum HomeTableError {
     NoSuchShard(ShardId),
 }
 
-/// Says where a workspace's next connection goes, if it has none yet.
+/// Says where a workspace's next connection on a data plane goes, if it has none there yet.
 ///
 /// Rendezvous hashing: with another number of shards only the workspaces of the shards that came or
-/// went move. The table moves single ones, a hot one to a quiet shard.
+/// went move. The table moves single ones, a hot one to a quiet shard of the same data plane.
 #[derive(Debug)]
 pub(crate) struct Homes {
-    shard_count: u16,
+    /// The data planes there are, by their first shard.
+    planes: BTreeMap<ShardId, Block>,
     table: HomeTable,
 }
 
 impl Homes {
-    /// # Panics
-    /// Without shards: there is no home to name.
-    pub(crate) fn new(shard_count: u16) -> Self {
-        assert!(shard_count > 0, "a relay has at least one shard");
-        Self { shard_count, table: HomeTable::default() }
+    pub(crate) fn new() -> Self {
+        Self { planes: BTreeMap::new(), table: HomeTable::default() }
     }
 
-    pub(crate) fn home_of(&self, workspace_id: &WorkspaceId) -> ShardId {
-        if let Some(&shard) = self.table.overrides.get(workspace_id) {
+    /// A data plane came.
+    pub(crate) fn attach(&mut self, block: Block) {
+        self.planes.insert(block.first, block);
+    }
+
+    /// It is gone. What the table says of its shards says nothing from now on.
+    pub(crate) fn detach(&mut self, block: Block) {
+        self.planes.remove(&block.first);
+    }
+
+    /// The data plane a shard belongs to.
+    pub(crate) fn plane_of(&self, shard: ShardId) -> Option<Block> {
+        let (_, &block) = self.planes.range(..=shard).next_back()?;
+        block.contains(shard).then_some(block)
+    }
+
+    pub(crate) fn home_of(&self, workspace_id: &WorkspaceId, plane: Block) -> ShardId {
+        if let Some(&shard) = self.table.overrides.get(workspace_id)
+            && plane.contains(shard)
+        {
             return shard;
         }
-        (0..self.shard_count)
+        (0..plane.count)
             .max_by_key(|&shard| {
                 let mut hasher = DefaultHasher::new();
                 (workspace_id, shard).hash(&mut hasher);
                 hasher.finish()
             })
-            .map(ShardId)
-            .expect("there is at least one shard")
+            .map_or(plane.first, |shard| ShardId(plane.first.0 + shard))
     }
 
     /// Puts a newer table in force.
@@ -70,7 +86,7 @@ impl Homes {
                 in_force: self.table.version,
             });
         }
-        let is_missing = |shard: &&ShardId| shard.0 >= self.shard_count;
+        let is_missing = |shard: &&ShardId| self.plane_of(**shard).is_none();
         if let Some(&shard) = table.overrides.values().find(is_missing) {
             return Err(HomeTableError::NoSuchShard(shard));
         }
@@ -83,42 +99,55 @@ impl Homes {
 mod tests {
     use super::*;
 
+    fn plane(first: u16, count: u16) -> Block {
+        Block { first: ShardId(first), count }
+    }
+
+    fn homes(count: u16) -> Homes {
+        let mut homes = Homes::new();
+        homes.attach(plane(0, count));
+        homes
+    }
+
     fn workspace(n: usize) -> WorkspaceId {
         format!("ws{n}").into()
     }
 
     #[test]
     fn workspaces_spread_over_all_shards() {
-        let homes = Homes::new(4);
+        let homes = homes(4);
         let mut counts = [0; 4];
         for n in 0..4000 {
-            counts[usize::from(homes.home_of(&workspace(n)).0)] += 1;
+            counts[usize::from(homes.home_of(&workspace(n), plane(0, 4)).0)] += 1;
         }
         assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     #[test]
     fn another_shard_takes_only_its_own_share() {
-        let (four, five) = (Homes::new(4), Homes::new(5));
+        let (four, five) = (homes(4), homes(5));
         for n in 0..1000 {
-            let (before, after) = (four.home_of(&workspace(n)), five.home_of(&workspace(n)));
+            let (before, after) = (
+                four.home_of(&workspace(n), plane(0, 4)),
+                five.home_of(&workspace(n), plane(0, 5)),
+            );
             assert!(after == before || after == ShardId(4));
         }
     }
 
     #[test]
     fn an_override_moves_one_workspace() {
-        let mut homes = Homes::new(4);
-        let before = homes.home_of(&workspace(1));
+        let mut homes = homes(4);
+        let before = homes.home_of(&workspace(1), plane(0, 4));
         let elsewhere = ShardId((before.0 + 1) % 4);
         let table = HomeTable { version: 1, overrides: [(workspace(1), elsewhere)].into() };
         homes.replace(table).unwrap();
-        assert_eq!(homes.home_of(&workspace(1)), elsewhere);
+        assert_eq!(homes.home_of(&workspace(1), plane(0, 4)), elsewhere);
     }
 
     #[test]
     fn a_stale_or_impossible_table_is_refused() {
-        let mut homes = Homes::new(1);
+        let mut homes = homes(1);
         let table = |version, shard| HomeTable {
             version,
             overrides: [(workspace(1), ShardId(shard))].into(),
@@ -126,5 +155,20 @@ mod tests {
         homes.replace(table(2, 0)).unwrap();
         assert!(matches!(homes.replace(table(2, 0)), Err(HomeTableError::Stale { .. })));
         assert_eq!(homes.replace(table(3, 7)), Err(HomeTableError::NoSuchShard(ShardId(7))));
+    }
+
+    #[test]
+    fn a_workspace_has_the_same_place_on_each_data_plane() {
+        let mut homes = homes(4);
+        homes.attach(plane(4, 4));
+        for n in 0..100 {
+            let first = homes.home_of(&workspace(n), plane(0, 4));
+            let second = homes.home_of(&workspace(n), plane(4, 4));
+            assert_eq!(second.0, first.0 + 4);
+        }
+        assert_eq!(homes.plane_of(ShardId(5)), Some(plane(4, 4)));
+        homes.detach(plane(4, 4));
+        assert_eq!(homes.plane_of(ShardId(5)), None);
+        assert_eq!(homes.plane_of(ShardId(3)), Some(plane(0, 4)));
     }
 }

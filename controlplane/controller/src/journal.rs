@@ -17,7 +17,7 @@ use crate::settings::{LogFormat, LogSettings};
 
 /// Keeps and writes log entries. Never waits for whoever reads stdout: lines go to a thread of
 /// their own through a bounded queue, and what finds it full is counted.
-pub(crate) struct Journal {
+pub struct Journal {
     /// The reference's entries.
     theirs: Ring,
     /// Entries that are ours alone: they must not push the reference's out of `/logs`.
@@ -37,7 +37,7 @@ pub(crate) struct Journal {
 
 /// What became of an entry's line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Written {
+pub enum Written {
     /// It will be written, or is below the level that is.
     AsAsked,
     /// There were too many of its kind just now.
@@ -71,10 +71,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub(crate) fn new(
-        settings: LogSettings,
-        mut sink: impl Write + Send + 'static,
-    ) -> io::Result<Self> {
+    pub fn new(settings: LogSettings, mut sink: impl Write + Send + 'static) -> io::Result<Self> {
         let (batches, queue) = mpsc::sync_channel(BATCHES_MAX);
         let (last, last_batch) = mpsc::sync_channel(1);
         let (done, finished) = mpsc::channel();
@@ -121,7 +118,7 @@ impl Journal {
     }
 
     /// Writes a line for people, whatever the level, and at once.
-    pub(crate) fn announce(&mut self, mut line: String) -> Written {
+    pub fn announce(&mut self, mut line: String) -> Written {
         line.push('\n');
         let written = self.queue(&line);
         self.flush();
@@ -131,7 +128,7 @@ impl Journal {
     /// Records an entry of that date; `now` is the moment, by which floods are known. Readers of
     /// `/logs` see it whatever the level, and however many there are; only what is for debugging
     /// they see as little as stdout does.
-    pub(crate) fn record(&mut self, now: Tick, unix_ms: i64, entry: LogEntry) -> Written {
+    pub fn record(&mut self, now: Tick, unix_ms: i64, entry: LogEntry) -> Written {
         if entry.level == Level::Debug && !self.wants(Level::Debug) {
             return Written::AsAsked;
         }
@@ -195,7 +192,7 @@ impl Journal {
     /// Gives the lines so far to whoever writes them. Waking another thread costs more than a line,
     /// so this is for when there is nothing else to do. While that thread is far behind the lines
     /// stay, within the bound of all that wait.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
         }
@@ -224,7 +221,7 @@ impl Journal {
     }
 
     /// Writes what is queued and ends the thread, but waits no longer than `patience`.
-    pub(crate) fn finish(self, patience: Duration) {
+    pub fn finish(self, patience: Duration) {
         // A reader of stdout that hangs must not keep the process alive.
         let _ = self.end().recv_timeout(patience);
     }

@@ -8,6 +8,8 @@ use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, CloseReason, ConnectionId, Counter, Credential, Grant,
     Level, LogEntry, Preflight, Refusal, Role, Secret, ShardId, Tick, UpgradeRequest, WorkspaceId,
 };
+use relay_link::Block;
+use relay_link::convert::Holding;
 
 use crate::decide::SignedWith;
 use crate::expiry::ExpirySweep;
@@ -111,11 +113,11 @@ pub(crate) struct Refused {
 }
 
 impl Judge {
-    pub(crate) fn new(caps: Caps, shard_count: u16) -> Self {
+    pub(crate) fn new(caps: Caps) -> Self {
         Self {
             window: UpgradeWindow::new(caps.upgrades_per_minute, caps.upgrade_addresses_max),
             ledger: Ledger::new(caps),
-            homes: Homes::new(shard_count),
+            homes: Homes::new(),
             pending: HashMap::new(),
             pending_max: caps.pending_admissions_max,
             pending_bytes: 0,
@@ -213,10 +215,11 @@ impl Judge {
                 return Some(Ruling::Refuse(Refused::unavailable(self.pending.len())));
             }
         };
+        let plane = self.homes.plane_of(connection.shard)?;
         let scope = effective_scope(&request, &claims);
         let seat = Seat { role: request.role, scope, address, facts };
-        let home = self.homes.home_of(&request.workspace_id);
-        Some(match self.ledger.reserve(seat, home) {
+        let home = self.homes.home_of(&request.workspace_id, plane);
+        Some(match self.ledger.reserve(seat, plane.first, home) {
             Ok((admission, home)) => {
                 let claims_digest = digest(&effective_request(&request, &claims), &claims);
                 let grant =
@@ -225,6 +228,40 @@ impl Judge {
             }
             Err(cap) => Ruling::Refuse(Refused::by(cap)),
         })
+    }
+
+    /// A data plane came.
+    pub(crate) fn attach(&mut self, block: Block) {
+        self.homes.attach(block);
+    }
+
+    /// Counts a connection of a data plane that is open already, and remembers `facts` of it.
+    pub(crate) fn adopt(&mut self, holding: &Holding, facts: Facts, plane: Block) -> AdmissionId {
+        let claims = Claims {
+            runtime_target_id: holding.claimed_target.as_ref().map(|id| id.as_str().into()),
+            ..Claims::default()
+        };
+        let seat = Seat {
+            role: holding.request.role,
+            scope: effective_scope(&holding.request, &claims),
+            address: holding.address,
+            facts,
+        };
+        let (admission, _) = self.ledger.adopt(seat, plane.first, holding.home);
+        if let Some(connection) = holding.connection {
+            // Nobody has told it to go yet.
+            let _nothing = self.ledger.open(admission, connection);
+        }
+        admission
+    }
+
+    /// A data plane is gone: gives back all seats of its connections, and says which, and who of
+    /// it waits.
+    pub(crate) fn detach(&mut self, block: Block) -> (Vec<AdmissionId>, Vec<ConnectionId>) {
+        self.homes.detach(block);
+        let waiting = self.pending.keys().copied().filter(|id| block.contains(id.shard));
+        let waiting = waiting.collect();
+        (self.ledger.release_all(block.first), waiting)
     }
 
     /// Forgets an upgrade that is gone before its answer.
@@ -447,7 +484,9 @@ mod tests {
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn judge(caps: Caps) -> Judge {
-        Judge::new(caps, 2)
+        let mut judge = Judge::new(caps);
+        judge.attach(Block { first: ShardId(0), count: 2 });
+        judge
     }
 
     fn connection(slot: u32) -> ConnectionId {

@@ -2,7 +2,7 @@
 
 mod occupancy;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -25,19 +25,30 @@ pub(crate) struct Ledger {
     caps: Caps,
     /// By the lower half of an admission's number.
     seats: Vec<Option<Taken>>,
+    /// Whose connection sits there, by the same; beyond its end the first data plane's. Where there
+    /// is but one it costs nothing.
+    planes: Vec<Plane>,
+    /// Data planes that have, or had, a connection.
+    seen_planes: BTreeSet<Plane>,
     /// Seats to take again, the last given back first.
     vacant: Vec<u32>,
     /// Daemons and clients; workers do not count here.
     peers: usize,
     sites: Tally<Site>,
     scopes: Tally<Scope>,
-    /// Where each workspace with a connection lives.
-    homes: HashMap<WorkspaceId, Home>,
+    /// Where each workspace with a connection lives, on each data plane that has one.
+    homes: HashMap<(Plane, WorkspaceId), Home>,
     /// Admissions so far, of which some bits tell a seat's uses apart.
     last: u32,
     /// What changes, while somebody watches.
     changes: Option<Changes>,
 }
+
+/// A data plane, by its first shard.
+pub(crate) type Plane = ShardId;
+
+/// The one there is in one process.
+const FIRST_PLANE: Plane = ShardId(0);
 
 /// A workspace, or one target of it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -142,6 +153,8 @@ impl Ledger {
         Self {
             caps,
             seats: Vec::new(),
+            planes: Vec::new(),
+            seen_planes: BTreeSet::new(),
             vacant: Vec::new(),
             peers: 0,
             sites: Tally::new(),
@@ -179,28 +192,36 @@ impl Ledger {
 
     /// Checks all caps once more and takes the seat, in one step.
     ///
-    /// The home is where the workspace's other connections are; `home` when it has none.
+    /// The home is where the workspace's other connections are on that data plane; `home` when it
+    /// has none there.
     pub(crate) fn reserve(
         &mut self,
         seat: Seat,
+        plane: Plane,
         home: ShardId,
     ) -> Result<(AdmissionId, ShardId), Cap> {
         self.check(seat.address)?;
-        let is_client = seat.role == Role::Client;
-        if is_client {
+        if seat.role == Role::Client {
             self.check_scope(&seat.scope)?;
         }
+        Ok(self.adopt(seat, plane, home))
+    }
+
+    /// Takes a seat for a connection that is open already, whatever the caps: it was admitted when
+    /// somebody else counted. As long as there are more than may be, nobody new is admitted.
+    pub(crate) fn adopt(
+        &mut self,
+        seat: Seat,
+        plane: Plane,
+        home: ShardId,
+    ) -> (AdmissionId, ShardId) {
+        let is_client = seat.role == Role::Client;
         self.peers += usize::from(counts_as_peer(seat.role));
-        let shard = match self.homes.get_mut(&seat.scope.workspace_id) {
-            Some(home) => {
-                home.connections += 1;
-                home.shard
-            }
-            None => {
-                let fresh = Home { shard: home, connections: 1 };
-                self.homes.insert(seat.scope.workspace_id.clone(), fresh);
-                home
-            }
+        let shard = {
+            let fresh = Home { shard: home, connections: 0 };
+            let home = self.homes.entry((plane, seat.scope.workspace_id.clone())).or_insert(fresh);
+            home.connections += 1;
+            home.shard
         };
         let site = self.sites.count_up(seat.address.into(), is_client);
         let scope = self.scopes.count_up(seat.scope, is_client);
@@ -229,7 +250,35 @@ impl Ledger {
                 u32::try_from(self.seats.len() - 1).expect("connections are numbered by u32")
             }
         };
-        Ok((admission(taken.number, at), shard))
+        self.set_plane(at as usize, plane);
+        (admission(taken.number, at), shard)
+    }
+
+    fn set_plane(&mut self, at: usize, plane: Plane) {
+        self.seen_planes.insert(plane);
+        if at >= self.planes.len() && plane != FIRST_PLANE {
+            self.planes.resize(at + 1, FIRST_PLANE);
+        }
+        if let Some(place) = self.planes.get_mut(at) {
+            *place = plane;
+        }
+    }
+
+    fn plane_at(&self, at: usize) -> Plane {
+        self.planes.get(at).copied().unwrap_or(FIRST_PLANE)
+    }
+
+    /// Gives all seats of a data plane back, and says which.
+    ///
+    /// Cost: a look at every seat there is.
+    pub(crate) fn release_all(&mut self, plane: Plane) -> Vec<AdmissionId> {
+        let seats = self.seats.iter().zip(0_u32..);
+        let taken = seats.filter_map(|(seat, at)| seat.as_ref().map(|seat| (seat, at)));
+        let own = taken.filter(|(_, at)| self.plane_at(*at as usize) == plane);
+        let own: Vec<_> = own.map(|(seat, at)| admission(seat.number, at)).collect();
+        own.iter().for_each(|&admission| self.release(admission));
+        self.seen_planes.remove(&plane);
+        own
     }
 
     /// Gives a seat back. A seat that was given back before is ignored.
@@ -246,12 +295,13 @@ impl Ledger {
         self.note_exit(seat.scope, seat.role);
         let workspace_id = self.scopes.name(seat.scope).map(|scope| scope.workspace_id.clone());
         self.scopes.count_down(seat.scope, is_client);
-        if let Some(workspace_id) = workspace_id
-            && let Some(home) = self.homes.get_mut(&workspace_id)
-        {
-            home.connections -= 1;
-            if home.connections == 0 {
-                self.homes.remove(&workspace_id);
+        if let Some(workspace_id) = workspace_id {
+            let key = (self.plane_at(at as usize), workspace_id);
+            if let Some(home) = self.homes.get_mut(&key) {
+                home.connections -= 1;
+                if home.connections == 0 {
+                    self.homes.remove(&key);
+                }
             }
         }
     }
@@ -466,11 +516,11 @@ mod tests {
     fn a_released_seat_can_be_taken_again() {
         let mut ledger = ledger(Caps { connections_per_address_max: 1, ..Caps::default() });
         let client = seat(Role::Client, "ws1", None, 1);
-        let (admission, _) = ledger.reserve(client.clone(), HOME).unwrap();
-        assert_eq!(ledger.reserve(client.clone(), HOME), Err(Cap::Address));
+        let (admission, _) = ledger.reserve(client.clone(), HOME, HOME).unwrap();
+        assert_eq!(ledger.reserve(client.clone(), HOME, HOME), Err(Cap::Address));
         ledger.release(admission);
         ledger.release(admission);
-        assert!(ledger.reserve(client, HOME).is_ok());
+        assert!(ledger.reserve(client, HOME, HOME).is_ok());
     }
 
     #[test]
@@ -478,7 +528,7 @@ mod tests {
         let mut ledger = ledger(Caps { connections_per_address_max: 1, ..Caps::default() });
         let at_host = |host: u16| [0x2001, 0xdb8, 0, 0, 0, 0, 0, host].into();
         let first = Seat { address: at_host(1), ..seat(Role::Client, "ws1", None, 1) };
-        ledger.reserve(first, HOME).unwrap();
+        ledger.reserve(first, HOME, HOME).unwrap();
         assert_eq!(ledger.check(at_host(2)), Err(Cap::Address));
         assert_eq!(ledger.check([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1].into()), Ok(()));
     }
@@ -487,8 +537,8 @@ mod tests {
     fn workers_take_no_peer_seat_but_count_for_their_address() {
         let mut ledger =
             ledger(Caps { connections_max: 1, connections_per_address_max: 2, ..Caps::default() });
-        ledger.reserve(seat(Role::Worker, "ws1", None, 1), HOME).unwrap();
-        ledger.reserve(seat(Role::Daemon, "ws1", None, 1), HOME).unwrap();
+        ledger.reserve(seat(Role::Worker, "ws1", None, 1), HOME, HOME).unwrap();
+        ledger.reserve(seat(Role::Daemon, "ws1", None, 1), HOME, HOME).unwrap();
         assert_eq!(ledger.check(Ipv4Addr::new(192, 0, 2, 9).into()), Err(Cap::Total));
     }
 
@@ -496,29 +546,32 @@ mod tests {
     fn total_is_judged_before_address() {
         let mut ledger =
             ledger(Caps { connections_max: 1, connections_per_address_max: 1, ..Caps::default() });
-        ledger.reserve(seat(Role::Daemon, "ws1", None, 1), HOME).unwrap();
+        ledger.reserve(seat(Role::Daemon, "ws1", None, 1), HOME, HOME).unwrap();
         assert_eq!(ledger.check(Ipv4Addr::new(192, 0, 2, 1).into()), Err(Cap::Total));
     }
 
     #[test]
     fn scopes_that_only_look_alike_do_not_share_a_cap() {
         let mut ledger = ledger(Caps { clients_per_scope_max: 1, ..Caps::default() });
-        ledger.reserve(seat(Role::Client, "a:b", None, 1), HOME).unwrap();
-        assert!(ledger.reserve(seat(Role::Client, "a", Some("b"), 1), HOME).is_ok());
-        assert_eq!(ledger.reserve(seat(Role::Client, "a", Some("b"), 2), HOME), Err(Cap::Scope));
+        ledger.reserve(seat(Role::Client, "a:b", None, 1), HOME, HOME).unwrap();
+        assert!(ledger.reserve(seat(Role::Client, "a", Some("b"), 1), HOME, HOME).is_ok());
+        assert_eq!(
+            ledger.reserve(seat(Role::Client, "a", Some("b"), 2), HOME, HOME),
+            Err(Cap::Scope)
+        );
     }
 
     #[test]
     fn a_workspace_stays_where_its_connections_are() {
         let mut ledger = ledger(Caps::default());
         let one = seat(Role::Client, "ws1", None, 1);
-        let (first, home) = ledger.reserve(one.clone(), ShardId(2)).unwrap();
+        let (first, home) = ledger.reserve(one.clone(), HOME, ShardId(2)).unwrap();
         assert_eq!(home, ShardId(2));
-        let (second, home) = ledger.reserve(one.clone(), ShardId(5)).unwrap();
+        let (second, home) = ledger.reserve(one.clone(), HOME, ShardId(5)).unwrap();
         assert_eq!(home, ShardId(2));
         ledger.release(first);
         ledger.release(second);
-        assert_eq!(ledger.reserve(one, ShardId(5)).unwrap().1, ShardId(5));
+        assert_eq!(ledger.reserve(one, HOME, ShardId(5)).unwrap().1, ShardId(5));
     }
 
     #[test]
@@ -526,7 +579,7 @@ mod tests {
         let mut ledger = ledger(Caps::default());
         let admissions: Vec<_> = (0..50)
             .map(|n| seat(Role::Client, &format!("ws{n}"), Some("rt"), n))
-            .map(|seat| ledger.reserve(seat, HOME).unwrap().0)
+            .map(|seat| ledger.reserve(seat, HOME, HOME).unwrap().0)
             .collect();
         for admission in admissions {
             ledger.release(admission);
@@ -541,9 +594,9 @@ mod tests {
     fn a_seat_that_is_taken_again_is_another() {
         let mut ledger = ledger(Caps::default());
         let client = seat(Role::Client, "ws1", None, 1);
-        let (first, _) = ledger.reserve(client.clone(), HOME).unwrap();
+        let (first, _) = ledger.reserve(client.clone(), HOME, HOME).unwrap();
         ledger.release(first);
-        let (second, _) = ledger.reserve(client, HOME).unwrap();
+        let (second, _) = ledger.reserve(client, HOME, HOME).unwrap();
         assert_ne!(first, second);
         ledger.release(first);
         assert_eq!(ledger.len(), 1, "it was given back before");
@@ -557,7 +610,8 @@ mod tests {
     #[test]
     fn who_is_told_to_go_before_it_is_open_is_told_when_it_is() {
         let mut ledger = ledger(Caps::default());
-        let (admission, _) = ledger.reserve(seat(Role::Client, "ws1", None, 1), HOME).unwrap();
+        let (admission, _) =
+            ledger.reserve(seat(Role::Client, "ws1", None, 1), HOME, HOME).unwrap();
         let revoked = CloseReason::TokenRevoked;
         assert_eq!(ledger.dismiss(admission, revoked), Dismissal::WhenOpen);
         assert_eq!(ledger.dismiss(admission, revoked), Dismissal::Nothing);
@@ -567,7 +621,8 @@ mod tests {
     #[test]
     fn who_is_open_is_told_once() {
         let mut ledger = ledger(Caps::default());
-        let (admission, _) = ledger.reserve(seat(Role::Client, "ws1", None, 1), HOME).unwrap();
+        let (admission, _) =
+            ledger.reserve(seat(Role::Client, "ws1", None, 1), HOME, HOME).unwrap();
         assert_eq!(ledger.open(admission, connection(7)), None);
         assert_eq!(ledger.open(admission, connection(8)), None, "it moved");
         let expired = CloseReason::TokenExpired;
@@ -587,7 +642,7 @@ mod tests {
             ..Facts::default()
         };
         let first = Seat { facts: facts(1, 100), ..seat(Role::Client, "ws1", None, 1) };
-        let (admission, _) = ledger.reserve(first, HOME).unwrap();
+        let (admission, _) = ledger.reserve(first, HOME, HOME).unwrap();
         assert!(ledger.renew(admission, facts(2, 200)));
         let seated = ledger.find(admission).unwrap();
         assert_eq!((seated.facts.key, seated.facts.expiry.secs()), (KeyNumber(2), Some(200)));
@@ -597,5 +652,35 @@ mod tests {
         ledger.release(admission);
         assert!(!ledger.renew(admission, facts(3, 300)));
         assert!(ledger.find(admission).is_none() && ledger.seated_all().next().is_none());
+    }
+
+    #[test]
+    fn a_data_plane_that_is_gone_leaves_its_seats_and_no_others() {
+        let mut ledger = ledger(Caps { connections_max: 2, ..Caps::default() });
+        let (one, other) = (ShardId(0), ShardId(4));
+        let client = seat(Role::Client, "ws1", Some("rt1"), 1);
+        let (first, home) = ledger.reserve(client.clone(), one, ShardId(1)).unwrap();
+        assert_eq!(home, ShardId(1));
+        let (second, home) = ledger.reserve(client.clone(), other, ShardId(5)).unwrap();
+        assert_eq!(home, ShardId(5), "a workspace has a home on each data plane");
+        assert_eq!(ledger.reserve(client.clone(), one, one), Err(Cap::Total));
+        assert_eq!(ledger.release_all(other), [second]);
+        assert_eq!(ledger.len(), 1);
+        ledger.reserve(client, other, ShardId(6)).unwrap();
+        ledger.release(first);
+        assert_eq!(ledger.len(), 1);
+    }
+
+    #[test]
+    fn what_is_open_already_is_counted_beyond_the_caps() {
+        let mut ledger = ledger(Caps { connections_max: 1, ..Caps::default() });
+        let client = seat(Role::Client, "ws1", None, 1);
+        let (first, _) = ledger.adopt(client.clone(), HOME, HOME);
+        let (second, _) = ledger.adopt(client.clone(), HOME, HOME);
+        assert_eq!(ledger.reserve(client.clone(), HOME, HOME), Err(Cap::Total));
+        ledger.release(first);
+        assert_eq!(ledger.reserve(client.clone(), HOME, HOME), Err(Cap::Total));
+        ledger.release(second);
+        ledger.reserve(client, HOME, HOME).unwrap();
     }
 }

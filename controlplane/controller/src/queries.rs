@@ -1,6 +1,6 @@
 //! Questions to all shards, until all have answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use relay_contract::{ConnectionId, QueryId, ShardId, ShardReport, Tick};
@@ -49,6 +49,8 @@ pub(crate) enum Inquiry {
 struct Query {
     inquiry: Inquiry,
     deadline: Tick,
+    /// Who has not answered.
+    missing: BTreeSet<ShardId>,
     /// By shard: the order they are shown in.
     reports: BTreeMap<ShardId, ShardReport>,
 }
@@ -61,30 +63,40 @@ pub(crate) struct Answered {
     pub(crate) reports: Option<Vec<ShardReport>>,
 }
 
+impl Query {
+    fn answered(self) -> Answered {
+        let reports = Some(self.reports.into_values().collect());
+        Answered { inquiry: self.inquiry, reports }
+    }
+}
+
 /// All questions on their way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Queries {
-    shard_count: usize,
     open: BTreeMap<QueryId, Query>,
     last: u64,
 }
 
 impl Queries {
-    pub(crate) fn new(shard_count: usize) -> Self {
-        Self { shard_count, open: BTreeMap::new(), last: 0 }
-    }
-
-    /// Opens a question; the caller sends it to every shard.
+    /// Opens a question to these shards; the caller sends it. Without any it is answered at once,
+    /// by [`Self::settle`].
     ///
     /// # Errors
     /// What was asked, when too many are open.
-    pub(crate) fn open(&mut self, now: Tick, inquiry: Inquiry) -> Result<QueryId, Inquiry> {
+    pub(crate) fn open(
+        &mut self,
+        now: Tick,
+        inquiry: Inquiry,
+        shards: impl Iterator<Item = ShardId>,
+    ) -> Result<QueryId, Inquiry> {
         if self.open.len() >= OPEN_MAX {
             return Err(inquiry);
         }
         self.last += 1;
         let id = QueryId(self.last);
-        let query = Query { inquiry, deadline: now.after(PATIENCE), reports: BTreeMap::new() };
+        let deadline = now.after(PATIENCE);
+        let query =
+            Query { inquiry, deadline, missing: shards.collect(), reports: BTreeMap::new() };
         self.open.insert(id, query);
         Ok(id)
     }
@@ -92,13 +104,27 @@ impl Queries {
     /// Takes one shard's answer; the whole when it was the last. Late answers are ignored.
     pub(crate) fn report(&mut self, id: QueryId, report: ShardReport) -> Option<Answered> {
         let query = self.open.get_mut(&id)?;
-        query.reports.insert(report.shard, report);
-        if query.reports.len() < self.shard_count {
+        if query.missing.remove(&report.shard) {
+            query.reports.insert(report.shard, report);
+        }
+        if !query.missing.is_empty() {
             return None;
         }
-        let query = self.open.remove(&id)?;
-        let reports = query.reports.into_values().collect();
-        Some(Answered { inquiry: query.inquiry, reports: Some(reports) })
+        self.open.remove(&id).map(Query::answered)
+    }
+
+    /// Expects nothing more of shards that are gone, and shows nothing of them.
+    pub(crate) fn detach(&mut self, is_gone: impl Fn(ShardId) -> bool) {
+        for query in self.open.values_mut() {
+            query.missing.retain(|&shard| !is_gone(shard));
+            query.reports.retain(|&shard, _| !is_gone(shard));
+        }
+    }
+
+    /// The questions that nobody has to answer any more.
+    pub(crate) fn settle(&mut self) -> Vec<Answered> {
+        let settled = self.open.extract_if(.., |_, query| query.missing.is_empty());
+        settled.map(|(_, query)| query.answered()).collect()
     }
 
     /// Ends the questions whose time is over.
@@ -131,14 +157,18 @@ mod tests {
         Inquiry::Http(Topic::State, Asker::Connection(ConnectionId::default()))
     }
 
-    fn opened(queries: &mut Queries) -> QueryId {
-        queries.open(Tick(0), inquiry()).unwrap()
+    fn shards(count: u16) -> impl Iterator<Item = ShardId> {
+        (0..count).map(ShardId)
+    }
+
+    fn opened(queries: &mut Queries, count: u16) -> QueryId {
+        queries.open(Tick(0), inquiry(), shards(count)).unwrap()
     }
 
     #[test]
     fn the_last_shard_completes_the_answer_in_order_of_shards() {
-        let mut queries = Queries::new(2);
-        let id = opened(&mut queries);
+        let mut queries = Queries::default();
+        let id = opened(&mut queries, 2);
         assert!(queries.report(id, report(1)).is_none());
         let answered = queries.report(id, report(0)).unwrap();
         let shards: Vec<_> = answered.reports.unwrap().iter().map(|r| r.shard.0).collect();
@@ -148,16 +178,16 @@ mod tests {
 
     #[test]
     fn a_shard_that_answers_twice_does_not_stand_for_another() {
-        let mut queries = Queries::new(2);
-        let id = opened(&mut queries);
+        let mut queries = Queries::default();
+        let id = opened(&mut queries, 2);
         assert!(queries.report(id, report(1)).is_none());
         assert!(queries.report(id, report(1)).is_none());
     }
 
     #[test]
     fn a_silent_shard_ends_the_question_in_time() {
-        let mut queries = Queries::new(2);
-        let id = opened(&mut queries);
+        let mut queries = Queries::default();
+        let id = opened(&mut queries, 2);
         queries.report(id, report(0));
         assert!(queries.expire(Tick(0).after(PATIENCE / 2)).is_empty());
         let expired = queries.expire(Tick(0).after(PATIENCE));
@@ -167,10 +197,31 @@ mod tests {
 
     #[test]
     fn open_questions_are_bounded() {
-        let mut queries = Queries::new(1);
+        let mut queries = Queries::default();
         for _ in 0..OPEN_MAX {
-            opened(&mut queries);
+            opened(&mut queries, 1);
         }
-        assert!(queries.open(Tick(0), inquiry()).is_err());
+        assert!(queries.open(Tick(0), inquiry(), shards(1)).is_err());
+    }
+
+    #[test]
+    fn shards_that_are_gone_are_neither_waited_for_nor_shown() {
+        let mut queries = Queries::default();
+        let id = opened(&mut queries, 3);
+        queries.report(id, report(0));
+        queries.report(id, report(1));
+        assert!(queries.settle().is_empty());
+        queries.detach(|shard| shard.0 > 0);
+        let settled = queries.settle();
+        let reports = settled[0].reports.as_ref().unwrap();
+        assert_eq!(reports.iter().map(|report| report.shard.0).collect::<Vec<_>>(), [0]);
+        assert!(queries.is_empty());
+    }
+
+    #[test]
+    fn without_shards_the_answer_is_there_at_once() {
+        let mut queries = Queries::default();
+        opened(&mut queries, 0);
+        assert!(matches!(queries.settle()[..], [Answered { reports: Some(_), .. }]));
     }
 }

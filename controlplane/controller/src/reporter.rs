@@ -42,7 +42,7 @@ impl Reports {
     }
 
     /// Waits for the next one; `None` when nobody can report any more.
-    pub(crate) async fn next(&mut self) -> Option<Report> {
+    pub async fn next(&mut self) -> Option<Report> {
         self.0.recv().await
     }
 }

@@ -35,6 +35,7 @@ struct Admitted {
     claimed_target: Option<TargetId>,
     connection: Option<ConnectionId>,
     credential: Option<Box<Credential>>,
+    client_id: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -88,6 +89,7 @@ impl Held {
             claimed_target,
             connection: None,
             credential,
+            client_id: grant.claims.client_id.clone(),
         };
         self.admitted.insert(grant.admission, admitted);
     }
@@ -129,6 +131,7 @@ impl Held {
             address: held.address,
             connection: held.connection,
             credential: held.credential.as_deref().cloned().unwrap_or_default(),
+            client_id: held.client_id.clone(),
         })
     }
 

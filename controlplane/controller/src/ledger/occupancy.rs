@@ -80,7 +80,9 @@ impl Ledger {
     }
 
     fn homes_of(&self, workspace_id: &WorkspaceId) -> Vec<ShardId> {
-        self.homes.get(workspace_id).map(|home| home.shard).into_iter().collect()
+        let planes = self.seen_planes.iter();
+        let homes = planes.filter_map(|&plane| self.homes.get(&(plane, workspace_id.clone())));
+        homes.map(|home| home.shard).collect()
     }
 
     /// Remembers changes from now on, or no longer.
@@ -158,7 +160,7 @@ mod tests {
         let mut ledger = ledger();
         let mut taken = Vec::new();
         for role in [Role::Daemon, Role::Client, Role::Client, Role::Worker] {
-            taken.push(ledger.reserve(seat(role, "ws"), HOME).unwrap().0);
+            taken.push(ledger.reserve(seat(role, "ws"), HOME, HOME).unwrap().0);
         }
         let full =
             Occupancy { scope: scope("ws"), homes: vec![HOME], daemons: 1, clients: 2, workers: 1 };
@@ -171,9 +173,9 @@ mod tests {
     #[test]
     fn pages_show_every_scope_once() {
         let mut ledger = ledger();
-        let first = ledger.reserve(seat(Role::Client, "gone"), HOME).unwrap().0;
+        let first = ledger.reserve(seat(Role::Client, "gone"), HOME, HOME).unwrap().0;
         for n in 0..10 {
-            ledger.reserve(seat(Role::Client, &format!("ws{n}")), HOME).unwrap();
+            ledger.reserve(seat(Role::Client, &format!("ws{n}")), HOME, HOME).unwrap();
         }
         ledger.release(first);
         let mut names = Vec::new();
@@ -193,9 +195,9 @@ mod tests {
     #[test]
     fn changes_are_remembered_once_each_and_only_while_wanted() {
         let mut ledger = ledger();
-        ledger.reserve(seat(Role::Client, "before"), HOME).unwrap();
+        ledger.reserve(seat(Role::Client, "before"), HOME, HOME).unwrap();
         ledger.note_changes(true);
-        let one = ledger.reserve(seat(Role::Client, "ws"), HOME).unwrap().0;
+        let one = ledger.reserve(seat(Role::Client, "ws"), HOME, HOME).unwrap().0;
         ledger.release(one);
         let changes = ledger.take_changes();
         assert_eq!(changes.scopes, [scope("ws")].into());
@@ -207,7 +209,7 @@ mod tests {
         let mut ledger = ledger();
         ledger.note_changes(true);
         for n in 0..=CHANGES_MAX {
-            ledger.reserve(seat(Role::Client, &format!("ws{n}")), HOME).unwrap();
+            ledger.reserve(seat(Role::Client, &format!("ws{n}")), HOME, HOME).unwrap();
         }
         let changes = ledger.take_changes();
         assert!(changes.are_incomplete && changes.scopes.len() == CHANGES_MAX);

@@ -27,6 +27,8 @@ pub struct Holding {
     pub connection: Option<ConnectionId>,
     /// The token behind it.
     pub credential: Credential,
+    /// Names one client across its connections.
+    pub client_id: Option<Box<str>>,
 }
 
 /// Which version of a value a shard keeps to.
@@ -43,16 +45,16 @@ pub struct InForce {
 impl Frame {
     /// A connection for the inventory.
     pub fn holding_out(&self, holding: Holding) -> v1::Holding {
-        let Holding { admission, home, request, claimed_target, address, connection, credential } =
-            holding;
+        let connection = holding.connection;
         v1::Holding {
-            admission: admission.0,
-            home: self.shard_out(home),
-            request: request_out(request),
-            claimed_target_id: claimed_target.map(Into::into),
-            address: address_out(address),
+            admission: holding.admission.0,
+            home: self.shard_out(holding.home),
+            request: request_out(holding.request),
+            claimed_target_id: holding.claimed_target.map(Into::into),
+            address: address_out(holding.address),
             connection: connection.and_then(|connection| self.connection_out(connection)),
-            credential: Some(upgrade::credential_out(credential)),
+            credential: Some(upgrade::credential_out(holding.credential)),
+            client_id: holding.client_id.map(Into::into),
         }
     }
 
@@ -70,6 +72,7 @@ impl Frame {
             address: address_in(&holding.address)?,
             connection,
             credential: upgrade::credential_in(holding.credential),
+            client_id: holding.client_id.map(Into::into),
         })
     }
 

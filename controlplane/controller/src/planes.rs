@@ -1,0 +1,104 @@
+//! Data planes that run apart: they come, tell what they hold, and go.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use relay_contract::{AdmissionId, Claims, Command, Counter, Level, LogEntry};
+use relay_link::convert::Holding;
+use relay_link::{Attached, Block, News};
+
+use crate::controller::{Controller, EVENTS_IN_A_ROW_MAX, EVENTS_PER_TURN};
+use crate::judge::Accepted;
+
+impl Controller {
+    /// Takes in what data planes tell, and more of what is there, but not for ever: jobs and
+    /// shutdown have their turn too.
+    pub(crate) async fn on_news(&mut self, news: News) {
+        self.take_news(news);
+        for _ in 1..EVENTS_PER_TURN {
+            let Some(news) = self.link.planes.try_next() else { break };
+            self.take_news(news);
+        }
+        if self.events_in_a_row >= EVENTS_IN_A_ROW_MAX {
+            self.look_at_tokens();
+            // Events alone never let this task rest: sockets and timers need that.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn take_news(&mut self, news: News) {
+        self.events_in_a_row += 1;
+        match news {
+            News::Event(event) => self.on_event(event),
+            News::Attached(attached) => self.on_attached(*attached),
+            News::Detached { block, instance_id, said } => {
+                self.on_detached(block, instance_id, said);
+            }
+        }
+    }
+
+    /// Counts what the data plane holds and tells it what is in force here.
+    fn on_attached(&mut self, attached: Attached) {
+        let Attached { block, instance_id, inventory, orders, adopted } = attached;
+        self.link.shards.attach(block, &orders);
+        self.running.extend(block.shards());
+        self.judge.attach(block);
+        let holdings = inventory.holdings.into_iter();
+        let numbers: Vec<_> =
+            holdings.map(|held| (held.admission, self.adopt(held, block))).collect();
+        let connections = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
+        // A berth that is gone says so next.
+        let _gone = adopted.send(numbers);
+        for shard in block.shards() {
+            let limits = Command::SetLimits(Arc::clone(&self.settings.limits));
+            if self.link.shards.send(shard, limits).is_err() {
+                self.counters.count(Counter::CommandsUndelivered);
+            }
+        }
+        let entry = LogEntry::new(Level::Info, "data_plane_attached")
+            .with("instance", instance_id)
+            .with("firstShard", i64::from(block.first.0))
+            .with("shards", i64::from(block.count))
+            .with("connections", connections);
+        self.log(entry.ours());
+    }
+
+    /// Counts a connection that is open already, with what is known of its token.
+    fn adopt(&mut self, holding: Holding, block: Block) -> AdmissionId {
+        let accepted = Accepted {
+            claims: Claims { client_id: holding.client_id.clone(), ..Claims::default() },
+            credential: holding.credential.clone(),
+            // Its signature was checked by another control plane.
+            key: None,
+        };
+        let facts = self.facts(&accepted);
+        let admission = self.judge.adopt(&holding, facts, block);
+        self.watch_expiry(admission, facts.expiry);
+        admission
+    }
+
+    /// Its connections are gone, or will be offered anew by whoever still holds them.
+    fn on_detached(&mut self, block: Block, instance_id: String, said: bool) {
+        self.link.shards.detach(block);
+        let (admissions, waiting) = self.judge.detach(block);
+        for connection in waiting {
+            self.on_abandoned(connection);
+        }
+        let admissions: HashSet<_> = admissions.into_iter().collect();
+        self.end_calls(|owner| admissions.contains(&owner));
+        self.running.retain(|&shard| !block.contains(shard));
+        self.queries.detach(|shard| block.contains(shard));
+        self.settle_queries();
+        let level = if said { Level::Info } else { Level::Warn };
+        if !said {
+            self.counters.count(Counter::PlanesGone);
+        }
+        let connections = i64::try_from(admissions.len()).unwrap_or(i64::MAX);
+        let entry = LogEntry::new(level, "data_plane_detached")
+            .with("instance", instance_id)
+            .with("firstShard", i64::from(block.first.0))
+            .with("connections", connections)
+            .with("said", said);
+        self.log(entry.ours());
+    }
+}
