@@ -213,6 +213,9 @@ pub(crate) struct Settings {
     /// Data-plane threads (RELAY_SHARDS)
     #[arg(long, value_name = "COUNT")]
     shards: Option<String>,
+    /// all, dataplane or controlplane (RELAY_ROLE)
+    #[arg(long, value_name = "ROLE")]
+    role: Option<String>,
     /// Any variable; for secrets prefer the environment or `<NAME>_FILE`
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
@@ -230,6 +233,7 @@ impl Settings {
             ("--jwks-url", "RELAY_JWKS_URL", &self.jwks_url),
             ("--driver", "RELAY_DRIVER", &self.driver),
             ("--shards", "RELAY_SHARDS", &self.shards),
+            ("--role", "RELAY_ROLE", &self.role),
         ];
         let set = self.set.iter().map(|(name, value)| FlagValue::set(name, value));
         let named = named.into_iter().filter_map(|(flag, name, value)| {

@@ -6,10 +6,12 @@
 
 mod activation;
 mod admin_socket;
+mod apart;
 mod check;
 mod cli;
 mod config;
 mod control_api;
+mod control_plane;
 mod core_dumps;
 mod cores;
 mod ctl;

@@ -19,7 +19,8 @@ pub(crate) struct Reload {
     parsed: Option<Parsed>,
     /// Where TLS ends here.
     renewal: Option<Renewal>,
-    applier: Applier,
+    /// Where it is put in force: not in a process that decides nothing.
+    applier: Option<Applier>,
     asked: Receiver<ReloadAsked>,
     reporter: Reporter,
 }
@@ -77,7 +78,7 @@ impl Reload {
     /// One that reads certificates alone, and who asks it.
     pub(crate) fn new(
         renewal: Option<Renewal>,
-        applier: Applier,
+        applier: Option<Applier>,
         reporter: Reporter,
     ) -> (Self, Reloads) {
         let (reloads, asked) = Reloads::channel();
@@ -128,7 +129,7 @@ impl Reload {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, ReloadRefused> {
-        let Some(current) = &self.parsed else {
+        let (Some(current), Some(applier)) = (&self.parsed, self.applier.clone()) else {
             return self.reload_certificates().await;
         };
         let flags = current.flags.clone();
@@ -143,7 +144,7 @@ impl Reload {
             return Err(ReloadRefused(fixed.into_iter().map(reason).collect()));
         }
         let certificates = self.load_certificates(&parsed.config).await?;
-        let applied = self.applier.apply(Arc::new(live(&parsed.config))).await;
+        let applied = applier.apply(Arc::new(live(&parsed.config))).await;
         let version = applied.map_err(|error| ReloadRefused(vec![error.to_string()]))?;
         if let (Some(renewal), Some((loader, loaded))) = (&mut self.renewal, certificates) {
             renewal.replace(loader, loaded);

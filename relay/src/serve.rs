@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use relay_contract::ShardId;
-use relay_controller::{Clock, Controller, Ended, SystemClock};
+use relay_controller::{Applier, Clock, Controller, Ended, Reloads, Reporter, SystemClock};
 use relay_shard::{HealthFacts, ShardConfig, VerboseHealth};
 use relay_wire::http1::UpgradeRules;
 use tokio::runtime::Runtime;
@@ -14,8 +14,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::activation;
 use crate::admin_socket;
-use crate::config::{Config, Mode, Parsed};
+use crate::apart::Apart;
+use crate::config::{Config, Mode, Parsed, Role};
 use crate::control_api;
+use crate::control_plane;
 use crate::core_dumps;
 use crate::cores;
 use crate::listener::{Listener, Listeners, Place};
@@ -42,16 +44,21 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         true => core_dumps::allow().context("cannot allow core dumps")?,
         false => core_dumps::forbid_for_good().context("cannot forbid core dumps")?,
     }
+    if parsed.config.control.role == Role::ControlPlane {
+        return control_plane::run(parsed);
+    }
     let handed = activation::take_sockets()?;
     let mut relay = Relay::start(&parsed.config, handed, io::stdout())?;
-    relay.reload.go_by(parsed.clone());
+    if parsed.config.control.role == Role::All {
+        relay.reload.go_by(parsed.clone());
+    }
     if let Some(reason) = relay.fallback() {
         let text = format_args!("relay: warning: io_uring is not used: {reason}\n");
         screen::say(io::stderr(), text);
     }
     let greeting = greeting(&parsed.config, &relay.places);
     // Through the log's queue: whoever reads stdout may be in no hurry, or gone.
-    relay.controller.announce(greeting);
+    relay.mind.announce(greeting);
     relay.run()
 }
 
@@ -70,6 +77,59 @@ fn greeting(config: &Config, places: &[Place]) -> String {
     )
 }
 
+/// Who decides for the shards.
+enum Mind {
+    /// This process.
+    Own(Box<Controller>),
+    /// Another one.
+    Apart(Box<Apart>),
+}
+
+impl Mind {
+    fn announce(&mut self, line: String) {
+        match self {
+            Self::Own(controller) => controller.announce(line),
+            Self::Apart(apart) => apart.announce(line),
+        }
+    }
+
+    fn reporter(&self) -> Reporter {
+        match self {
+            Self::Own(controller) => controller.reporter(),
+            Self::Apart(apart) => apart.reporter(),
+        }
+    }
+
+    /// Where settings go that are read again; another process reads its own.
+    fn applier(&mut self) -> Option<Applier> {
+        match self {
+            Self::Own(controller) => Some(controller.applier()),
+            Self::Apart(_) => None,
+        }
+    }
+
+    fn reload_through(&mut self, reloads: Reloads) {
+        match self {
+            Self::Own(controller) => controller.reload_through(reloads),
+            // Its operators are asked about it elsewhere.
+            Self::Apart(_) => drop(reloads),
+        }
+    }
+
+    /// Decides until `shutdown`, then lets the peers leave and stops the shards; whether all of
+    /// them have stopped. `hurry` leaves the peers a moment.
+    async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<bool> {
+        match self {
+            Self::Own(controller) => Ok(controller.run(shutdown, hurry).await == Ended::Stopped),
+            Self::Apart(apart) => apart.run(shutdown, hurry).await,
+        }
+    }
+}
+
 /// A relay that listens. Nothing is admitted before [`Relay::run`].
 pub(crate) struct Relay {
     runtime: Runtime,
@@ -79,7 +139,7 @@ pub(crate) struct Relay {
     manager: Notifier,
     orphans: Orphans,
     reload: Reload,
-    controller: Controller,
+    mind: Mind,
     shards: Shards,
     address: Option<SocketAddr>,
     places: Vec<Place>,
@@ -126,8 +186,13 @@ impl Relay {
         }
         let address = listeners.address();
         let places = listeners.iter().map(|listener| listener.place.clone()).collect();
-        let door = config.admin.listen.as_ref().map(admin_socket::bind).transpose()?;
-        let control = control_api::bind(&config.control_api)?;
+        let decides_here = config.control.role == Role::All;
+        let own_door = config.admin.listen.as_ref().filter(|_| decides_here);
+        let door = own_door.map(admin_socket::bind).transpose()?;
+        let control = match decides_here {
+            true => control_api::bind(&config.control_api)?,
+            false => None,
+        };
         let clock = Arc::new(SystemClock);
         let first = shard_config(config, tls, clock.as_ref())?;
         let configs = (0..config.engine.shard_count)
@@ -136,23 +201,28 @@ impl Relay {
         let (stop, stops) = unbounded_channel();
         let (mut shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
         let port = address.map_or(config.listen.port, |address| address.port());
-        let settings = settings(config, port, shards.driver);
-        let mut controller = Controller::new(settings, link, clock, log)?;
         let mut files = listeners.into_files();
-        if let Some((socket, file)) = door {
-            controller.listen_to_operators(socket);
-            files.extend(file);
-        }
-        if let Some(control) = control {
-            let served = controller.serve_control(control.api);
-            served.context("RELAY_AUDIT_LOG: cannot be opened")?;
-            files.extend(control.file);
-        }
+        let mut mind = if decides_here {
+            let settings = settings(config, port, shards.driver);
+            let mut controller = Controller::new(settings, link, clock, log)?;
+            if let Some((socket, file)) = door {
+                controller.listen_to_operators(socket);
+                files.extend(file);
+            }
+            if let Some(control) = control {
+                let served = controller.serve_control(control.api);
+                served.context("RELAY_AUDIT_LOG: cannot be opened")?;
+                files.extend(control.file);
+            }
+            Mind::Own(Box::new(controller))
+        } else {
+            Mind::Apart(Box::new(Apart::new(config, link, clock, log)?))
+        };
         let certificates = std::mem::take(&mut shards.certificates);
-        let reporter = controller.reporter();
+        let reporter = mind.reporter();
         let renewal = loader.map(|loader| Renewal::new(loader, certificates, reporter.clone()));
-        let (reload, reloads) = Reload::new(renewal, controller.applier(), reporter);
-        controller.reload_through(reloads);
+        let (reload, reloads) = Reload::new(renewal, mind.applier(), reporter);
+        mind.reload_through(reloads);
         Ok(Self {
             runtime,
             signals,
@@ -160,7 +230,7 @@ impl Relay {
             manager,
             orphans,
             reload,
-            controller,
+            mind,
             shards,
             address,
             places,
@@ -195,7 +265,7 @@ impl Relay {
     ///
     /// Errors: a shard failed.
     pub(crate) fn run(self) -> Result<()> {
-        let Self { runtime, mut signals, controller, shards, mut stops, manager, .. } = self;
+        let Self { runtime, mut signals, mind, shards, mut stops, manager, .. } = self;
         let (_stop, _files) = (self.stop, self.files);
         let reload = self.reload.run(self.hangups);
         let orphans = self.orphans.bury();
@@ -205,7 +275,7 @@ impl Relay {
             let (told, wait) = tokio::sync::oneshot::channel::<()>();
             let (hurried, hurry) = tokio::sync::oneshot::channel::<()>();
             // A sender that is gone means the same.
-            let controller = controller.run(async { drop(wait.await) }, async {
+            let mind = mind.run(async { drop(wait.await) }, async {
                 drop(hurry.await);
             });
             let requests = async {
@@ -217,7 +287,7 @@ impl Relay {
                 signals.next().await;
             };
             tokio::select! {
-                ended = controller => Some(ended),
+                ended = mind => Some(ended),
                 () = requests => None,
                 () = reload => None,
                 () = orphans => None,
@@ -226,10 +296,10 @@ impl Relay {
         });
         // A look-up that hangs must not keep the process.
         runtime.shutdown_background();
-        match ended {
-            Some(Ended::Stopped) => shards.join(),
+        match ended.transpose()? {
+            Some(true) => shards.join(),
             // What still runs ends with the process.
-            Some(Ended::DeadlinePassed) | None => shards.join_ended(),
+            Some(false) | None => shards.join_ended(),
         }
     }
 }

@@ -107,6 +107,12 @@ impl Acknowledged {
         self.versions.insert((shard, value), version);
     }
 
+    /// Forgets shards that are gone.
+    pub(crate) fn detach(&mut self, is_gone: impl Fn(ShardId) -> bool) {
+        self.versions.retain(|&(shard, _), _| !is_gone(shard));
+        self.owed.retain(|&shard| !is_gone(shard));
+    }
+
     /// Whether a shard still has to be told.
     pub(crate) fn owes(&self) -> bool {
         !self.owed.is_empty()

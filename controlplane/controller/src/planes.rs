@@ -1,10 +1,9 @@
 //! Data planes that run apart: they come, tell what they hold, and go.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
-use relay_contract::{AdmissionId, Claims, Command, Counter, Level, LogEntry};
-use relay_link::convert::Holding;
+use relay_contract::{AdmissionId, Claims, Counter, Level, LogEntry, Versioned};
+use relay_link::convert::{Holding, InForce};
 use relay_link::{Attached, Block, News};
 
 use crate::controller::{Controller, EVENTS_IN_A_ROW_MAX, EVENTS_PER_TURN};
@@ -39,20 +38,24 @@ impl Controller {
 
     /// Counts what the data plane holds and tells it what is in force here.
     fn on_attached(&mut self, attached: Attached) {
-        let Attached { block, instance_id, inventory, orders, adopted } = attached;
+        let Attached { block, instance_id, mut inventory, orders, adopted } = attached;
         self.link.shards.attach(block, &orders);
         self.running.extend(block.shards());
         self.judge.attach(block);
-        let holdings = inventory.holdings.into_iter();
+        let holdings = std::mem::take(&mut inventory.holdings).into_iter();
         let numbers: Vec<_> =
             holdings.map(|held| (held.admission, self.adopt(held, block))).collect();
         let connections = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
         // A berth that is gone says so next.
         let _gone = adopted.send(numbers);
+        let in_force =
+            |shard, value, version| inventory.in_force.contains(&InForce { shard, value, version });
         for shard in block.shards() {
-            let limits = Command::SetLimits(Arc::clone(&self.settings.limits));
-            if self.link.shards.send(shard, limits).is_err() {
-                self.counters.count(Counter::CommandsUndelivered);
+            // Who comes back after a cut has them already.
+            if !in_force(shard, Versioned::Limits, self.settings.limits.version)
+                || !in_force(shard, Versioned::Routes, self.settings.routes.version)
+            {
+                self.tell_versions(shard);
             }
         }
         let entry = LogEntry::new(Level::Info, "data_plane_attached")
@@ -87,6 +90,7 @@ impl Controller {
         let admissions: HashSet<_> = admissions.into_iter().collect();
         self.end_calls(|owner| admissions.contains(&owner));
         self.running.retain(|&shard| !block.contains(shard));
+        self.acknowledged.detach(|shard| block.contains(shard));
         self.queries.detach(|shard| block.contains(shard));
         self.settle_queries();
         let level = if said { Level::Info } else { Level::Warn };

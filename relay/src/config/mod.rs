@@ -14,6 +14,7 @@ mod listen;
 mod memory;
 mod number;
 mod patience;
+mod planes;
 mod platform;
 mod problem;
 mod reader;
@@ -42,6 +43,7 @@ pub(crate) use listen::UnixSocket;
 pub(crate) use listen::{ClientAuth, Listen, Mode, Tls};
 pub(crate) use memory::Memory;
 pub(crate) use patience::TcpPatience;
+pub(crate) use planes::{Control, ControlListen, ControlUrl, Role};
 pub(crate) use platform::{ClientCertificate, Platform, ServerAuth, TlsVerify};
 pub(crate) use problem::{Problem, Refused};
 pub(crate) use reader::Effective;
@@ -87,6 +89,8 @@ pub(crate) struct Config {
     pub engine: Engine,
     /// Who gets which part of the memory.
     pub memory: Memory,
+    /// One process, or the planes apart.
+    pub control: Control,
 }
 
 /// Threads and their kernel interface.
@@ -148,6 +152,7 @@ impl Config {
             hosts: &backplane.redirect_hosts,
         };
         let routes = reader.routes(&redirects);
+        let control = Control::read(&mut reader);
         if !reader.problems.is_empty() {
             return Err(Refused(reader.problems));
         }
@@ -166,6 +171,7 @@ impl Config {
             tcp,
             engine,
             memory,
+            control,
         };
         let broken = reader.located(rules::broken(&config, world));
         if !broken.is_empty() {

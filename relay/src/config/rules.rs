@@ -8,6 +8,7 @@ use url::Url;
 use crate::listener::BACKLOG;
 
 use super::listen::is_local;
+use super::planes;
 use super::{
     AdmissionMode, BackplaneMode, ClientAuth, Config, Mode, Problem, ServerAuth, Surroundings,
     TlsVerify,
@@ -23,6 +24,7 @@ pub(super) fn broken(config: &Config, world: &dyn Surroundings) -> Vec<Problem> 
         prod(config, &mut problems);
     }
     ours(config, world, &mut problems);
+    planes::broken(config, world, &mut problems);
     problems
 }
 
@@ -60,7 +62,11 @@ const SOMAXCONN: &str = "/proc/sys/net/core/somaxconn";
 pub(super) fn open_keys(config: &Config, world: &dyn Surroundings) -> Vec<String> {
     let tls = &config.listen.tls;
     let client = config.platform.client_certificate.as_ref();
-    let keys = [tls.enabled.then_some(&tls.key), client.map(|client| &client.key)];
+    let keys = [
+        tls.enabled.then_some(&tls.key),
+        client.map(|client| &client.key),
+        config.control.key.as_ref(),
+    ];
     let open = keys.into_iter().flatten().filter(|path| world.is_open_to_all(path));
     open.map(|path| {
         let path = path.display();
@@ -107,6 +113,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             warnings.push(format!("{name}_PREVIOUS is {name} itself: nothing is rotated"));
         }
     }
+    warnings.extend(planes::warnings(config));
     let platform = &config.platform;
     warnings.extend(greedy(config));
     if platform.key.is_some()
@@ -129,7 +136,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if listen.tls.enabled && !listen.over_tcp {
         warnings.push("RELAY_TLS is on, but a Unix socket never speaks TLS".to_owned());
     }
-    if listen.mode == Mode::Dev && listen.is_reachable() {
+    let moves_frames = config.control.role.moves_frames();
+    if listen.mode == Mode::Dev && moves_frames && listen.is_reachable() {
         warnings.push(format!(
             "RELAY_MODE=dev on HOST={}: others can reach a relay that takes tokens in the query \
              and shows more than it should",
@@ -273,7 +281,7 @@ fn backplane(config: &Config, problems: &mut Vec<Problem>) {
 fn local_urls(config: &Config, problems: &mut Vec<Problem>) {
     let public = Url::parse(&config.listen.public_ws_url);
     let any_local = is_local(&config.platform.server) || public.is_ok_and(|url| is_local(&url));
-    if any_local && config.listen.is_reachable() {
+    if any_local && config.control.role.moves_frames() && config.listen.is_reachable() {
         problems.push(Problem::rule(
             "SERVER_URL",
             format!(
@@ -288,12 +296,15 @@ fn local_urls(config: &Config, problems: &mut Vec<Problem>) {
 
 fn prod(config: &Config, problems: &mut Vec<Problem>) {
     let tls = &config.listen.tls;
-    if !tls.enabled && !tls.ends_in_front {
+    if config.control.role.moves_frames() && !tls.enabled && !tls.ends_in_front {
         problems.push(Problem::rule(
             "RELAY_TLS",
             "RELAY_TLS must be enabled when RELAY_MODE=prod unless RELAY_TLS_TERMINATION=platform",
             "RELAY_TLS_TERMINATION=platform",
         ));
+    }
+    if !config.control.role.decides() {
+        return;
     }
     let key = config.platform.key.as_ref();
     if !key.is_some_and(|key| is_strong(key.expose())) {

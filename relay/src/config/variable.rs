@@ -366,6 +366,22 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_BUS_SIGNATURE_MAX_SKEW_MS", "15000", "Age at which a signed frame is refused."),
     count("RELAY_BUS_FRESHNESS_TRACK_MAX", "20000", "Sources whose last frame is remembered."),
 
+    any("RELAY_ROLE", Kind::Choice(&["all", "dataplane", "controlplane"]), "all", "dataplane",
+        "What this process is: both planes, or one of them (docs/two-processes.md)."),
+    any("RELAY_CONTROL_URL", Kind::Text, "(none)", "unix:/run/relay/control.sock",
+        "Where a data plane finds its control plane: unix:/PATH or http(s)://HOST:PORT."),
+    any("RELAY_CONTROL_LISTEN", Kind::Text, "(none)", "unix:/run/relay/control.sock",
+        "Where a control plane waits for its data planes: unix:/PATH or IP:PORT."),
+    secret("RELAY_CONTROL_TOKEN", "$(openssl rand -base64 32)",
+        "A secret that both planes know: a data plane shows it."),
+    path("RELAY_CONTROL_CA_PATH", "(none)",
+        "Who vouches for the other plane's certificate, in PEM. A control plane that has it lets \
+         in data planes with such a certificate alone."),
+    path("RELAY_CONTROL_CERT_PATH", "(none)",
+        "Certificate chain this plane shows the other, in PEM. A control plane that has it speaks \
+         TLS."),
+    path("RELAY_CONTROL_KEY_PATH", "(none)", "Its private key, in PEM, not encrypted."),
+
     any("RELAY_DRIVER", Kind::Choice(&["auto", "uring", "epoll", "monoio"]), "auto", "epoll",
         "What moves bytes: io_uring, epoll (also called monoio), or io_uring where it can be had."),
     any("RELAY_SHARDS", Kind::Count, "(one per usable core)", "4", "Data-plane threads."),

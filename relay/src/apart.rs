@@ -1,0 +1,145 @@
+//! The way of a data plane to a control plane that runs apart.
+
+use std::fs;
+use std::future::Future;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use relay_contract::Secret;
+use relay_controller::{Clock, Journal, Reporter, Reports};
+use relay_link::{
+    Access, Address, Dial, Dialled, Identity, Link, Time, Tls, TlsIdentity, Versions,
+};
+
+use crate::config::{Config, Control, ControlUrl, Role};
+use crate::control_plane::notes;
+
+/// Stands in the controller's place.
+pub(crate) struct Apart {
+    dial: Dial,
+    link: Link,
+    clock: Arc<dyn Clock>,
+    /// What this process alone has to say. Everything else is in the control plane's.
+    journal: Journal,
+    reporter: Reporter,
+    reports: Reports,
+}
+
+impl Apart {
+    /// Errors: files that cannot be read; an operating system without threads or randomness.
+    pub(crate) fn new(
+        config: &Config,
+        link: Link,
+        clock: Arc<dyn Clock>,
+        log: impl Write + Send + 'static,
+    ) -> Result<Self> {
+        let (reporter, reports) = Reporter::channel();
+        let url = config.control.url.as_ref().context("RELAY_CONTROL_URL is required")?;
+        let dial = Dial {
+            address: match url {
+                ControlUrl::Url(url) => Address::Url(url.to_string()),
+                ControlUrl::Unix(path) => Address::Unix(path.display().to_string()),
+            },
+            access: access(&config.control)?,
+            identity: Identity {
+                instance_id: instance_id(config)?,
+                shard_count: config.engine.shard_count,
+                memory_bytes_max: config.limits.memory_bytes_max,
+                versions: Versions::CURRENT,
+            },
+            time: time(Arc::clone(&clock)),
+            notes: notes(reporter.clone()),
+            drain: Duration::from_millis(config.engine.drain_ms),
+        };
+        let journal = Journal::new(config.log, log).context("the log cannot be started")?;
+        Ok(Self { dial, link, clock, journal, reporter, reports })
+    }
+
+    /// Writes a line for people to the log.
+    pub(crate) fn announce(&mut self, line: String) {
+        // A reader that is behind misses it.
+        let _written = self.journal.announce(line);
+    }
+
+    /// For what the program itself has to tell the operator.
+    pub(crate) fn reporter(&self) -> Reporter {
+        self.reporter.clone()
+    }
+
+    /// Serves until `shutdown`, then lets the peers leave and stops the shards; whether all of them
+    /// have stopped. `hurry` leaves the peers a moment.
+    ///
+    /// Errors: an address or certificates that cannot be used.
+    pub(crate) async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<bool> {
+        let Self { dial, link, clock, mut journal, reporter: _reporter, mut reports } = self;
+        let mut write = async || {
+            while let Some(report) = reports.next().await {
+                let _written = journal.record(clock.now(), clock.unix_ms(), report.entry);
+                journal.flush();
+            }
+        };
+        let ended = tokio::select! {
+            ended = dial.run(link, shutdown, hurry) => ended,
+            () = write() => unreachable!("there is a reporter as long as this runs"),
+        };
+        let ended = ended.context("RELAY_CONTROL_URL cannot be used")?;
+        while let Some(report) = reports.try_next() {
+            let _written = journal.record(clock.now(), clock.unix_ms(), report.entry);
+        }
+        journal.finish(FLUSH_PATIENCE);
+        Ok(ended == Dialled::Stopped)
+    }
+}
+
+/// One life of this process. The relay's id says which one it is; the rest that it is another life.
+fn instance_id(config: &Config) -> Result<String> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("the operating system gave no randomness")?;
+    let id: String = config.relay_id.as_str().chars().take(RELAY_ID_CHARS).collect();
+    Ok(format!("{id}/{:016x}", u64::from_le_bytes(bytes)))
+}
+
+/// How both planes know each other. Errors: names the file that cannot be read.
+pub(crate) fn access(control: &Control) -> Result<Access> {
+    let read = |name: &str, path: &Path| {
+        fs::read(path).with_context(|| format!("{name}: cannot read {}", path.display()))
+    };
+    let authorities = control.authorities.as_deref();
+    let authorities = authorities.map(|path| read("RELAY_CONTROL_CA_PATH", path)).transpose()?;
+    let identity = match (&control.certificate, &control.key) {
+        (Some(certificate), Some(key)) => {
+            let text = String::from_utf8(read("RELAY_CONTROL_KEY_PATH", key)?);
+            Some(TlsIdentity {
+                certificate: read("RELAY_CONTROL_CERT_PATH", certificate)?,
+                key: Secret::new(text.context("RELAY_CONTROL_KEY_PATH: it is no PEM")?),
+            })
+        }
+        _ => None,
+    };
+    // A data plane is told by its URL, a control plane by having a certificate.
+    let is_encrypted = match (control.role, &control.url) {
+        (Role::DataPlane, Some(ControlUrl::Url(url))) => url.scheme() == "https",
+        (Role::DataPlane, _) => false,
+        (Role::All | Role::ControlPlane, _) => identity.is_some(),
+    };
+    let tls = is_encrypted.then_some(Tls { authorities, identity });
+    Ok(Access { token: control.token.clone(), tls })
+}
+
+/// The clock, as the link takes it.
+pub(crate) fn time(clock: Arc<dyn Clock>) -> Time {
+    Time(Arc::new(move || (clock.now(), clock.unix_ms())))
+}
+
+/// Characters of the relay's id in the instance's.
+const RELAY_ID_CHARS: usize = 96;
+
+/// What a reader of stdout may take for the last lines.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
