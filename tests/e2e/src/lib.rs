@@ -15,4 +15,4 @@ mod process;
 
 pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade};
 pub use platform::Platform;
-pub use process::{Relay, free_port, run};
+pub use process::{ControlPlane, Relay, free_port, run};

@@ -14,8 +14,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running relay. Killed when dropped.
+///
+/// With `RELAY_SHAPE=two` in the environment it is two processes: `child` is the data plane, and a
+/// control plane decides for it over a Unix socket.
 pub struct Relay {
     child: Child,
+    /// Ends with it.
+    _control: Option<ControlPlane>,
     port: u16,
     lines: mpsc::Receiver<String>,
     /// Whether the child is not the relay, but its parent.
@@ -99,14 +104,21 @@ impl Relay {
         let port_text = port.to_string();
         let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
         all.extend(variables);
+        let (sender, _lines) = mpsc::channel();
+        let control = ControlPlane::for_shape(&all, &sender)?;
+        let url = control.as_ref().map(ControlPlane::url);
+        if let Some(url) = &url {
+            all.extend([("RELAY_ROLE", "dataplane"), ("RELAY_CONTROL_URL", url.as_str())]);
+        }
         let (child, stdout) = start(command(&program()?, &["serve"]), &all)?;
         rustix::pipe::fcntl_setpipe_size(&stdout, PAGE_BYTES)?;
         let mut reader = BufReader::new(stdout);
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let unread = Some(reader.into_inner());
-        let relay =
-            Self { child, port, lines: mpsc::channel().1, is_wrapped: false, _unread: unread };
+        let lines = mpsc::channel().1;
+        let is_wrapped = false;
+        let relay = Self { child, _control: control, port, lines, is_wrapped, _unread: unread };
         match line.contains("[relay] listening") {
             true => Ok(relay),
             false => bail!("it says {line:?} first"),
@@ -114,11 +126,24 @@ impl Relay {
     }
 
     fn spawn(command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
-        let program = command.get_program().to_owned();
-        let (child, stdout) = start(command, variables)?;
-        let is_wrapped = program == "unshare";
-        let mut relay = Self { child, port, lines: lines_of(stdout), is_wrapped, _unread: None };
+        let is_wrapped = command.get_program() == "unshare";
+        let (sender, lines) = mpsc::channel();
+        let Some(control) = ControlPlane::for_shape(variables, &sender)? else {
+            let (child, stdout) = start(command, variables)?;
+            tell_lines(stdout, sender);
+            let mut relay = Self { child, _control: None, port, lines, is_wrapped, _unread: None };
+            relay.wait_for("[relay] listening")?;
+            return Ok(relay);
+        };
+        let url = control.url();
+        let mut all = variables.to_vec();
+        all.extend([("RELAY_ROLE", "dataplane"), ("RELAY_CONTROL_URL", url.as_str())]);
+        let (child, stdout) = start(command, &all)?;
+        tell_lines(stdout, sender);
+        let mut relay =
+            Self { child, _control: Some(control), port, lines, is_wrapped, _unread: None };
         relay.wait_for("[relay] listening")?;
+        relay.wait_for("data_plane_attached")?;
         Ok(relay)
     }
 
@@ -147,13 +172,35 @@ impl Relay {
 
     /// Waits for a line on stdout that contains this text.
     pub fn wait_for(&mut self, text: &str) -> Result<String> {
-        loop {
-            let line = self.lines.recv_timeout(PATIENCE);
-            let line = line.with_context(|| format!("no line with {text:?} on stdout"))?;
-            if line.contains(text) {
-                return Ok(line);
-            }
-        }
+        wait_for(&self.lines, text)
+    }
+
+    /// Starts a data plane on a free port of loopback that asks this control plane, and returns
+    /// when it listens.
+    pub fn serve_apart(control: &ControlPlane, variables: &[(&str, &str)]) -> Result<Self> {
+        let port = free_port()?;
+        let (port_text, url) = (port.to_string(), control.url());
+        let mut all = vec![
+            ("HOST", "127.0.0.1"),
+            ("PORT", port_text.as_str()),
+            ("RELAY_ROLE", "dataplane"),
+            ("RELAY_CONTROL_URL", url.as_str()),
+        ];
+        all.extend(variables);
+        let (child, stdout) = start(command(&program()?, &["serve"]), &all)?;
+        let (sender, lines) = mpsc::channel();
+        tell_lines(stdout, sender);
+        let mut relay =
+            Self { child, _control: None, port, lines, is_wrapped: false, _unread: None };
+        relay.wait_for("[relay] listening")?;
+        Ok(relay)
+    }
+
+    /// Kills it, so that it can do nothing about it.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Asks it to stop and waits for its end.
@@ -193,6 +240,92 @@ impl Drop for Relay {
         // It may have ended by itself.
         let _killed = self.child.kill();
         let _reaped = self.child.wait();
+    }
+}
+
+/// The control plane of a relay in two processes. Killed when dropped.
+pub struct ControlPlane {
+    child: Child,
+    /// Where its socket is.
+    folder: PathBuf,
+    lines: mpsc::Receiver<String>,
+}
+
+impl ControlPlane {
+    /// Starts one that listens on a Unix socket of its own.
+    pub fn start(variables: &[(&str, &str)]) -> Result<Self> {
+        let name = format!("relay-e2e-{}-{}", std::process::id(), free_port()?);
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder)?;
+        let (sender, lines) = mpsc::channel();
+        let child = Self::spawn(&folder, variables, sender)?;
+        Ok(Self { child, folder, lines })
+    }
+
+    /// Starts one whose lines go there, if relays are to be two processes.
+    fn for_shape(variables: &[(&str, &str)], lines: &mpsc::Sender<String>) -> Result<Option<Self>> {
+        if std::env::var_os("RELAY_SHAPE").is_none_or(|shape| shape != "two") {
+            return Ok(None);
+        }
+        let mut control = Self::start(variables)?;
+        let theirs = std::mem::replace(&mut control.lines, mpsc::channel().1);
+        let lines = lines.clone();
+        thread::spawn(move || theirs.into_iter().try_for_each(|line| lines.send(line)));
+        Ok(Some(control))
+    }
+
+    /// Returns when it listens.
+    fn spawn(
+        folder: &Path,
+        variables: &[(&str, &str)],
+        lines: mpsc::Sender<String>,
+    ) -> Result<Child> {
+        let url = format!("unix:{}/control.sock", folder.display());
+        let mut all = vec![("RELAY_ROLE", "controlplane"), ("RELAY_CONTROL_LISTEN", url.as_str())];
+        all.extend(variables);
+        let (child, stdout) = start(command(&program()?, &["serve"]), &all)?;
+        let mut reader = BufReader::new(stdout);
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if !line.contains("[relay] deciding") {
+            bail!("the control plane says {line:?} first");
+        }
+        tell_lines(reader, lines);
+        Ok(child)
+    }
+
+    /// Where data planes find it.
+    pub fn url(&self) -> String {
+        format!("unix:{}/control.sock", self.folder.display())
+    }
+
+    /// Kills it, so that it can do nothing about it.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts another one in the same place, and returns when it listens.
+    pub fn start_again(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        let (sender, lines) = mpsc::channel();
+        self.child = Self::spawn(&self.folder, variables, sender)?;
+        self.lines = lines;
+        Ok(())
+    }
+
+    /// Waits for a line on stdout that contains this text.
+    pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        wait_for(&self.lines, text)
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+        let _removed = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -238,7 +371,8 @@ fn program() -> Result<PathBuf> {
 /// relay.
 fn command(program: &Path, arguments: &[&str]) -> Command {
     let own = |name: &OsString| {
-        name.to_str().is_some_and(|name| name.starts_with("RELAY_") && name != "RELAY_BIN")
+        let ours = ["RELAY_BIN", "RELAY_SHAPE"];
+        name.to_str().is_some_and(|name| name.starts_with("RELAY_") && !ours.contains(&name))
     };
     let mut command = Command::new(program);
     command
@@ -255,14 +389,22 @@ pub fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn lines_of(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
+fn wait_for(lines: &mpsc::Receiver<String>, text: &str) -> Result<String> {
+    loop {
+        let line = lines.recv_timeout(PATIENCE);
+        let line = line.with_context(|| format!("no line with {text:?} on stdout"))?;
+        if line.contains(text) {
+            return Ok(line);
+        }
+    }
+}
+
+fn tell_lines(output: impl Read + Send + 'static, lines: mpsc::Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
+            if lines.send(line).is_err() {
                 return;
             }
         }
     });
-    receiver
 }

@@ -1,0 +1,232 @@
+//! Data plane and control plane apart: what happens when one of them is killed.
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use relay_e2e::{ControlPlane, Platform, Relay, get};
+use relay_platform::TokenClaims;
+use serde_json::Value;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Error, Message, WebSocket, connect};
+
+type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
+
+/// How soon things have to be well again.
+const SOON: Duration = Duration::from_secs(2);
+
+struct Stage {
+    platform: Platform,
+    control: ControlPlane,
+}
+
+impl Stage {
+    fn set(variables: &[(&str, &str)]) -> Result<Self> {
+        let platform = Platform::start()?;
+        let control = ControlPlane::start(&with_platform(&platform.url(), variables))?;
+        Ok(Self { platform, control })
+    }
+
+    /// One more data plane, once the control plane knows it.
+    fn data_plane(&mut self, variables: &[(&str, &str)]) -> Result<Relay> {
+        let url = self.platform.url();
+        let relay = Relay::serve_apart(&self.control, &with_platform(&url, variables))?;
+        self.control.wait_for("data_plane_attached")?;
+        Ok(relay)
+    }
+
+    fn open(&self, relay: &Relay, role: &str, claims: TokenClaims) -> Result<Socket, Error> {
+        let query = format!("role={role}&workspaceId={}&runtimeTargetId=rt1", WORKSPACE);
+        self.open_at(&format!("{}?{query}", relay.url()), claims)
+    }
+
+    fn open_at(&self, url: &str, claims: TokenClaims) -> Result<Socket, Error> {
+        let mut request = url.into_client_request()?;
+        let token = self.platform.token(claims).expect("it signs");
+        let bearer = format!("Bearer {}", token.expose()).parse().expect("a header");
+        request.headers_mut().insert("authorization", bearer);
+        Ok(connect(request)?.0)
+    }
+
+    fn daemon(&self, relay: &Relay) -> Result<Socket> {
+        let claims = TokenClaims::daemon(WORKSPACE, "rt1");
+        Ok(self.open(relay, "workspace-daemon", claims)?)
+    }
+
+    fn client(&self, relay: &Relay, id: &str) -> Result<Socket, Error> {
+        self.open(relay, "client", TokenClaims::client(WORKSPACE, "rt1", id))
+    }
+}
+
+const WORKSPACE: &str = "ws1";
+
+fn with_platform<'v>(url: &'v str, variables: &[(&'v str, &'v str)]) -> Vec<(&'v str, &'v str)> {
+    let own = [("SERVER_URL", url), ("RELAY_SHARDS", "2")];
+    own.into_iter().chain(variables.iter().copied()).collect()
+}
+
+fn asked(relay: &Relay, path: &str) -> Result<Value> {
+    let answer = get(relay.port(), path, Some(Relay::ADMIN_TOKEN))?;
+    ensure!(answer.status == 200, "{path}: {} {}", answer.status, answer.body);
+    Ok(serde_json::from_str(&answer.body)?)
+}
+
+fn admitted(relay: &Relay) -> Result<u64> {
+    asked(relay, "/node")?["admittedConnections"].as_u64().context("/node counts")
+}
+
+/// The client's next frames reach the daemon, each once and in order.
+fn talk(client: &mut Socket, daemon: &mut Socket, numbers: std::ops::Range<u32>) -> Result<()> {
+    for seq in numbers {
+        let frame = serde_json::json!({
+            "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
+            "seq": seq, "iv": "aXY", "tag": "dGFn", "ciphertext": "AAAA",
+        });
+        client.send(Message::text(frame.to_string()))?;
+        loop {
+            let message = daemon.read()?;
+            if !message.is_text() {
+                continue;
+            }
+            let frame: Value = serde_json::from_str(message.to_text()?)?;
+            if frame["type"] == "e2ee" {
+                ensure!(frame["seq"] == seq, "{} instead of {seq}", frame["seq"]);
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A refused upgrade's status and when to come back.
+fn refusal(opened: Result<Socket, Error>) -> Result<(u16, Option<String>)> {
+    match opened {
+        Err(Error::Http(response)) => {
+            let after = response.headers().get("retry-after");
+            let after = after.map(|value| value.to_str().map(str::to_owned)).transpose()?;
+            Ok((response.status().as_u16(), after))
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => bail!("it was admitted"),
+    }
+}
+
+#[test]
+fn a_killed_control_plane_costs_open_connections_nothing() -> Result<()> {
+    let mut stage = Stage::set(&[])?;
+    let mut relay = stage.data_plane(&[])?;
+    let mut daemon = stage.daemon(&relay)?;
+    let mut client = stage.client(&relay, "cl1")?;
+    talk(&mut client, &mut daemon, 1..20)?;
+
+    stage.control.kill()?;
+    relay.wait_for("control_plane_lost")?;
+    talk(&mut client, &mut daemon, 20..120)?;
+    ensure!(get(relay.port(), "/health", None)?.status == 200, "the shard answers itself");
+    ensure!(get(relay.port(), "/ready", None)?.status == 503, "nobody new is admitted");
+    let began = Instant::now();
+    let (status, retry_after) = refusal(stage.client(&relay, "cl2"))?;
+    ensure!((status, retry_after.is_some()) == (503, true), "{status} {retry_after:?}");
+    ensure!(began.elapsed() < SOON / 2, "refused at once, not after a time-out");
+
+    let url = stage.platform.url();
+    stage.control.start_again(&with_platform(&url, &[]))?;
+    let back = Instant::now();
+    let attached = stage.control.wait_for("data_plane_attached")?;
+    ensure!(attached.contains(r#""connections":2"#), "{attached}");
+    let newcomer = stage.client(&relay, "cl3")?;
+    ensure!(back.elapsed() < SOON, "admitted {:?} after the return", back.elapsed());
+    talk(&mut client, &mut daemon, 120..200)?;
+    ensure!(admitted(&relay)? == 3, "the old connections and the new one are counted");
+    ensure!(get(relay.port(), "/ready", None)?.status == 200, "ready again");
+    drop(newcomer);
+    Ok(())
+}
+
+#[test]
+fn seats_of_an_earlier_control_plane_are_given_back_to_the_next() -> Result<()> {
+    let cap = [("RELAY_MAX_TOTAL_CONNECTIONS", "2")];
+    let mut stage = Stage::set(&cap)?;
+    let relay = stage.data_plane(&cap)?;
+    let daemon = stage.daemon(&relay)?;
+    let mut client = stage.client(&relay, "cl1")?;
+    stage.control.kill()?;
+    let url = stage.platform.url();
+    stage.control.start_again(&with_platform(&url, &cap))?;
+    stage.control.wait_for("data_plane_attached")?;
+    let (status, _) = refusal(stage.client(&relay, "cl2"))?;
+    ensure!(status == 503, "the relay is full: {status}");
+    client.close(None)?;
+    while client.read().is_ok() {}
+    stage.control.wait_for("client_disconnected")?;
+    stage.client(&relay, "cl2").context("there is a seat again")?;
+    drop(daemon);
+    Ok(())
+}
+
+#[test]
+fn a_killed_data_plane_is_gone_from_state_and_leaves_its_seats() -> Result<()> {
+    let cap = [("RELAY_MAX_TOTAL_CONNECTIONS", "3")];
+    let mut stage = Stage::set(&cap)?;
+    let mut first = stage.data_plane(&cap)?;
+    let second = stage.data_plane(&cap)?;
+    let on_first = (stage.daemon(&first)?, stage.client(&first, "cl1")?);
+    let _on_second = stage.daemon(&second)?;
+    let workspaces = |relay| -> Result<usize> {
+        Ok(asked(relay, "/state")?["workspaces"].as_array().map_or(0, Vec::len))
+    };
+    ensure!(workspaces(&second)? == 2, "one scope on each data plane");
+    let (status, _) = refusal(stage.client(&second, "cl2"))?;
+    ensure!(status == 503, "caps count over all data planes: {status}");
+
+    first.kill()?;
+    let killed = Instant::now();
+    let detached = stage.control.wait_for("data_plane_detached")?;
+    ensure!(workspaces(&second)? == 1, "its scopes are gone");
+    ensure!(killed.elapsed() < SOON, "gone after {:?}", killed.elapsed());
+    ensure!(detached.contains(r#""connections":2"#), "{detached}");
+    ensure!(admitted(&second)? == 1, "its seats are free");
+    stage.client(&second, "cl2").context("there is a seat again")?;
+    drop(on_first);
+    Ok(())
+}
+
+#[test]
+fn a_data_plane_that_is_told_to_end_says_goodbye() -> Result<()> {
+    let mut stage = Stage::set(&[])?;
+    let relay = stage.data_plane(&[("RELAY_DRAIN_MS", "500")])?;
+    let mut daemon = stage.daemon(&relay)?;
+    let status = relay.stop()?;
+    ensure!(status.success(), "{status}");
+    let detached = stage.control.wait_for("data_plane_detached")?;
+    ensure!(detached.contains(r#""said":true"#), "{detached}");
+    while daemon.read().is_ok() {}
+    Ok(())
+}
+
+#[test]
+fn a_data_plane_without_the_token_is_turned_away_and_both_logs_say_so() -> Result<()> {
+    let mut stage = Stage::set(&[("RELAY_CONTROL_TOKEN", "the-token-of-both-planes")])?;
+    let url = stage.platform.url();
+    let wrong = [("RELAY_CONTROL_TOKEN", "another-token-altogether")];
+    let mut relay = Relay::serve_apart(&stage.control, &with_platform(&url, &wrong))?;
+    let line = relay.wait_for("control_plane_unreachable")?;
+    ensure!(line.contains("RELAY_CONTROL_TOKEN") && !line.contains("another-token"), "{line}");
+    stage.control.wait_for("data_plane_refused")?;
+    let (status, _) = refusal(stage.client(&relay, "cl1"))?;
+    ensure!(status == 503, "{status}");
+    stage.data_plane(&[("RELAY_CONTROL_TOKEN", "the-token-of-both-planes")])?;
+    Ok(())
+}
+
+#[test]
+fn the_control_plane_s_socket_is_its_user_s_alone() -> Result<()> {
+    let stage = Stage::set(&[])?;
+    let url = stage.control.url();
+    let path = url.strip_prefix("unix:").context("it is a file")?;
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "{mode:o}");
+    Ok(())
+}
