@@ -41,6 +41,11 @@ const COMPONENTS: &[Component] = &[
         needed_for: "end to end, pages of a real browser",
     },
     Component {
+        program: "python3",
+        package: "python3-venv",
+        needed_for: "end to end, a client of the control API in another language",
+    },
+    Component {
         program: "openssl",
         package: "openssl",
         needed_for: "end to end, somebody else's TLS",

@@ -75,6 +75,11 @@ pub(crate) enum Call {
         #[arg(long = "shard", value_name = "ID")]
         shards: Vec<u32>,
     },
+    /// Let everybody go: refuse new connections, and tell those that are there to reconnect
+    /// elsewhere
+    Drain(DrainArguments),
+    /// Take a drain back
+    Resume,
     /// Change the least that is written to the log, until the relay ends
     LogLevel {
         /// The least that is written from now on
@@ -92,6 +97,21 @@ pub(crate) struct WatchArguments {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub(crate) interval_ms: u32,
+}
+
+/// How to let everybody go.
+#[derive(Args, Debug)]
+pub(crate) struct DrainArguments {
+    /// Milliseconds from the first to the last who is told [default: what fits into the relay's
+    /// RELAY_DRAIN_MS]
+    #[arg(long, value_name = "MILLISECONDS")]
+    pub(crate) window_ms: Option<u64>,
+    /// The WebSocket URL of another relay, which clients are told of first
+    #[arg(long, value_name = "URL")]
+    pub(crate) redirect: Option<String>,
+    /// Wait until everybody is gone, at most so many seconds; exits with 1 when somebody is left
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u64>,
 }
 
 /// What is written to the log.
@@ -125,4 +145,5 @@ Examples:
   relay ctl state --json | jq .state.admittedConnections
   until relay ctl ready; do sleep 1; done   wait for it
   relay ctl watch --json | jq -c .changes   what comes and goes, for a program
+  relay ctl drain --wait 60 && systemctl stop relay
   relay ctl log-level debug                 why are upgrades refused?";

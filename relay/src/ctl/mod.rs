@@ -8,6 +8,7 @@ mod table;
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_client::ControlClient;
@@ -39,6 +40,9 @@ enum Failed {
     /// It is not ready, which was the question.
     #[error("not ready: {0}")]
     NotReady(String),
+    /// Somebody is left after the time they were given.
+    #[error("{0} connections are left")]
+    NotEmpty(u64),
 }
 
 impl From<Status> for Failed {
@@ -59,6 +63,7 @@ impl Failed {
                 _ => 1,
             },
             Self::NotReady(_) => 5,
+            Self::NotEmpty(_) => 1,
         }
     }
 }
@@ -145,6 +150,21 @@ async fn perform(mut client: Client, arguments: &CtlArguments) -> Result<(), Fai
                 show.text(&histograms::table(&all));
             }
         }
+        Call::Drain(order) => {
+            let request = proto::DrainRequest {
+                window_ms: order.window_ms.unwrap_or(0),
+                redirect_url: order.redirect.clone().unwrap_or_default(),
+            };
+            let answer = client.drain(request).await?.into_inner();
+            show.answer(&answer, report::drain);
+            if let Some(seconds) = order.wait {
+                return wait_until_empty(client, Duration::from_secs(seconds)).await;
+            }
+        }
+        Call::Resume => {
+            let answer = client.resume(proto::ResumeRequest {}).await?.into_inner();
+            show.answer(&answer, report::resumed);
+        }
         Call::LogLevel { level } => {
             let log_level = report::log_level(*level).into();
             let request = proto::SetLogLevelRequest { log_level };
@@ -166,6 +186,29 @@ async fn watch(mut client: Client, show: Show, wanted: &WatchArguments) -> Resul
         show.answer(&message, report::watched);
     }
     Ok(())
+}
+
+/// Waits until the relay has no connections any more.
+async fn wait_until_empty(mut client: Client, patience: Duration) -> Result<(), Failed> {
+    let mut left = 0;
+    let empty = async {
+        let request = proto::WatchStateRequest::default();
+        let mut messages = client.watch_state(request).await?.into_inner();
+        while let Some(message) = messages.message().await? {
+            let Some(state) = report::state_of(&message) else {
+                continue;
+            };
+            left = state.admitted_connections;
+            if left == 0 {
+                break;
+            }
+        }
+        Ok::<_, Status>(())
+    };
+    match tokio::time::timeout(patience, empty).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Failed::NotEmpty(left)),
+    }
 }
 
 /// How answers are printed.

@@ -61,6 +61,7 @@ fn sums(state: &proto::State) -> String {
     let readiness = state.readiness.clone().unwrap_or_default();
     facts(&[
         ("ready", readiness_words(&readiness)),
+        ("drain", state.drain.as_ref().map_or_else(|| "none".to_owned(), drain_words)),
         ("connections", state.admitted_connections.to_string()),
         ("scopes", state.scopes.to_string()),
         ("upgrades that wait", state.pending_admissions.to_string()),
@@ -117,6 +118,36 @@ pub(super) fn watched(message: &proto::WatchStateResponse) -> String {
     text
 }
 
+/// The sums that a message of a watch brings.
+pub(super) fn state_of(message: &proto::WatchStateResponse) -> Option<&proto::State> {
+    use proto::watch_state_response::Event;
+    match message.event.as_ref()? {
+        Event::Snapshot(part) => part.state.as_ref(),
+        Event::Changes(changes) => changes.state.as_ref(),
+    }
+}
+
+pub(super) fn drain(answer: &proto::DrainResponse) -> String {
+    let drain = answer.drain.clone().unwrap_or_default();
+    format!("done; {}\n", drain_words(&drain))
+}
+
+fn drain_words(drain: &proto::DrainState) -> String {
+    let window = lasted(Duration::from_millis(drain.window_ms));
+    let elsewhere = match drain.redirect_url.is_empty() {
+        true => String::new(),
+        false => format!(", clients to {}", drain.redirect_url),
+    };
+    format!("{} connections are told to go within {window}{elsewhere}", drain.connections)
+}
+
+pub(super) fn resumed(answer: &proto::ResumeResponse) -> String {
+    match answer.was_draining {
+        true => "done; new connections are admitted again\n".to_owned(),
+        false => "nothing to do: it was not drained\n".to_owned(),
+    }
+}
+
 pub(super) fn log_level(level: Level) -> proto::LogLevel {
     match level {
         Level::Debug => proto::LogLevel::Debug,
@@ -140,6 +171,7 @@ pub(super) fn reasons(readiness: &proto::Readiness) -> String {
     let reasons = readiness.reasons().map(|reason| match reason {
         proto::UnreadyReason::Unspecified => "for a reason this program does not know".to_owned(),
         proto::UnreadyReason::Stopping => "it is about to end".to_owned(),
+        proto::UnreadyReason::Draining => "it lets its peers leave".to_owned(),
         proto::UnreadyReason::NoKeys => "it has no keys to judge tokens by".to_owned(),
     });
     reasons.collect::<Vec<_>>().join(", ")

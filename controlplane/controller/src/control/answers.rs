@@ -27,6 +27,8 @@ pub(crate) enum Asked {
     Readiness(Reply<proto::GetReadinessResponse>),
     Scopes(proto::ListScopesRequest, Reply<proto::ListScopesResponse>),
     Histograms(Wanted, Reply<Vec<proto::GetHistogramsResponse>>),
+    Drain(proto::DrainRequest, Reply<proto::DrainResponse>),
+    Resume(Reply<proto::ResumeResponse>),
     SetLogLevel(proto::SetLogLevelRequest, Reply<proto::SetLogLevelResponse>),
 }
 
@@ -51,6 +53,8 @@ impl Controller {
             Asked::Histograms(wanted, reply) => {
                 self.question(Inquiry::Control(Reported::Histograms(wanted, reply)));
             }
+            Asked::Drain(request, reply) => tell(reply, self.drain_by_call(&request)),
+            Asked::Resume(reply) => tell(reply, self.resume_by_call()),
             Asked::SetLogLevel(request, reply) => tell(reply, self.set_log_level(request)),
         }
     }
@@ -120,8 +124,11 @@ impl Controller {
     pub(crate) fn readiness(&self) -> proto::Readiness {
         use proto::UnreadyReason;
         let has_no_keys = self.settings.admission == Admission::Jwks && self.key_count().is_none();
-        let reasons =
-            [(self.is_leaving(), UnreadyReason::Stopping), (has_no_keys, UnreadyReason::NoKeys)];
+        let reasons = [
+            (self.stopping, UnreadyReason::Stopping),
+            (self.draining().is_some(), UnreadyReason::Draining),
+            (has_no_keys, UnreadyReason::NoKeys),
+        ];
         let reasons = reasons.into_iter().filter(|(holds, _)| *holds);
         let reasons: Vec<i32> = reasons.map(|(_, reason)| reason.into()).collect();
         proto::Readiness { ready: reasons.is_empty(), reasons }
@@ -136,6 +143,7 @@ impl Controller {
             scopes: count(self.judge.scope_count()),
             limits_version: self.settings.limits.version,
             log_level: log_level(self.journal.level()).into(),
+            drain: self.drain_state(),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod access;
 mod answers;
 mod audit;
+mod draining;
 mod health;
 mod histograms;
 mod listener;

@@ -222,6 +222,28 @@ impl Control for Service {
         Ok(Response::new(Box::pin(tokio_stream::iter(messages.into_iter().map(Ok)))))
     }
 
+    async fn drain(
+        &self,
+        request: Request<proto::DrainRequest>,
+    ) -> Result<Response<proto::DrainResponse>, Status> {
+        self.operate("Drain", request, |service, request| async move {
+            service.ask(|reply| Asked::Drain(request, reply)).await
+        })
+        .await
+    }
+
+    async fn resume(
+        &self,
+        request: Request<proto::ResumeRequest>,
+    ) -> Result<Response<proto::ResumeResponse>, Status> {
+        self.operate(
+            "Resume",
+            request,
+            |service, _| async move { service.ask(Asked::Resume).await },
+        )
+        .await
+    }
+
     async fn set_log_level(
         &self,
         request: Request<proto::SetLogLevelRequest>,

@@ -122,3 +122,30 @@ async fn what_cannot_be_written_down_is_not_done() {
     let (_, _, metrics) = shard.response().await;
     assert!(metrics.contains("\nrelay_control_unaudited_total 1\n"), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_drain_is_shown_while_it_goes_on_and_can_be_taken_back() {
+    let place = Place::new();
+    let (relay, [mut shard]) = Relay::with_api(settings(NOWHERE), place.api());
+    let mut client = place.client().await;
+    let wrong = proto::DrainRequest { redirect_url: "https://x".to_owned(), ..Default::default() };
+    assert_eq!(client.drain(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    let order = proto::DrainRequest { redirect_url: "wss://b.corp/ws".to_owned(), window_ms: 50 };
+    for _ in 0..2 {
+        let drain = client.drain(order.clone()).await.unwrap().into_inner().drain.unwrap();
+        assert_eq!((&*drain.redirect_url, drain.connections), ("wss://b.corp/ws", 0));
+        assert_eq!(drain.since_unix_ms, crate::relay::NOW_SECS * 1000);
+        assert!(matches!(shard.command().await, relay_contract::Command::Drain { .. }));
+    }
+    relay.clock.advance(std::time::Duration::from_secs(1));
+    let answer = client.get_readiness(proto::GetReadinessRequest {}).await.unwrap().into_inner();
+    let reasons = answer.readiness.unwrap().reasons;
+    assert_eq!(reasons, [i32::from(proto::UnreadyReason::Draining)]);
+    for was_draining in [true, false] {
+        let answer = client.resume(proto::ResumeRequest {}).await.unwrap().into_inner();
+        assert_eq!(answer.was_draining, was_draining);
+    }
+    assert!(matches!(shard.command().await, relay_contract::Command::Resume));
+    let answer = client.get_readiness(proto::GetReadinessRequest {}).await.unwrap().into_inner();
+    assert!(answer.readiness.unwrap().ready);
+}

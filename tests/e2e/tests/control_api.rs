@@ -1,0 +1,207 @@
+//! The control API of the real program: `relay ctl`, and a client in another language.
+
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use relay_e2e::{Platform, Relay, run};
+use relay_platform::TokenClaims;
+use serde_json::Value;
+use tungstenite::client::IntoClientRequest;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{WebSocket, connect};
+
+type Peer = WebSocket<MaybeTlsStream<TcpStream>>;
+
+struct Stage {
+    platform: Platform,
+    relay: Relay,
+    dir: tempfile::TempDir,
+    address: String,
+}
+
+impl Stage {
+    fn set() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let address = format!("unix:{}", dir.path().join("control.sock").display());
+        let audit = dir.path().join("audit.log");
+        let platform = Platform::start()?;
+        let relay = Relay::serve(&[
+            ("SERVER_URL", &platform.url()),
+            ("RELAY_SHARDS", "2"),
+            ("RELAY_CONTROL_API_LISTEN", &address),
+            ("RELAY_AUDIT_LOG", audit.to_str().context("a path in UTF-8")?),
+        ])?;
+        Ok(Self { platform, relay, dir, address })
+    }
+
+    fn open(&self, role: &str, workspace: &str, claims: TokenClaims) -> Result<Peer> {
+        let query = format!("role={role}&workspaceId={workspace}&runtimeTargetId=rt1");
+        let mut request = format!("{}?{query}", self.relay.url()).into_client_request()?;
+        let token = self.platform.token(claims)?;
+        let bearer = format!("Bearer {}", token.expose()).parse()?;
+        request.headers_mut().insert("authorization", bearer);
+        Ok(connect(request)?.0)
+    }
+
+    /// A daemon and its client in each of these workspaces.
+    fn pairs(&self, workspaces: &[&str]) -> Result<Vec<Peer>> {
+        let mut peers = Vec::new();
+        for workspace in workspaces {
+            let daemon = TokenClaims::daemon(workspace, "rt1");
+            peers.push(self.open("workspace-daemon", workspace, daemon)?);
+            let client = TokenClaims::client(workspace, "rt1", "cl1");
+            peers.push(self.open("client", workspace, client)?);
+        }
+        Ok(peers)
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> Result<Output> {
+        let mut all = vec!["ctl", "--address", &self.address];
+        all.extend(arguments);
+        run(&all, &[])
+    }
+
+    /// What it prints when it does what it is told.
+    fn done(&self, arguments: &[&str]) -> Result<String> {
+        text(self.ctl(arguments)?).with_context(|| format!("relay ctl {arguments:?}"))
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.done(&[arguments, &["--json"]].concat())?)?)
+    }
+
+    fn audited(&self) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.dir.path().join("audit.log"))?;
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
+fn text(output: Output) -> Result<String> {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{}: {said}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn an_operator_sees_who_is_there() -> Result<()> {
+    let stage = Stage::set()?;
+    let _peers = stage.pairs(&["ws1", "ws2"])?;
+    let info = stage.json(&["info"])?;
+    assert_eq!(info["role"], "PROCESS_ROLE_ALL");
+    assert_eq!(info["dataPlanes"][0]["shardIds"], serde_json::json!([0, 1]));
+    let state = stage.json(&["state"])?;
+    assert_eq!(state["state"]["admittedConnections"], 4);
+    assert_eq!(state["shards"].as_array().map(Vec::len), Some(2));
+    let scopes = stage.done(&["scopes"])?;
+    let lines: Vec<Vec<&str>> =
+        scopes.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["WORKSPACE", "TARGET", "DAEMONS", "CLIENTS", "WORKERS", "SHARDS"]);
+    assert_eq!(lines[1][..5], ["ws1", "rt1", "1", "1", "0"]);
+    assert_eq!(lines.len(), 3);
+    let histograms = stage.done(&["histograms", "--name", "relay_admission_duration_seconds"])?;
+    assert!(histograms.contains("{outcome=\"admitted\"}"), "{histograms}");
+    Ok(())
+}
+
+#[test]
+fn exit_codes_say_what_went_wrong_and_messages_what_to_do() -> Result<()> {
+    let stage = Stage::set()?;
+    assert_eq!(stage.done(&["ready"])?, "yes\n");
+    let nobody = run(&["ctl", "--address", "unix:/nonexistent/control.sock", "info"], &[])?;
+    assert_eq!(nobody.status.code(), Some(3));
+    let said = String::from_utf8(nobody.stderr)?;
+    assert!(said.contains("RELAY_CONTROL_API_LISTEN"), "{said}");
+    assert_eq!(stage.ctl(&["histograms", "--name", "nothing"])?.status.code(), Some(1));
+    assert_eq!(stage.ctl(&["nonsense"])?.status.code(), Some(2));
+    stage.done(&["drain"])?;
+    let unready = stage.ctl(&["ready"])?;
+    assert_eq!(unready.status.code(), Some(5));
+    stage.done(&["resume"])?;
+    assert_eq!(stage.done(&["ready"])?, "yes\n");
+    Ok(())
+}
+
+#[test]
+fn a_drain_empties_the_relay_and_is_written_down() -> Result<()> {
+    let stage = Stage::set()?;
+    let peers = stage.pairs(&["ws1", "ws2", "ws3"])?;
+    // Whoever is told to go answers.
+    let leaving = std::thread::spawn(move || {
+        for mut peer in peers {
+            while peer.read().is_ok() {}
+        }
+    });
+    stage.done(&["drain", "--window-ms", "100", "--wait", "20"])?;
+    assert_eq!(stage.json(&["state"])?["state"]["admittedConnections"], 0);
+    leaving.join().expect("whoever reads does not panic");
+    assert!(stage.pairs(&["ws1"]).is_err(), "nobody is admitted meanwhile");
+    stage.done(&["resume"])?;
+    let _back = stage.pairs(&["ws1"])?;
+    let lines = stage.audited()?;
+    let calls: Vec<_> = lines.iter().filter_map(|line| line["call"].as_str()).collect();
+    assert_eq!(calls, ["Drain", "Resume"]);
+    assert!(lines.iter().all(|line| line["outcome"] == "done"), "{lines:?}");
+    assert_eq!(lines[0]["arguments"]["windowMs"], 100);
+    Ok(())
+}
+
+/// A client of the API in another language, which knows its schema alone.
+struct PythonClient {
+    python: PathBuf,
+    address: String,
+}
+
+impl PythonClient {
+    /// Installs what it needs below the target directory, where that is missing.
+    fn install(stage: &Stage) -> Result<Self> {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-client");
+        let python = folder.join("bin/python");
+        let needs = example("requirements.txt");
+        let marker = folder.join("installed");
+        let wanted = std::fs::read_to_string(&needs)?;
+        if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
+            let hint =
+                "needs Python 3 with venv, and a package index: apt-get install python3-venv";
+            let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
+            text(made.context(hint)?).context(hint)?;
+            let mut pip = Command::new(folder.join("bin/pip"));
+            let installed = pip.args(["install", "--quiet", "--requirement"]).arg(&needs).output();
+            text(installed.context(hint)?).context(hint)?;
+            std::fs::write(&marker, wanted)?;
+        }
+        Ok(Self { python, address: stage.address.clone() })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        let mut command = Command::new(&self.python);
+        command.arg(example("relay_control.py")).args(["--address", &self.address]);
+        let lines = text(command.args(arguments).output()?)?;
+        lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
+fn example(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/python").join(file)
+}
+
+#[test]
+fn a_client_in_python_lists_watches_and_drains() -> Result<()> {
+    let stage = Stage::set()?;
+    let peers = stage.pairs(&["ws1", "ws2"])?;
+    let client = PythonClient::install(&stage)?;
+    assert_eq!(client.run(&["info"])?[0]["role"], "PROCESS_ROLE_ALL");
+    let scopes = client.run(&["scopes"])?;
+    let names: Vec<_> = scopes.iter().filter_map(|scope| scope["workspaceId"].as_str()).collect();
+    assert_eq!(names, ["ws1", "ws2"]);
+    let watched = client.run(&["watch", "--messages", "1"])?;
+    assert_eq!(watched, [serde_json::json!({"scopes": 2, "daemons": 2, "clients": 2})]);
+    drop(peers);
+    let drained = client.run(&["drain", "--window-ms", "50"])?;
+    assert!(drained[0]["drain"]["sinceUnixMs"].is_string(), "{drained:?}");
+    assert_eq!(client.run(&["resume"])?[0]["wasDraining"], true);
+    let refused = client.run(&["drain", "--redirect", "http://x"]).map(|_| ()).unwrap_err();
+    assert!(format!("{refused:#}").contains("INVALID_ARGUMENT"), "{refused:#}");
+    Ok(())
+}
