@@ -111,6 +111,38 @@ def watch(client, messages, arguments):
             return
 
 
+def meant(messages, arguments):
+    """The filter that the arguments describe."""
+    return messages.ConnectionFilter(
+        workspace_id=arguments.workspace,
+        target_id=arguments.target,
+        client_id=arguments.client,
+        token_id=arguments.token_id,
+        key_id=arguments.key_id,
+        address=arguments.ip,
+    )
+
+
+def connections(client, messages, arguments):
+    """Connections that are meant, page by page."""
+    request = messages.ListConnectionsRequest(filter=meant(messages, arguments), page_size=500)
+    while True:
+        page = client.ListConnections(request)
+        for connection in page.connections:
+            show(connection)
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def close(client, messages, arguments):
+    """Closes connections that are meant: at least one thing must be given."""
+    request = messages.CloseConnectionsRequest(
+        filter=meant(messages, arguments), dry_run=arguments.dry_run
+    )
+    show(client.CloseConnections(request))
+
+
 def info(client, messages, _arguments):
     show(client.GetInfo(messages.GetInfoRequest()))
 
@@ -145,6 +177,13 @@ def parse():
         command.set_defaults(call=call)
         if call is watch:
             command.add_argument("--messages", type=int, help="so many, then end")
+    for call in (connections, close):
+        command = calls.add_parser(call.__name__, help=call.__doc__)
+        for name in ("workspace", "target", "client", "token-id", "key-id", "ip"):
+            command.add_argument(f"--{name}", default="")
+        command.set_defaults(call=call)
+        if call is close:
+            command.add_argument("--dry-run", action="store_true")
     command = calls.add_parser("drain")
     command.add_argument("--window-ms", type=int, default=0)
     command.add_argument("--redirect", default="")

@@ -66,6 +66,16 @@ pub(crate) enum Call {
         #[arg(long, value_name = "ID")]
         workspace: Option<String>,
     },
+    /// Connections, of all or of those that are meant
+    Connections(FilterArguments),
+    /// Close connections: their peers may come back
+    Close(CloseArguments),
+    /// Refuse tokens from now on, and end the connections that stand on them
+    Revoke(RevokeArguments),
+    /// What is revoked
+    Revocations,
+    /// The keys by which tokens are judged, and how old they are
+    Keys,
     /// How latencies, turns and backlogs are distributed since the relay began
     Histograms {
         /// Of this measure alone, such as relay_hop_latency_seconds; may be repeated
@@ -97,6 +107,74 @@ pub(crate) struct WatchArguments {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 500)]
     #[arg(value_parser = clap::value_parser!(u32).range(100..=60_000))]
     pub(crate) interval_ms: u32,
+}
+
+/// Which connections are meant: those that have all of what is given.
+#[derive(Args, Debug)]
+pub(crate) struct FilterArguments {
+    /// Of this workspace
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: Option<String>,
+    /// Of this target
+    #[arg(long, value_name = "ID")]
+    pub(crate) target: Option<String>,
+    /// Of the client with this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: Option<String>,
+    /// Whose token has this id (jti)
+    #[arg(long, value_name = "ID")]
+    pub(crate) token_id: Option<String>,
+    /// Whose token is about this subject (sub)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// Whose token was signed with the key of this name (kid)
+    #[arg(long, value_name = "ID")]
+    pub(crate) key_id: Option<String>,
+    /// From this address; one of IPv6 stands for its network
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ip: Option<String>,
+}
+
+/// Which connections to close.
+#[derive(Args, Debug)]
+pub(crate) struct CloseArguments {
+    #[command(flatten)]
+    pub(crate) filter: FilterArguments,
+    /// Every connection there is
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only say how many there are
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What is no longer good.
+#[derive(Args, Debug)]
+pub(crate) struct RevokeArguments {
+    #[command(flatten)]
+    pub(crate) what: RevokedArguments,
+    /// For how many seconds tokens are refused for it: until the last one it is about has expired
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub(crate) seconds: u64,
+}
+
+/// Exactly one of these.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RevokedArguments {
+    /// The token with this id (jti)
+    #[arg(long, value_name = "ID")]
+    pub(crate) token_id: Option<String>,
+    /// Every token about this subject (sub)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// Every token for this workspace
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: Option<String>,
+    /// Every token signed with a key of this name (kid)
+    #[arg(long, value_name = "ID")]
+    pub(crate) key_id: Option<String>,
 }
 
 /// How to let everybody go.
@@ -145,5 +223,7 @@ Examples:
   relay ctl state --json | jq .state.admittedConnections
   until relay ctl ready; do sleep 1; done   wait for it
   relay ctl watch --json | jq -c .changes   what comes and goes, for a program
+  relay ctl close --ip 192.0.2.7 --dry-run  how many would that be?
+  relay ctl revoke --token-id 5f2c          a token was stolen
   relay ctl drain --wait 60 && systemctl stop relay
   relay ctl log-level debug                 why are upgrades refused?";

@@ -2,7 +2,9 @@
 
 mod address;
 mod arguments;
+mod credentials;
 mod histograms;
+mod lists;
 mod report;
 mod table;
 
@@ -43,6 +45,12 @@ enum Failed {
     /// Somebody is left after the time they were given.
     #[error("{0} connections are left")]
     NotEmpty(u64),
+    /// Connections end, but later tokens are not refused.
+    #[error(
+        "too many revocations are in force: connections end, but their peers may come back; revoke \
+         a workspace, a subject or a key instead of single tokens"
+    )]
+    NotRemembered,
 }
 
 impl From<Status> for Failed {
@@ -63,7 +71,7 @@ impl Failed {
                 _ => 1,
             },
             Self::NotReady(_) => 5,
-            Self::NotEmpty(_) => 1,
+            Self::NotEmpty(_) | Self::NotRemembered => 1,
         }
     }
 }
@@ -111,43 +119,30 @@ async fn perform(mut client: Client, arguments: &CtlArguments) -> Result<(), Fai
             }
         }
         Call::Watch(wanted) => watch(client, show, wanted).await?,
-        Call::Scopes { workspace } => {
-            let mut request = proto::ListScopesRequest {
-                workspace_id: workspace.clone().unwrap_or_default(),
-                page_size: PAGE_SIZE,
-                page_token: String::new(),
-            };
-            let mut all = Vec::new();
-            loop {
-                let page = client.list_scopes(request.clone()).await?.into_inner();
-                match show.json {
-                    true => {
-                        page.scopes.iter().for_each(|scope| show.answer(scope, |_| String::new()))
-                    }
-                    false => all.extend(page.scopes),
-                }
-                if page.next_page_token.is_empty() {
-                    break;
-                }
-                request.page_token = page.next_page_token;
-            }
-            if !show.json {
-                show.text(&report::scopes(&all));
-            }
-        }
+        Call::Scopes { workspace } => lists::scopes(client, show, workspace.clone()).await?,
+        Call::Connections(filter) => lists::connections(client, show, filter).await?,
+        Call::Revocations => lists::revocations(client, show).await?,
         Call::Histograms { names, shards } => {
-            let request =
-                proto::GetHistogramsRequest { shard_ids: shards.clone(), names: names.clone() };
-            let mut messages = client.get_histograms(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(of_shard) = messages.message().await? {
-                match show.json {
-                    true => show.answer(&of_shard, |_| String::new()),
-                    false => all.push(of_shard),
-                }
-            }
-            if !show.json {
-                show.text(&histograms::table(&all));
+            lists::histograms(client, show, names.clone(), shards.clone()).await?;
+        }
+        Call::Keys => {
+            let answer = client.list_key_sets(proto::ListKeySetsRequest {}).await?.into_inner();
+            show.answer(&answer, credentials::key_sets);
+        }
+        Call::Close(close) => {
+            let request = proto::CloseConnectionsRequest {
+                filter: Some(lists::filter(&close.filter)),
+                all: close.all,
+                dry_run: close.dry_run,
+            };
+            let answer = client.close_connections(request).await?.into_inner();
+            show.answer(&answer, |answer| report::closed(answer, close.dry_run));
+        }
+        Call::Revoke(revoke) => {
+            let answer = client.revoke(credentials::request(revoke)).await?.into_inner();
+            show.answer(&answer, credentials::revoked);
+            if !answer.is_remembered {
+                return Err(Failed::NotRemembered);
             }
         }
         Call::Drain(order) => {
@@ -218,8 +213,19 @@ struct Show {
 }
 
 impl Show {
-    fn text(self, text: &str) {
-        screen::say(io::stdout(), format_args!("{text}"));
+    /// Prints each at once as JSON, or keeps it for a table.
+    fn each<M: prost::Name>(self, messages: Vec<M>, kept: &mut Vec<M>) {
+        match self.json {
+            true => messages.iter().for_each(|one| self.answer(one, |_| String::new())),
+            false => kept.extend(messages),
+        }
+    }
+
+    /// Prints what was kept.
+    fn table(self, text: impl FnOnce() -> String) {
+        if !self.json {
+            screen::say(io::stdout(), format_args!("{}", text()));
+        }
     }
 
     fn answer<M: prost::Name>(self, answer: &M, text: impl FnOnce(&M) -> String) {
@@ -245,9 +251,6 @@ fn refusal(status: &Status) -> String {
         _ => said,
     }
 }
-
-/// Things asked for at once.
-const PAGE_SIZE: u32 = 1000;
 
 /// Bytes of one answer. Protects memory from whoever answers in the relay's place.
 const ANSWER_BYTES_MAX: usize = 16 << 20;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use relay_grpc::control::v1 as proto;
 
 use super::arguments::Level;
+use super::credentials;
 use super::table::{Table, facts, plain};
 
 pub(super) fn info(info: &proto::GetInfoResponse) -> String {
@@ -85,6 +86,47 @@ pub(super) fn scopes(scopes: &[proto::Scope]) -> String {
         ]);
     }
     table.text()
+}
+
+pub(super) fn connections(connections: &[proto::Connection]) -> String {
+    let mut table = Table::new(&[
+        "connection",
+        "role",
+        "workspace",
+        "target",
+        "address",
+        "key",
+        "token for",
+        "",
+    ]);
+    for connection in connections {
+        let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+        let expires = connection.expires_at_unix_ms.map(|at| ahead(at, credentials::now()));
+        table.row(&[
+            &or_dash(&connection.connection_id),
+            &words(connection.role().as_str_name(), "CONNECTION_ROLE_"),
+            &connection.workspace_id,
+            connection.target_id.as_deref().unwrap_or("-"),
+            &connection.address,
+            &or_dash(&connection.key_id),
+            &expires.unwrap_or_else(|| "-".to_owned()),
+            if connection.is_leaving { "leaving" } else { "" },
+        ]);
+    }
+    table.text()
+}
+
+pub(super) fn closed(answer: &proto::CloseConnectionsResponse, is_dry_run: bool) -> String {
+    match is_dry_run {
+        true => format!("{} connections would be closed\n", answer.connections),
+        false => format!("done; {} connections are told to go\n", answer.connections),
+    }
+}
+
+/// How far a date is ahead.
+pub(super) fn ahead(unix_ms: i64, now: Duration) -> String {
+    let at = Duration::from_millis(u64::try_from(unix_ms).unwrap_or(0));
+    at.checked_sub(now).map_or_else(|| "expired".to_owned(), lasted)
 }
 
 /// One message of a watch: a line for each thing.
@@ -218,7 +260,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// A time, in the units in which people think of it.
-fn lasted(time: Duration) -> String {
+pub(super) fn lasted(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

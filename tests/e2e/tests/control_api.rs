@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use relay_e2e::{Platform, Relay, run};
@@ -10,7 +11,7 @@ use relay_platform::TokenClaims;
 use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::stream::MaybeTlsStream;
-use tungstenite::{WebSocket, connect};
+use tungstenite::{Message, WebSocket, connect};
 
 type Peer = WebSocket<MaybeTlsStream<TcpStream>>;
 
@@ -147,6 +148,40 @@ fn a_drain_empties_the_relay_and_is_written_down() -> Result<()> {
     Ok(())
 }
 
+/// Reads until the relay says farewell: with which code, and why.
+fn farewell(peer: &mut Peer) -> Result<(u16, String)> {
+    loop {
+        if let Message::Close(Some(frame)) = peer.read()? {
+            return Ok((frame.code.into(), frame.reason.to_string()));
+        }
+    }
+}
+
+#[test]
+fn a_closed_connection_may_come_back_and_a_revoked_one_may_not() -> Result<()> {
+    let stage = Stage::set()?;
+    let mut peers = stage.pairs(&["ws1", "ws2"])?;
+    let listed = stage.done(&["connections", "--workspace", "ws1"])?;
+    assert_eq!(listed.lines().count(), 3, "{listed}");
+    assert_eq!(stage.ctl(&["close"])?.status.code(), Some(1), "nothing is given");
+    let counted = stage.done(&["close", "--client", "cl1", "--dry-run"])?;
+    assert_eq!(counted, "2 connections would be closed\n");
+    stage.done(&["close", "--workspace", "ws1", "--client", "cl1"])?;
+    assert_eq!(farewell(&mut peers[1])?, (4008, "closed by operator".to_owned()));
+    stage.open("client", "ws1", TokenClaims::client("ws1", "rt1", "cl1"))?;
+
+    let began = Instant::now();
+    stage.done(&["revoke", "--workspace", "ws2", "--seconds", "60"])?;
+    for peer in &mut peers[2..] {
+        assert_eq!(farewell(peer)?, (4008, "token revoked".to_owned()));
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(stage.open("client", "ws2", TokenClaims::client("ws2", "rt1", "cl1")).is_err());
+    let revoked = stage.json(&["revocations"])?;
+    assert_eq!(revoked["workspaceId"], "ws2");
+    Ok(())
+}
+
 /// A client of the API in another language, which knows its schema alone.
 struct PythonClient {
     python: PathBuf,
@@ -197,6 +232,16 @@ fn a_client_in_python_lists_watches_and_drains() -> Result<()> {
     assert_eq!(names, ["ws1", "ws2"]);
     let watched = client.run(&["watch", "--messages", "1"])?;
     assert_eq!(watched, [serde_json::json!({"scopes": 2, "daemons": 2, "clients": 2})]);
+    let daemons = client.run(&["connections", "--workspace", "ws1", "--target", "rt1"])?;
+    assert_eq!(daemons.len(), 2, "{daemons:?}");
+    let close = ["close", "--workspace", "ws1", "--client", "cl1"];
+    let counted = client.run(&[&close[..], &["--dry-run"]].concat())?;
+    assert_eq!(counted[0]["connections"], "1");
+    assert_eq!(client.run(&close)?[0]["connections"], "1");
+    let mut peers = peers.into_iter();
+    let _daemon = peers.next();
+    let mut closed = peers.next().context("the client of ws1")?;
+    assert_eq!(farewell(&mut closed)?, (4008, "closed by operator".to_owned()));
     drop(peers);
     let drained = client.run(&["drain", "--window-ms", "50"])?;
     assert!(drained[0]["drain"]["sinceUnixMs"].is_string(), "{drained:?}");

@@ -26,6 +26,11 @@ pub(crate) enum Asked {
     Watch(proto::WatchStateRequest, Reply<Messages>),
     Readiness(Reply<proto::GetReadinessResponse>),
     Scopes(proto::ListScopesRequest, Reply<proto::ListScopesResponse>),
+    Connections(proto::ListConnectionsRequest, Reply<proto::ListConnectionsResponse>),
+    Close(proto::CloseConnectionsRequest, Reply<proto::CloseConnectionsResponse>),
+    Revoke(proto::RevokeRequest, Reply<proto::RevokeResponse>),
+    Revocations(proto::ListRevocationsRequest, Reply<proto::ListRevocationsResponse>),
+    KeySets(Reply<proto::ListKeySetsResponse>),
     Histograms(Wanted, Reply<Vec<proto::GetHistogramsResponse>>),
     Drain(proto::DrainRequest, Reply<proto::DrainResponse>),
     Resume(Reply<proto::ResumeResponse>),
@@ -50,6 +55,11 @@ impl Controller {
                 tell(reply, Ok(proto::GetReadinessResponse { readiness }));
             }
             Asked::Scopes(request, reply) => tell(reply, self.list_scopes(&request)),
+            Asked::Connections(request, reply) => tell(reply, self.list_connections(request)),
+            Asked::Close(request, reply) => tell(reply, self.close_by_call(request)),
+            Asked::Revoke(request, reply) => tell(reply, self.revoke_by_call(request)),
+            Asked::Revocations(request, reply) => tell(reply, self.list_revocations(&request)),
+            Asked::KeySets(reply) => tell(reply, Ok(self.list_key_sets())),
             Asked::Histograms(wanted, reply) => {
                 self.question(Inquiry::Control(Reported::Histograms(wanted, reply)));
             }

@@ -7,10 +7,12 @@
 mod access;
 mod answers;
 mod audit;
+mod connections;
 mod draining;
 mod health;
 mod histograms;
 mod listener;
+mod revoking;
 mod scopes;
 mod service;
 mod state;

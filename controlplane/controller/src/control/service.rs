@@ -211,6 +211,50 @@ impl Control for Service {
         self.ask(|reply| Asked::Scopes(request, reply)).await.map(Response::new)
     }
 
+    async fn list_connections(
+        &self,
+        request: Request<proto::ListConnectionsRequest>,
+    ) -> Result<Response<proto::ListConnectionsResponse>, Status> {
+        let request = self.read(request)?;
+        self.ask(|reply| Asked::Connections(request, reply)).await.map(Response::new)
+    }
+
+    async fn close_connections(
+        &self,
+        request: Request<proto::CloseConnectionsRequest>,
+    ) -> Result<Response<proto::CloseConnectionsResponse>, Status> {
+        self.operate("CloseConnections", request, |service, request| async move {
+            service.ask(|reply| Asked::Close(request, reply)).await
+        })
+        .await
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<proto::RevokeRequest>,
+    ) -> Result<Response<proto::RevokeResponse>, Status> {
+        self.operate("Revoke", request, |service, request| async move {
+            service.ask(|reply| Asked::Revoke(request, reply)).await
+        })
+        .await
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<proto::ListRevocationsRequest>,
+    ) -> Result<Response<proto::ListRevocationsResponse>, Status> {
+        let request = self.read(request)?;
+        self.ask(|reply| Asked::Revocations(request, reply)).await.map(Response::new)
+    }
+
+    async fn list_key_sets(
+        &self,
+        request: Request<proto::ListKeySetsRequest>,
+    ) -> Result<Response<proto::ListKeySetsResponse>, Status> {
+        self.read(request)?;
+        self.ask(Asked::KeySets).await.map(Response::new)
+    }
+
     type GetHistogramsStream = Messages<proto::GetHistogramsResponse>;
 
     async fn get_histograms(

@@ -5,6 +5,7 @@
 mod admission;
 mod api;
 mod api_changes;
+mod api_connections;
 mod api_watch;
 mod credentials;
 mod door;
