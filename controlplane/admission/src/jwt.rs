@@ -190,21 +190,33 @@ impl<'a> Jwt<'a> {
         decode::<Issued>(self.payload)?.iss
     }
 
+    /// The one key of the set that it names, for the algorithm it names: whether that signed it is
+    /// not said. `None` where it names no key, or one that is not there.
+    pub fn named_key(&self, keys: &KeySet) -> Option<KeyPrint> {
+        let algorithm = self.algorithm()?;
+        let mut named = keys.candidates(Some(self.key_id()?));
+        named.find(|key| key.algorithm == algorithm).map(|key| key.print)
+    }
+
     /// What it says of itself: worth as much as whoever believes it.
     pub fn credential(&self) -> Credential {
         let claims = decode::<Map<String, Value>>(self.payload).unwrap_or_default();
         credential(&claims, self.key_id())
     }
 
+    fn algorithm(&self) -> Option<Algorithm> {
+        match self.header.alg.as_str() {
+            "RS256" => Some(Algorithm::RS256),
+            "ES256" => Some(Algorithm::ES256),
+            "EdDSA" | "Ed25519" => Some(Algorithm::EdDSA),
+            _ => None,
+        }
+    }
+
     /// Which key of the set signed this. A token that names its key can be proven false; one that
     /// names none cannot, because its key may be in a newer set.
     fn signed_by(&self, keys: &KeySet) -> Result<Option<KeyPrint>, Doubt> {
-        let algorithm = match self.header.alg.as_str() {
-            "RS256" => Algorithm::RS256,
-            "ES256" => Algorithm::ES256,
-            "EdDSA" | "Ed25519" => Algorithm::EdDSA,
-            _ => return Err(Doubt::UnknownAlgorithm),
-        };
+        let algorithm = self.algorithm().ok_or(Doubt::UnknownAlgorithm)?;
         let id = self.header.kid.as_deref();
         let mut known = false;
         let mut tried = 0;

@@ -29,6 +29,13 @@ pub struct SkippedKey {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyPrint([u8; 16]);
 
+impl KeyPrint {
+    /// The digest.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// One usable key of a set, without its material.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KeyFacts<'a> {

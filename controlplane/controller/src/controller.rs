@@ -569,7 +569,7 @@ fn key_ring(
         timeout: settings.internal_timeout,
         response_bytes_max: settings.internal_response_bytes_max,
     };
-    let ring = KeyRing::new(jwks, limits, platform, notices);
+    let ring = KeyRing::new(jwks, limits, settings.caps.connections_max, platform, notices);
     ring.map(|ring| Some(Arc::new(ring))).map_err(|_| StartError::KeySetUrl)
 }
 

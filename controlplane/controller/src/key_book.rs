@@ -145,7 +145,7 @@ fn number_at(index: usize) -> KeyNumber {
 const _: () = assert!(KeyBook::KEYS_MAX < u16::MAX as usize);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use serde_json::json;
@@ -167,6 +167,11 @@ mod tests {
     fn key(n: u8) -> SignedWith {
         let set = set(n..n + 1);
         SignedWith { issuer: ISSUER, print: set.facts().next().unwrap().print }
+    }
+
+    /// Prints of so many keys.
+    pub(crate) fn prints(count: u8) -> Vec<relay_admission::KeyPrint> {
+        set(1..count + 1).facts().map(|key| key.print).collect()
     }
 
     #[test]

@@ -28,20 +28,24 @@ impl Printer {
 
     /// The print of a question. Cost: a SHA-256 of the token.
     pub(crate) fn print(&self, request: &UpgradeRequest, token: &Secret) -> QuestionPrint {
-        let mut sha = self.keyed.clone();
-        let mut add = |text: &str| {
-            // Lengths keep parts apart.
-            sha.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
-            sha.update(text);
-        };
-        add(request.role.name());
-        add(request.workspace_id.as_str());
         // No target has an empty name, so an empty one stands for none.
-        add(request.target_id.as_ref().map_or("", |target| target.as_str()));
-        add(token.expose());
+        let target = request.target_id.as_ref().map_or("", |target| target.as_str());
+        let (role, workspace) = (request.role.name(), request.workspace_id.as_str());
+        let parts = [role, workspace, target, token.expose()].map(str::as_bytes);
+        QuestionPrint(self.digest(&parts))
+    }
+
+    /// A digest of these parts, under the key of this printer.
+    pub(crate) fn digest(&self, parts: &[&[u8]]) -> [u8; 16] {
+        let mut sha = self.keyed.clone();
+        for part in parts {
+            // Lengths keep parts apart.
+            sha.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+            sha.update(part);
+        }
         let digest: [u8; 32] = sha.finalize().into();
         let (half, _) = digest.split_first_chunk().expect("a digest has 32 bytes");
-        QuestionPrint(*half)
+        *half
     }
 }
 

@@ -4,9 +4,10 @@ mod keeper;
 mod schedule;
 mod status;
 mod unknown;
+mod verified;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::Uri;
@@ -18,14 +19,17 @@ pub(crate) use keeper::{KeyKeeper, Newer};
 pub use schedule::KeySchedule;
 pub use status::{KeySetStatus, KeyStatus};
 
+use verified::VerifiedTokens;
+
 use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::settings::{IssuerSettings, JwksSettings};
 
 /// The key sets of all issuers.
-#[derive(Debug)]
 pub(crate) struct KeyRing {
     sets: Vec<IssuerKeys>,
+    /// Tokens that need no signature check any more.
+    verified: Mutex<VerifiedTokens>,
     /// Wakes whoever waits for a newer set.
     settled: Arc<Notify>,
 }
@@ -59,6 +63,7 @@ impl KeyRing {
     pub(crate) fn new(
         settings: &JwksSettings,
         limits: CallLimits,
+        connections_max: usize,
         platform: &Arc<PlatformHttp>,
         notices: &Notices,
     ) -> Result<Self, BadUrl> {
@@ -82,7 +87,8 @@ impl KeyRing {
             Ok(IssuerKeys { checker, keeper: Arc::new(keeper) })
         };
         let sets = settings.issuers.iter().map(issuer_keys).collect::<Result<_, _>>()?;
-        Ok(Self { sets, settled })
+        let verified = Mutex::new(VerifiedTokens::of(connections_max));
+        Ok(Self { sets, verified, settled })
     }
 
     /// Begins to fetch. The tasks end when their handles are aborted.
@@ -102,9 +108,10 @@ impl KeyRing {
     /// issuer, a set without a name is, and where there is no such set the token is bad: if it is
     /// true, its issuer is not ours, and if it is not true, it is forged.
     ///
-    /// Cost: one signature check; with several issuers the payload is read twice.
-    pub(crate) fn hold(&self, token: &str, now_secs: i64) -> Held {
-        let Some(token) = Jwt::split(token) else {
+    /// Cost: one signature check, or a digest for a token that was good before; with several
+    /// issuers the payload is read twice.
+    pub(crate) fn hold(&self, text: &str, now_secs: i64) -> Held {
+        let Some(token) = Jwt::split(text) else {
             return Held::Judged(IssuerIndex(0), Verdict::Undecided(Doubt::Opaque));
         };
         let Some(index) = self.find(&token) else {
@@ -114,9 +121,21 @@ impl KeyRing {
         let Some(keys) = set.keeper.current() else {
             return Held::NoKeys(index);
         };
+        // A panic while it is locked leaves a table that is as good as before.
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = token.named_key(&keys)
+            && verified.contains(text, key)
+        {
+            return Held::Judged(index, set.checker.check_signed(&token, key, now_secs));
+        }
         match set.checker.check_jwt(&token, &keys, now_secs) {
             Verdict::Undecided(Doubt::UnknownKey) => Held::KeyMissing(index),
-            verdict => Held::Judged(index, verdict),
+            verdict => {
+                if let Verdict::Verified(token) = &verdict {
+                    verified.insert(text, token.key());
+                }
+                Held::Judged(index, verdict)
+            }
         }
     }
 

@@ -145,6 +145,33 @@ async fn a_flood_of_invented_keys_reaches_the_platform_at_its_rate_and_no_more()
 }
 
 #[tokio::test]
+async fn a_token_that_was_good_before_is_held_to_its_times_and_its_key_again() {
+    let platform = Platform::start(None).await;
+    let (old, new) = (Signer::new("k"), Signer::new("k"));
+    publish(&platform, &[&old]);
+    let settings = changed(&platform, Admission::Jwks, |jwks| {
+        jwks.schedule.interval = Duration::from_millis(5);
+        jwks.schedule.interval_min = Duration::from_millis(5);
+    });
+    let (relay, mut shard) = Relay::one(settings);
+    let (short, long) = (old.client(60), old.client(600));
+    for token in [&short, &long, &short, &long] {
+        shard.client(token);
+        shard.admitted().await;
+    }
+    relay.clock.advance(Duration::from_secs(70));
+    shard.client(&short);
+    assert_eq!(shard.refused().await, Refusal::Unauthorized, "it has expired");
+    shard.client(&long);
+    shard.admitted().await;
+    publish(&platform, &[&new]);
+    let before = asked(&platform, JWKS);
+    fetched(&platform, before + 2).await;
+    shard.client(&long);
+    assert_eq!(shard.refused().await, Refusal::Unauthorized, "another key has its name");
+}
+
+#[tokio::test]
 async fn who_knows_that_its_sets_are_complete_never_asks_about_unknown_keys() {
     let platform = Platform::start(None).await;
     let signer = Signer::new("k");
