@@ -22,6 +22,7 @@ use crate::subject::{Processors, Subject};
 struct Report {
     machine: Machine,
     through: Through,
+    forged: bool,
     held: usize,
     at_once: usize,
     windows: Vec<Window>,
@@ -59,10 +60,14 @@ pub(crate) fn run(arguments: &Admissions) -> Result<()> {
     let mut windows = Vec::with_capacity(arguments.rounds);
     for round in 0..=arguments.rounds {
         // Signed before the window: what it takes to make tokens is not what it takes to use them.
-        let requests = (0..arguments.count).map(|index| request(&signer, round, index));
+        let requests =
+            (0..arguments.count).map(|index| request(&signer, arguments.forged, round, index));
         let requests = requests.collect::<Result<Vec<_>>>()?;
         crowd.recount()?;
-        let window = measure(&mut crowd, &subject, requests, arguments.at_once)?;
+        let validations = authority.validations();
+        let window = measure(&mut crowd, &subject, requests, arguments)?;
+        let asked = authority.validations() - validations;
+        ensure!(!arguments.forged || asked == 0, "the platform was asked {asked} times");
         // The first round warms up.
         if round > 0 {
             window.print();
@@ -73,6 +78,7 @@ pub(crate) fn run(arguments: &Admissions) -> Result<()> {
     let report = Report {
         machine: processor::machine(),
         through: arguments.through,
+        forged: arguments.forged,
         held: arguments.held,
         at_once: arguments.at_once,
         windows,
@@ -80,9 +86,13 @@ pub(crate) fn run(arguments: &Admissions) -> Result<()> {
         per_s_per_processor: 1e6 / cpu_us_per_admission,
     };
     println!(
-        "through {:?}, {} held: {:.1} µs of processor time per admission, so {:.0} per second and \
+        "through {:?}, {} held: {:.1} µs of processor time per {}, so {:.0} per second and \
          processor",
-        report.through, report.held, report.cpu_us_per_admission, report.per_s_per_processor
+        report.through,
+        report.held,
+        report.cpu_us_per_admission,
+        if report.forged { "refusal" } else { "admission" },
+        report.per_s_per_processor
     );
     write_json(arguments.json.as_deref(), &report)
 }
@@ -96,8 +106,8 @@ pub(crate) fn settings(
 ) -> Vec<(&'static str, String)> {
     let shards = connections.div_ceil(CONNECTIONS_PER_SHARD).max(1);
     let mut settings = vec![("RELAY_SHARDS", shards.to_string())];
-    if through == Through::Jwks {
-        settings.push(("RELAY_ADMISSION", "jwks".to_owned()));
+    if let Some(admission) = through.key_admission() {
+        settings.push(("RELAY_ADMISSION", admission.to_owned()));
         settings.push(("RELAY_JWKS_URL", authority.key_set_url()));
     }
     settings
@@ -111,10 +121,13 @@ fn hold_all(subject: &Subject, authority: &Authority, count: usize) -> Result<Ve
     (1..).zip(shares).map(|(number, share)| hold_so(subject, manner, number, share)).collect()
 }
 
-fn request(signer: &Signer, round: usize, index: usize) -> Result<Vec<u8>> {
+fn request(signer: &Signer, forged: bool, round: usize, index: usize) -> Result<Vec<u8>> {
     let workspace = format!("admitted-{round}-{}", index / CLIENTS_PER_WORKSPACE);
     let client = format!("client-{index}");
-    let token = signer.token(&workspace, "target", &client)?;
+    let token = match forged {
+        true => signer.forged(&workspace, "target", &client)?,
+        false => signer.token(&workspace, "target", &client)?,
+    };
     Ok(upgrade_request(&workspace, "target", &token))
 }
 
@@ -122,17 +135,18 @@ fn measure(
     crowd: &mut Crowd,
     subject: &Subject,
     requests: Vec<Vec<u8>>,
-    at_once: usize,
+    arguments: &Admissions,
 ) -> Result<Window> {
     let count = requests.len();
     let used_before_ns = processor::used_ns(subject.process())?;
     let start = processor::now_ns();
-    crowd.open(requests.into_iter(), at_once, Then::Leave)?;
+    crowd.open(requests.into_iter(), arguments.at_once, Then::Leave)?;
     let elapsed_ns = (processor::now_ns() - start) as f64;
     let used_ns = (processor::used_ns(subject.process())? - used_before_ns) as f64;
     let outcome = &crowd.outcome;
+    let expected = if arguments.forged { 0 } else { count };
     ensure!(
-        outcome.opened == count,
+        outcome.opened == expected,
         "{} of {count} were admitted; the first refusal: {:?}",
         outcome.opened,
         outcome.first_refusal
@@ -150,7 +164,7 @@ fn measure(
 impl Window {
     fn print(&self) {
         println!(
-            "{:>7.0} admissions/s   {:>5.1} µs CPU each ({:>3.0} % of its processor)   \
+            "{:>7.0} upgrades/s   {:>5.1} µs CPU each ({:>3.0} % of its processor)   \
              p50 {:.0} µs   p99 {:.0} µs",
             self.per_s,
             self.cpu_us_per_admission,

@@ -287,6 +287,19 @@ pub(crate) enum Through {
     Validate,
     /// The relay, by the platform's keys
     Jwks,
+    /// The relay refuses by these keys, the platform judges the rest
+    Both,
+}
+
+impl Through {
+    /// `RELAY_ADMISSION`, where keys are needed for it.
+    pub(crate) fn key_admission(self) -> Option<&'static str> {
+        match self {
+            Self::Validate => None,
+            Self::Jwks => Some("jwks"),
+            Self::Both => Some("both"),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -294,6 +307,9 @@ pub(crate) struct Admissions {
     /// Who judges the tokens, each of which is used once
     #[arg(long, value_enum, default_value = "jwks")]
     pub(crate) through: Through,
+    /// Tokens whose signature is wrong: nobody may be admitted, and the platform not be asked
+    #[arg(long)]
+    pub(crate) forged: bool,
     /// Connections that are held beside those that come and go
     #[arg(long, default_value_t = 1000)]
     pub(crate) held: usize,
@@ -328,6 +344,12 @@ pub(crate) struct Storm {
     /// Connect over TLS, which ends in the relay
     #[arg(long)]
     pub(crate) tls: bool,
+    /// Come back with tokens that the relay has not seen, instead of those from before
+    #[arg(long)]
+    pub(crate) fresh_tokens: bool,
+    /// RELAY_DECISION_CACHE_MS of the relay [default: none]
+    #[arg(long)]
+    pub(crate) decision_cache_ms: Option<u64>,
     /// Storms, one after the other
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub(crate) rounds: usize,

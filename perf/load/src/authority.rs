@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ pub(crate) struct Authority {
     issuer: Issuer,
     /// Where its key set and its validate call are.
     pub(crate) address: SocketAddr,
+    validations: Arc<AtomicU64>,
     dir: TempDir,
 }
 
@@ -37,13 +39,15 @@ impl Authority {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the platform's port")?;
         let address = listener.local_addr()?;
         let keys: Arc<str> = issuer.key_set().to_string().into();
-        let authority = Self { issuer, address, dir };
+        let validations = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&validations);
+        let authority = Self { issuer, address, validations, dir };
         std::fs::write(authority.key_file(), authority.issuer.key().to_pem()?.expose())?;
         thread::Builder::new().name("authority".into()).spawn(move || {
             for socket in listener.incoming().flatten() {
-                let keys = Arc::clone(&keys);
+                let (keys, counted) = (Arc::clone(&keys), Arc::clone(&counted));
                 // A connection that fails is the relay's to open again.
-                let serve = move || drop(serve(&socket, &keys));
+                let serve = move || drop(serve(&socket, &keys, &counted));
                 drop(thread::Builder::new().name("authority".into()).spawn(serve));
             }
         })?;
@@ -53,6 +57,11 @@ impl Authority {
     /// The key, for [`Signer::read`].
     pub(crate) fn key_file(&self) -> PathBuf {
         self.dir.path().join("signing.pem")
+    }
+
+    /// Validate calls so far.
+    pub(crate) fn validations(&self) -> u64 {
+        self.validations.load(Ordering::Relaxed)
     }
 
     /// The URL of the key set.
@@ -75,10 +84,17 @@ impl Signer {
         let token = self.0.issue(claims, SystemTime::now(), LIFETIME)?;
         Ok(token.expose().to_owned())
     }
+
+    /// The same, signed by nobody: its signature has the right form and is wrong.
+    pub(crate) fn forged(&self, workspace: &str, target: &str, client: &str) -> Result<String> {
+        let mut token = self.token(workspace, target, client)?;
+        token.replace_range(token.len() - BENT.len().., BENT);
+        Ok(token)
+    }
 }
 
 /// Answers requests on one connection until it ends.
-fn serve(socket: &TcpStream, keys: &str) -> Result<()> {
+fn serve(socket: &TcpStream, keys: &str, validations: &AtomicU64) -> Result<()> {
     socket.set_nodelay(true)?;
     let mut reader = BufReader::new(socket);
     let mut writer = socket;
@@ -103,7 +119,12 @@ fn serve(socket: &TcpStream, keys: &str) -> Result<()> {
         }
         body.resize(length, 0);
         reader.read_exact(&mut body)?;
-        let answer = if asks_for_keys { keys.to_owned() } else { answer(&body) };
+        let answer = if asks_for_keys {
+            keys.to_owned()
+        } else {
+            validations.fetch_add(1, Ordering::Relaxed);
+            answer(&body)
+        };
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             answer.len()
@@ -122,6 +143,9 @@ fn answer(body: &[u8]) -> String {
         _ => r#"{"ok":false,"reason":"INVALID_RELAY_TOKEN"}"#.to_owned(),
     }
 }
+
+/// The end of a forged signature.
+const BENT: &str = "AAAAAAAA";
 
 /// How long a token is good: longer than any run.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);

@@ -21,6 +21,8 @@ struct Report {
     machine: Machine,
     through: crate::arguments::Through,
     tls: bool,
+    fresh_tokens: bool,
+    decision_cache_ms: Option<u64>,
     connections: usize,
     rounds: Vec<Round>,
     seconds: f64,
@@ -49,6 +51,9 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
     settings[0].1 = "1".to_owned();
     // As an operator sets it who expects that many at once.
     settings.push(("RELAY_TLS_HANDSHAKES_MAX", arguments.connections.to_string()));
+    if let Some(millis) = arguments.decision_cache_ms {
+        settings.push(("RELAY_DECISION_CACHE_MS", millis.to_string()));
+    }
     let subject = Subject::relay_set(
         &arguments.relay()?,
         arguments.driver.as_deref(),
@@ -60,8 +65,7 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
     let trust = certificate.as_ref().map(|made| Trust::of(&made.chain())).transpose()?;
     let tls = trust.as_ref().map(Trust::config);
     let mut crowd = Crowd::new(subject.address, sources(), tls)?;
-    let requests = (0..arguments.connections).map(|index| request(&signer, index));
-    let requests = requests.collect::<Result<Vec<_>>>()?;
+    let mut requests = sign(&signer, arguments.connections)?;
     crowd.open(requests.iter().cloned(), FIRST_AT_ONCE, Then::Stay)?;
     ensure!(
         crowd.outcome.opened == arguments.connections,
@@ -70,6 +74,9 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
     );
     let mut rounds = Vec::with_capacity(arguments.rounds);
     for _ in 0..arguments.rounds {
+        if arguments.fresh_tokens {
+            requests = sign(&signer, arguments.connections)?;
+        }
         let round = storm(&mut crowd, &subject, &requests)?;
         round.print(arguments.connections);
         rounds.push(round);
@@ -78,6 +85,8 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
         machine: processor::machine(),
         through: arguments.through,
         tls: arguments.tls,
+        fresh_tokens: arguments.fresh_tokens,
+        decision_cache_ms: arguments.decision_cache_ms,
         connections: arguments.connections,
         seconds: median(rounds.iter().map(|round| round.seconds)),
         rounds,
@@ -130,6 +139,11 @@ impl Round {
             self.latency_p99_ms
         );
     }
+}
+
+/// A request for each connection, with a token of its own.
+fn sign(signer: &Signer, connections: usize) -> Result<Vec<Vec<u8>>> {
+    (0..connections).map(|index| request(signer, index)).collect()
 }
 
 fn request(signer: &Signer, index: usize) -> Result<Vec<u8>> {
