@@ -168,6 +168,10 @@ fn assert_cold(frame: cold::ColdFrame) {
         | cold::ColdFrame::Unsubscribe { channel }
         | cold::ColdFrame::Presence { channel }
         | cold::ColdFrame::SessionEvent { channel } => assert_string_survives(&channel),
+        cold::ColdFrame::Renewal { token } => {
+            let units = token.expose().encode_utf16().count();
+            assert!((10..=4096).contains(&units), "{units}");
+        }
     }
 }
 

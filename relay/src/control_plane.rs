@@ -61,7 +61,7 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         _api_file = api.file;
     }
     let (mut reload, reloads) =
-        Reload::new(None, Some(controller.applier()), controller.reporter());
+        Reload::new(None, Vec::new(), Some(controller.applier()), controller.reporter());
     controller.reload_through(reloads);
     reload.go_by(parsed.clone());
     let hub = HubSettings {

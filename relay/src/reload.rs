@@ -2,10 +2,13 @@
 
 use std::future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use relay_contract::{Counter, Level, LogEntry};
 use relay_controller::{Applier, ReloadAsked, ReloadRefused, Reloaded, Reloads, Reporter};
+use relay_mailbox::Sender;
+use relay_shard::{DoorNews, DoorRules};
 use tokio::sync::mpsc::Receiver;
 
 use crate::config::{Config, Effective, Machine, Parsed, Source};
@@ -19,6 +22,7 @@ pub(crate) struct Reload {
     parsed: Option<Parsed>,
     /// Where TLS ends here.
     renewal: Option<Renewal>,
+    doors: Doors,
     /// Where it is put in force: not in a process that decides nothing.
     applier: Option<Applier>,
     asked: Receiver<ReloadAsked>,
@@ -26,7 +30,7 @@ pub(crate) struct Reload {
 }
 
 /// Variables that take effect without a restart; all others are refused by name.
-const LIVE: [&str; 45] = [
+const LIVE: [&str; 47] = [
     "RELAY_TLS_CERT_DIR",
     "RELAY_TLS_CERT_PATH",
     "RELAY_TLS_KEY_PATH",
@@ -63,6 +67,8 @@ const LIVE: [&str; 45] = [
     "RELAY_SMALL_FRAME_RATE_PER_MINUTE",
     "RELAY_PAIRING_REQUEST_TRACK_MAX",
     "RELAY_SESSION_OWNER_TRACK_MAX",
+    "RELAY_TRUSTED_PROXIES",
+    "RELAY_ALLOWED_ORIGINS",
     "RELAY_PING_INTERVAL_MS",
     "RELAY_PONG_TIMEOUT_MS",
     "RELAY_IDLE_TIMEOUT_MS",
@@ -78,11 +84,15 @@ impl Reload {
     /// One that reads certificates alone, and who asks it.
     pub(crate) fn new(
         renewal: Option<Renewal>,
+        doors: Vec<Sender<DoorNews>>,
         applier: Option<Applier>,
         reporter: Reporter,
     ) -> (Self, Reloads) {
         let (reloads, asked) = Reloads::channel();
-        (Self { parsed: None, renewal, applier, asked, reporter }, reloads)
+        (
+            Self { parsed: None, renewal, doors: Doors::new(doors), applier, asked, reporter },
+            reloads,
+        )
     }
 
     /// Reads the whole configuration from now on; this one is in force.
@@ -100,6 +110,7 @@ impl Reload {
                     let outcome = self.reload().await;
                     asked.answer(outcome);
                 }
+                () = self.doors.rest() => self.doors.deliver(),
                 () = rest(&mut self.renewal) => {
                     if let Some(renewal) = &mut self.renewal {
                         renewal.look().await;
@@ -129,7 +140,7 @@ impl Reload {
     }
 
     async fn try_reload(&mut self) -> Result<Reloaded, ReloadRefused> {
-        let (Some(current), Some(applier)) = (&self.parsed, self.applier.clone()) else {
+        let Some(current) = &self.parsed else {
             return self.reload_certificates().await;
         };
         let flags = current.flags.clone();
@@ -137,18 +148,28 @@ impl Reload {
         let parsed = blocking(read).await?.map_err(|refused| {
             ReloadRefused(refused.0.iter().map(ToString::to_string).collect())
         })?;
-        let changed = changed(current, &parsed);
+        let mut changed = changed(current, &parsed);
         let fixed: Vec<_> = changed.iter().filter(|name| !is_live(name)).collect();
         if !fixed.is_empty() {
             let reason = |name| format!("{name} takes effect after a restart only");
             return Err(ReloadRefused(fixed.into_iter().map(reason).collect()));
         }
         let certificates = self.load_certificates(&parsed.config).await?;
-        let applied = applier.apply(Arc::new(live(&parsed.config))).await;
-        let version = applied.map_err(|error| ReloadRefused(vec![error.to_string()]))?;
+        let version = match &self.applier {
+            Some(applier) => {
+                let applied = applier.apply(Arc::new(live(&parsed.config))).await;
+                applied.map_err(|error| ReloadRefused(vec![error.to_string()]))?
+            }
+            None => {
+                // The rest is the control plane's, in another process.
+                changed.retain(|name| AT_THE_DOOR.contains(name));
+                0
+            }
+        };
         if let (Some(renewal), Some((loader, loaded))) = (&mut self.renewal, certificates) {
             renewal.replace(loader, loaded);
         }
+        self.doors.offer(&parsed.config);
         for warning in &parsed.warnings {
             let entry = LogEntry::new(Level::Warn, "config_questionable");
             self.reporter.report(None, entry.with("reason", warning.clone()));
@@ -181,6 +202,50 @@ impl Reload {
             renewal.renew().await;
         }
         Ok(Reloaded { version: 0, changed: Vec::new() })
+    }
+}
+
+/// The shards' lanes for rules about those who are not admitted yet, and what found them full.
+struct Doors {
+    lanes: Vec<(Sender<DoorNews>, Option<Arc<DoorRules>>)>,
+}
+
+/// How soon a lane that was full is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+impl Doors {
+    fn new(lanes: Vec<Sender<DoorNews>>) -> Self {
+        Self { lanes: lanes.into_iter().map(|lane| (lane, None)).collect() }
+    }
+
+    /// Gives every shard the rules of this configuration.
+    fn offer(&mut self, config: &Config) {
+        let rules = Arc::new(DoorRules {
+            trusted_proxies: config.capacity.trusted_proxies.clone(),
+            allowed_origins: config.capacity.allowed_origins.clone(),
+        });
+        for (_, waiting) in &mut self.lanes {
+            *waiting = Some(Arc::clone(&rules));
+        }
+        self.deliver();
+    }
+
+    fn deliver(&mut self) {
+        for (lane, waiting) in &mut self.lanes {
+            if let Some(rules) = waiting.take()
+                && lane.send(DoorNews::Rules(Arc::clone(&rules))).is_err()
+            {
+                *waiting = Some(rules);
+            }
+        }
+    }
+
+    /// Until what waits is to be tried again; for ever when nothing does.
+    async fn rest(&self) {
+        match self.lanes.iter().any(|(_, waiting)| waiting.is_some()) {
+            true => tokio::time::sleep(RETRY).await,
+            false => future::pending().await,
+        }
     }
 }
 
@@ -222,6 +287,17 @@ fn differs(old: &Effective, new: &Effective) -> bool {
     let is_measured = old.name == "RELAY_MEMORY_BUDGET" && both_inferred;
     !both_own && !is_measured && old.digest != new.digest
 }
+
+/// What a process acts on that decides nothing.
+const AT_THE_DOOR: [&str; 7] = [
+    "RELAY_TLS_CERT_DIR",
+    "RELAY_TLS_CERT_PATH",
+    "RELAY_TLS_KEY_PATH",
+    "RELAY_TLS_CLIENT_CA_PATH",
+    "RELAY_TLS_CLIENT_AUTH",
+    "RELAY_TRUSTED_PROXIES",
+    "RELAY_ALLOWED_ORIGINS",
+];
 
 /// What only the file has.
 const TABLES: [&str; 2] = ["tenants", "targets"];

@@ -218,10 +218,10 @@ impl Relay {
         } else {
             Mind::Apart(Box::new(Apart::new(config, link, clock, log)?))
         };
-        let certificates = std::mem::take(&mut shards.certificates);
+        let doors = std::mem::take(&mut shards.doors);
         let reporter = mind.reporter();
-        let renewal = loader.map(|loader| Renewal::new(loader, certificates, reporter.clone()));
-        let (reload, reloads) = Reload::new(renewal, mind.applier(), reporter);
+        let renewal = loader.map(|loader| Renewal::new(loader, doors.clone(), reporter.clone()));
+        let (reload, reloads) = Reload::new(renewal, doors, mind.applier(), reporter);
         mind.reload_through(reloads);
         Ok(Self {
             runtime,

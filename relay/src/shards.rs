@@ -10,8 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use relay_driver::{Choice, Driver, Opened};
 use relay_link::{Link, ShardSide};
 use relay_mailbox::{Bell, Receiver, Sender, lane};
-use relay_shard::{Parcel, Ports, Shard, ShardConfig};
-use rustls::ServerConfig;
+use relay_shard::{DoorNews, Parcel, Ports, Shard, ShardConfig};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::Engine;
@@ -22,15 +21,15 @@ use crate::listener::Listeners;
 /// Protects descriptors; a shard empties its lane every turn.
 const ARRIVALS_MAX: usize = 1024;
 
-/// TLS configurations that may wait for one shard. Reached: they are offered again later. A shard
-/// takes what is there every turn.
-const CERTIFICATES_MAX: usize = 2;
+/// Certificates and rules that may wait for one shard. Reached: they are offered again later. A
+/// shard takes what is there every turn.
+const DOOR_NEWS_MAX: usize = 2;
 
 /// Running shard threads.
 pub(crate) struct Shards {
     threads: Vec<JoinHandle<io::Result<()>>>,
     /// Where new TLS configurations go, by shard.
-    pub(crate) certificates: Vec<Sender<Arc<ServerConfig>>>,
+    pub(crate) doors: Vec<Sender<DoorNews>>,
     /// What moves bytes in all of them.
     pub(crate) driver: &'static str,
     /// Why io_uring is not used although it was preferred.
@@ -103,8 +102,8 @@ impl Shards {
             born.push(cradle.born.recv().map_err(|_| gone())??);
         }
         let (link, sides) = relay_link::local(born.iter().map(|b| Arc::clone(&b.bell)).collect());
-        let lanes = born.iter().map(|born| lane(CERTIFICATES_MAX, Arc::clone(&born.bell)));
-        let (certificates, arriving): (Vec<_>, Vec<_>) = lanes.unzip();
+        let lanes = born.iter().map(|born| lane(DOOR_NEWS_MAX, Arc::clone(&born.bell)));
+        let (doors, arriving): (Vec<_>, Vec<_>) = lanes.unzip();
         for (cradle, ports) in cradles.iter().zip(ports(&born, sides, arriving)) {
             // A thread that is gone is noticed right below.
             let _gone = cradle.ports.send(ports);
@@ -116,7 +115,7 @@ impl Shards {
         let first = born.swap_remove(0);
         let shards = Self {
             threads: cradles.into_iter().map(|cradle| cradle.thread).collect(),
-            certificates,
+            doors,
             driver: first.driver,
             fallback: first.fallback,
         };
@@ -147,7 +146,7 @@ impl Shards {
 fn ports(
     born: &[Born],
     sides: Vec<ShardSide>,
-    certificates: Vec<Receiver<Arc<ServerConfig>>>,
+    doors: Vec<Receiver<DoorNews>>,
 ) -> Vec<Ports<OwnedFd>> {
     let lanes =
         born.iter().map(|born| lane::<Parcel<OwnedFd>>(ARRIVALS_MAX, Arc::clone(&born.bell)));
@@ -155,13 +154,13 @@ fn ports(
     sides
         .into_iter()
         .zip(arrivals)
-        .zip(certificates)
-        .map(|((side, arrivals), tls)| Ports {
+        .zip(doors)
+        .map(|((side, arrivals), door)| Ports {
             commands: side.commands,
             events: side.events,
             arrivals,
             homes: homes.clone(),
-            tls,
+            door,
         })
         .collect()
 }

@@ -1,12 +1,9 @@
 //! The shard's ends of its lanes.
 
-use std::sync::Arc;
-
 use relay_contract::{Command, Event};
 use relay_mailbox::{Receiver, Sender};
-use rustls::ServerConfig;
 
-use crate::Parcel;
+use crate::{DoorNews, Parcel};
 
 /// Everything that enters or leaves a shard besides sockets. All lanes are bounded and ring the
 /// shard's bell.
@@ -19,6 +16,6 @@ pub struct Ports<S> {
     pub arrivals: Receiver<Parcel<S>>,
     /// The other shards, by shard number; the own entry is never used.
     pub homes: Vec<Sender<Parcel<S>>>,
-    /// TLS for connections accepted from then on, where TLS ends here at all.
-    pub tls: Receiver<Arc<ServerConfig>>,
+    /// What changes for connections that are not admitted yet.
+    pub door: Receiver<DoorNews>,
 }

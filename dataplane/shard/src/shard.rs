@@ -192,7 +192,7 @@ impl<D: Driver> Shard<D> {
         self.bell.rise();
         self.now = self.driver.now();
         self.turn_number = self.turn_number.wrapping_add(1);
-        self.take_certificates();
+        self.take_door_news();
         self.measure_completions();
         self.take_completions();
         self.take_orders();
@@ -213,7 +213,7 @@ impl<D: Driver> Shard<D> {
         self.bell.rest();
         let lanes_wait = !self.ports.commands.is_empty()
             || !self.ports.arrivals.is_empty()
-            || !self.ports.tls.is_empty();
+            || !self.ports.door.is_empty();
         let is_due = !self.dirty.is_empty()
             || !self.bulk.is_empty()
             || !self.round.is_empty()
@@ -254,13 +254,6 @@ impl<D: Driver> Shard<D> {
             Completion::Closed { key } => self.on_closed(key),
         }
         self.relieve();
-    }
-
-    fn take_certificates(&mut self) {
-        while let Some(config) = self.ports.tls.receive() {
-            // Connections keep the session they have.
-            self.tls = self.tls.is_some().then_some(config);
-        }
     }
 
     /// The control plane wants something.

@@ -146,7 +146,7 @@ impl Bench {
         let (commands, orders) = lane(64, driver.bell());
         let (to_control, events) = lane(64, Bell::new(Silent));
         let (_, arrivals) = lane(1, driver.bell());
-        let (_, tls) = lane(1, driver.bell());
+        let (_, door) = lane(1, driver.bell());
         let shard_config = ShardConfig {
             shard: ShardId(0),
             limits: Arc::new(decisions::limits()),
@@ -160,7 +160,7 @@ impl Bench {
             tls: None,
         };
         let ports =
-            Ports { commands: orders, events: to_control, arrivals, homes: Vec::new(), tls };
+            Ports { commands: orders, events: to_control, arrivals, homes: Vec::new(), door };
         let shard = Shard::new(shard_config, driver, ports);
         Self { shard, wires, commands, events, failed: false }
     }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use relay_contract::{Counter, Level, LogEntry};
 use relay_controller::Reporter;
-use relay_mailbox::{Full, Sender};
+use relay_mailbox::Sender;
+use relay_shard::DoorNews;
 use rustls::ServerConfig;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -28,7 +29,7 @@ pub(crate) struct Renewal {
 
 /// A shard's lane, and what found it full.
 struct Shard {
-    lane: Sender<Arc<ServerConfig>>,
+    lane: Sender<DoorNews>,
     waiting: Option<Arc<ServerConfig>>,
 }
 
@@ -49,7 +50,7 @@ impl Renewal {
     /// Starts from what the files were before `loader` read them first.
     pub(crate) fn new(
         mut loader: Loader,
-        lanes: Vec<Sender<Arc<ServerConfig>>>,
+        lanes: Vec<Sender<DoorNews>>,
         reporter: Reporter,
     ) -> Self {
         let shards = lanes.into_iter().map(|lane| Shard { lane, waiting: None }).collect();
@@ -124,7 +125,7 @@ impl Renewal {
     fn deliver(&mut self) {
         for shard in &mut self.shards {
             if let Some(server) = shard.waiting.take()
-                && let Err(Full(server)) = shard.lane.send(server)
+                && shard.lane.send(DoorNews::Tls(Arc::clone(&server))).is_err()
             {
                 shard.waiting = Some(server);
             }
@@ -169,7 +170,7 @@ mod tests {
     struct Bench {
         dir: TempDir,
         renewal: Renewal,
-        arriving: Receiver<Arc<ServerConfig>>,
+        arriving: Receiver<DoorNews>,
         reports: relay_controller::Reports,
     }
 
@@ -182,6 +183,14 @@ mod tests {
             let (reporter, reports) = Reporter::channel();
             let renewal = Renewal::new(loader, vec![certificates], reporter);
             Self { dir, renewal, arriving, reports }
+        }
+
+        /// The certificate that reached the shard.
+        fn arrived(&self) -> Option<Arc<ServerConfig>> {
+            match self.arriving.receive()? {
+                DoorNews::Tls(server) => Some(server),
+                DoorNews::Rules(_) => panic!("only certificates are renewed"),
+            }
         }
 
         /// One look at the files; the event it led to.
@@ -253,9 +262,9 @@ mod tests {
             write_pair(bench.dir.path());
             assert_eq!(bench.look(), Some("tls_certificate_reloaded"));
         }
-        let first = bench.arriving.receive().expect("the lane holds one");
+        let first = bench.arrived().expect("the lane holds one");
         assert_eq!(bench.look(), None);
-        let newest = bench.arriving.receive().expect("it was offered again");
+        let newest = bench.arrived().expect("it was offered again");
         assert!(!Arc::ptr_eq(&first, &newest));
         assert_eq!(bench.look(), None);
         assert!(bench.arriving.receive().is_none(), "the one between is of no use");

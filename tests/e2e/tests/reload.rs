@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay, get};
+use relay_e2e::{Platform, Relay, get, refused_upgrade};
 use relay_platform::TokenClaims;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -149,6 +149,54 @@ fn a_bad_file_changes_nothing() -> Result<()> {
     assert_eq!(stage.frames_of("one")?, 6);
     ensure!(stage.frame_arrives(&mut resident)?);
     assert_eq!(stage.node()?["settingsVersion"].as_u64(), Some(1));
+    Ok(())
+}
+
+#[test]
+fn whose_pages_may_connect_changes_with_a_reload() -> Result<()> {
+    let mut stage = Stage::set("")?;
+    let port = stage.relay.port();
+    let status = || {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        refused_upgrade(stream, "Origin: https://elsewhere.example\r\n")
+    };
+    assert_eq!(status()?, 401, "every page may, and its token is no good");
+    let told =
+        stage.reload("[proxies]\nallowed_origins = [\"https://app.corp\"]\n", "config_reloaded")?;
+    assert_eq!(told["details"]["changed"], "RELAY_ALLOWED_ORIGINS");
+    assert_eq!(status()?, 403);
+    Ok(())
+}
+
+/// What a peer hears that sends a fresh token.
+fn renew(peer: &mut Peer, token: &str) -> Result<serde_json::Value> {
+    let frame = serde_json::json!({ "type": "relay.renew_token/v1", "token": token });
+    peer.send(Message::text(frame.to_string()))?;
+    loop {
+        if let Message::Text(text) = peer.read()? {
+            return Ok(serde_json::from_str(&text)?);
+        }
+    }
+}
+
+#[test]
+fn a_peer_may_renew_its_token_over_the_open_connection() -> Result<()> {
+    let mut stage = Stage::set("")?;
+    let mut client = stage.client("cl1")?;
+    let token = stage.platform.token(TokenClaims::client("ws1", "rt1", "cl1"))?;
+    let answer = renew(&mut client, token.expose())?;
+    assert_eq!(answer["type"], "relay.token_renewed/v1", "{answer}");
+
+    let other = stage.platform.token(TokenClaims::client("ws1", "rt1", "cl2"))?;
+    let answer = renew(&mut client, other.expose())?;
+    assert_eq!(answer["type"], "relay.token_refused/v1");
+    assert_eq!(answer["reason"], "claims differ");
+    assert_eq!(renew(&mut client, "not-a-good-token")?["reason"], "token denied");
+
+    let fresh = stage.platform.token(TokenClaims::daemon("ws1", "rt1"))?;
+    let answer = renew(&mut stage.daemon, fresh.expose())?;
+    assert_eq!(answer["type"], "relay.token_renewed/v1", "{answer}");
+    ensure!(stage.frame_arrives(&mut client)?, "both are still there");
     Ok(())
 }
 

@@ -293,9 +293,9 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
             receive_buffers: usize::from(plan.driver.buffer_count),
             tls: None,
         };
-        let (_certificates, tls) = lane(1, bell());
+        let (_certificates, door) = lane(1, bell());
         let homes = homes.clone();
-        let ports = Ports { commands: orders, events: to_office, arrivals, homes, tls };
+        let ports = Ports { commands: orders, events: to_office, arrivals, homes, door };
         let mut shard = Shard::new(config, world.driver(&plan.driver), ports);
         let listening = shard.driver_mut().listen(world.listener());
         listening.expect("a fresh driver has no listener");

@@ -47,9 +47,9 @@ impl Bench {
             receive_buffers: usize::from(config.buffer_count),
             tls: None,
         };
-        let (_certificates, tls) = lane(1, driver.bell());
+        let (_certificates, door) = lane(1, driver.bell());
         let homes = Vec::new();
-        let ports = Ports { commands: orders, events: to_control, arrivals, homes, tls };
+        let ports = Ports { commands: orders, events: to_control, arrivals, homes, door };
         let mut shard = Shard::new(shard_config, driver, ports);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback");
         let port = listener.local_addr().expect("it is bound").port();

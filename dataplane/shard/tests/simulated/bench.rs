@@ -12,7 +12,9 @@ use relay_contract::{
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
 use relay_mailbox::{Bell, Receiver, Ring, Sender, lane};
-use relay_shard::{Audit, HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
+use relay_shard::{
+    Audit, DoorNews, DoorRules, HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn,
+};
 use relay_wire::http1::{TrustedProxies, UpgradeRules};
 use rustls::{ClientConnection, ServerConfig};
 
@@ -104,7 +106,7 @@ struct Desk {
     shard: Option<Shard<SimDriver>>,
     commands: Sender<Command>,
     events: Receiver<Event>,
-    certificates: Sender<Arc<ServerConfig>>,
+    door: Sender<DoorNews>,
 }
 
 /// Names one socket of a bench.
@@ -160,11 +162,11 @@ impl Bench {
                     .then(|| setup.server.clone().unwrap_or_else(tls::server_config)),
             };
             let homes = homes.clone();
-            let (certificates, tls) = lane(1, driver.bell());
-            let ports = Ports { commands: orders, events: to_control, arrivals, homes, tls };
+            let (news, door) = lane(1, driver.bell());
+            let ports = Ports { commands: orders, events: to_control, arrivals, homes, door };
             let mut shard = Shard::new(config, driver, ports);
             shard.driver_mut().listen(world.listener()).expect("a fresh driver");
-            desks.push(Desk { shard: Some(shard), commands, events, certificates });
+            desks.push(Desk { shard: Some(shard), commands, events, door: news });
         }
         Self {
             world,
@@ -410,7 +412,15 @@ impl Bench {
     /// Gives every shard another TLS configuration.
     pub(crate) fn renew_certificate(&mut self, server: &Arc<ServerConfig>) {
         for desk in &self.desks {
-            let sent = desk.certificates.send(Arc::clone(server));
+            let sent = desk.door.send(DoorNews::Tls(Arc::clone(server)));
+            assert!(sent.is_ok(), "a turn empties the lane");
+        }
+    }
+
+    /// Gives every shard other rules for those who are not admitted yet.
+    pub(crate) fn change_rules(&mut self, rules: &Arc<DoorRules>) {
+        for desk in &self.desks {
+            let sent = desk.door.send(DoorNews::Rules(Arc::clone(rules)));
             assert!(sent.is_ok(), "a turn empties the lane");
         }
     }

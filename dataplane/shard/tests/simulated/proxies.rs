@@ -1,10 +1,13 @@
 //! Who the client is, behind proxies that say so and in spite of peers that pretend to.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Counter, Limits};
+use relay_contract::{Counter, Limits, Preflight};
 use relay_driver::sim::PeerState;
+use relay_shard::DoorRules;
+use relay_wire::http1::{AllowedOrigins, TrustedProxies};
 
 use crate::bench::{Bench, Office, Setup, SocketId};
 use crate::frames;
@@ -307,4 +310,42 @@ fn a_local_proxy_introduces_its_clients_too() {
     assert_eq!(asked_for(&mut bench), "2001:db8::7");
     let named: IpAddr = "2001:db8::7".parse().expect("an address");
     assert_eq!(bench.ledger.asked[0].request.address, named);
+}
+
+#[test]
+fn who_is_believed_may_change_while_the_shard_runs() {
+    let proxies = "10.0.0.0/8";
+    let mut bench = Bench::new(Setup { proxies, ..Setup::default() });
+    bench.office = Office::Silent;
+    let ask = |bench: &mut Bench| {
+        let id = connect(bench, PROXY);
+        bench.socket(id).send(upgrade("203.0.113.9").as_bytes());
+        asked_for(bench)
+    };
+    assert_eq!(ask(&mut bench), "203.0.113.9");
+    bench.change_rules(&Arc::default());
+    assert_eq!(ask(&mut bench), PROXY, "nobody is believed any more");
+    let trusted_proxies = TrustedProxies::parse(proxies).expect("a list");
+    bench.change_rules(&Arc::new(DoorRules { trusted_proxies, ..DoorRules::default() }));
+    assert_eq!(ask(&mut bench), "203.0.113.9");
+}
+
+#[test]
+fn whose_pages_may_connect_may_change_while_the_shard_runs() {
+    let mut bench = Bench::new(Setup::default());
+    bench.office = Office::Silent;
+    let is_foreign = |bench: &mut Bench| {
+        let page = "Host: h\r\nOrigin: https://elsewhere.example\r\n";
+        bench.request(frames::upgrade("client", "t").replacen("Host: h\r\n", page, 1));
+        let before = bench.ledger.asked.len();
+        bench.until("a question", |bench| bench.ledger.asked.len() > before);
+        let preflight = &bench.ledger.asked[before].request.preflight;
+        matches!(preflight, Preflight::ForeignOrigin { .. })
+    };
+    assert!(!is_foreign(&mut bench), "every page may");
+    let allowed_origins = AllowedOrigins::parse("https://app.corp").expect("a list");
+    bench.change_rules(&Arc::new(DoorRules { allowed_origins, ..DoorRules::default() }));
+    assert!(is_foreign(&mut bench));
+    bench.change_rules(&Arc::default());
+    assert!(!is_foreign(&mut bench));
 }
