@@ -49,9 +49,7 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
     }
     let handed = activation::take_sockets()?;
     let mut relay = Relay::start(&parsed.config, handed, io::stdout())?;
-    if parsed.config.control.role == Role::All {
-        relay.reload.go_by(parsed.clone());
-    }
+    relay.reload.go_by(parsed.clone());
     if let Some(reason) = relay.fallback() {
         let text = format_args!("relay: warning: io_uring is not used: {reason}\n");
         screen::say(io::stderr(), text);

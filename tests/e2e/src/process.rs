@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Relay {
     child: Child,
     /// Ends with it.
-    _control: Option<ControlPlane>,
+    control: Option<ControlPlane>,
     port: u16,
     lines: mpsc::Receiver<String>,
     /// Whether the child is not the relay, but its parent.
@@ -118,7 +118,7 @@ impl Relay {
         let unread = Some(reader.into_inner());
         let lines = mpsc::channel().1;
         let is_wrapped = false;
-        let relay = Self { child, _control: control, port, lines, is_wrapped, _unread: unread };
+        let relay = Self { child, control, port, lines, is_wrapped, _unread: unread };
         match line.contains("[relay] listening") {
             true => Ok(relay),
             false => bail!("it says {line:?} first"),
@@ -131,7 +131,7 @@ impl Relay {
         let Some(control) = ControlPlane::for_shape(variables, &sender)? else {
             let (child, stdout) = start(command, variables)?;
             tell_lines(stdout, sender);
-            let mut relay = Self { child, _control: None, port, lines, is_wrapped, _unread: None };
+            let mut relay = Self { child, control: None, port, lines, is_wrapped, _unread: None };
             relay.wait_for("[relay] listening")?;
             return Ok(relay);
         };
@@ -141,7 +141,7 @@ impl Relay {
         let (child, stdout) = start(command, &all)?;
         tell_lines(stdout, sender);
         let mut relay =
-            Self { child, _control: Some(control), port, lines, is_wrapped, _unread: None };
+            Self { child, control: Some(control), port, lines, is_wrapped, _unread: None };
         relay.wait_for("[relay] listening")?;
         relay.wait_for("data_plane_attached")?;
         Ok(relay)
@@ -191,7 +191,7 @@ impl Relay {
         let (sender, lines) = mpsc::channel();
         tell_lines(stdout, sender);
         let mut relay =
-            Self { child, _control: None, port, lines, is_wrapped: false, _unread: None };
+            Self { child, control: None, port, lines, is_wrapped: false, _unread: None };
         relay.wait_for("[relay] listening")?;
         Ok(relay)
     }
@@ -214,6 +214,19 @@ impl Relay {
         let id = i32::try_from(self.relay_id()?)?;
         let pid = Pid::from_raw(id).context("a child has an id")?;
         kill_process(pid, signal).context("signalling the relay")
+    }
+
+    /// Has its configuration read again, by every process there is.
+    pub fn hang_up(&self) -> Result<()> {
+        self.signal(Signal::HUP)?;
+        let Some(control) = &self.control else { return Ok(()) };
+        let pid = Pid::from_raw(i32::try_from(control.child.id())?).context("a child has an id")?;
+        kill_process(pid, Signal::HUP).context("signalling the control plane")
+    }
+
+    /// Of how many processes it is: one, or data plane and control plane.
+    pub fn process_count(&self) -> usize {
+        1 + usize::from(self.control.is_some())
     }
 
     /// Waits for its end.
