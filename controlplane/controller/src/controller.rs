@@ -1,6 +1,6 @@
 //! The actor that owns every decision of the control plane.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::hash::RandomState;
 use std::io::{self, Write};
@@ -68,6 +68,8 @@ pub struct Controller {
     /// Where the control API asks.
     pub(crate) desk: Desk,
     pub(crate) watchers: Watchers,
+    /// Data planes that run apart and are there, by first shard, with what each calls itself.
+    pub(crate) attached: BTreeMap<ShardId, (Block, String)>,
     /// Settings that somebody wants in force; for ever silent without an applier.
     pub(crate) orders: mpsc::Receiver<Order>,
     /// Who can have the configuration read again, if anybody.
@@ -241,6 +243,7 @@ impl Controller {
             refused_at_door: Arc::default(),
             desk: Desk::closed(),
             watchers: Watchers::default(),
+            attached: BTreeMap::new(),
             orders: mpsc::channel(1).1,
             reloads: None,
             version: settings.limits.version.max(settings.routes.version),

@@ -40,6 +40,7 @@ impl Controller {
     fn on_attached(&mut self, attached: Attached) {
         let Attached { block, instance_id, mut inventory, orders, adopted } = attached;
         self.link.shards.attach(block, &orders);
+        self.attached.insert(block.first, (block, instance_id.clone()));
         self.running.extend(block.shards());
         self.judge.attach(block);
         let holdings = std::mem::take(&mut inventory.holdings).into_iter();
@@ -83,6 +84,7 @@ impl Controller {
     /// Its connections are gone, or will be offered anew by whoever still holds them.
     fn on_detached(&mut self, block: Block, instance_id: String, said: bool) {
         self.link.shards.detach(block);
+        self.attached.remove(&block.first);
         let (admissions, waiting) = self.judge.detach(block);
         for connection in waiting {
             self.on_abandoned(connection);

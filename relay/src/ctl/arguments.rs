@@ -85,6 +85,16 @@ pub(crate) enum Call {
         #[arg(long = "shard", value_name = "ID")]
         shards: Vec<u32>,
     },
+    /// The limits in force
+    Limits {
+        /// Those of this workspace
+        #[arg(long, value_name = "ID")]
+        workspace: Option<String>,
+    },
+    /// Change limits, until the relay ends or reads its configuration again
+    SetLimits(SetLimitsArguments),
+    /// Read the configuration again, whole or not at all
+    Reload,
     /// Let everybody go: refuse new connections, and tell those that are there to reconnect
     /// elsewhere
     Drain(DrainArguments),
@@ -177,6 +187,30 @@ pub(crate) struct RevokedArguments {
     pub(crate) key_id: Option<String>,
 }
 
+/// Which limits to change.
+#[derive(Args, Debug)]
+pub(crate) struct SetLimitsArguments {
+    /// Limits by the names that `relay ctl limits` shows, such as runtime_per_minute=480
+    #[arg(value_name = "NAME=VALUE", value_parser = limit, required_unless_present = "reset")]
+    pub(crate) limits: Vec<(String, u64)>,
+    /// Of this workspace alone
+    #[arg(long, value_name = "ID")]
+    pub(crate) workspace: Option<String>,
+    /// Only if the limits are at this version
+    #[arg(long, value_name = "VERSION", default_value_t = 0, hide_default_value = true)]
+    pub(crate) expected_version: u64,
+    /// Forget first what the workspace had of its own
+    #[arg(long, requires = "workspace")]
+    pub(crate) reset: bool,
+}
+
+fn limit(text: &str) -> Result<(String, u64), String> {
+    let (name, value) =
+        text.split_once('=').ok_or("expected NAME=VALUE, for example runtime_per_minute=480")?;
+    let value = value.parse().map_err(|_| format!("{value:?} is no whole number"))?;
+    Ok((name.to_owned(), value))
+}
+
 /// How to let everybody go.
 #[derive(Args, Debug)]
 pub(crate) struct DrainArguments {
@@ -225,5 +259,6 @@ Examples:
   relay ctl watch --json | jq -c .changes   what comes and goes, for a program
   relay ctl close --ip 192.0.2.7 --dry-run  how many would that be?
   relay ctl revoke --token-id 5f2c          a token was stolen
+  relay ctl set-limits --workspace acme runtime_per_minute=960
   relay ctl drain --wait 60 && systemctl stop relay
   relay ctl log-level debug                 why are upgrades refused?";

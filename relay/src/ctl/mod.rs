@@ -4,6 +4,7 @@ mod address;
 mod arguments;
 mod credentials;
 mod histograms;
+mod limits;
 mod lists;
 mod report;
 mod table;
@@ -144,6 +145,21 @@ async fn perform(mut client: Client, arguments: &CtlArguments) -> Result<(), Fai
             if !answer.is_remembered {
                 return Err(Failed::NotRemembered);
             }
+        }
+        Call::Limits { workspace } => {
+            let workspace_id = workspace.clone().unwrap_or_default();
+            let request = proto::GetLimitsRequest { workspace_id };
+            let answer = client.get_limits(request).await?.into_inner();
+            show.answer(&answer, limits::in_force);
+        }
+        Call::SetLimits(change) => {
+            let request = limits::request(change).map_err(Failed::Arguments)?;
+            let answer = client.set_limits(request).await?.into_inner();
+            show.answer(&answer, |answer| format!("done; version {}\n", answer.version));
+        }
+        Call::Reload => {
+            let answer = client.reload(proto::ReloadRequest {}).await?.into_inner();
+            show.answer(&answer, report::reloaded);
         }
         Call::Drain(order) => {
             let request = proto::DrainRequest {

@@ -183,6 +183,14 @@ fn drain_words(drain: &proto::DrainState) -> String {
     format!("{} connections are told to go within {window}{elsewhere}", drain.connections)
 }
 
+pub(super) fn reloaded(answer: &proto::ReloadResponse) -> String {
+    let changed = match answer.changed.is_empty() {
+        true => "nothing is different".to_owned(),
+        false => format!("changed: {}", answer.changed.join(", ")),
+    };
+    format!("done; version {}; {changed}\n", answer.version)
+}
+
 pub(super) fn resumed(answer: &proto::ResumeResponse) -> String {
     match answer.was_draining {
         true => "done; new connections are admitted again\n".to_owned(),

@@ -182,6 +182,28 @@ fn a_closed_connection_may_come_back_and_a_revoked_one_may_not() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn limits_change_at_noon_and_the_configuration_comes_back_with_a_reload() -> Result<()> {
+    let stage = Stage::set()?;
+    let mut peers = stage.pairs(&["ws1"])?;
+    let before = stage.json(&["limits"])?["limits"]["pairingPerMinute"].clone();
+    stage.done(&["set-limits", "pairing_per_minute=7", "connections_max=2"])?;
+    assert_eq!(stage.json(&["limits"])?["limits"]["pairingPerMinute"], 7);
+    assert!(stage.pairs(&["ws2"]).is_err(), "two are there");
+    assert_eq!(stage.ctl(&["set-limits", "nonsense=7"])?.status.code(), Some(2));
+    let stale = stage.ctl(&["set-limits", "pairing_per_minute=8", "--expected-version", "1"])?;
+    assert_eq!(stale.status.code(), Some(1));
+    let reloaded = stage.done(&["reload"])?;
+    assert!(reloaded.starts_with("done; version "), "{reloaded}");
+    assert_eq!(stage.json(&["limits"])?["limits"]["pairingPerMinute"], before);
+    let _others = stage.pairs(&["ws2"])?;
+    for peer in &mut peers {
+        peer.send(Message::Ping(Vec::new().into()))?;
+        while !peer.read()?.is_pong() {}
+    }
+    Ok(())
+}
+
 /// A client of the API in another language, which knows its schema alone.
 struct PythonClient {
     python: PathBuf,

@@ -1,6 +1,8 @@
 //! What the controller does about the calls of its API.
 
-use relay_contract::{Level, ShardReport};
+use std::sync::Arc;
+
+use relay_contract::{Level, ShardId, ShardReport};
 use relay_grpc::control::v1 as proto;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -10,6 +12,7 @@ use super::state;
 use super::watchers::Messages;
 use crate::controller::Controller;
 use crate::queries::Inquiry;
+use crate::reload::Reloads;
 use crate::settings::Admission;
 
 /// What a call gets.
@@ -32,6 +35,10 @@ pub(crate) enum Asked {
     Revocations(proto::ListRevocationsRequest, Reply<proto::ListRevocationsResponse>),
     KeySets(Reply<proto::ListKeySetsResponse>),
     Histograms(Wanted, Reply<Vec<proto::GetHistogramsResponse>>),
+    Limits(proto::GetLimitsRequest, Reply<proto::GetLimitsResponse>),
+    SetLimits(proto::SetLimitsRequest, Reply<proto::SetLimitsResponse>),
+    /// By whom the configuration is read again.
+    Reloads(Reply<Reloads>),
     Drain(proto::DrainRequest, Reply<proto::DrainResponse>),
     Resume(Reply<proto::ResumeResponse>),
     SetLogLevel(proto::SetLogLevelRequest, Reply<proto::SetLogLevelResponse>),
@@ -62,6 +69,13 @@ impl Controller {
             Asked::KeySets(reply) => tell(reply, Ok(self.list_key_sets())),
             Asked::Histograms(wanted, reply) => {
                 self.question(Inquiry::Control(Reported::Histograms(wanted, reply)));
+            }
+            Asked::Limits(request, reply) => tell(reply, Ok(self.limits_by_call(&request))),
+            Asked::SetLimits(request, reply) => tell(reply, self.set_limits_by_call(request)),
+            Asked::Reloads(reply) => {
+                let reloads = self.reloads.clone();
+                let nobody = || Status::failed_precondition("this relay reads nothing again");
+                tell(reply, reloads.ok_or_else(nobody));
             }
             Asked::Drain(request, reply) => tell(reply, self.drain_by_call(&request)),
             Asked::Resume(reply) => tell(reply, self.resume_by_call()),
@@ -105,6 +119,8 @@ impl Controller {
         };
         let previous = log_level(self.journal.level());
         self.journal.set_level(level);
+        // Whoever changes something else next finds this one in force.
+        Arc::make_mut(&mut self.settings).log.level = level;
         Ok(proto::SetLogLevelResponse { previous_log_level: previous.into() })
     }
 
@@ -112,21 +128,38 @@ impl Controller {
         let settings = &self.settings;
         let uptime_ms = self.clock.now().since(self.started).as_millis();
         let uptime_ms = u64::try_from(uptime_ms).unwrap_or(u64::MAX);
-        let local = proto::DataPlane {
-            data_plane_id: "local".to_owned(),
-            shard_ids: self.link.shards.ids().map(|shard| u32::from(shard.0)).collect(),
-            driver: settings.driver.to_owned(),
+        let ids = |shards: &mut dyn Iterator<Item = ShardId>| -> Vec<u32> {
+            shards.map(|shard| u32::from(shard.0)).collect()
+        };
+        let (role, data_planes) = match self.link.shards.are_apart() {
+            false => {
+                let local = proto::DataPlane {
+                    data_plane_id: "local".to_owned(),
+                    shard_ids: ids(&mut self.link.shards.ids()),
+                    driver: settings.driver.to_owned(),
+                };
+                (proto::ProcessRole::All, vec![local])
+            }
+            true => {
+                let attached =
+                    self.attached.values().map(|(block, instance_id)| proto::DataPlane {
+                        data_plane_id: instance_id.clone(),
+                        shard_ids: ids(&mut block.shards()),
+                        driver: String::new(),
+                    });
+                (proto::ProcessRole::ControlPlane, attached.collect())
+            }
         };
         proto::GetInfoResponse {
             relay_id: settings.relay_id.clone(),
             version: settings.version.to_owned(),
             commit: self.desk.commit.to_owned(),
-            role: proto::ProcessRole::All.into(),
+            role: role.into(),
             started_at_unix_ms: self.clock.unix_ms().saturating_sub_unsigned(uptime_ms),
             uptime_ms,
             mode: settings.mode.to_owned(),
             admission: settings.admission.name().to_owned(),
-            data_planes: vec![local],
+            data_planes,
         }
     }
 

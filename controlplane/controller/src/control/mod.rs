@@ -7,6 +7,7 @@
 mod access;
 mod answers;
 mod audit;
+mod bounds;
 mod connections;
 mod draining;
 mod health;

@@ -21,6 +21,7 @@ use super::answers::{Answer, Asked};
 use super::audit::{Audit, AuditError, Entry, Outcome};
 use super::histograms::Wanted;
 use crate::notices::Notices;
+use crate::reload::{ReloadRefused, Reloaded};
 
 /// One for all connections.
 #[derive(Clone, Debug)]
@@ -264,6 +265,37 @@ impl Control for Service {
         let wanted = Wanted::new(self.read(request)?)?;
         let messages = self.ask(|reply| Asked::Histograms(wanted, reply)).await?;
         Ok(Response::new(Box::pin(tokio_stream::iter(messages.into_iter().map(Ok)))))
+    }
+
+    async fn get_limits(
+        &self,
+        request: Request<proto::GetLimitsRequest>,
+    ) -> Result<Response<proto::GetLimitsResponse>, Status> {
+        let request = self.read(request)?;
+        self.ask(|reply| Asked::Limits(request, reply)).await.map(Response::new)
+    }
+
+    async fn set_limits(
+        &self,
+        request: Request<proto::SetLimitsRequest>,
+    ) -> Result<Response<proto::SetLimitsResponse>, Status> {
+        self.operate("SetLimits", request, |service, request| async move {
+            service.ask(|reply| Asked::SetLimits(request, reply)).await
+        })
+        .await
+    }
+
+    async fn reload(
+        &self,
+        request: Request<proto::ReloadRequest>,
+    ) -> Result<Response<proto::ReloadResponse>, Status> {
+        self.operate("Reload", request, |service, _| async move {
+            let reloads = service.ask(Asked::Reloads).await?;
+            let refused = |error: ReloadRefused| Status::failed_precondition(error.to_string());
+            let Reloaded { version, changed } = reloads.reload().await.map_err(refused)?;
+            Ok(proto::ReloadResponse { version, changed })
+        })
+        .await
     }
 
     async fn drain(

@@ -149,3 +149,95 @@ async fn a_drain_is_shown_while_it_goes_on_and_can_be_taken_back() {
     let answer = client.get_readiness(proto::GetReadinessRequest {}).await.unwrap().into_inner();
     assert!(answer.readiness.unwrap().ready);
 }
+
+/// Takes a shard's limits and routes of one version.
+async fn versions(
+    shard: &mut crate::relay::Shard,
+) -> (u64, std::sync::Arc<relay_contract::Limits>) {
+    use relay_contract::Command;
+    let limits = match shard.command().await {
+        Command::SetLimits(limits) => limits,
+        other => panic!("{other:?}"),
+    };
+    match shard.command().await {
+        Command::SetRoutes(routes) => assert_eq!(routes.version, limits.version),
+        other => panic!("{other:?}"),
+    }
+    (limits.version, limits)
+}
+
+#[tokio::test]
+async fn limits_change_as_a_version_and_only_what_is_given() {
+    let place = Place::new();
+    let (_relay, [mut shard]) = Relay::with_api(settings(NOWHERE), place.api());
+    let mut client = place.client().await;
+    let limits = proto::Limits { runtime_per_minute: Some(480), ..Default::default() };
+    let request = proto::SetLimitsRequest { limits: Some(limits), ..Default::default() };
+    let answer = client.set_limits(request.clone()).await.unwrap().into_inner();
+    let (version, told) = versions(&mut shard).await;
+    assert_eq!((answer.version, told.runtime_per_minute), (version, 480));
+    assert_eq!(told.daemon_per_minute, 2400, "as it was");
+    let again = client.set_limits(request.clone()).await.unwrap().into_inner();
+    assert_eq!(again.version, version, "nothing is different");
+
+    let read = proto::GetLimitsRequest::default();
+    let read = client.get_limits(read).await.unwrap().into_inner();
+    let limits = read.limits.unwrap();
+    assert_eq!((read.version, limits.runtime_per_minute), (version, Some(480)));
+    assert_eq!(limits.connections_max, Some(2000));
+    let late = proto::SetLimitsRequest { expected_version: version - 1, ..request.clone() };
+    let refused = client.set_limits(late).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted);
+    let zero = proto::Limits { frame_bytes_max: Some(0), ..Default::default() };
+    let zero = proto::SetLimitsRequest { limits: Some(zero), ..Default::default() };
+    assert_eq!(client.set_limits(zero).await.unwrap_err().code(), Code::InvalidArgument);
+    let huge = proto::Limits { pairing_per_minute: Some(u64::MAX), ..Default::default() };
+    let huge = proto::SetLimitsRequest { limits: Some(huge), ..Default::default() };
+    assert_eq!(client.set_limits(huge).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_workspace_has_limits_of_its_own_until_they_are_reset() {
+    let place = Place::new();
+    let (_relay, [mut shard]) = Relay::with_api(settings(NOWHERE), place.api());
+    let mut client = place.client().await;
+    let limits = proto::Limits { runtime_per_minute: Some(960), ..Default::default() };
+    let own = proto::SetLimitsRequest {
+        workspace_id: "acme".to_owned(),
+        limits: Some(limits),
+        ..Default::default()
+    };
+    let answer = client.set_limits(own.clone()).await.unwrap().into_inner();
+    assert_eq!(answer.limits.unwrap().runtime_per_minute, Some(960));
+    versions(&mut shard).await;
+    let mut read = async |workspace: &str| {
+        let request = proto::GetLimitsRequest { workspace_id: workspace.to_owned() };
+        let answer = client.get_limits(request).await.unwrap().into_inner();
+        (answer.limits.unwrap().runtime_per_minute, answer.own_limits)
+    };
+    let (of_acme, own_of_acme) = read("acme").await;
+    assert_eq!((of_acme, own_of_acme.unwrap().runtime_per_minute), (Some(960), Some(960)));
+    assert_eq!(read("other").await, (Some(240), Some(proto::Limits::default())));
+    assert_eq!(read("").await, (Some(240), None));
+
+    let caps = proto::Limits { connections_max: Some(5), ..Default::default() };
+    let wrong = proto::SetLimitsRequest { limits: Some(caps), ..own.clone() };
+    assert_eq!(client.set_limits(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+    let reset = proto::SetLimitsRequest { reset: true, limits: None, ..own };
+    let answer = client.set_limits(reset).await.unwrap().into_inner();
+    assert_eq!(answer.limits.unwrap().runtime_per_minute, Some(240));
+}
+
+#[tokio::test]
+async fn a_log_level_outlives_a_change_of_limits() {
+    let place = Place::new();
+    let (_relay, [mut shard]) = Relay::with_api(settings(NOWHERE), place.api());
+    let mut client = place.client().await;
+    client.set_log_level(to_debug()).await.unwrap();
+    let limits = proto::Limits { pairing_per_minute: Some(7), ..Default::default() };
+    let request = proto::SetLimitsRequest { limits: Some(limits), ..Default::default() };
+    client.set_limits(request).await.unwrap();
+    versions(&mut shard).await;
+    let answer = client.set_log_level(to_debug()).await.unwrap().into_inner();
+    assert_eq!(answer.previous_log_level(), proto::LogLevel::Debug);
+}
