@@ -17,7 +17,7 @@ use crate::validate::ValidatorError;
 /// The versions in `limits` and `routes` do not count: the controller numbers what it applies.
 #[derive(Clone, Debug)]
 pub struct LiveSettings {
-    /// Bounds of every shard.
+    /// Bounds of every shard. What memory each has stays as it was.
     pub limits: Limits,
     /// Workspaces with limits of their own, and targets at other relays.
     pub routes: Routes,
@@ -113,6 +113,12 @@ impl Acknowledged {
         self.owed.retain(|&shard| !is_gone(shard));
     }
 
+    /// Shards that are gone have nothing in force.
+    pub(crate) fn forget(&mut self, is_gone: impl Fn(ShardId) -> bool) {
+        self.versions.retain(|(shard, _), _| !is_gone(*shard));
+        self.owed.retain(|shard| !is_gone(*shard));
+    }
+
     /// Whether a shard still has to be told.
     pub(crate) fn owes(&self) -> bool {
         !self.owed.is_empty()
@@ -165,7 +171,9 @@ impl Controller {
         settings.internal_key_previous = live.internal_key_previous.clone();
         settings.drain = live.drain;
         let version = self.version;
-        let limits = Limits { version, ..live.limits.clone() };
+        // The memory was divided when the shards were made.
+        let memory_bytes_max = settings.limits.memory_bytes_max;
+        let limits = Limits { version, memory_bytes_max, ..live.limits.clone() };
         let routes = Routes { version, ..live.routes.clone() };
         settings.limits = Arc::new(limits);
         settings.routes = Arc::new(routes);
@@ -213,5 +221,27 @@ impl Controller {
                 self.tell_versions(shard);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_force_everywhere_is_the_least_of_those_who_are_there() {
+        let mut acknowledged = Acknowledged::default();
+        assert_eq!(acknowledged.least(), None);
+        for (shard, version) in [(0, 4), (1, 2)] {
+            for value in [Versioned::Limits, Versioned::Routes] {
+                acknowledged.note(ShardId(shard), value, version);
+            }
+        }
+        acknowledged.note(ShardId(1), Versioned::Limits, 3);
+        assert_eq!(acknowledged.least(), Some(2), "its routes are behind");
+        acknowledged.owed.insert(ShardId(1));
+        acknowledged.forget(|shard| shard == ShardId(1));
+        assert_eq!(acknowledged.least(), Some(4));
+        assert!(!acknowledged.owes());
     }
 }

@@ -51,6 +51,9 @@ impl Controller {
         let _gone = adopted.send(numbers);
         let in_force =
             |shard, value, version| inventory.in_force.contains(&InForce { shard, value, version });
+        for held in inventory.in_force.iter().filter(|held| block.contains(held.shard)) {
+            self.acknowledged.note(held.shard, held.value, held.version);
+        }
         for shard in block.shards() {
             // Who comes back after a cut has them already.
             if !in_force(shard, Versioned::Limits, self.settings.limits.version)
@@ -92,6 +95,7 @@ impl Controller {
         let admissions: HashSet<_> = admissions.into_iter().collect();
         self.end_calls(|owner| admissions.contains(&owner));
         self.running.retain(|&shard| !block.contains(shard));
+        self.acknowledged.forget(|shard| block.contains(shard));
         self.acknowledged.detach(|shard| block.contains(shard));
         self.queries.detach(|shard| block.contains(shard));
         self.settle_queries();

@@ -27,6 +27,7 @@ async fn new_settings_reach_every_shard_with_a_version_and_are_in_force_when_the
     let mut live = LiveSettings::of(&settings);
     let (relay, [mut first, mut second]) = Relay::start(settings);
     live.limits.runtime_per_minute = 7;
+    let memory_bytes_max = std::mem::replace(&mut live.limits.memory_bytes_max, 1);
     let own = TenantLimits { daemon_per_minute: Some(9), ..TenantLimits::default() };
     live.routes.tenants.insert("ws1".into(), own);
 
@@ -34,6 +35,7 @@ async fn new_settings_reach_every_shard_with_a_version_and_are_in_force_when_the
     for shard in [&mut first, &mut second] {
         let (limits, routes) = told(shard).await;
         assert_eq!((limits.version, limits.runtime_per_minute), (version, 7));
+        assert_eq!(limits.memory_bytes_max, memory_bytes_max, "it was divided at the start");
         assert_eq!((routes.version, routes.tenants.len()), (version, 1));
     }
     for (shard, version) in [(&first, version), (&second, version - 1)] {
