@@ -56,6 +56,7 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
     }
     let mut _api_file = None;
     if let Some(api) = control_api::bind(&config.control_api)? {
+        api.report_to(controller.reporter());
         let served = controller.serve_control(api.api);
         served.context("RELAY_AUDIT_LOG: cannot be opened")?;
         _api_file = api.file;

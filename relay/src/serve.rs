@@ -208,6 +208,7 @@ impl Relay {
                 files.extend(file);
             }
             if let Some(control) = control {
+                control.report_to(controller.reporter());
                 let served = controller.serve_control(control.api);
                 served.context("RELAY_AUDIT_LOG: cannot be opened")?;
                 files.extend(control.file);

@@ -18,10 +18,8 @@ use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite};
 use crate::config::{self, ClientAuth};
 use identity::Identity;
 
-use renewal::Stamp;
-
 pub(crate) use identity::{certificates, private_key};
-pub(crate) use renewal::Renewal;
+pub(crate) use renewal::{Renewal, Stamp};
 
 /// Reads the files of one configuration, as often as they change.
 #[derive(Debug)]

@@ -64,7 +64,7 @@ mod worker;
 
 pub use admin_listener::AdminSocket;
 pub use clock::{Clock, SystemClock};
-pub use control::{AuditFile, AuditSink, ControlAccess, ControlApi, ControlSocket};
+pub use control::{AuditFile, AuditSink, ControlAccess, ControlApi, ControlSocket, ControlTls};
 pub use controller::{Controller, Ended, StartError};
 pub use drain::{DrainError, DrainOrder, Draining, RedirectUrl, RedirectUrlError};
 pub use filter::{ConnectionFacts, ConnectionFilter};

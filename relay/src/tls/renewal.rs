@@ -35,7 +35,7 @@ struct Shard {
 
 /// What changes when a file is written, replaced, or its symbolic link points elsewhere.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     target: Option<PathBuf>,
     device: u64,
     inode: u64,
@@ -141,7 +141,7 @@ fn looks() -> Interval {
 
 impl Stamp {
     /// Of a file that is not there, nothing is known.
-    pub(super) fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let Ok(facts) = fs::metadata(path) else { return Self::default() };
         Self {
             target: fs::canonicalize(path).ok(),

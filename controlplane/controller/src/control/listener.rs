@@ -11,14 +11,14 @@ use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::access::Caller;
-use super::{ControlSocket, Tallies};
+use super::{ControlSocket, ControlTls, Tallies};
 
 /// Accepts, shakes hands, and passes on who is there, until it is dropped.
 pub(super) struct Door {
@@ -30,7 +30,7 @@ pub(super) struct Door {
 
 enum Socket {
     Unix(UnixListener),
-    Tcp { listener: TcpListener, tls: Option<watch::Receiver<Arc<ServerConfig>>> },
+    Tcp { listener: TcpListener, tls: Option<ControlTls> },
 }
 
 /// A socket that was accepted.
@@ -121,7 +121,7 @@ impl Socket {
     fn tls(&self) -> Option<Arc<ServerConfig>> {
         match self {
             Self::Unix(_) => None,
-            Self::Tcp { tls, .. } => tls.as_ref().map(|newest| Arc::clone(&newest.borrow())),
+            Self::Tcp { tls, .. } => tls.as_ref().map(ControlTls::newest),
         }
     }
 }

@@ -19,6 +19,7 @@ mod service;
 mod state;
 mod watchers;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +28,7 @@ use relay_contract::Secret;
 use relay_grpc::DESCRIPTORS;
 use relay_grpc::control::v1::control_server::{ControlServer, SERVICE_NAME};
 use rustls::ServerConfig;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tonic::transport::Server;
 
 pub(crate) use answers::{Asked, Reported};
@@ -65,9 +66,31 @@ pub enum ControlSocket {
     Tcp {
         /// Bound and listening.
         listener: std::net::TcpListener,
-        /// What its connections speak: the newest one. Without it they speak in the clear.
-        tls: Option<watch::Receiver<Arc<ServerConfig>>>,
+        /// What its connections speak. Without it they speak in the clear.
+        tls: Option<ControlTls>,
     },
+}
+
+/// The certificates of the control API. Asked at every connection, so that new ones are used as
+/// soon as they are there.
+#[derive(Clone)]
+pub struct ControlTls(Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>);
+
+impl ControlTls {
+    /// Those that this says. It may look at a few files, and must not wait for anything else.
+    pub fn new(newest: impl Fn() -> Arc<ServerConfig> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(newest))
+    }
+
+    fn newest(&self) -> Arc<ServerConfig> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for ControlTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlTls").finish_non_exhaustive()
+    }
 }
 
 /// The tokens of the control API. Without any, whoever reaches the socket is an operator: the

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use relay_contract::{Event, Secret, ShardId, ShardLoad, ShardReport};
 use relay_controller::{
-    Admission, AuditSink, ControlAccess, ControlApi, ControlSocket, Ending, IssuerSettings,
-    JwksSettings, KeySchedule, Settings, UnknownKeys,
+    Admission, AuditSink, ControlAccess, ControlApi, ControlSocket, ControlTls, Ending,
+    IssuerSettings, JwksSettings, KeySchedule, Settings, UnknownKeys,
 };
 use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_client::ControlClient;
@@ -234,7 +234,8 @@ async fn over_tls_the_token_is_read_and_a_stranger_cannot_read_it() {
         .unwrap();
     server.alpn_protocols = vec![b"h2".to_vec()];
     let (listener, address) = port();
-    let tls = Some(tokio::sync::watch::channel(Arc::new(server)).1);
+    let server = Arc::new(server);
+    let tls = Some(ControlTls::new(move || Arc::clone(&server)));
     let api = api(ControlSocket::Tcp { listener, tls }, tokens());
     let (_relay, _shards) = Relay::with_api::<1>(settings(NOWHERE), api);
 
