@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -34,6 +34,7 @@ impl Apart {
         config: &Config,
         link: Link,
         clock: Arc<dyn Clock>,
+        driver: &'static str,
         log: impl Write + Send + 'static,
     ) -> Result<Self> {
         let (reporter, reports) = Reporter::channel();
@@ -49,10 +50,12 @@ impl Apart {
                 shard_count: config.engine.shard_count,
                 memory_bytes_max: config.limits.memory_bytes_max,
                 versions: Versions::CURRENT,
+                driver,
             },
             time: time(Arc::clone(&clock)),
             notes: notes(reporter.clone()),
             drain: Duration::from_millis(config.engine.drain_ms),
+            counters: Arc::default(),
         };
         let journal = Journal::new(config.log, log).context("the log cannot be started")?;
         Ok(Self { dial, link, clock, journal, reporter, reports })
@@ -79,8 +82,12 @@ impl Apart {
         hurry: impl Future<Output = ()>,
     ) -> Result<bool> {
         let Self { dial, link, clock, mut journal, reporter: _reporter, mut reports } = self;
+        let counters = Arc::clone(&dial.counters);
         let mut write = async || {
             while let Some(report) = reports.next().await {
+                if let Some(counter) = report.counter {
+                    counters.lock().unwrap_or_else(PoisonError::into_inner).count(counter);
+                }
                 let _written = journal.record(clock.now(), clock.unix_ms(), report.entry);
                 journal.flush();
             }

@@ -215,7 +215,7 @@ impl Relay {
             }
             Mind::Own(Box::new(controller))
         } else {
-            Mind::Apart(Box::new(Apart::new(config, link, clock, log)?))
+            Mind::Apart(Box::new(Apart::new(config, link, clock, shards.driver, log)?))
         };
         let doors = std::mem::take(&mut shards.doors);
         let reporter = mind.reporter();

@@ -1,6 +1,7 @@
 //! Data planes that run apart: they come, tell what they hold, and go.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use relay_contract::{AdmissionId, Claims, Counter, Level, LogEntry, Versioned};
 use relay_link::convert::{Holding, InForce};
@@ -8,6 +9,7 @@ use relay_link::{Attached, Block, News};
 
 use crate::controller::{Controller, EVENTS_IN_A_ROW_MAX, EVENTS_PER_TURN};
 use crate::judge::Accepted;
+use crate::settings::Settings;
 
 impl Controller {
     /// Takes in what data planes tell, and more of what is there, but not for ever: jobs and
@@ -38,7 +40,8 @@ impl Controller {
 
     /// Counts what the data plane holds and tells it what is in force here.
     fn on_attached(&mut self, attached: Attached) {
-        let Attached { block, instance_id, mut inventory, orders, adopted } = attached;
+        let Attached { block, instance_id, driver, mut inventory, orders, adopted } = attached;
+        self.show_driver(driver);
         self.link.shards.attach(block, &orders);
         self.attached.insert(block.first, (block, instance_id.clone()));
         self.running.extend(block.shards());
@@ -68,6 +71,13 @@ impl Controller {
             .with("shards", i64::from(block.count))
             .with("connections", connections);
         self.log(entry.ours());
+    }
+
+    /// Shows what moves bytes: that of the data plane that came last.
+    fn show_driver(&mut self, driver: &'static str) {
+        if self.settings.driver != driver {
+            self.settings = Arc::new(Settings { driver, ..Settings::clone(&self.settings) });
+        }
     }
 
     /// Counts a connection that is open already, with what is known of its token.

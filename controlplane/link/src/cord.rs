@@ -67,6 +67,8 @@ pub struct Identity {
     pub memory_bytes_max: usize,
     /// What it speaks.
     pub versions: Versions,
+    /// What moves its bytes, for display.
+    pub driver: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -131,6 +133,7 @@ impl Cord {
             instance_id: self.identity.instance_id.clone(),
             shard_count: self.identity.shard_count.into(),
             control_life: self.known.unwrap_or(0),
+            driver: self.identity.driver.to_owned(),
         };
         let message = Some(up::Message::Hello(hello));
         v1::FromDataPlane { message, number: 0, received: self.received }
@@ -214,7 +217,7 @@ impl Cord {
             self.commands.push_back((worker.shard, reply));
         }
         self.listing = Some(Listing {
-            admissions: self.held.admissions().collect(),
+            admissions: self.held.admissions(),
             waiting: self.held.waiting().collect(),
         });
         Ok(())

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use relay_contract::{Command, Event, Level, LogEntry, ShardId};
+use relay_contract::{Command, Counters, Event, Level, LogEntry, ShardId};
 use relay_grpc::plane::v1::plane_link_client::PlaneLinkClient;
 use relay_grpc::plane::v1::{FromControlPlane, FromDataPlane};
 use tokio::sync::mpsc;
@@ -46,6 +47,8 @@ pub struct Dial {
     pub notes: Notes,
     /// Time peers have to leave at the end.
     pub drain: Duration,
+    /// What the program itself counts; it shows among what the first shard counts.
+    pub counters: Arc<Mutex<Counters>>,
 }
 
 /// How it ended.
@@ -229,9 +232,15 @@ impl Line {
         }
     }
 
-    fn take(&mut self, frame: &Frame, event: Event) {
+    fn take(&mut self, frame: &Frame, mut event: Event) {
         if let Event::Stopped { shard } = event {
             self.running.retain(|&running| running != shard);
+        }
+        if let Event::Reported { report, .. } = &mut event
+            && report.shard == ShardId(0)
+        {
+            let counters = &self.dial.counters;
+            report.counters.merge(&counters.lock().unwrap_or_else(PoisonError::into_inner));
         }
         self.cord.take(frame, event);
     }
@@ -338,6 +347,11 @@ impl Line {
             let window = (self.dial.drain * 4 / 5).min(PACE.saturating_mul(connections));
             let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
             self.link.shards.broadcast(|| Command::Drain { window_ms, redirect: None });
+            let entry = LogEntry::new(Level::Info, "relay_draining")
+                .with("connections", i64::from(connections))
+                .with("windowMs", i64::try_from(window_ms).unwrap_or(i64::MAX))
+                .with("redirected", false);
+            self.dial.notes.note(None, entry.ours());
             let told = began + window;
             while self.cord.connections() > 0 && !hurried {
                 tokio::select! {

@@ -1,7 +1,7 @@
 //! What a data plane remembers of its connections, so that it can offer an inventory without asking
 //! its shards.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use relay_contract::{
@@ -18,11 +18,11 @@ use crate::convert::Holding;
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     admitted: HashMap<AdmissionId, Admitted>,
-    waiting: HashMap<ConnectionId, Box<AdmissionRequest>>,
+    waiting: BTreeMap<ConnectionId, Box<AdmissionRequest>>,
     /// Plain requests that were passed on.
-    asked: HashSet<ConnectionId>,
+    asked: BTreeSet<ConnectionId>,
     /// Workers' calls, by worker.
-    calls: HashMap<AdmissionId, Calls>,
+    calls: BTreeMap<AdmissionId, Calls>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Held {
 
     /// Everybody who waits, who then waits no more.
     pub(crate) fn take_waiting(&mut self) -> Vec<ConnectionId> {
-        self.waiting.drain().map(|(connection, _)| connection).collect()
+        std::mem::take(&mut self.waiting).into_keys().collect()
     }
 
     pub(crate) fn waiting(&self) -> impl Iterator<Item = ConnectionId> + '_ {
@@ -108,8 +108,11 @@ impl Held {
         self.calls.remove(&admission);
     }
 
-    pub(crate) fn admissions(&self) -> impl Iterator<Item = AdmissionId> + '_ {
-        self.admitted.keys().copied()
+    /// In order, the last first.
+    pub(crate) fn admissions(&self) -> Vec<AdmissionId> {
+        let mut admissions: Vec<_> = self.admitted.keys().copied().collect();
+        admissions.sort_unstable_by(|a, b| b.cmp(a));
+        admissions
     }
 
     /// How many are admitted.
@@ -147,7 +150,7 @@ impl Held {
 
     /// Everybody who asked and was not answered.
     pub(crate) fn take_asked(&mut self) -> Vec<ConnectionId> {
-        self.asked.drain().collect()
+        std::mem::take(&mut self.asked).into_iter().collect()
     }
 
     /// A worker called.
@@ -175,7 +178,7 @@ impl Held {
 
     /// Answers for all calls that are not answered.
     pub(crate) fn take_calls(&mut self) -> Vec<(ConnectionId, Box<WorkerResponse>)> {
-        let answers = self.calls.drain().flat_map(|(_, calls)| {
+        let answers = std::mem::take(&mut self.calls).into_values().flat_map(|calls| {
             let worker = calls.worker;
             calls.request_ids.into_iter().map(move |id| (worker, call_failed(id)))
         });

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::{Access, Notes, Time};
 use crate::berth::{Arrived, Berth};
-use crate::convert::Frame;
+use crate::convert::{Frame, kept};
 use crate::cord::BEAT;
 use crate::planes::{Attached, Block, News, Orders};
 use crate::version::Versions;
@@ -228,6 +228,7 @@ struct Docked {
     shared: Arc<Shared>,
     block: Block,
     instance_id: String,
+    driver: &'static str,
     arrivals: mpsc::Receiver<Arrival>,
     berth: Berth,
     /// Orders of the controller, and where they are given.
@@ -269,6 +270,7 @@ impl Docked {
             shared,
             block,
             instance_id,
+            driver: "unknown",
             arrivals,
             berth: Berth::new(),
             orders,
@@ -380,6 +382,7 @@ impl Docked {
             let _gone = arrival.stream.outbound.send(Err(status)).await;
             return;
         }
+        self.driver = kept(&arrival.hello.driver);
         let life = self.shared.settings.life;
         let welcome = self.berth.welcome(arrival.version, life, resumed);
         let sent = arrival.stream.outbound.send(Ok(welcome)).await;
@@ -432,6 +435,7 @@ impl Docked {
         let attached = Attached {
             block: self.block,
             instance_id: self.instance_id.clone(),
+            driver: self.driver,
             inventory,
             orders: self.orders_sender.clone(),
             adopted,

@@ -34,6 +34,8 @@ pub struct Attached {
     pub block: Block,
     /// One life of its process, for the log.
     pub instance_id: String,
+    /// What moves its bytes.
+    pub driver: &'static str,
     /// What it holds.
     pub inventory: Inventory,
     /// Where orders for it go. [`crate::Shards::attach`]

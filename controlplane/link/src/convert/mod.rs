@@ -17,6 +17,8 @@ use std::net::IpAddr;
 use relay_contract::{ConnectionId, ShardId, Tick};
 use relay_grpc::plane::v1;
 
+pub(crate) use names::kept;
+
 pub use inventory::{Holding, InForce};
 
 /// Why a message is none that can be acted on.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 /// [`UNKNOWN`].
 ///
 /// Cost: a look-up; the first time a name is told, its memory, for good.
-pub(super) fn kept(name: &str) -> &'static str {
+pub(crate) fn kept(name: &str) -> &'static str {
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(name) = names.get(name) {
         return name;
