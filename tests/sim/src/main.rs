@@ -12,6 +12,7 @@ mod cast;
 mod client;
 mod daemon;
 mod frame;
+mod line;
 mod message;
 mod office;
 mod oracle;
@@ -29,6 +30,7 @@ use anyhow::{Result, bail};
 use clap::Parser;
 use relay_driver::sim::Injected;
 
+use crate::line::Severed;
 use crate::plan::Plan;
 use crate::run::{Deeds, Outcome, Run};
 
@@ -111,6 +113,11 @@ impl Outcome {
             "  kernel: {starved_receives} receives without a buffer, {gulps} receives in a row, \
              without memory {failed_receives} receives and {failed_sends} sends, {failed_accepts} \
              failures to accept"
+        );
+        let Severed { cuts, resumed, restarts, inventories } = self.severed;
+        println!(
+            "  link: {cuts} cuts, {resumed} times both went on, {restarts} restarts of the control \
+             plane, {inventories} inventories"
         );
         let Deeds { closes, cuts, ends, stalls, nonsense } = self.deeds;
         println!(

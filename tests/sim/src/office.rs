@@ -8,8 +8,8 @@ use relay_contract::{
     Preflight, Profile, Refusal, Role, Scope, ShardId, WorkerRequest, WorkerResponse,
 };
 use relay_driver::sim::Seed;
-use relay_mailbox::{Receiver, Sender};
 
+use crate::line::{Line, Severed, Told};
 use crate::message::Actor;
 use crate::oracle::Oracle;
 use crate::peer::PAIRING_TOKEN;
@@ -18,8 +18,9 @@ use crate::worker::call_path;
 
 /// Plays the control plane for all shards and keeps its ledger.
 pub(crate) struct Office {
-    commands: Vec<Sender<Command>>,
-    events: Vec<Receiver<Event>>,
+    line: Line,
+    /// Upgrades that wait for their decision.
+    asked: BTreeSet<ConnectionId>,
     /// Decisions on their way, by the round in which they arrive.
     pending: BTreeMap<u64, Vec<(ShardId, Command)>>,
     round: u64,
@@ -32,7 +33,6 @@ pub(crate) struct Office {
     bytes_max: usize,
     /// Admitted and not released.
     open: BTreeSet<AdmissionId>,
-    pub(crate) stopped: BTreeSet<ShardId>,
     refusal: u32,
     /// Whether each connection of a client counts for itself at the limits.
     unique_clients: bool,
@@ -46,14 +46,10 @@ struct Call {
 }
 
 impl Office {
-    pub(crate) fn new(
-        commands: Vec<Sender<Command>>,
-        events: Vec<Receiver<Event>>,
-        plan: &Plan,
-    ) -> Self {
+    pub(crate) fn new(line: Line, plan: &Plan) -> Self {
         Self {
-            commands,
-            events,
+            line,
+            asked: BTreeSet::new(),
             pending: BTreeMap::new(),
             round: 0,
             admissions: 0,
@@ -62,7 +58,6 @@ impl Office {
             calls_max: plan.limits.worker_calls_max,
             bytes_max: plan.ciphertext_bytes_max,
             open: BTreeSet::new(),
-            stopped: BTreeSet::new(),
             refusal: plan.refusal,
             unique_clients: plan.unique_clients,
         }
@@ -78,29 +73,57 @@ impl Office {
         self.open.len()
     }
 
-    /// Reads events and sends the decisions that are due.
+    /// Shards that have stopped.
+    pub(crate) fn stopped(&self) -> usize {
+        self.line.stopped.len()
+    }
+
+    /// How often the link did its worst.
+    pub(crate) fn severed(&self) -> Severed {
+        self.line.severed()
+    }
+
+    /// Nothing is on its way: both planes have to count the same connections.
+    ///
+    /// # Errors
+    /// They do not.
+    pub(crate) fn expect_accord(&self) -> Result<()> {
+        let Some(offered) = self.line.offered() else { return Ok(()) };
+        let open = self.open.len();
+        ensure!(open == offered, "{open} connections in the ledger, {offered} at the data plane");
+        Ok(())
+    }
+
+    /// Reads events and sends the decisions that are due. When it is `calm` the link is not cut.
     ///
     /// # Errors
     /// A connection was released that was not admitted, or twice; a worker's call is not what was
     /// sent, or one too many.
-    pub(crate) fn turn(&mut self, oracle: &mut Oracle, seed: &mut Seed) -> Result<()> {
+    pub(crate) fn turn(&mut self, oracle: &mut Oracle, seed: &mut Seed, calm: bool) -> Result<()> {
         self.round += 1;
-        let mut events = Vec::new();
-        for (shard, lane) in self.events.iter().enumerate() {
-            while let Some(event) = lane.receive() {
-                events.push((ShardId(shard as u16), event));
-            }
-        }
-        for (shard, event) in events {
+        for told in self.line.turn(calm, &mut self.admissions)? {
+            let event = match told {
+                Told::Event(event) => event,
+                Told::Attached(held) => {
+                    self.open.extend(held);
+                    continue;
+                }
+                Told::Detached => {
+                    self.forget();
+                    continue;
+                }
+            };
             match event {
                 Event::AdmissionAsked { connection, request } => {
+                    let is_new = self.asked.insert(connection);
+                    ensure!(is_new, "{connection} asked twice");
                     let command = self.decide(connection, &request, seed);
                     let due = self.round + seed.below(6);
-                    self.pending.entry(due).or_default().push((shard, command));
+                    self.pending.entry(due).or_default().push((connection.shard, command));
                     // Once more, when it is decided: by then the slot may be somebody else's.
                     let late = due + 1 + seed.below(100);
                     let command = Command::Refuse { connection, refusal: LATE_REFUSAL };
-                    self.pending.entry(late).or_default().push((shard, command));
+                    self.pending.entry(late).or_default().push((connection.shard, command));
                 }
                 Event::HttpAsked { connection, request } => {
                     let command = Command::Respond {
@@ -110,23 +133,23 @@ impl Office {
                         body: request.query.unwrap_or_default().into_boxed_bytes(),
                     };
                     let due = self.round + seed.below(6);
-                    self.pending.entry(due).or_default().push((shard, command));
+                    self.pending.entry(due).or_default().push((connection.shard, command));
                 }
                 Event::WorkerAsked { connection, admission: _, request } => {
                     let call = self.on_call(connection, *request, oracle)?;
                     let due = self.round + seed.below(6);
-                    self.calls.entry(due).or_default().push((shard, call));
+                    self.calls.entry(due).or_default().push((connection.shard, call));
                 }
                 Event::Released { admission } => {
                     ensure!(self.open.remove(&admission), "{admission:?} was released twice");
                 }
-                Event::Stopped { shard } => {
-                    self.stopped.insert(shard);
+                Event::Abandoned { connection } => {
+                    self.asked.remove(&connection);
                 }
-                Event::Opened { .. }
+                Event::Stopped { .. }
+                | Event::Opened { .. }
                 | Event::RenewalAsked { .. }
                 | Event::InForce { .. }
-                | Event::Abandoned { .. }
                 | Event::Logged { .. }
                 | Event::Reported { .. } => {}
             }
@@ -140,10 +163,33 @@ impl Office {
         Ok(())
     }
 
-    fn order(&self, shard: ShardId, command: Command) -> Result<()> {
-        let sent = self.commands[usize::from(shard.0)].send(command);
-        ensure!(sent.is_ok(), "the simulation's lanes are wide enough");
+    fn order(&mut self, shard: ShardId, command: Command) -> Result<()> {
+        let admission = match &command {
+            Command::Admit { connection, grant, .. } => {
+                self.asked.remove(connection);
+                Some(grant.admission)
+            }
+            Command::Refuse { connection, .. } => {
+                self.asked.remove(connection);
+                None
+            }
+            _ => None,
+        };
+        if !self.line.order(shard, command)?
+            && let Some(admission) = admission
+        {
+            self.open.remove(&admission);
+        }
         Ok(())
+    }
+
+    /// Whatever was known of the data plane, it offers anew.
+    fn forget(&mut self) {
+        self.open.clear();
+        self.asked.clear();
+        self.pending.clear();
+        self.calls.clear();
+        self.in_flight.clear();
     }
 
     fn on_call(
@@ -185,11 +231,7 @@ impl Office {
 
     /// Tells every shard to stop.
     pub(crate) fn stop(&self) -> Result<()> {
-        for lane in &self.commands {
-            let sent = lane.send(Command::Stop { deadline_ms: 60_000 });
-            ensure!(sent.is_ok(), "the simulation's lanes are wide enough");
-        }
-        Ok(())
+        self.line.stop()
     }
 
     fn decide(
@@ -208,7 +250,8 @@ impl Office {
         let admission = AdmissionId(self.admissions);
         self.open.insert(admission);
         let workspace = request.workspace_id.as_str();
-        let home = workspace.bytes().map(u64::from).sum::<u64>() % self.commands.len() as u64;
+        let home = workspace.bytes().map(u64::from).sum::<u64>() % self.line.shard_count();
+        let home = self.line.first() + home as u16;
         let pairing = token.expose() == PAIRING_TOKEN;
         let client = if self.unique_clients {
             format!("client-{}", admission.0)
@@ -233,7 +276,7 @@ impl Office {
             credential: Credential::default(),
             address,
         });
-        Command::Admit { connection, grant, home: ShardId(home as u16) }
+        Command::Admit { connection, grant, home: ShardId(home) }
     }
 }
 

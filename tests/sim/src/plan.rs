@@ -32,11 +32,15 @@ pub(crate) struct Plan {
     pub(crate) unique_clients: bool,
     /// How likely the control plane refuses an upgrade, in millionths.
     pub(crate) refusal: u32,
+    /// What happens on the way between shards and control plane, where these are apart.
+    pub(crate) link: Option<Seed>,
 }
 
 impl Plan {
     /// Draws a plan; the same seed gives the same plan.
     pub(crate) fn draw(seed: u64) -> Self {
+        // Its own sequence: what else a seed does stays as it was.
+        let mut link = Seed::new(!seed);
         let mut seed = Seed::new(seed);
         let frame_bytes_max = 4096usize << seed.below(6);
         let gentle = seed.below(3) == 0;
@@ -97,6 +101,7 @@ impl Plan {
             pings: seed.below(20_000) as u32,
             unique_clients: seed.below(2) == 0,
             refusal: seed.below(100_000) as u32,
+            link: (link.below(2) == 0).then_some(link),
             seed,
         }
     }

@@ -12,6 +12,7 @@ use relay_shard::{HealthFacts, Parcel, Ports, Shard, ShardConfig, Turn};
 use relay_wire::http1::{TrustedProxies, UpgradeRules};
 
 use crate::cast::Cast;
+use crate::line::{Line, Severed};
 use crate::office::Office;
 use crate::oracle::Oracle;
 use crate::plan::Plan;
@@ -44,6 +45,7 @@ pub(crate) struct Outcome {
     pub(crate) deferrals: u64,
     pub(crate) injected: Injected,
     pub(crate) deeds: Deeds,
+    pub(crate) severed: Severed,
 }
 
 /// What peers did to the relay.
@@ -71,6 +73,10 @@ impl Outcome {
         self.simulated_ms += other.simulated_ms;
         self.deferrals += other.deferrals;
         self.injected.add(&other.injected);
+        self.severed.cuts += other.severed.cuts;
+        self.severed.resumed += other.severed.resumed;
+        self.severed.restarts += other.severed.restarts;
+        self.severed.inventories += other.severed.inventories;
         self.deeds.closes += other.deeds.closes;
         self.deeds.cuts += other.deeds.cuts;
         self.deeds.ends += other.deeds.ends;
@@ -99,7 +105,7 @@ impl Run {
             shards,
             office,
             cast: Cast::new(&plan),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(plan.link.is_some()),
             seed,
             rewrites: rewrite.then_some(rewrites),
             outcome: Outcome::default(),
@@ -122,6 +128,7 @@ impl Run {
         self.outcome.connections = self.cast.lives;
         self.outcome.simulated_ms = self.world.now().as_millis();
         self.outcome.injected = self.world.injected();
+        self.outcome.severed = self.office.severed();
         self.outcome.transcript = self.oracle.transcript();
         Ok(self.outcome)
     }
@@ -132,7 +139,7 @@ impl Run {
         for index in 0..self.shards.len() {
             self.turn_shard(index)?;
         }
-        self.office.turn(&mut self.oracle, &mut self.seed)?;
+        self.office.turn(&mut self.oracle, &mut self.seed, !talk)?;
         let pause = if self.seed.below(50) == 0 { 50_000_000 } else { 500_000 };
         self.world.advance(Duration::from_nanos(1 + self.seed.below(pause)));
         Ok(())
@@ -231,6 +238,7 @@ impl Run {
             }
         }
         self.cast.expect_all(&self.oracle)?;
+        self.office.expect_accord()?;
         let audits = self.shards.iter_mut().flatten().map(|shard| shard.audit().connections);
         let (held, alive): (usize, usize) = (audits.sum(), self.cast.connections());
         ensure!(held <= alive, "shards hold {held} connections, peers {alive}");
@@ -246,10 +254,10 @@ impl Run {
             self.round(false)?;
         }
         for _ in 0..16 {
-            self.office.turn(&mut self.oracle, &mut self.seed)?;
+            self.office.turn(&mut self.oracle, &mut self.seed, true)?;
         }
         ensure!(self.shards.iter().all(Option::is_none), "a shard did not stop");
-        ensure!(self.office.stopped.len() == usize::from(self.plan.shards), "a shard said nothing");
+        ensure!(self.office.stopped() == usize::from(self.plan.shards), "a shard said nothing");
         let unreleased = self.office.unreleased();
         let admissions = self.office.admissions();
         ensure!(unreleased == 0, "{unreleased} of {admissions} admissions were never released");
@@ -301,7 +309,8 @@ fn build(plan: &Plan, world: &World) -> (Vec<Option<Shard<SimDriver>>>, Office) 
         listening.expect("a fresh driver has no listener");
         shards.push(Some(shard));
     }
-    (shards, Office::new(commands, events, plan))
+    let line = Line::new(commands, events, plan.limits.memory_bytes_max, plan.link.clone());
+    (shards, Office::new(line, plan))
 }
 
 /// Pings, pongs, close frames and the answer to the upgrade that may lie beside counted messages.
