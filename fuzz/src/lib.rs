@@ -7,6 +7,7 @@
 
 mod admission;
 mod endpoint;
+mod plane;
 pub mod seeds;
 mod state;
 mod target;
@@ -16,6 +17,7 @@ mod worker;
 
 pub use admission::{answer, claims, keys, token};
 pub use endpoint::endpoint_frame;
+pub use plane::plane_message;
 pub use state::restored;
 pub use target::{TARGETS, Target};
 pub use tls::records;

@@ -1,8 +1,10 @@
 //! Inputs worth starting from, one list per target. Where a target cuts its input, two bytes in
 //! front say where.
 
+mod planes;
 mod states;
 
+pub use planes::plane_message;
 pub use states::restored;
 
 /// Request heads and bodies.

@@ -27,7 +27,7 @@ macro_rules! targets {
 
 targets! {
     request frames envelope proxies origin proxy_header keys token answer endpoint_frame restored
-    records upgrade body worker claims
+    records upgrade body worker claims plane_message
 }
 
 impl Target {

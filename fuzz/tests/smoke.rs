@@ -164,6 +164,11 @@ fn restored_states_keep_their_claims() {
 }
 
 #[test]
+fn messages_between_the_planes_keep_their_claims() {
+    smoke("plane_message");
+}
+
+#[test]
 fn states_as_they_were_written_are_restored() {
     for state in seeds::restored() {
         let restored = Switchboard::restore(&state, Arc::new(Limits::default()), Arc::default());
