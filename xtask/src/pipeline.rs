@@ -14,6 +14,10 @@ const RIVALS: &str = "perf/rivals/Cargo.toml";
 /// Drivers that every whole-process check runs on.
 pub(crate) const DRIVERS: [&str; 2] = ["uring", "epoll"];
 
+/// The driver on which everything runs once more with data plane and control plane apart: what lies
+/// between them is the same on every driver, and it takes as long again.
+const APART_DRIVER: &str = "uring";
+
 /// Groups and single scenarios that demand a backplane, which the relay does not have: they are
 /// run and listed, and do not fail the step. Every other scenario does.
 const AHEAD: [&str; 7] = [
@@ -64,6 +68,7 @@ impl Pipeline {
         // The same seeds each time: a change is judged by what it changes. The nightly explores.
         steps.push(self.simulator(300, Some(1))?);
         steps.extend(self.conformance(None, &[])?);
+        steps.extend(self.conformance(Some(APART_DRIVER), &["--shape", "two"])?);
         steps
             .push(Step::ours("end to end", "cargo xtask e2e", end_to_end).advise(
                 "run one alone: RELAY_BIN=… RELAY_DRIVER=… cargo test -p relay-e2e <name>",
@@ -76,6 +81,7 @@ impl Pipeline {
     pub(crate) fn nightly(&self) -> Result<Vec<Step>> {
         let mut steps = vec![Self::build(), self.simulator(10_000, None)?];
         steps.extend(self.conformance(None, &["--env", "RELAY_SHARDS=4"])?);
+        steps.extend(self.conformance(None, &["--shape", "two", "--env", "RELAY_SHARDS=4"])?);
         steps.push(autobahn_step());
         steps.extend(self.chaos(&["--seconds", "2", "--rounds", "5"])?);
         steps.push(
@@ -323,7 +329,7 @@ pub(crate) fn autobahn_step() -> Step {
 /// The end-to-end tests on both drivers.
 pub(crate) fn end_to_end() -> Result<()> {
     let relay = Workspace::load()?.target_directory.join("release/relay");
-    suite::end_to_end(&relay, &DRIVERS)
+    suite::end_to_end(&relay, &DRIVERS, APART_DRIVER)
 }
 
 #[cfg(test)]

@@ -181,8 +181,9 @@ pub(crate) fn test() -> Result<()> {
     Suite::build()?.run_tests()
 }
 
-/// Runs the end-to-end tests against the release build, once per driver.
-pub(crate) fn end_to_end(relay: &Path, drivers: &[&str]) -> Result<()> {
+/// Runs the end-to-end tests against the release build, once per driver, and on one of them with
+/// every relay as two processes.
+pub(crate) fn end_to_end(relay: &Path, drivers: &[&str], apart: &str) -> Result<()> {
     let Some(relay) = relay.to_str().filter(|_| relay.is_file()) else {
         bail!("{} is missing: cargo build --release --bins", relay.display());
     };
@@ -191,6 +192,9 @@ pub(crate) fn end_to_end(relay: &Path, drivers: &[&str]) -> Result<()> {
         println!("driver {driver}:");
         suite.run_end_to_end(&[("RELAY_BIN", relay), ("RELAY_DRIVER", driver)])?;
     }
+    println!("driver {apart}, data plane and control plane apart:");
+    let variables = [("RELAY_BIN", relay), ("RELAY_DRIVER", apart), ("RELAY_SHAPE", "two")];
+    suite.run_end_to_end(&variables)?;
     Ok(())
 }
 

@@ -40,5 +40,6 @@ mod world;
 #[cfg(test)]
 mod rehearsal;
 
+pub use relay_process::Shape;
 pub use report::Summary;
 pub use suite::{Options, Selection, list, run};

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use relay_conformance::{Options, Selection};
+use relay_conformance::{Options, Selection, Shape};
 
 /// Runs recorded scenarios against a relay program and reports where it differs.
 #[derive(Debug, Parser)]
@@ -32,6 +32,9 @@ struct Arguments {
     /// Sets RELAY_DRIVER for every relay.
     #[arg(long)]
     driver: Option<Driver>,
+    /// Whether a relay is one process, or data plane and control plane apart.
+    #[arg(long, default_value = "one")]
+    shape: ShapeArgument,
     /// Sets a variable for every relay; may be repeated. A scenario's own variables win.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -47,6 +50,12 @@ struct Arguments {
 enum Driver {
     Uring,
     Epoll,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ShapeArgument {
+    One,
+    Two,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -75,7 +84,11 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(relay) => relay,
         None => std::env::current_exe().context("finding this program")?.with_file_name("relay"),
     };
-    let options = Options { relay, env, selection, jobs: arguments.jobs };
+    let shape = match arguments.shape {
+        ShapeArgument::One => Shape::One,
+        ShapeArgument::Two => Shape::Two,
+    };
+    let options = Options { relay, env, shape, selection, jobs: arguments.jobs };
     let summary = relay_conformance::run(&options, stdout())?;
     Ok(if summary.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

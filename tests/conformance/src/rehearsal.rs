@@ -23,6 +23,7 @@ fn setup() -> Setup {
     Setup {
         relay: PathBuf::from("/bin/cat"),
         env: vec![("EXTRA".to_owned(), "1".to_owned())],
+        shape: crate::relay_process::Shape::One,
         certificates: Certificates::make().unwrap(),
         metrics: HashSet::from(["a_total".to_owned()]),
     }

@@ -11,11 +11,24 @@ use std::thread;
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::watched::{Deadline, Watched, pause_ms};
 
+/// Whether a relay is one process, or data plane and control plane apart.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Shape {
+    /// One process.
+    #[default]
+    One,
+    /// Two: signals go to the data plane, whose end is the relay's; the log is the control plane's.
+    Two,
+}
+
 /// A relay process and what it has printed. Dropping it kills the process.
 pub(crate) struct RelayProcess {
+    /// Who decides for it, where that is another process, and where the two meet.
+    control: Option<(Box<RelayProcess>, TempDir)>,
     pid: Pid,
     exit: Arc<Watched<Option<ExitStatus>>>,
     stdout: Arc<Watched<Output>>,
@@ -30,8 +43,29 @@ pub(crate) struct Output {
 }
 
 impl RelayProcess {
-    /// Starts `program serve` with exactly the variables of `env`.
-    pub(crate) fn spawn(program: &Path, env: &[(String, String)]) -> anyhow::Result<Self> {
+    /// Starts `program serve` with exactly the variables of `env`, in that shape.
+    pub(crate) fn spawn(
+        program: &Path,
+        env: &[(String, String)],
+        shape: Shape,
+    ) -> anyhow::Result<Self> {
+        if shape == Shape::One {
+            return Self::spawn_one(program, env);
+        }
+        let folder = tempfile::tempdir()?;
+        let place = format!("unix:{}/control.sock", folder.path().display());
+        let with = |role: &str, where_: &str| {
+            let own = [("RELAY_ROLE", role), (where_, &place)];
+            let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            [env, &own].concat()
+        };
+        let control = Self::spawn_one(program, &with("controlplane", "RELAY_CONTROL_LISTEN"))?;
+        let mut relay = Self::spawn_one(program, &with("dataplane", "RELAY_CONTROL_URL"))?;
+        relay.control = Some((Box::new(control), folder));
+        Ok(relay)
+    }
+
+    fn spawn_one(program: &Path, env: &[(String, String)]) -> anyhow::Result<Self> {
         let mut child = Command::new(program)
             .arg("serve")
             .env_clear()
@@ -45,7 +79,7 @@ impl RelayProcess {
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
         let exit = reap(child);
-        Ok(Self { pid, exit, stdout, stderr })
+        Ok(Self { control: None, pid, exit, stdout, stderr })
     }
 
     /// Waits until `port` takes connections. Errors: the process ends, or takes too long.
@@ -56,21 +90,46 @@ impl RelayProcess {
                 bail!("the relay ended with {exit} instead of listening");
             }
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Ok(());
+                return self.wait_attached(deadline);
             }
             pause_ms(START_POLL_MS);
         }
         bail!("the relay took no connections within {START_MS} ms");
     }
 
+    /// Waits until the control plane, if that is another process, decides for it.
+    fn wait_attached(&self, deadline: Deadline) -> anyhow::Result<()> {
+        let Some((control, _)) = &self.control else { return Ok(()) };
+        let attached = control.stdout.wait(deadline, |output| {
+            output.lines.iter().any(|line| line.contains("data_plane_attached")).then_some(())
+        });
+        attached.with_context(|| format!("no control plane within {START_MS} ms"))
+    }
+
     /// The exit code, the name of the signal that killed it, or `"still running"`.
     pub(crate) fn wait_exit(&self, deadline: Deadline) -> Value {
-        match self.exit.wait(deadline, |exit| *exit) {
+        match self.ended(deadline) {
             None => json!("still running"),
             Some(exit) => match (exit.code(), exit.signal()) {
                 (Some(code), _) => json!(code),
                 (None, signal) => json!(signal.map(signal_name)),
             },
+        }
+    }
+
+    /// How it ended. A control plane that ends by itself has refused its configuration, and so has
+    /// the relay.
+    fn ended(&self, deadline: Deadline) -> Option<ExitStatus> {
+        let Some((control, _)) = &self.control else {
+            return self.exit.wait(deadline, |exit| *exit);
+        };
+        loop {
+            let either = [&self.exit, &control.exit].map(|exit| exit.with(|exit| *exit));
+            let ended = either.into_iter().flatten().next();
+            if ended.is_some() || deadline.passed() {
+                return ended;
+            }
+            pause_ms(START_POLL_MS);
         }
     }
 
@@ -89,8 +148,9 @@ impl RelayProcess {
         })
     }
 
+    /// Where the log is.
     pub(crate) fn stdout(&self) -> &Watched<Output> {
-        &self.stdout
+        self.control.as_ref().map_or(&self.stdout, |(control, _)| &control.stdout)
     }
 
     /// Everything printed on both streams; complete once the process has ended.
@@ -102,20 +162,27 @@ impl RelayProcess {
             }
             stream.with(|output| output.lines.join("\n"))
         });
-        texts.join("\n")
+        let own = texts.join("\n");
+        match &self.control {
+            None => own,
+            Some((control, _)) => format!("{own}\n{}", control.output()),
+        }
     }
 
     /// The last lines of both streams, for a report.
     pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
-        let streams = [("stdout", &self.stdout), ("stderr", &self.stderr)];
-        let lines = streams.map(|(name, stream)| {
+        let mut streams = vec![("stdout", &self.stdout), ("stderr", &self.stderr)];
+        if let Some((control, _)) = &self.control {
+            streams.extend([("control", &control.stdout), ("control stderr", &control.stderr)]);
+        }
+        let lines = streams.into_iter().map(|(name, stream)| {
             stream.with(|output| {
                 let skipped = output.lines.len().saturating_sub(count);
                 let lines = output.lines.iter().skip(skipped);
                 lines.map(|line| format!("{name}: {line}")).collect::<Vec<_>>()
             })
         });
-        lines.concat()
+        lines.collect::<Vec<_>>().concat()
     }
 }
 

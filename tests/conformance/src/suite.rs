@@ -11,6 +11,7 @@ use std::thread;
 use anyhow::{Context, ensure};
 
 use crate::certificates::Certificates;
+use crate::relay_process::Shape;
 use crate::report::{Report, Summary};
 use crate::scenario::{self, Scenario};
 use crate::trial;
@@ -22,6 +23,8 @@ pub struct Options {
     pub relay: PathBuf,
     /// Variables for every relay; a scenario's own variables override them.
     pub env: Vec<(String, String)>,
+    /// Whether relays are one process each, or two.
+    pub shape: Shape,
     /// The scenarios meant.
     pub selection: Selection,
     /// Scenarios running at the same time, at least 1.
@@ -46,6 +49,7 @@ pub struct Selection {
 pub(crate) struct Setup {
     pub(crate) relay: PathBuf,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) shape: Shape,
     pub(crate) certificates: Certificates,
     /// Names of the metrics that are compared.
     pub(crate) metrics: HashSet<String>,
@@ -70,6 +74,7 @@ pub fn run(options: &Options, out: impl Write) -> anyhow::Result<Summary> {
     let setup = Setup {
         relay: relay.with_context(|| format!("no relay at {}", options.relay.display()))?,
         env: options.env.clone(),
+        shape: options.shape,
         certificates: Certificates::make().context("making certificates")?,
         metrics: read_metrics(&options.selection.dir)?,
     };

@@ -106,7 +106,7 @@ impl<'a> World<'a> {
         let program = self.setup.relay.clone();
         let relay = self.relays.iter_mut().find(|relay| relay.name == name);
         let relay = relay.with_context(|| format!("no relay {name}"))?;
-        relay.process = Some(RelayProcess::spawn(&program, &relay.env)?);
+        relay.process = Some(RelayProcess::spawn(&program, &relay.env, self.setup.shape)?);
         Ok(())
     }
 

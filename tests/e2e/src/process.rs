@@ -104,7 +104,7 @@ impl Relay {
         let port_text = port.to_string();
         let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
         all.extend(variables);
-        let (sender, _lines) = mpsc::channel();
+        let (sender, attached) = mpsc::channel();
         let control = ControlPlane::for_shape(&all, &sender)?;
         let url = control.as_ref().map(ControlPlane::url);
         if let Some(url) = &url {
@@ -116,6 +116,9 @@ impl Relay {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let unread = Some(reader.into_inner());
+        if control.is_some() {
+            wait_for(&attached, "data_plane_attached")?;
+        }
         let lines = mpsc::channel().1;
         let is_wrapped = false;
         let relay = Self { child, control, port, lines, is_wrapped, _unread: unread };
@@ -142,8 +145,12 @@ impl Relay {
         tell_lines(stdout, sender);
         let mut relay =
             Self { child, control: Some(control), port, lines, is_wrapped, _unread: None };
-        relay.wait_for("[relay] listening")?;
-        relay.wait_for("data_plane_attached")?;
+        // Two processes write them: either may come first.
+        let mut expected = vec!["[relay] listening", "data_plane_attached"];
+        while !expected.is_empty() {
+            let line = relay.wait_for("")?;
+            expected.retain(|text| !line.contains(text));
+        }
         Ok(relay)
     }
 
