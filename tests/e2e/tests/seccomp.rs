@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use relay_e2e::{Platform, Relay, get};
+use relay_e2e::{Platform, Relay, get, run};
 use relay_platform::TokenClaims;
 use seccompiler::{TargetArch, apply_filter, compile_from_json};
 use serde_json::{Value, json};
@@ -94,6 +94,33 @@ fn a_relay_serves_traffic_under_the_profile() -> Result<()> {
         assert_eq!(node["driver"], driver.as_str());
     }
     drop((daemon, client));
+    assert!(relay.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn its_operator_is_heard_and_written_down_under_the_profile() -> Result<()> {
+    let platform = Platform::start()?;
+    let dir = tempfile::tempdir()?;
+    let address = format!("unix:{}", dir.path().join("control.sock").display());
+    let audit = dir.path().join("audit.log");
+    let relay = confined(|| {
+        Relay::serve(&[
+            ("SERVER_URL", &platform.url()),
+            ("RELAY_CONTROL_API_LISTEN", &address),
+            ("RELAY_AUDIT_LOG", audit.to_str().context("a path in UTF-8")?),
+            // A few hundred lines.
+            ("RELAY_AUDIT_LOG_MAX_BYTES", "64KiB"),
+        ])
+    })?;
+    let said = "x".repeat(4000);
+    let long = ["ctl", "--address", &address, "drain", "--redirect", &said];
+    for _ in 0..20 {
+        // Refused by the relay for what it says, which is written down.
+        assert_eq!(run(&long, &[])?.status.code(), Some(1));
+    }
+    assert!(std::fs::read_to_string(&audit)?.contains("\"outcome\":\"failed\""));
+    assert!(dir.path().join("audit.log.1").exists(), "it is rotated");
     assert!(relay.stop()?.success());
     Ok(())
 }
