@@ -2,7 +2,7 @@
 
 use relay_contract::{CloseReason, Counter, Event};
 use relay_driver::{Chunk, Driver, Key};
-use relay_switchboard::{Effect, Input};
+use relay_switchboard::{Effect, FreshToken, Input};
 use relay_wire::websocket::{self, ControlFrame};
 
 use crate::connection::{CloseHandshake, Phase};
@@ -61,8 +61,8 @@ impl<D: Driver> Shard<D> {
             Effect::CallPlatform { from, admission, request } => {
                 self.emit(Event::WorkerAsked { connection: from, admission, request });
             }
-            Effect::AskRenewal { from, admission, claims_digest, token } => {
-                let connection = from;
+            Effect::AskRenewal(fresh) => {
+                let FreshToken { from: connection, admission, claims_digest, token } = *fresh;
                 self.emit(Event::RenewalAsked { connection, admission, claims_digest, token });
             }
             Effect::Release { admission } => self.emit(Event::Released { admission }),

@@ -228,11 +228,12 @@ fn line(effect: &Effect) -> String {
                 from.slot
             )
         }
-        Effect::AskRenewal { from, admission, claims_digest, token } => format!(
-            "ask renewal {} admission {} digest {claims_digest} {}",
-            from.slot,
-            admission.0,
-            token.expose()
+        Effect::AskRenewal(fresh) => format!(
+            "ask renewal {} admission {} digest {} {}",
+            fresh.from.slot,
+            fresh.admission.0,
+            fresh.claims_digest,
+            fresh.token.expose()
         ),
         Effect::Release { admission } => format!("release {}", admission.0),
         Effect::Log(entry) => {

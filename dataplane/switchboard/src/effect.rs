@@ -48,16 +48,7 @@ pub enum Effect {
     },
     /// Ask the control plane whether a fresh token is as good as the one before; the answer comes
     /// back as [`crate::Input::Renewed`].
-    AskRenewal {
-        /// Who sent it.
-        from: ConnectionId,
-        /// Its admission.
-        admission: AdmissionId,
-        /// The digest in its grant.
-        claims_digest: u64,
-        /// The fresh token.
-        token: Secret,
-    },
+    AskRenewal(Box<FreshToken>),
     /// Tell the control plane that an admitted connection is gone.
     Release {
         /// Its ledger entry.
@@ -89,12 +80,7 @@ impl fmt::Debug for Effect {
                 .field("admission", admission)
                 .field("request", request)
                 .finish(),
-            Self::AskRenewal { from, admission, claims_digest: _, token } => f
-                .debug_struct("AskRenewal")
-                .field("from", from)
-                .field("admission", admission)
-                .field("token", token)
-                .finish(),
+            Self::AskRenewal(fresh) => f.debug_tuple("AskRenewal").field(fresh).finish(),
             Self::Release { admission } => {
                 f.debug_struct("Release").field("admission", admission).finish()
             }
@@ -102,6 +88,22 @@ impl fmt::Debug for Effect {
         }
     }
 }
+
+/// A token that a peer sent over its open connection.
+#[derive(Debug)]
+pub struct FreshToken {
+    /// Who sent it.
+    pub from: ConnectionId,
+    /// Its admission.
+    pub admission: AdmissionId,
+    /// The digest in its grant.
+    pub claims_digest: u64,
+    /// The token.
+    pub token: Secret,
+}
+
+// Every frame leads to an effect, and each is moved once or twice.
+const _: () = assert!(size_of::<Effect>() <= 40);
 
 /// The effects of one or more inputs, in the order to perform them.
 ///

@@ -32,7 +32,7 @@ mod wheel;
 mod worker;
 mod written;
 
-pub use effect::{Effect, Effects};
+pub use effect::{Effect, Effects, FreshToken};
 pub use input::{Input, Message};
 pub use switchboard::{Switchboard, framed_bytes};
 pub use wheel::{TimerId, Wheel};

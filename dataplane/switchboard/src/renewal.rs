@@ -6,7 +6,7 @@ use relay_wire::envelope::{ColdKind, Envelope, emit};
 
 use crate::input::Message;
 use crate::switchboard::Switchboard;
-use crate::{Effect, Effects};
+use crate::{Effect, Effects, FreshToken};
 
 impl Message<'_> {
     /// Whether it is for the relay itself: a fresh token, of whatever form.
@@ -40,7 +40,8 @@ impl Switchboard {
         match cold::parse(ColdKind::Renewal, &(message.text)()) {
             Ok(ColdFrame::Renewal { token }) => {
                 self.counters.count(Counter::RenewalsAsked);
-                effects.push(Effect::AskRenewal { from, admission, claims_digest, token });
+                let fresh = FreshToken { from, admission, claims_digest, token };
+                effects.push(Effect::AskRenewal(Box::new(fresh)));
             }
             Ok(_) | Err(_) => {
                 let outcome = Renewal::Refused(RenewalRefusal::Malformed);

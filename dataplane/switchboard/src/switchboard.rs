@@ -548,18 +548,19 @@ impl Switchboard {
         bytes: usize,
         effects: &mut Effects,
     ) -> bool {
-        let Some(member) = self.core.connections.member(to) else {
+        let Self { core, limits, tenants, .. } = self;
+        let Some(member) = core.connections.member_mut(to) else {
             return false;
         };
-        if self.is_backed_up(to, member.queued_bytes) {
+        let queued_bytes = member.queued_bytes as usize;
+        let is_backed_up = queued_bytes > tenants.egress_bytes_min
+            && queued_bytes > core.directory.scope(member.scope).limits(limits).egress_bytes_max;
+        if is_backed_up {
             self.counters.count(Counter::WsSlowClientTerminated);
             self.close(now, to, CloseReason::BufferOverflow, effects);
             return false;
         }
         let bytes = u32::try_from(framed_bytes(bytes)).unwrap_or(u32::MAX);
-        let Some(member) = self.core.connections.member_mut(to) else {
-            return false;
-        };
         member.queued_bytes = member.queued_bytes.saturating_add(bytes);
         true
     }

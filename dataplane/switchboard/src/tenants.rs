@@ -17,7 +17,7 @@ pub(crate) struct Tenants {
     /// Whole limits of those that have some of their own; what is not theirs is the relay's.
     limits: HashMap<WorkspaceId, Arc<Limits>>,
     /// The shortest queue anybody may have, so that one comparison is enough for those below.
-    egress_bytes_min: usize,
+    pub(crate) egress_bytes_min: usize,
 }
 
 impl Tenants {
@@ -105,14 +105,6 @@ impl Switchboard {
         member.map_or(&self.limits, |member| {
             self.core.directory.scope(member.scope).limits(&self.limits)
         })
-    }
-
-    /// Whether a connection with that much in its queue reads too slowly.
-    #[inline]
-    pub(crate) fn is_backed_up(&self, to: ConnectionId, queued_bytes: u32) -> bool {
-        let queued_bytes = queued_bytes as usize;
-        queued_bytes > self.tenants.egress_bytes_min
-            && queued_bytes > self.limits_of(to).egress_bytes_max
     }
 
     /// Where clients of a scope reach its daemon, when that is at another relay.
