@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use relay_contract::{AdmissionId, Claims, Counter, Level, LogEntry, Versioned};
+use relay_contract::{AdmissionId, Claims, CloseReason, Counter, Level, LogEntry, Versioned};
 use relay_link::convert::{Holding, InForce};
 use relay_link::{Attached, Block, News};
 
@@ -91,6 +91,12 @@ impl Controller {
         let facts = self.facts(&accepted);
         let admission = self.judge.adopt(&holding, facts, block);
         self.watch_expiry(admission, facts.expiry);
+        let workspace_id = &holding.request.workspace_id;
+        if self.revocations.covers(self.now_secs(), workspace_id, &holding.credential) {
+            // It was revoked while its data plane was away.
+            let closed = self.dismiss_all(&[admission], CloseReason::TokenRevoked);
+            self.counters.add(Counter::RevokedClosed, closed as u64);
+        }
         admission
     }
 

@@ -212,6 +212,11 @@ impl Cord {
         for connection in self.held.take_asked() {
             self.commands.push_back((connection.shard, unanswered(connection)));
         }
+        for connection in self.held.take_renewing() {
+            let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
+            let command = Command::Renewed { connection, outcome };
+            self.commands.push_back((connection.shard, command));
+        }
         for (worker, response) in self.held.take_calls() {
             let reply = Command::WorkerReply { connection: worker, response };
             self.commands.push_back((worker.shard, reply));
@@ -288,6 +293,9 @@ impl Cord {
                 let command = Command::Renewed { connection: *connection, outcome };
                 return self.commands.push_back((connection.shard, command));
             }
+            Event::RenewalAsked { connection, admission, .. } => {
+                self.held.renew(*admission, *connection);
+            }
             // Nobody waits for it any more.
             Event::Reported { .. } if !is_joined => return,
             // The program sees to its own shards.
@@ -307,7 +315,7 @@ impl Cord {
             Event::InForce { shard, value, version } => {
                 self.in_force.insert((*shard, *value), *version);
             }
-            Event::RenewalAsked { .. } | Event::Logged { .. } | Event::Reported { .. } => {}
+            Event::Logged { .. } | Event::Reported { .. } => {}
         }
         self.tell(frame, event);
     }
@@ -365,6 +373,10 @@ impl Cord {
             Command::WorkerReply { connection, response } => {
                 self.held.called(connection, &response.request_id);
                 Command::WorkerReply { connection, response }
+            }
+            Command::Renewed { connection, outcome } => {
+                self.held.renewed(connection, outcome);
+                Command::Renewed { connection, outcome }
             }
             Command::SetLimits(mut limits) => {
                 let own = Arc::make_mut(&mut limits);

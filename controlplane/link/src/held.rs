@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, ConnectionId, Credential, Grant, Role, ShardId, TargetId,
-    UpgradeRequest, WorkerResponse, WorkspaceId,
+    AdmissionId, AdmissionRequest, ConnectionId, Credential, Grant, Renewal, Role, ShardId,
+    TargetId, UpgradeRequest, WorkerResponse, WorkspaceId,
 };
 
 use crate::convert::Holding;
@@ -23,6 +23,8 @@ pub(crate) struct Held {
     asked: BTreeSet<ConnectionId>,
     /// Workers' calls, by worker.
     calls: BTreeMap<AdmissionId, Calls>,
+    /// Open connections that wait for what their fresh token is worth.
+    renewing: BTreeMap<ConnectionId, AdmissionId>,
 }
 
 #[derive(Debug)]
@@ -104,8 +106,27 @@ impl Held {
 
     /// It is gone, and its calls with it.
     pub(crate) fn release(&mut self, admission: AdmissionId) {
-        self.admitted.remove(&admission);
+        let admitted = self.admitted.remove(&admission);
         self.calls.remove(&admission);
+        if let Some(connection) = admitted.and_then(|admitted| admitted.connection) {
+            self.renewing.remove(&connection);
+        }
+    }
+
+    /// It has sent a fresh token.
+    pub(crate) fn renew(&mut self, admission: AdmissionId, connection: ConnectionId) {
+        self.renewing.insert(connection, admission);
+    }
+
+    /// What its fresh token is worth. Of a good one the new end is kept; its names are those of the
+    /// token before it.
+    pub(crate) fn renewed(&mut self, connection: ConnectionId, outcome: Renewal) {
+        let admitted = self.renewing.remove(&connection);
+        let admitted = admitted.and_then(|admission| self.admitted.get_mut(&admission));
+        if let (Some(admitted), Renewal::Renewed { expires_at_ms }) = (admitted, outcome) {
+            let credential = admitted.credential.get_or_insert_default();
+            credential.expires_at_secs = expires_at_ms.map(|ms| ms.div_euclid(1000));
+        }
     }
 
     /// In order, the last first.
@@ -136,6 +157,11 @@ impl Held {
             credential: held.credential.as_deref().cloned().unwrap_or_default(),
             client_id: held.client_id.clone(),
         })
+    }
+
+    /// Everybody who waits for what a fresh token is worth, who then waits no more.
+    pub(crate) fn take_renewing(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.renewing).into_keys().collect()
     }
 
     /// A plain request was passed on.
@@ -196,4 +222,64 @@ pub(crate) fn call_failed(request_id: String) -> Box<WorkerResponse> {
         body: r#"{"ok":false,"reason":"WORKER_TRANSPORT_FORWARD_FAILED"}"#.to_owned(),
         forwarded: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use relay_contract::{Claims, RenewalRefusal};
+
+    use super::*;
+
+    const ADMISSION: AdmissionId = AdmissionId(7);
+
+    fn held(expires_at_secs: i64) -> (Held, ConnectionId) {
+        let mut held = Held::default();
+        let request =
+            UpgradeRequest { role: Role::Client, workspace_id: "ws1".into(), target_id: None };
+        let credential =
+            Credential { expires_at_secs: Some(expires_at_secs), ..Credential::default() };
+        let grant = Grant {
+            admission: ADMISSION,
+            request,
+            claims: Claims::default(),
+            claims_digest: 0,
+            credential,
+            address: Ipv4Addr::LOCALHOST.into(),
+        };
+        held.admit(&grant, ShardId(0));
+        let connection = ConnectionId { slot: 3, ..ConnectionId::default() };
+        held.open(ADMISSION, connection);
+        (held, connection)
+    }
+
+    fn expiry(held: &Held) -> Option<i64> {
+        held.holding(ADMISSION).unwrap().credential.expires_at_secs
+    }
+
+    #[test]
+    fn a_good_fresh_token_moves_the_end_that_is_offered_and_a_refused_one_does_not() {
+        let (mut held, connection) = held(100);
+        held.renew(ADMISSION, connection);
+        held.renewed(connection, Renewal::Refused(RenewalRefusal::Denied));
+        assert_eq!(expiry(&held), Some(100));
+        let renewed = Renewal::Renewed { expires_at_ms: Some(200_000) };
+        held.renewed(connection, renewed);
+        assert_eq!(expiry(&held), Some(100), "nobody asked");
+        held.renew(ADMISSION, connection);
+        held.renewed(connection, renewed);
+        assert_eq!(expiry(&held), Some(200));
+    }
+
+    #[test]
+    fn who_leaves_waits_for_no_answer_and_who_waits_is_named_once() {
+        let (mut held, connection) = held(100);
+        held.renew(ADMISSION, connection);
+        assert_eq!(held.take_renewing(), [connection]);
+        assert_eq!(held.take_renewing(), []);
+        held.renew(ADMISSION, connection);
+        held.release(ADMISSION);
+        assert_eq!(held.take_renewing(), []);
+    }
 }
