@@ -200,8 +200,15 @@ impl<'a> Jwt<'a> {
 
     /// What it says of itself: worth as much as whoever believes it.
     pub fn credential(&self) -> Credential {
-        let claims = decode::<Map<String, Value>>(self.payload).unwrap_or_default();
-        credential(&claims, self.key_id())
+        let said = decode::<Said>(self.payload).unwrap_or_default();
+        let text = |value: Option<Value>| value.as_ref().and_then(Value::as_str).map(Into::into);
+        Credential {
+            issuer: text(said.iss),
+            key_id: self.key_id().map(Into::into),
+            token_id: text(said.jti),
+            subject: text(said.sub),
+            expires_at_secs: said.exp.as_ref().and_then(date),
+        }
     }
 
     fn algorithm(&self) -> Option<Algorithm> {
@@ -243,6 +250,15 @@ struct Issued {
     iss: Option<String>,
 }
 
+/// What a payload says of the token it is in; everything else is passed over.
+#[derive(Default, Deserialize)]
+struct Said {
+    iss: Option<Value>,
+    jti: Option<Value>,
+    sub: Option<Value>,
+    exp: Option<Value>,
+}
+
 /// What identifies a token, as far as its claims have the form for it.
 pub(crate) fn credential(claims: &Map<String, Value>, key_id: Option<&str>) -> Credential {
     let text = |name| claims.get(name).and_then(Value::as_str).map(Into::into);
@@ -255,9 +271,14 @@ pub(crate) fn credential(claims: &Map<String, Value>, key_id: Option<&str>) -> C
     }
 }
 
-/// `exp`, which RFC 7519 lets be a fraction.
+/// `exp`.
 pub(crate) fn expiry(claims: &Map<String, Value>) -> Option<i64> {
-    let expiry = claims.get("exp")?.as_f64()?;
+    date(claims.get("exp")?)
+}
+
+/// Whole seconds of a date, which RFC 7519 lets be a fraction.
+fn date(value: &Value) -> Option<i64> {
+    let expiry = value.as_f64()?;
     #[expect(
         clippy::cast_possible_truncation,
         reason = "saturates, and a date beyond the range is as good as its end"

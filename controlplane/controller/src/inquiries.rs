@@ -11,7 +11,6 @@ use crate::fair_queue::FairQueue;
 use crate::question::QuestionPrint;
 
 /// One question, as it is put to the platform.
-#[derive(Clone)]
 pub(crate) struct Question {
     pub(crate) request: UpgradeRequest,
     pub(crate) token: Secret,
@@ -42,7 +41,10 @@ pub(crate) struct Inquiries {
 }
 
 struct Inquiry {
-    question: Question,
+    request: UpgradeRequest,
+    basis: Basis,
+    /// Until it is asked.
+    token: Option<Secret>,
     connections: Vec<ConnectionId>,
     /// The call, once it is made.
     call: Option<AbortHandle>,
@@ -59,7 +61,8 @@ pub(crate) enum Added {
 
 /// A question that is answered.
 pub(crate) struct Finished {
-    pub(crate) question: Question,
+    pub(crate) request: UpgradeRequest,
+    pub(crate) basis: Basis,
     pub(crate) connections: Vec<ConnectionId>,
 }
 
@@ -98,18 +101,21 @@ impl Inquiries {
             inquiry.connections.push(connection);
             return Added::Shared;
         }
-        let UpgradeRequest { role, workspace_id, .. } = &question.request;
-        self.waiting.push(print, *role, workspace_id, ());
-        let inquiry = Inquiry { question, connections: vec![connection], call: None };
+        let Question { request, token, basis } = question;
+        self.waiting.push(print, request.role, &request.workspace_id, ());
+        let (token, connections) = (Some(token), vec![connection]);
+        let inquiry = Inquiry { request, basis, token, connections, call: None };
         self.open.insert(print, inquiry);
         Added::First
     }
 
     /// Whose turn it is to be asked about. [`Self::asking`] follows, or [`Self::finish`].
-    pub(crate) fn next(&mut self) -> Option<(QuestionPrint, &Question)> {
+    pub(crate) fn next(&mut self) -> Option<(QuestionPrint, Question)> {
         let (print, ()) = self.waiting.pop()?;
-        let inquiry = self.open.get(&print).expect("what waits is open");
-        Some((print, &inquiry.question))
+        let inquiry = self.open.get_mut(&print).expect("what waits is open");
+        let token = inquiry.token.take().expect("what waits was not asked");
+        let (request, basis) = (inquiry.request.clone(), inquiry.basis);
+        Some((print, Question { request, token, basis }))
     }
 
     /// The call is made.
@@ -121,12 +127,12 @@ impl Inquiries {
 
     /// The answer is there. `None` when nobody waits for it any more.
     pub(crate) fn finish(&mut self, print: QuestionPrint) -> Option<Finished> {
-        let Inquiry { question, connections, call } = self.open.remove(&print)?;
+        let Inquiry { request, basis, connections, call, .. } = self.open.remove(&print)?;
         self.asked -= usize::from(call.is_some());
         for connection in &connections {
             self.prints.remove(connection);
         }
-        Some(Finished { question, connections })
+        Some(Finished { request, basis, connections })
     }
 
     /// Forgets a connection that is gone. With the last that waits for it a question goes too, and

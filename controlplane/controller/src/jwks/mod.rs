@@ -123,16 +123,17 @@ impl KeyRing {
         };
         // A panic while it is locked leaves a table that is as good as before.
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = token.named_key(&keys)
-            && verified.contains(text, key)
+        let named = token.named_key(&keys).map(|key| (key, verified.print(text, key)));
+        if let Some((key, print)) = named
+            && verified.contains(print)
         {
             return Held::Judged(index, set.checker.check_signed(&token, key, now_secs));
         }
         match set.checker.check_jwt(&token, &keys, now_secs) {
             Verdict::Undecided(Doubt::UnknownKey) => Held::KeyMissing(index),
             verdict => {
-                if let Verdict::Verified(token) = &verdict {
-                    verified.insert(text, token.key());
+                if let (Verdict::Verified(_), Some((_, print))) = (&verdict, named) {
+                    verified.insert(print);
                 }
                 Held::Judged(index, verdict)
             }

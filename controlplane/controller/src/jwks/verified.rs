@@ -16,6 +16,10 @@ pub(super) struct VerifiedTokens {
     pairs: Box<[[u128; 2]]>,
 }
 
+/// A token, and a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct TokenPrint(u128);
+
 impl VerifiedTokens {
     /// Pairs at most: two megabytes.
     const PAIRS_MAX: usize = 1 << 16;
@@ -29,25 +33,24 @@ impl VerifiedTokens {
         Self { printer: Printer::new(), pairs: vec![[EMPTY; 2]; pairs].into_boxed_slice() }
     }
 
+    /// Stands for a token and the key that may have signed it. Cost: a SHA-256 of the token.
+    pub(super) fn print(&self, token: &str, key: KeyPrint) -> TokenPrint {
+        let digest = self.printer.digest(&[key.as_bytes(), token.as_bytes()]);
+        TokenPrint(u128::from_le_bytes(digest).max(EMPTY + 1))
+    }
+
     /// Whether this key was found to have signed this token.
-    pub(super) fn contains(&self, token: &str, key: KeyPrint) -> bool {
-        let print = self.print(token, key);
+    pub(super) fn contains(&self, TokenPrint(print): TokenPrint) -> bool {
         self.pairs[self.place(print)].contains(&print)
     }
 
     /// This key has signed this token.
-    pub(super) fn insert(&mut self, token: &str, key: KeyPrint) {
-        let print = self.print(token, key);
+    pub(super) fn insert(&mut self, TokenPrint(print): TokenPrint) {
         let place = self.place(print);
         let pair = &mut self.pairs[place];
         if !pair.contains(&print) {
             *pair = [print, pair[0]];
         }
-    }
-
-    fn print(&self, token: &str, key: KeyPrint) -> u128 {
-        let digest = self.printer.digest(&[key.as_bytes(), token.as_bytes()]);
-        u128::from_le_bytes(digest).max(EMPTY + 1)
     }
 
     fn place(&self, print: u128) -> usize {
@@ -66,20 +69,22 @@ mod tests {
     fn a_token_is_known_by_itself_and_its_key() {
         let mut verified = VerifiedTokens::of(1);
         let keys = crate::key_book::tests::prints(2);
-        assert!(!verified.contains("token-a", keys[0]));
-        verified.insert("token-a", keys[0]);
-        assert!(verified.contains("token-a", keys[0]));
-        assert!(!verified.contains("token-a", keys[1]));
-        assert!(!verified.contains("token-b", keys[0]));
+        let good = verified.print("token-a", keys[0]);
+        assert!(!verified.contains(good));
+        verified.insert(good);
+        assert!(verified.contains(good));
+        assert!(!verified.contains(verified.print("token-a", keys[1])));
+        assert!(!verified.contains(verified.print("token-b", keys[0])));
     }
 
     #[test]
     fn most_of_those_it_has_room_for_are_remembered_and_memory_is_bounded() {
         let mut verified = VerifiedTokens::of(1000);
         let key = KeyPrint::default();
-        let tokens: Vec<_> = (0..1000).map(|n| format!("token-{n}")).collect();
-        tokens.iter().for_each(|token| verified.insert(token, key));
-        let known = tokens.iter().filter(|token| verified.contains(token, key)).count();
+        let prints = (0..1000).map(|n| verified.print(&format!("token-{n}"), key));
+        let prints: Vec<_> = prints.collect();
+        prints.iter().for_each(|print| verified.insert(*print));
+        let known = prints.iter().filter(|print| verified.contains(**print)).count();
         assert!(known > 850, "{known}");
         assert_eq!(verified.pairs.len(), 1024);
         assert_eq!(VerifiedTokens::of(usize::MAX).pairs.len(), VerifiedTokens::PAIRS_MAX);
