@@ -47,7 +47,11 @@ impl Platform {
 
     /// Signs a token that is good for ten minutes.
     pub fn token(&self, claims: TokenClaims) -> Result<Secret> {
-        let lifetime = Duration::from_secs(600);
+        self.token_for(claims, Duration::from_secs(600))
+    }
+
+    /// Signs a token that is good for so long.
+    pub fn token_for(&self, claims: TokenClaims, lifetime: Duration) -> Result<Secret> {
         self.service.issuer.issue(claims, SystemTime::now(), lifetime).context("signing")
     }
 }
