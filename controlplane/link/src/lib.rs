@@ -19,6 +19,9 @@ mod planes;
 mod shards;
 mod version;
 
+#[cfg(test)]
+mod link_tests;
+
 use std::sync::Arc;
 
 use prost::Message as _;
