@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use relay_e2e::{ControlPlane, Platform, Relay, get};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use relay_e2e::{ControlPlane, Platform, Relay, free_port, get};
 use relay_platform::TokenClaims;
 use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
@@ -228,5 +229,66 @@ fn the_control_plane_s_socket_is_its_user_s_alone() -> Result<()> {
     let path = url.strip_prefix("unix:").context("it is a file")?;
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
     ensure!(mode == 0o600, "{mode:o}");
+    Ok(())
+}
+
+/// Certificates of one authority, for both planes.
+struct Certificates {
+    folder: tempfile::TempDir,
+}
+
+impl Certificates {
+    fn make() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let keep = |name: &str, text: String| std::fs::write(folder.path().join(name), text);
+        let mut authority = CertificateParams::new(Vec::new())?;
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        keep("ca.pem", authority.self_signed(&key)?.pem())?;
+        let issuer = Issuer::new(authority, key);
+        for name in ["control", "data"] {
+            let mut leaf = CertificateParams::new(vec!["localhost".to_owned()])?;
+            leaf.extended_key_usages =
+                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            let key = KeyPair::generate()?;
+            keep(&format!("{name}.pem"), leaf.signed_by(&key, &issuer)?.pem())?;
+            keep(&format!("{name}.key"), key.serialize_pem())?;
+        }
+        Ok(Self { folder })
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+#[test]
+fn over_tcp_each_plane_shows_the_other_its_certificate() -> Result<()> {
+    let certificates = Certificates::make()?;
+    let port = free_port()?;
+    let listen = format!("127.0.0.1:{port}");
+    let [ca, certificate, key] =
+        ["ca.pem", "control.pem", "control.key"].map(|n| certificates.path(n));
+    let mut stage = Stage::set(&[
+        ("RELAY_CONTROL_LISTEN", &listen),
+        ("RELAY_CONTROL_CA_PATH", &ca),
+        ("RELAY_CONTROL_CERT_PATH", &certificate),
+        ("RELAY_CONTROL_KEY_PATH", &key),
+    ])?;
+    let url = format!("https://localhost:{port}");
+    let there = [("RELAY_CONTROL_URL", url.as_str()), ("RELAY_CONTROL_CA_PATH", ca.as_str())];
+    // Without a certificate of its own nobody is heard.
+    let platform = stage.platform.url();
+    let mut stranger = Relay::serve_apart(&stage.control, &with_platform(&platform, &there))?;
+    stranger.wait_for("control_plane_unreachable")?;
+
+    let [certificate, key] = ["data.pem", "data.key"].map(|name| certificates.path(name));
+    let own = [("RELAY_CONTROL_CERT_PATH", &*certificate), ("RELAY_CONTROL_KEY_PATH", &*key)];
+    let relay = stage.data_plane(&[&there[..], &own[..]].concat())?;
+    let mut daemon = stage.daemon(&relay)?;
+    let mut client = stage.client(&relay, "cl1")?;
+    talk(&mut client, &mut daemon, 1..20)?;
+    let (status, _) = refusal(stage.client(&stranger, "cl2"))?;
+    ensure!(status == 503, "{status}");
     Ok(())
 }
