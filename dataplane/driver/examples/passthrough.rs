@@ -201,7 +201,7 @@ impl Forwarder {
                     self.on_sent(key.slot, batch, outcome.unwrap_or(0));
                 }
                 Completion::ReceiveEnded { key, .. } => self.driver.close(key),
-                Completion::Closed { .. } => {}
+                Completion::Exported { .. } | Completion::Closed { .. } => {}
                 Completion::AcceptFailed(error) => panic!("{error}"),
             }
         }

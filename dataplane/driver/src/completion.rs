@@ -43,6 +43,14 @@ pub enum Completion<S> {
         /// Bytes the kernel took: all of them, or as many as the mode allows.
         outcome: Result<usize, SendError>,
     },
+    /// The answer to [`Driver::export`](crate::Driver::export). None for a connection that was
+    /// closed meanwhile.
+    Exported {
+        /// Which.
+        key: Key,
+        /// In blocking mode. An error leaves the connection with the driver.
+        socket: io::Result<S>,
+    },
     /// The socket is closed and its slot free again.
     Closed {
         /// Which.

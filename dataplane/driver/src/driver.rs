@@ -110,10 +110,20 @@ pub trait Driver {
     /// [`DriverStats::receive_starved`] counts it.
     fn receive(&mut self, key: Key);
 
-    /// Ends a repeated [`receive`](Self::receive), so that the connection's further bytes wait in
-    /// the kernel. What was received meanwhile still comes, then [`End::Paused`](crate::End), or
-    /// another end if the stream has one. Ignored while no repeated receive is in flight.
+    /// Ends a receive of either kind, so that the connection's further bytes wait in the kernel.
+    /// What was received meanwhile still comes, then [`End::Paused`](crate::End), or another end if
+    /// the stream has one. Ignored while no receive is in flight.
     fn pause(&mut self, key: Key);
+
+    /// Ends the send in flight: it comes back with what the socket took, or as
+    /// [`SendError::Cancelled`](crate::SendError) when that is nothing. Ignored while none is.
+    fn cancel_send(&mut self, key: Key);
+
+    /// Gives a connection away, guest or resident, to be adopted by another driver:
+    /// [`Completion::Exported`] follows, and then the key is free. With an operation in flight, or
+    /// where the kernel cannot, it fails and the connection stays as it was. The peer notices
+    /// nothing either way. Source: FIXED_FD_INSTALL, Linux 6.8.
+    fn export(&mut self, key: Key);
 
     /// An empty batch from the free list. Cost: allocates only while the list is empty.
     fn batch(&mut self) -> Box<Batch>;

@@ -381,10 +381,35 @@ impl Driver for Epoll {
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        if connection.receiving == Receiving::Again && !connection.closing {
+        if connection.receiving != Receiving::No && !connection.closing {
             connection.receiving = Receiving::No;
             self.pending.push(Completion::ReceiveEnded { key, end: End::Paused });
         }
+    }
+
+    fn cancel_send(&mut self, key: Key) {
+        let connection = self.table.find(key).filter(|connection| !connection.closing);
+        if let Some(Sending { batch, sent, .. }) = connection.and_then(|found| found.sending.take())
+        {
+            let outcome = if sent == 0 { Err(SendError::Cancelled) } else { Ok(sent) };
+            self.pending.push(Completion::Sent { key, batch, outcome });
+        }
+    }
+
+    fn export(&mut self, key: Key) {
+        let Some(connection) = self.table.find(key).filter(|connection| !connection.closing) else {
+            return;
+        };
+        if connection.receiving != Receiving::No || connection.sending.is_some() {
+            let socket = Err(io::ErrorKind::ResourceBusy.into());
+            return self.pending.push(Completion::Exported { key, socket });
+        }
+        let Some(connection) = self.table.remove(key) else { return };
+        self.stats.residents -= u64::from(connection.resident);
+        self.stats.system_calls += 1;
+        // A failure means that it was never registered.
+        let _ = epoll::delete(&self.epoll, &connection.socket);
+        self.pending.push(Completion::Exported { key, socket: Ok(connection.socket) });
     }
 
     fn batch(&mut self) -> Box<Batch> {

@@ -157,6 +157,14 @@ impl Driver for AnyDriver {
         each!(self, driver => driver.pause(key));
     }
 
+    fn cancel_send(&mut self, key: Key) {
+        each!(self, driver => driver.cancel_send(key));
+    }
+
+    fn export(&mut self, key: Key) {
+        each!(self, driver => driver.export(key));
+    }
+
     fn batch(&mut self) -> Box<Batch> {
         each!(self, driver => driver.batch())
     }

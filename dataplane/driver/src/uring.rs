@@ -377,7 +377,8 @@ impl Driver for Uring {
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        if connection.receiving != Receiving::Again || !connection.is_open() {
+        let is_receiving = matches!(connection.receiving, Receiving::Once | Receiving::Again);
+        if !is_receiving || !connection.is_open() {
             return;
         }
         if connection.armed {
@@ -388,6 +389,37 @@ impl Driver for Uring {
             connection.receiving = Receiving::No;
             self.pending.push(Completion::ReceiveEnded { key, end: End::Paused });
         }
+    }
+
+    fn cancel_send(&mut self, key: Key) {
+        let connection = self.table.find(key).filter(|connection| connection.is_open());
+        if connection.is_some_and(|connection| connection.sending.is_some()) {
+            // What was queued in this turn is ahead of its cancellation in the same queue.
+            self.ring.cancel(Token::new(Kind::Send, key));
+        }
+    }
+
+    fn export(&mut self, key: Key) {
+        let Some(connection) = self.table.find(key).filter(|connection| connection.is_open())
+        else {
+            return;
+        };
+        let is_idle = connection.receiving == Receiving::No && !connection.is_busy();
+        let socket = match connection.place {
+            Place::Guest(_) | Place::Resident(_) if !is_idle => None,
+            Place::Guest(_) => self.release(key),
+            Place::Resident(index) if self.ring.exports => {
+                connection.exporting = true;
+                return self.ring.export(index, Token::new(Kind::Export, key));
+            }
+            Place::Resident(_) => None,
+        };
+        let failure = match is_idle {
+            true => io::ErrorKind::Unsupported,
+            false => io::ErrorKind::ResourceBusy,
+        };
+        let socket = socket.ok_or_else(|| failure.into());
+        self.pending.push(Completion::Exported { key, socket });
     }
 
     fn batch(&mut self) -> Box<Batch> {

@@ -40,6 +40,8 @@ struct Connection {
     send: Option<Send>,
     /// FIN is wanted once nothing is being sent.
     finishing: bool,
+    /// It is being given away.
+    exporting: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -117,6 +119,14 @@ impl SimDriver {
         }
     }
 
+    fn finish_exporting(&mut self, key: Key, completions: &mut Vec<Completion<Socket>>) {
+        if let Some(connection) = self.connections.remove(&key.slot) {
+            self.stats.connections -= 1;
+            self.stats.residents -= u64::from(connection.resident);
+            completions.push(Completion::Exported { key, socket: Ok(connection.socket) });
+        }
+    }
+
     /// Looks at one connection: at most one receive and one step of a send per turn.
     fn look(&mut self, slot: u32, net: &mut Net, completions: &mut Vec<Completion<Socket>>) {
         let Some(connection) = self.connections.get_mut(&slot) else {
@@ -131,6 +141,14 @@ impl SimDriver {
         if net.seed.happens(net.faults.passed_over) {
             net.injected.passed_over += 1;
             return;
+        }
+        let busy = connection.receive != Receive::Idle || connection.send.is_some();
+        if std::mem::take(&mut connection.exporting) {
+            if busy {
+                let socket = Err(io::ErrorKind::ResourceBusy.into());
+                return completions.push(Completion::Exported { key, socket });
+            }
+            return self.finish_exporting(key, completions);
         }
         if connection.receive != Receive::Idle {
             receive(connection, key, net, &self.pool, &mut self.stats, completions);
@@ -267,6 +285,7 @@ impl Driver for SimDriver {
             receive: Receive::Idle,
             send: None,
             finishing: false,
+            exporting: false,
         };
         let before = self.connections.insert(key.slot, connection);
         assert!(before.is_none(), "slot {} is reused only after it was closed", key.slot);
@@ -316,10 +335,28 @@ impl Driver for SimDriver {
 
     fn pause(&mut self, key: Key) {
         if let Some(connection) = self.connection(key)
-            && connection.receive == Receive::Repeatedly
+            && matches!(connection.receive, Receive::Repeatedly | Receive::Once)
         {
             connection.receive = Receive::Pausing;
         }
+    }
+
+    fn cancel_send(&mut self, key: Key) {
+        let send = self.connection(key).and_then(|connection| connection.send.take());
+        if let Some(Send { batch, sent, .. }) = send {
+            let outcome = if sent == 0 { Err(SendError::Cancelled) } else { Ok(sent) };
+            self.ready.push(Completion::Sent { key, batch, outcome });
+        }
+    }
+
+    fn export(&mut self, key: Key) {
+        let Some(connection) = self.connection(key) else { return };
+        if connection.receive != Receive::Idle || connection.send.is_some() || connection.finishing
+        {
+            let socket = Err(io::ErrorKind::ResourceBusy.into());
+            return self.ready.push(Completion::Exported { key, socket });
+        }
+        connection.exporting = true;
     }
 
     fn batch(&mut self) -> Box<Batch> {

@@ -29,6 +29,8 @@ impl Uring {
                 self.finish_closing(key);
             }
             Kind::Close => self.on_close(key, out),
+            Kind::Export => self.on_exported(key, done, out),
+            Kind::Vacate => self.vacant.push(key.slot),
         }
     }
 
@@ -38,7 +40,7 @@ impl Uring {
         done: Done,
         out: &mut Vec<Completion<OwnedFd>>,
     ) {
-        if let Some(socket) = done.accepted() {
+        if let Some(socket) = done.descriptor() {
             self.stats.system_calls += 1;
             match accept::remote_of(&socket) {
                 Some(remote) => {
@@ -141,6 +143,31 @@ impl Uring {
         out.push(Completion::Sent { key, batch, outcome });
         self.finish_sending(key);
         self.finish_closing(key);
+    }
+
+    /// A plain descriptor was made, or could not be. The direct one goes; the socket stays.
+    fn on_exported(&mut self, key: Key, done: Done, out: &mut Vec<Completion<OwnedFd>>) {
+        let socket = done.descriptor();
+        let mut socket = socket.ok_or_else(|| io::Error::from_raw_os_error(-done.result));
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        connection.exporting = false;
+        if !connection.is_open() {
+            return self.finish_closing(key);
+        }
+        if connection.is_busy() {
+            // Something was asked for meanwhile, and the kernel holds memory of ours for it.
+            socket = Err(io::ErrorKind::ResourceBusy.into());
+        }
+        if socket.is_ok()
+            && let Some(Connection { place: Place::Resident(index), .. }) = self.table.remove(key)
+        {
+            let place = Key { slot: index, generation: 0 };
+            self.ring.close(index, Token::new(Kind::Vacate, place));
+            self.stats.residents -= 1;
+        }
+        out.push(Completion::Exported { key, socket });
     }
 
     fn on_close(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {

@@ -21,6 +21,8 @@ pub(super) struct Connection {
     pub(super) sending: Option<Box<Batch>>,
     pub(super) fin: Fin,
     pub(super) closing: Closing,
+    /// A plain descriptor is being made for it.
+    pub(super) exporting: bool,
 }
 
 const _: () = assert!(slot_bytes::<Connection>() <= 32, "half of a cache line");
@@ -73,6 +75,7 @@ impl Connection {
             sending: None,
             fin: Fin::No,
             closing: Closing::No,
+            exporting: false,
         }
     }
 
@@ -89,6 +92,6 @@ impl Connection {
 
     /// Whether the kernel may still complete something of it.
     pub(super) fn is_busy(&self) -> bool {
-        self.armed || self.sending.is_some() || self.fin == Fin::InFlight
+        self.armed || self.sending.is_some() || self.fin == Fin::InFlight || self.exporting
     }
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use io_uring::register::Restriction;
+use io_uring::register::{Probe, Restriction};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode};
@@ -22,6 +22,8 @@ use crate::DriverError;
 /// One ring, used by the thread that made it.
 pub(super) struct Ring {
     io: IoUring,
+    /// Whether plain descriptors can be made for direct ones. Linux 6.8.
+    pub(super) exports: bool,
     /// Index of the ring in the thread's table of registered rings: spares a look-up per call.
     registered: Option<u32>,
     /// Operations that found the submission queue full and the kernel unwilling to empty it.
@@ -62,11 +64,11 @@ impl Done {
         cqueue::buffer_select(self.flags)
     }
 
-    /// The socket an accept brought.
-    pub(super) fn accepted(self) -> Option<OwnedFd> {
+    /// The socket an accept brought, or an export.
+    pub(super) fn descriptor(self) -> Option<OwnedFd> {
         (self.result >= 0).then(|| {
-            // SAFETY: a non-negative result of an accept is a new descriptor that nobody else knows
-            // of; the caller asks each accept's completion once.
+            // SAFETY: a non-negative result of an accept or an export is a new descriptor that
+            // nobody else knows of; the caller asks each such completion once.
             unsafe { OwnedFd::from_raw_fd(self.result) }
         })
     }
@@ -104,8 +106,12 @@ impl Ring {
             .build(operations_max)
             .map_err(DriverError::setup("io_uring_setup"))?;
         let submitter = io.submitter();
+        let mut probe = Probe::new();
+        // A kernel that does not say what it can do is older than what is asked for.
+        let exports = submitter.register_probe(&mut probe).is_ok()
+            && probe.is_supported(opcode::FixedFdInstall::CODE);
         submitter
-            .register_restrictions(&mut restrictions())
+            .register_restrictions(&mut restrictions(exports))
             .map_err(DriverError::setup("register restrictions"))?;
         submitter
             .register_files_sparse(table_len)
@@ -125,6 +131,7 @@ impl Ring {
         io.submitter().register_enable_rings().map_err(DriverError::setup("enable the ring"))?;
         Ok(Self {
             io,
+            exports,
             registered,
             backlog: VecDeque::new(),
             in_flight: 0,
@@ -238,6 +245,12 @@ impl Ring {
         self.queue(opcode::Close::new(Fixed(index)).build(), token);
     }
 
+    /// Makes a plain descriptor for a direct one, which stays. Linux 6.8.
+    pub(super) fn export(&mut self, index: u32, token: Token) {
+        // Without flags the descriptor is closed on exec.
+        self.queue(opcode::FixedFdInstall::new(Fixed(index), 0).build(), token);
+    }
+
     /// Cancels the operation with this token, if it is still there. Found by its hash: cancelling
     /// by descriptor would look at every operation of the ring.
     pub(super) fn cancel(&mut self, token: Token) {
@@ -306,8 +319,8 @@ impl Ring {
             }
             self.drain(usize::MAX, &mut entries);
             for done in entries.drain(..) {
-                if done.token.kind == Kind::Accept {
-                    drop(done.accepted());
+                if matches!(done.token.kind, Kind::Accept | Kind::Export) {
+                    drop(done.descriptor());
                 }
             }
             if self.in_flight == 0 {
@@ -415,7 +428,7 @@ fn call_register(descriptor: RawFd, operation: u8, update: &mut RingUpdate) -> b
 }
 
 /// What the ring may do: system-call filters cannot see inside it.
-fn restrictions() -> Vec<Restriction> {
+fn restrictions(exports: bool) -> Vec<Restriction> {
     let operations = [
         opcode::Accept::CODE,
         opcode::AsyncCancel::CODE,
@@ -429,6 +442,7 @@ fn restrictions() -> Vec<Restriction> {
     let registers = [REGISTER_FILES_UPDATE, UNREGISTER_RING_FDS];
     let flags = Flags::FIXED_FILE | Flags::BUFFER_SELECT;
     let mut restrictions: Vec<_> = operations.map(Restriction::sqe_op).into();
+    restrictions.extend(exports.then(|| Restriction::sqe_op(opcode::FixedFdInstall::CODE)));
     restrictions.extend(registers.map(Restriction::register_op));
     restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
     restrictions

@@ -22,10 +22,14 @@ pub(super) enum Kind {
     Receive,
     Send,
     Shutdown,
+    /// Of a connection: a plain descriptor is made for its socket.
+    Export,
+    /// Of a place in the table, which the key's slot names: it is emptied.
+    Vacate,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Accept,
         Self::Bell,
         Self::Cancel,
@@ -33,6 +37,8 @@ impl Kind {
         Self::Receive,
         Self::Send,
         Self::Shutdown,
+        Self::Export,
+        Self::Vacate,
     ];
 }
 

@@ -196,6 +196,7 @@ fn key_of(event: &Event) -> Option<Key> {
         Completion::Received { key, .. }
         | Completion::ReceiveEnded { key, .. }
         | Completion::Sent { key, .. }
+        | Completion::Exported { key, .. }
         | Completion::Closed { key } => Some(*key),
         Completion::Accepted { .. } | Completion::AcceptFailed(_) => None,
     }

@@ -4,6 +4,7 @@
 
 mod crowd;
 mod ends;
+mod exports;
 mod harness;
 mod streams;
 
@@ -52,6 +53,15 @@ claims! {
         sending_to_a_cut_connection_fails
         fin_follows_the_send_in_flight
         a_peer_that_finished_can_still_be_answered;
+    exports:
+        an_exported_resident_goes_on_in_another_driver
+        an_exported_guest_goes_on_in_another_driver
+        a_place_is_used_again_after_an_export
+        a_busy_connection_is_not_exported
+        a_lone_receive_can_be_paused
+        a_cancelled_send_says_what_the_socket_took
+        a_cancelled_send_may_have_taken_nothing
+        a_connection_closed_while_it_is_exported_is_closed_once;
     ends:
         closing_gives_back_everything_before_closed
         what_was_sent_before_closing_arrives
