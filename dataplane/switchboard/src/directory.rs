@@ -8,6 +8,7 @@ use relay_contract::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::household::{Generations, Remembered};
 use crate::key::{Key, KeyMap, Keyer};
 use crate::recency::Recency;
 use crate::traffic::Traffic;
@@ -120,6 +121,12 @@ impl Scope {
         self.member_count
     }
 
+    /// Nobody is a member any more.
+    pub(crate) fn forget_members(&mut self) {
+        self.member_count = 0;
+        self.client_count = 0;
+    }
+
     /// Workspace and target.
     pub(crate) fn key(&self) -> Key {
         self.key
@@ -161,6 +168,11 @@ impl Waiting {
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
+
+    /// Who waits, by request.
+    pub(crate) fn table_mut(&mut self) -> &mut Recency<ConnectionId> {
+        &mut self.0
+    }
 }
 
 /// All scopes of a shard.
@@ -174,7 +186,7 @@ pub(crate) struct Directory {
     empty: Recency<u32>,
     /// Daemon generations of scopes that were forgotten: a stale daemon must not come back because
     /// its scope was empty for a while.
-    generations: Recency<u64>,
+    generations: Generations,
     sequence: u64,
 }
 
@@ -198,7 +210,7 @@ impl Directory {
     pub(crate) fn generation(&self, key: Key) -> Option<u64> {
         match self.find(key) {
             Some(scope) => self.scope(scope).generation,
-            None => self.generations.get(key).map(|(generation, _)| generation),
+            None => self.generations.get(key).map(|(remembered, _)| remembered.generation),
         }
     }
 
@@ -213,7 +225,7 @@ impl Directory {
         let key = Self::key(keyer, workspace, target);
         let at = self.find(key).unwrap_or_else(|| {
             let workspace_key = keyer.text(workspace.as_str().as_bytes());
-            let generation = self.generations.remove(key);
+            let remembered = self.generations.remove(key);
             let sequence = self.sequence;
             self.sequence += 1;
             let scope = Scope {
@@ -223,7 +235,7 @@ impl Directory {
                 workspace_key,
                 sequence,
                 daemon: None,
-                generation,
+                generation: remembered.map(|remembered| remembered.generation),
                 client_count: 0,
                 member_count: 0,
                 last_activity: now,
@@ -274,10 +286,70 @@ impl Directory {
         self.free.push(at);
         let scope = self.scopes.get_mut(at as usize)?.take()?;
         if let Some(generation) = scope.generation {
-            self.generations.put(key, generation, now);
+            let workspace = scope.workspace_key;
+            self.generations.put(key, Remembered { generation, workspace }, now);
             self.generations.shrink(GENERATIONS_MAX);
         }
         Some(scope)
+    }
+
+    /// Takes all scopes of a workspace out, each with its index.
+    pub(crate) fn take_out(&mut self, workspace: &WorkspaceId) -> Vec<(u32, Box<Scope>)> {
+        let places = (0..).zip(&self.scopes).filter_map(|(at, scope)| {
+            scope.as_deref().is_some_and(|scope| scope.workspace_id == *workspace).then_some(at)
+        });
+        let places: Vec<u32> = places.collect();
+        let mut out = Vec::with_capacity(places.len());
+        for at in places {
+            if let Some(scope) = self.scopes[at as usize].take() {
+                self.empty.remove(scope.key);
+                self.by_key.remove(&scope.key);
+                self.free.push(at);
+                out.push((at, scope));
+            }
+        }
+        out.sort_unstable_by_key(|(_, scope)| scope.sequence);
+        out
+    }
+
+    /// Takes a scope in, without members. One that is here already under its name keeps its members
+    /// and has the newcomer's daemon if it has none; what is known of sessions is the newcomer's.
+    pub(crate) fn take_in(&mut self, mut scope: Box<Scope>, now: Tick) -> u32 {
+        let key = scope.key;
+        if let Some(at) = self.find(key) {
+            let mine = self.scope_mut(at);
+            mine.daemon = mine.daemon.or(scope.daemon);
+            mine.generation = mine.generation.max(scope.generation);
+            mine.exchanges = scope.exchanges;
+            mine.pairings = scope.pairings;
+            mine.sessions = scope.sessions;
+            mine.subscriptions.append(&mut scope.subscriptions);
+            mine.traffic = scope.traffic;
+            return at;
+        }
+        scope.sequence = self.sequence;
+        self.sequence += 1;
+        let at = self.place(*scope);
+        self.empty.put(key, at, now);
+        at
+    }
+
+    /// Takes the remembered generations of a workspace out.
+    pub(crate) fn take_generations(&mut self, workspace: Key) -> Vec<(Key, u64, Tick)> {
+        let its = self.generations.iter().filter(|(_, found, _)| found.workspace == workspace);
+        let its: Vec<_> = its.map(|(key, found, used)| (key, found.generation, used)).collect();
+        for (key, _, _) in &its {
+            self.generations.remove(*key);
+        }
+        its
+    }
+
+    /// Remembers generations of a workspace.
+    pub(crate) fn add_generations(&mut self, workspace: Key, its: Vec<(Key, u64, Tick)>) {
+        for (key, generation, used) in its {
+            self.generations.put(key, Remembered { generation, workspace }, used);
+        }
+        self.generations.shrink(GENERATIONS_MAX);
     }
 
     pub(crate) fn has_empty(&self) -> bool {
@@ -368,7 +440,7 @@ impl Directory {
 }
 
 /// Generations remembered after their scopes were forgotten; the one forgotten first goes. Protects
-/// shard memory: 64 bytes each. Source: far more targets than one shard serves in a day.
+/// shard memory: 80 bytes each. Source: far more targets than one shard serves in a day.
 const GENERATIONS_MAX: usize = 65_536;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod directory;
 mod drain;
 mod effect;
 mod events;
+mod household;
 mod input;
 mod key;
 mod limiter;
@@ -33,6 +34,7 @@ mod worker;
 mod written;
 
 pub use effect::{Effect, Effects, FreshToken};
+pub use household::Household;
 pub use input::{Input, Message};
 pub use switchboard::{Switchboard, framed_bytes};
 pub use wheel::{TimerId, Wheel};

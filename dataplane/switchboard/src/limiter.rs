@@ -14,7 +14,7 @@ pub(crate) struct FixedWindow {
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Window {
+pub(crate) struct Window {
     start: Tick,
     count: u32,
 }
@@ -121,6 +121,57 @@ impl Limiters {
             && self.runtime_client.buckets.is_empty()
             && self.runtime_workspace.buckets.is_empty()
             && self.daemon.buckets.is_empty()
+    }
+}
+
+/// What is left of one workspace's rates.
+#[derive(Debug, Default)]
+pub(crate) struct Quotas {
+    key_exchange: Vec<(Key, Window)>,
+    pairing: Vec<(Key, Window)>,
+    runtime_client: Vec<(Key, Bucket)>,
+    runtime_workspace: Option<(Key, Bucket)>,
+    daemon: Option<(Key, Bucket)>,
+}
+
+impl Limiters {
+    /// Takes out what is left of a workspace's rates, and of those of its clients: their keys, and
+    /// those of where they come from.
+    pub(crate) fn take_out(
+        &mut self,
+        workspace: Key,
+        clients: impl Iterator<Item = (Key, Key)>,
+    ) -> Quotas {
+        let mut quotas = Quotas::default();
+        for (client, origin) in clients {
+            // Several connections of one client share what they have.
+            let exchange = self.key_exchange.windows.remove(origin);
+            quotas.key_exchange.extend(exchange.map(|window| (origin, window)));
+            let pairing = self.pairing.windows.remove(origin);
+            quotas.pairing.extend(pairing.map(|window| (origin, window)));
+            let runtime = self.runtime_client.buckets.remove(client);
+            quotas.runtime_client.extend(runtime.map(|bucket| (client, bucket)));
+        }
+        let shared = self.runtime_workspace.buckets.remove(workspace);
+        quotas.runtime_workspace = shared.map(|bucket| (workspace, bucket));
+        quotas.daemon = self.daemon.buckets.remove(workspace).map(|bucket| (workspace, bucket));
+        quotas
+    }
+
+    /// Goes on with what is left of a workspace's rates.
+    pub(crate) fn take_in(&mut self, quotas: Quotas, now: Tick) {
+        for (table, windows) in
+            [(&mut self.key_exchange, quotas.key_exchange), (&mut self.pairing, quotas.pairing)]
+        {
+            windows.into_iter().for_each(|(key, window)| table.windows.put(key, window, now));
+        }
+        for (table, buckets) in [
+            (&mut self.runtime_client, quotas.runtime_client),
+            (&mut self.runtime_workspace, quotas.runtime_workspace.into_iter().collect()),
+            (&mut self.daemon, quotas.daemon.into_iter().collect()),
+        ] {
+            buckets.into_iter().for_each(|(key, bucket)| table.buckets.put(key, bucket, now));
+        }
     }
 }
 

@@ -151,6 +151,12 @@ impl<V: Copy> Recency<V> {
         *self = Self::default();
     }
 
+    /// Changes every value; nothing counts as used by that.
+    pub(crate) fn for_each_value(&mut self, change: impl FnMut(&mut V)) {
+        // Values of unused nodes mean nothing.
+        self.nodes.iter_mut().map(|node| &mut node.value).for_each(change);
+    }
+
     /// All entries, the oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, V, Tick)> + '_ {
         let mut at = self.oldest;

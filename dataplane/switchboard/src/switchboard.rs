@@ -420,7 +420,7 @@ impl Switchboard {
     }
 
     /// Cleaning up is due as long as there is something that may have to go.
-    fn arm_cleanup(&mut self, now: Tick) {
+    pub(crate) fn arm_cleanup(&mut self, now: Tick) {
         let core = &mut self.core;
         if !core.cleanup_armed && (core.directory.has_empty() || !core.limiters.is_empty()) {
             let interval = self.limits.cleanup_interval.max(Duration::from_millis(1));

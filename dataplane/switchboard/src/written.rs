@@ -155,7 +155,7 @@ struct Present {
 }
 
 /// Grows with every change of the layout.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 
 #[cfg(test)]
 #[path = "written_tests.rs"]

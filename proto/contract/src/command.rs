@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     CloseReason, ConnectionId, Grant, Limits, QueryId, Refusal, Renewal, Routes, ShardId,
-    WorkerResponse,
+    WorkerResponse, WorkspaceId,
 };
 
 /// One order to a shard. Lanes carry them in order; each names at most one connection, and an order
@@ -82,6 +82,14 @@ pub enum Command {
     },
     /// Admit again. Who was told to go is gone; who was not stays.
     Resume,
+    /// Give the workspace's connections, and all that is known of it, to another shard of this data
+    /// plane. Answered by [`crate::Event::Moved`] or [`crate::Event::MoveFailed`].
+    Move {
+        /// The workspace.
+        workspace_id: WorkspaceId,
+        /// Its home from then on.
+        to: ShardId,
+    },
     /// Stop accepting, close everybody with 1001, then end the thread by `deadline_ms` from now.
     Stop {
         /// Milliseconds until what is left is cut.
@@ -149,6 +157,9 @@ impl fmt::Debug for Command {
                 .field("window_ms", window_ms)
                 .field("redirect", redirect)
                 .finish(),
+            Self::Move { workspace_id, to } => {
+                f.debug_struct("Move").field("workspace_id", workspace_id).field("to", to).finish()
+            }
             Self::Resume => f.write_str("Resume"),
             Self::Stop { deadline_ms } => {
                 f.debug_struct("Stop").field("deadline_ms", deadline_ms).finish()

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::{
     AdmissionId, AdmissionRequest, ConnectionId, Counters, Histograms, LogEntry, QueryId, Secret,
@@ -88,11 +89,65 @@ pub enum Event {
         /// The version.
         version: u64,
     },
+    /// A workspace is at another shard now. [`Event::Opened`] of each of its connections follows,
+    /// with what it is called there; whatever else is heard of earlier names is older.
+    Moved {
+        /// The workspace.
+        workspace_id: WorkspaceId,
+        /// Its home until now.
+        from: ShardId,
+        /// Its home from now on.
+        to: ShardId,
+        /// Connections that moved.
+        connections: u32,
+        /// How long its connections were not read.
+        paused: Duration,
+    },
+    /// A workspace stays where it was, and its connections with it.
+    MoveFailed {
+        /// The workspace.
+        workspace_id: WorkspaceId,
+        /// Its home, as before.
+        from: ShardId,
+        /// Why.
+        reason: MoveFailure,
+    },
     /// The shard has closed everything and its thread ends.
     Stopped {
         /// Which.
         shard: ShardId,
     },
+}
+
+/// Why a workspace was not moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MoveFailure {
+    /// There is no such shard beside this one, or it has ended.
+    NoSuchShard,
+    /// Its connections could not be taken out of the driver: an old kernel, or no descriptors.
+    Driver,
+    /// Its connections did not come to rest in time.
+    TimedOut,
+    /// The shard is about to end.
+    Stopping,
+    /// The workspace has left already.
+    NotHere,
+    /// Too many moves wait already.
+    TooMany,
+}
+
+impl MoveFailure {
+    /// What logs call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoSuchShard => "no_such_shard",
+            Self::Driver => "driver",
+            Self::TimedOut => "timed_out",
+            Self::Stopping => "stopping",
+            Self::NotHere => "not_here",
+            Self::TooMany => "too_many",
+        }
+    }
 }
 
 /// A plain HTTP request passed on by a shard. `GET` only; the shard answers everything else itself.

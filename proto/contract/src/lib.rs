@@ -30,7 +30,8 @@ pub use command::{Command, Detail};
 pub use counter::{Counter, Counters};
 pub use credential::Credential;
 pub use event::{
-    ControlRequest, Event, ScopeReport, ScopeTraffic, ShardReport, WorkerRequest, WorkerResponse,
+    ControlRequest, Event, MoveFailure, ScopeReport, ScopeTraffic, ShardReport, WorkerRequest,
+    WorkerResponse,
 };
 pub use grant::Grant;
 pub use histogram::{Bucket, Histogram, Histograms, Measure, Unit};
