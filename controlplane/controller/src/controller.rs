@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use relay_contract::{
     AdmissionId, CloseReason, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick,
-    WorkerResponse,
+    WorkerResponse, WorkspaceId,
 };
 use relay_link::{Block, Link};
 use tokio::sync::mpsc;
@@ -129,6 +129,8 @@ pub struct Controller {
     reports: Reports,
     /// Shards that have not said that they stopped.
     pub(crate) running: HashSet<ShardId>,
+    /// Workspaces on their way, each with the first shard of its data plane.
+    pub(crate) moving: HashSet<(ShardId, WorkspaceId)>,
     /// The drain that goes on.
     pub(crate) draining: Option<Draining>,
     pub(crate) stopping: bool,
@@ -277,6 +279,7 @@ impl Controller {
             reporter,
             reports,
             running: link.shards.ids().collect(),
+            moving: HashSet::new(),
             draining: None,
             stopping: false,
             settings: Arc::new(settings),
@@ -285,8 +288,8 @@ impl Controller {
         })
     }
 
-    /// Moves workspaces to other shards than their hash says. A workspace with open connections
-    /// moves when they are gone.
+    /// Says that workspaces without connections live on other shards than their hash says. One that
+    /// has some stays with them: [`Self::move_workspace`] moves it.
     ///
     /// # Errors
     /// [`HomeTableError`]; the table in force stays.

@@ -53,6 +53,12 @@ impl Controller {
             Event::InForce { shard, value, version } => {
                 self.acknowledged.note(shard, value, version);
             }
+            Event::Moved { workspace_id, from, to, connections, paused } => {
+                self.on_moved(workspace_id, (from, to), connections, paused);
+            }
+            Event::MoveFailed { workspace_id, from, reason } => {
+                self.on_move_failed(workspace_id, from, reason);
+            }
             Event::Stopped { shard } => self.on_stopped(shard),
         }
     }
@@ -70,7 +76,9 @@ impl Controller {
             Done::Decided { print, answer } => self.on_decided(print, answer),
             Done::Called { call, connection, response } => {
                 // Not there: its worker left in the moment it was answered.
-                if self.calling.remove(&call).is_some() {
+                if let Some((admission, _)) = self.calling.remove(&call) {
+                    // It may have moved since it asked.
+                    let connection = self.current_name(admission, connection);
                     self.send(connection, Command::WorkerReply { connection, response });
                 }
             }

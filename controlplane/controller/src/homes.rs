@@ -40,11 +40,14 @@ pub(crate) struct Homes {
     /// The data planes there are, by their first shard.
     planes: BTreeMap<ShardId, Block>,
     table: HomeTable,
+    /// Workspaces that were moved, by the first shard of their data plane; they say more than the
+    /// table.
+    moved: HashMap<(ShardId, WorkspaceId), ShardId>,
 }
 
 impl Homes {
     pub(crate) fn new() -> Self {
-        Self { planes: BTreeMap::new(), table: HomeTable::default() }
+        Self { planes: BTreeMap::new(), table: HomeTable::default(), moved: HashMap::new() }
     }
 
     /// A data plane came.
@@ -55,6 +58,7 @@ impl Homes {
     /// It is gone. What the table says of its shards says nothing from now on.
     pub(crate) fn detach(&mut self, block: Block) {
         self.planes.remove(&block.first);
+        self.moved.retain(|(plane, _), _| *plane != block.first);
     }
 
     /// The data plane a shard belongs to.
@@ -64,6 +68,9 @@ impl Homes {
     }
 
     pub(crate) fn home_of(&self, workspace_id: &WorkspaceId, plane: Block) -> ShardId {
+        if let Some(shard) = self.exception_of(workspace_id, plane) {
+            return shard;
+        }
         if let Some(&shard) = self.table.overrides.get(workspace_id)
             && plane.contains(shard)
         {
@@ -76,6 +83,17 @@ impl Homes {
                 hasher.finish()
             })
             .map_or(plane.first, |shard| ShardId(plane.first.0 + shard))
+    }
+
+    /// Where a workspace lives on a data plane, if it was moved there.
+    pub(crate) fn exception_of(&self, workspace_id: &WorkspaceId, plane: Block) -> Option<ShardId> {
+        self.moved.get(&(plane.first, workspace_id.clone())).copied()
+    }
+
+    /// The next version of the table: a workspace was moved there.
+    pub(crate) fn relocate(&mut self, workspace_id: &WorkspaceId, plane: Block, to: ShardId) {
+        self.table.version += 1;
+        self.moved.insert((plane.first, workspace_id.clone()), to);
     }
 
     /// Puts a newer table in force.

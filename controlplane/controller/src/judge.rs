@@ -13,7 +13,7 @@ use relay_link::convert::Holding;
 
 use crate::decide::SignedWith;
 use crate::expiry::ExpirySweep;
-use crate::facts::{Expiry, Facts, KeyNumber};
+use crate::facts::{Expiry, Facts, KeyNumber, Life};
 use crate::homes::{HomeTable, HomeTableError, Homes};
 use crate::jwks::unit_random;
 use crate::ledger::{Cap, Changes, Dismissal, Ledger, Occupancy, Scope, ScopePage, Seat, Seated};
@@ -287,6 +287,33 @@ impl Judge {
         Some(UpgradeRequest { role, workspace_id, target_id })
     }
 
+    /// The data plane of a shard.
+    pub(crate) fn plane_of(&self, shard: ShardId) -> Option<Block> {
+        self.homes.plane_of(shard)
+    }
+
+    /// Where a workspace lives on a data plane, or would.
+    pub(crate) fn home_of(&self, workspace_id: &WorkspaceId, plane: Block) -> ShardId {
+        let home = self.ledger.home_of(workspace_id, plane.first);
+        home.unwrap_or_else(|| self.homes.home_of(workspace_id, plane))
+    }
+
+    /// A workspace lives there from now on, and its next connections go there.
+    pub(crate) fn relocate(&mut self, workspace_id: &WorkspaceId, to: ShardId) {
+        if let Some(plane) = self.homes.plane_of(to) {
+            self.ledger.relocate(workspace_id, plane.first, to);
+            self.homes.relocate(workspace_id, plane, to);
+        }
+    }
+
+    /// What an open connection is called.
+    pub(crate) fn name_of(&self, admission: AdmissionId) -> Option<ConnectionId> {
+        match self.ledger.find(admission)?.life {
+            Life::Open(connection) | Life::Dismissed(connection) => Some(connection),
+            Life::Admitted | Life::Doomed(_) => None,
+        }
+    }
+
     /// An admitted connection lives there from now on. The reason to close it at once, if it was
     /// told to go before.
     pub(crate) fn open(
@@ -294,6 +321,15 @@ impl Judge {
         admission: AdmissionId,
         connection: ConnectionId,
     ) -> Option<CloseReason> {
+        // A workspace that moved is at one place; what is heard of another is older.
+        let workspace_id = &self.ledger.find(admission)?.scope.workspace_id;
+        let plane = self.homes.plane_of(connection.shard)?;
+        let moved_to = self.homes.exception_of(workspace_id, plane);
+        if moved_to.is_some_and(|home| home != connection.shard)
+            && self.ledger.home_of(workspace_id, plane.first) == moved_to
+        {
+            return None;
+        }
         self.ledger.open(admission, connection)
     }
 

@@ -331,6 +331,18 @@ impl Ledger {
         }
     }
 
+    /// Where a workspace with connections on that data plane lives.
+    pub(crate) fn home_of(&self, workspace_id: &WorkspaceId, plane: Plane) -> Option<ShardId> {
+        self.homes.get(&(plane, workspace_id.clone())).map(|home| home.shard)
+    }
+
+    /// A workspace with connections on that data plane lives there from now on.
+    pub(crate) fn relocate(&mut self, workspace_id: &WorkspaceId, plane: Plane, to: ShardId) {
+        if let Some(home) = self.homes.get_mut(&(plane, workspace_id.clone())) {
+            home.shard = to;
+        }
+    }
+
     /// A connection stands on another token from now on; whether it is there.
     pub(crate) fn renew(&mut self, admission: AdmissionId, facts: Facts) -> bool {
         let seat = self.seat_mut(admission);

@@ -315,7 +315,10 @@ impl Cord {
             Event::InForce { shard, value, version } => {
                 self.in_force.insert((*shard, *value), *version);
             }
-            Event::Logged { .. } | Event::Reported { .. } => {}
+            Event::Moved { .. }
+            | Event::MoveFailed { .. }
+            | Event::Logged { .. }
+            | Event::Reported { .. } => {}
         }
         self.tell(frame, event);
     }
@@ -516,7 +519,10 @@ fn shard_of(event: &Event) -> ShardId {
         | Event::Opened { connection, .. }
         | Event::RenewalAsked { connection, .. } => connection.shard,
         Event::Reported { report, .. } => report.shard,
-        Event::Stopped { shard } | Event::InForce { shard, .. } => *shard,
+        Event::Stopped { shard }
+        | Event::InForce { shard, .. }
+        | Event::Moved { to: shard, .. }
+        | Event::MoveFailed { from: shard, .. } => *shard,
         Event::Released { .. } | Event::Logged { .. } => ShardId(0),
     }
 }

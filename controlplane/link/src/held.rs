@@ -102,6 +102,9 @@ impl Held {
             admitted.connection = Some(connection);
             admitted.home = connection.shard;
         }
+        if let Some(calls) = self.calls.get_mut(&admission) {
+            calls.worker = connection;
+        }
     }
 
     /// It is gone, and its calls with it.

@@ -12,6 +12,7 @@ use crate::deadline::Timer;
 use crate::egress::Egress;
 use crate::fronted::Fronted;
 use crate::guest::Guest;
+use crate::moves::Stay;
 use crate::tls::TlsSession;
 
 /// What a slot of the table holds. Small while idle: everything that is rarely there is boxed.
@@ -39,6 +40,8 @@ pub(crate) struct Connection {
     pub(crate) spent: Spent,
     /// Whether the driver holds it as a resident: receives then repeat by themselves.
     pub(crate) settled: bool,
+    /// Whether it is on its way to another shard.
+    pub(crate) stay: Stay,
 }
 
 /// ```text
@@ -160,6 +163,7 @@ impl Connection {
             backlog: None,
             spent: Spent::default(),
             settled: false,
+            stay: Stay::Here,
         }
     }
 

@@ -62,8 +62,8 @@ impl<D: Driver> Shard<D> {
     /// The next moment at which something is due here.
     pub(crate) fn next_deadline(&self) -> Option<Tick> {
         let stop = self.stop_deadline.filter(|&deadline| deadline > self.now);
-        let told = self.drain_due();
-        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), stop, told];
+        let (told, moves) = (self.drain_due(), self.moves.due());
+        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), stop, told, moves];
         due.into_iter().flatten().min()
     }
 }

@@ -95,6 +95,14 @@ impl<D: Driver> Shard<D> {
         self.drain = Some(drain);
     }
 
+    /// Those who came from another shard go too, behind all others.
+    pub(crate) fn drain_too(&mut self, connections: Vec<ConnectionId>) {
+        if let Some(drain) = &mut self.drain {
+            drain.count += connections.len();
+            drain.waiting.extend(connections);
+        }
+    }
+
     /// Answers an upgrade 503 that the control plane was asked about.
     pub(crate) fn abandon(&mut self, key: Key) {
         let connection = self.table.id(key);

@@ -388,6 +388,27 @@ impl Egress {
         end.map_or(self.queue.len(), |end| end + 1)
     }
 
+    /// Takes the queue along to another shard: what lies in receive buffers is copied. Only when
+    /// nothing is in flight.
+    pub(crate) fn pack(self) -> Packed {
+        let frames = self.queue.into_iter().map(|queued| PackedFrame {
+            bytes: match queued.chunk {
+                Chunk::Owned { bytes, start: 0 } => bytes,
+                chunk => chunk.as_bytes().to_vec(),
+            },
+            last: queued.last,
+            frame_count: queued.frame_count,
+            own: queued.own,
+            pong: queued.pong,
+        });
+        Packed {
+            frames: frames.collect(),
+            front_in_progress: self.front_in_progress,
+            stalled: self.stalled,
+            own_bytes: self.own_bytes,
+        }
+    }
+
     /// Makes an idle queue like new, for another connection; keeps a little of its memory.
     pub(crate) fn renew(&mut self) {
         let mut queue = std::mem::take(&mut self.queue);
@@ -396,6 +417,41 @@ impl Egress {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         arrivals.renew();
         *self = Self { queue, arrivals, ..Self::default() };
+    }
+}
+
+/// A queue on its way to another shard.
+pub(crate) struct Packed {
+    frames: Vec<PackedFrame>,
+    front_in_progress: bool,
+    stalled: bool,
+    own_bytes: usize,
+}
+
+struct PackedFrame {
+    bytes: Vec<u8>,
+    last: bool,
+    frame_count: u32,
+    own: bool,
+    pong: bool,
+}
+
+impl Packed {
+    /// The queue as it was.
+    pub(crate) fn unpack(self) -> Egress {
+        let mut egress = Egress {
+            front_in_progress: self.front_in_progress,
+            stalled: self.stalled,
+            own_bytes: self.own_bytes,
+            ..Egress::default()
+        };
+        for PackedFrame { bytes, last, frame_count, own, pong } in self.frames {
+            let chunk = Chunk::from(bytes);
+            egress.owned_bytes += owned_len(&chunk);
+            egress.pong_count += usize::from(pong);
+            egress.queue.push_back(Queued { chunk, last, frame_count, own, pong });
+        }
+        egress
     }
 }
 

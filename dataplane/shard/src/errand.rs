@@ -93,6 +93,7 @@ impl<D: Driver> Shard<D> {
                     order @ (Command::Report { .. }
                     | Command::Drain { .. }
                     | Command::Resume
+                    | Command::Move { .. }
                     | Command::Stop { .. }
                     | Command::SetLimits(_)
                     | Command::SetRoutes(_)),

@@ -124,6 +124,7 @@ impl<D: Driver> Shard<D> {
         }
         self.charge(key);
         self.clear_deadline(key);
+        self.take_back_to_close(key);
         self.driver.close(key);
     }
 

@@ -6,6 +6,7 @@ use relay_switchboard::Input;
 
 use crate::connection::Phase;
 use crate::egress::Egress;
+use crate::moves::Stay;
 use crate::shard::{SPARES_MAX, Shard};
 
 /// Blocks kept for records of later sends, and the bytes of one: a turn's worth, 4 MiB at most.
@@ -60,7 +61,7 @@ impl<D: Driver> Shard<D> {
         egress.waits_in_bulk = false;
         let depth = self.board.queued_bytes(to);
         egress.arrivals.close_run(self.now, depth);
-        if egress.is_in_flight() {
+        if egress.is_in_flight() || connection.stay.is_halted() {
             self.charge(key);
             return 0;
         }
@@ -112,8 +113,14 @@ impl<D: Driver> Shard<D> {
         outcome: Result<usize, SendError>,
     ) {
         let connection = self.table.get_mut(key);
-        let parts = connection.and_then(|c| Some((c.egress.as_mut()?, c.tls.as_ref())));
-        let (Ok(sent), Some((egress, tls))) = (outcome, parts) else {
+        let halted = connection.as_ref().is_some_and(|found| found.stay == Stay::Halted);
+        let outcome = match outcome {
+            // That is what was asked for.
+            Err(SendError::Cancelled) if halted => Ok(0),
+            outcome => outcome,
+        };
+        let parts = connection.and_then(|c| Some((c.egress.as_mut()?, c.tls.as_mut())));
+        let (Ok(mut sent), Some((egress, mut tls))) = (outcome, parts) else {
             self.driver.recycle(batch);
             return self.on_send_failed(key);
         };
@@ -125,6 +132,14 @@ impl<D: Driver> Shard<D> {
         {
             bytes.clear();
             self.spare_records.push(bytes);
+        }
+        if let Some(session) = &mut tls
+            && halted
+        {
+            // What was sealed stays sealed, and goes first.
+            session.owe(&batch, sent);
+            batch.clear();
+            sent = 0;
         }
         let progress = egress.sent(&mut batch, sent);
         egress.arrivals.depart(progress.left, self.now, &mut self.measures);

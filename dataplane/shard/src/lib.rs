@@ -8,8 +8,8 @@
 //! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
 //! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for
 //! admission, moving home), `ingress` (frames in), `perform` (what the switchboard decided),
-//! `egress` (frames out), `farewell` (how it ends) and `drain` (when everybody has to). Who waits
-//! for whom is in `backlog` (loud connections), `errand` (what is no message) and `company` (how
+//! `egress` (frames out), `farewell` (how it ends) and `drain` (when everybody has to). `moves` and
+//! `landing` are about workspaces that change shards. Who waits for whom is in `backlog` (loud connections), `errand` (what is no message) and `company` (how
 //! long a turn may be).
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,8 @@ mod guest;
 mod handshake;
 mod histograms;
 mod ingress;
+mod landing;
+mod moves;
 mod offer;
 mod parcel;
 mod perform;

@@ -40,7 +40,8 @@ impl<D: Driver> Shard<D> {
     /// Whether something waits that no socket was offered yet, and nothing says that the reader is
     /// slow.
     fn is_eager(&mut self, key: Key) -> bool {
-        let egress = self.table.get_mut(key).and_then(|connection| connection.egress.as_ref());
+        let connection = self.table.get_mut(key).filter(|found| !found.stay.is_halted());
+        let egress = connection.and_then(|connection| connection.egress.as_ref());
         egress.is_some_and(|egress| egress.is_ready() && !egress.is_stalled())
     }
 }

@@ -1,14 +1,31 @@
-//! A socket on its way to its workspace's home shard.
+//! What shards give each other.
 
-use relay_contract::Grant;
+use relay_contract::{Command, ConnectionId, Grant, ShardId, Tick, WorkspaceId};
+use relay_switchboard::Household;
+use relay_wire::websocket::Decoder;
 
+use crate::egress::Packed;
 use crate::tls::TlsSession;
+
+/// Something for another shard of the process. Lanes carry parcels in order, which a workspace that
+/// moves relies on: who comes after it, finds it there.
+pub struct Parcel<S>(pub(crate) Content<S>);
+
+/// What is in a parcel.
+pub(crate) enum Content<S> {
+    /// A socket on its way to its workspace's home.
+    Upgrade(Upgrade<S>),
+    /// A workspace on its way to another home.
+    Workspace(Box<Caravan<S>>),
+    /// An order for a connection that has moved, by the name it had.
+    Order(Command),
+}
 
 /// An admitted socket with everything that was read from it but not yet used.
 ///
 /// No operation is in flight on it: the shard that accepted it stopped reading when the request
 /// head was complete.
-pub struct Parcel<S> {
+pub(crate) struct Upgrade<S> {
     /// The socket.
     pub(crate) socket: S,
     /// What it may do.
@@ -19,4 +36,33 @@ pub struct Parcel<S> {
     pub(crate) early: Vec<u8>,
     /// The TLS session, where TLS ends here.
     pub(crate) tls: Option<Box<TlsSession>>,
+}
+
+/// A workspace with its connections, none of which has an operation in flight.
+pub(crate) struct Caravan<S> {
+    pub(crate) workspace_id: WorkspaceId,
+    /// The shard it leaves.
+    pub(crate) from: ShardId,
+    /// Since when its connections are not read.
+    pub(crate) began: Tick,
+    /// What the switchboard knows.
+    pub(crate) household: Household,
+    pub(crate) connections: Vec<Luggage<S>>,
+}
+
+/// An open connection on its way.
+pub(crate) struct Luggage<S> {
+    /// What it was called.
+    pub(crate) id: ConnectionId,
+    pub(crate) socket: S,
+    /// Where in a frame the bytes so far end.
+    pub(crate) decoder: Decoder,
+    /// What there is of a message whose end has not come.
+    pub(crate) unfinished: Option<Vec<u8>>,
+    /// What waits to be sent.
+    pub(crate) egress: Option<Packed>,
+    /// The TLS session, where TLS ends here.
+    pub(crate) tls: Option<Box<TlsSession>>,
+    /// Whether it came through a Unix socket.
+    pub(crate) is_local: bool,
 }

@@ -27,6 +27,7 @@ use crate::errand::Errands;
 use crate::fronted::Fronted;
 use crate::guest::Guest;
 use crate::histograms::TurnCosts;
+use crate::moves::{Moves, Stay};
 use crate::ports::Ports;
 use crate::strangers::Strangers;
 use crate::table::Table;
@@ -55,6 +56,8 @@ pub struct Shard<D: Driver> {
     pub(crate) handshakes: usize,
     /// What all connections together hold.
     pub(crate) budget: Budget,
+    /// Workspaces that change shards.
+    pub(crate) moves: Moves<D::Socket>,
     /// Who is told to go, while the shard is drained.
     pub(crate) drain: Option<Box<Drain>>,
     /// When what is left is cut, once the shard was told to stop.
@@ -140,6 +143,7 @@ impl<D: Driver> Shard<D> {
             tls: config.tls.clone(),
             handshakes: 0,
             budget: Budget::default(),
+            moves: Moves::default(),
             drain: None,
             stop_deadline: None,
             scanner: Scanner::default(),
@@ -199,6 +203,7 @@ impl<D: Driver> Shard<D> {
         self.serve_others();
         self.relieve();
         self.expire();
+        self.advance_moves();
         self.tell_some();
         self.flush();
         self.free_some();
@@ -224,7 +229,8 @@ impl<D: Driver> Shard<D> {
         if lanes_wait || is_due {
             return Some(Duration::ZERO);
         }
-        let retry = (!self.outbox.is_empty()).then_some(OUTBOX_RETRY);
+        let is_full = !self.outbox.is_empty() || self.moves.has_mail();
+        let retry = is_full.then_some(OUTBOX_RETRY);
         let due = self.next_deadline().map(|due| due.since(self.driver.now()));
         [patience, due, retry].into_iter().flatten().min()
     }
@@ -251,6 +257,7 @@ impl<D: Driver> Shard<D> {
             Completion::Received { key, lease } => self.on_received(key, lease),
             Completion::ReceiveEnded { key, end } => self.on_reading_ended(key, end),
             Completion::Sent { key, batch, outcome } => self.on_sent(key, batch, outcome),
+            Completion::Exported { key, socket } => self.on_exported(key, socket),
             Completion::Closed { key } => self.on_closed(key),
         }
         self.relieve();
@@ -258,6 +265,7 @@ impl<D: Driver> Shard<D> {
 
     /// The control plane wants something.
     pub(crate) fn on_command(&mut self, command: Command) {
+        let Some(command) = self.redirect_order(command) else { return };
         match command {
             Command::Admit { connection, grant, home } => self.on_admit(connection, grant, home),
             Command::Refuse { connection, refusal } => {
@@ -294,6 +302,7 @@ impl<D: Driver> Shard<D> {
             Command::Drain { window_ms, redirect } => {
                 self.on_drain(Duration::from_millis(window_ms), redirect);
             }
+            Command::Move { workspace_id, to } => self.on_move(workspace_id, to),
             Command::Resume => self.on_resume(),
             Command::Stop { deadline_ms } => self.on_stop(Duration::from_millis(deadline_ms)),
         }
@@ -391,10 +400,15 @@ impl<D: Driver> Shard<D> {
         let late = self.now >= deadline;
         if late {
             self.finish_orders();
+            while let Some(parcel) = self.ports.arrivals.receive() {
+                self.on_arrival(parcel);
+            }
+            self.drop_parcels();
             self.cut_all();
         }
         let lanes_are_empty = self.ports.commands.is_empty()
             && self.errands.has_no_orders()
+            && self.moves.is_over()
             && self.ports.arrivals.is_empty();
         if !(late || self.table.len() == 0 && lanes_are_empty) {
             return Turn::More;
@@ -435,7 +449,8 @@ impl<D: Driver> Shard<D> {
         };
         let is_over = matches!(connection.phase, Phase::Closed | Phase::Waiting(_));
         let is_behind = connection.backlog.as_ref().is_some_and(|backlog| backlog.is_waiting());
-        if connection.reading != Reading::Idle || is_over || is_behind {
+        let is_moving = connection.stay != Stay::Here;
+        if connection.reading != Reading::Idle || is_over || is_behind || is_moving {
             return;
         }
         if connection.settled && connection.backlog.is_none() {

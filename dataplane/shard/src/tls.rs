@@ -1,5 +1,6 @@
 //! TLS for one connection: rustls shakes hands, then our record layer carries the bytes.
 
+use relay_driver::Batch;
 use relay_wire::tls::{Content, RecordError, Session, Taken, WrittenSession};
 use rustls::ServerConfig;
 
@@ -119,6 +120,21 @@ impl TlsSession {
             State::Handshaking(_) | State::Over => false,
         };
         owes || !self.made.is_empty()
+    }
+
+    /// Records that were made and not sent whole, because sending was ended: their rest is sent
+    /// before anything else.
+    pub(crate) fn owe(&mut self, batch: &Batch, sent: usize) {
+        let mut skipped = sent;
+        let mut rest = Vec::with_capacity(batch.len() - sent);
+        for chunk in batch.chunks() {
+            let bytes = chunk.as_bytes();
+            let passed = skipped.min(bytes.len());
+            skipped -= passed;
+            rest.extend_from_slice(&bytes[passed..]);
+        }
+        rest.append(&mut self.made);
+        self.made = rest;
     }
 
     /// Announces that nothing more will be sent. Returns whether there is something to send now.

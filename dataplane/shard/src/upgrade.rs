@@ -12,7 +12,7 @@ use relay_wire::http1::{self, Peer};
 use relay_wire::websocket::Decoder;
 
 use crate::connection::{CloseHandshake, Connection, Leaving, Open, Phase, Waiting};
-use crate::parcel::Parcel;
+use crate::parcel::{Content, Parcel, Upgrade};
 use crate::shard::Shard;
 
 /// What an upgrade is told that we could not ask about, or have no room for at the moment.
@@ -110,6 +110,12 @@ impl<D: Driver> Shard<D> {
             self.emit(Event::Released { admission });
             return self.on_refuse(key, UNAVAILABLE);
         }
+        let Some((grant, home)) = (match home == self.config.shard {
+            true => self.redirect_admitted(id, grant),
+            false => Some((grant, home)),
+        }) else {
+            return;
+        };
         self.measure_admission(Measure::Admitted, asked);
         if home != self.config.shard {
             return self.send_home(key, grant, home);
@@ -124,9 +130,9 @@ impl<D: Driver> Shard<D> {
     /// refused.
     fn send_home(&mut self, key: Key, grant: Box<Grant>, home: ShardId) {
         let admission = grant.admission;
-        let lane = self.ports.homes.get(usize::from(home.0)).cloned();
-        let socket = lane.as_ref().and_then(|_| self.driver.release(key));
-        let (Some(lane), Some(socket)) = (lane, socket) else {
+        let is_known = usize::from(home.0) < self.ports.homes.len();
+        let socket = is_known.then(|| self.driver.release(key)).flatten();
+        let Some(socket) = socket else {
             self.counters.count(Counter::AdmissionUnavailable);
             self.emit(Event::Released { admission });
             return self.refuse(key, UNAVAILABLE);
@@ -139,14 +145,18 @@ impl<D: Driver> Shard<D> {
         };
         let Waiting { handshake, early, .. } = *waiting;
         let tls = connection.tls.take();
-        match lane.send(Parcel { socket, grant, handshake, early, tls }) {
+        let upgrade = Upgrade { socket, grant, handshake, early, tls };
+        match self.dispatch(home, Parcel(Content::Upgrade(upgrade))) {
             Ok(()) => {
                 self.forget(key);
                 self.counters.count(Counter::HandedOver);
             }
-            Err(Full(parcel)) => {
-                connection.tls = parcel.tls;
-                self.driver.adopt(key, parcel.socket);
+            Err(Full(Parcel(content))) => {
+                let Content::Upgrade(upgrade) = content else { return };
+                if let Some(connection) = self.table.get_mut(key) {
+                    connection.tls = upgrade.tls;
+                }
+                self.driver.adopt(key, upgrade.socket);
                 self.counters.count(Counter::AdmissionUnavailable);
                 self.turn_away(key, admission, http1::refusal_bytes(UNAVAILABLE).into_owned());
             }
@@ -154,8 +164,8 @@ impl<D: Driver> Shard<D> {
     }
 
     /// A socket whose workspace lives here arrives from the shard that accepted it.
-    pub(crate) fn on_arrival(&mut self, parcel: Parcel<D::Socket>) {
-        let Parcel { socket, grant, handshake, early, tls } = parcel;
+    pub(crate) fn on_upgrade_arrived(&mut self, upgrade: Upgrade<D::Socket>) {
+        let Upgrade { socket, grant, handshake, early, tls } = upgrade;
         if self.stop_deadline.is_some() {
             // The peer finds the socket closed, as it would a moment later anyway.
             return self.emit(Event::Released { admission: grant.admission });

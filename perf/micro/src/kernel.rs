@@ -129,6 +129,10 @@ impl Driver for Kernel {
         self.wires.borrow_mut().ready.push(Completion::ReceiveEnded { key, end: End::Paused });
     }
 
+    fn cancel_send(&mut self, _key: Key) {}
+
+    fn export(&mut self, _key: Key) {}
+
     fn batch(&mut self) -> Box<Batch> {
         self.shelf.pop().unwrap_or_else(Batch::new)
     }

@@ -74,12 +74,13 @@ fn main() -> Result<()> {
     }
     println!(
         "simulator: {} connections, {} messages delivered, {} closes ({} by policy), {} rewrites, \
-         {} ms simulated",
+         {} moves, {} ms simulated",
         total.connections,
         total.delivered,
         total.closes,
         total.policy_closes,
         total.rewrites,
+        total.moves,
         total.simulated_ms
     );
     total.print_faults();

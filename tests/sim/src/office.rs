@@ -34,6 +34,14 @@ pub(crate) struct Office {
     /// Admitted and not released.
     open: BTreeSet<AdmissionId>,
     refusal: u32,
+    /// Where workspaces live that were moved.
+    homes: HashMap<String, ShardId>,
+    /// Workspaces on their way.
+    moving: BTreeSet<String>,
+    /// Moves that were made.
+    moves: u64,
+    /// Who sent what it answers, for the oracle.
+    numbers: HashMap<ConnectionId, u64>,
     /// Whether each connection of a client counts for itself at the limits.
     unique_clients: bool,
 }
@@ -59,6 +67,10 @@ impl Office {
             bytes_max: plan.ciphertext_bytes_max,
             open: BTreeSet::new(),
             refusal: plan.refusal,
+            homes: HashMap::new(),
+            moving: BTreeSet::new(),
+            moves: 0,
+            numbers: HashMap::new(),
             unique_clients: plan.unique_clients,
         }
     }
@@ -146,6 +158,15 @@ impl Office {
                 Event::Abandoned { connection } => {
                     self.asked.remove(&connection);
                 }
+                Event::Moved { workspace_id, to, .. } => {
+                    let workspace = workspace_id.as_str().to_owned();
+                    ensure!(self.moving.remove(&workspace), "{workspace} moved by itself");
+                    self.homes.insert(workspace, to);
+                    self.moves += 1;
+                }
+                Event::MoveFailed { workspace_id, .. } => {
+                    self.moving.remove(workspace_id.as_str());
+                }
                 Event::Stopped { .. }
                 | Event::Opened { .. }
                 | Event::RenewalAsked { .. }
@@ -154,6 +175,7 @@ impl Office {
                 | Event::Reported { .. } => {}
             }
         }
+        self.move_one(seed)?;
         self.answer_calls(oracle, seed)?;
         let later = self.pending.split_off(&(self.round + 1));
         for (shard, command) in std::mem::replace(&mut self.pending, later).into_values().flatten()
@@ -161,6 +183,42 @@ impl Office {
             self.order(shard, command)?;
         }
         Ok(())
+    }
+
+    /// Now and then a workspace goes to another shard.
+    fn move_one(&mut self, seed: &mut Seed) -> Result<()> {
+        let shards = self.line.shard_count();
+        // Apart, a control plane that forgot has to find out first who lives where.
+        let is_apart = self.line.first() > 0;
+        if is_apart || shards < 2 || self.stopped() > 0 || !seed.happens(MOVES) {
+            return Ok(());
+        }
+        let workspace = format!("w{}", seed.below(WORKSPACES_MAX as u64));
+        let to = ShardId(seed.below(shards) as u16);
+        let from = self.home_of(&workspace);
+        if from == to || !self.moving.insert(workspace.clone()) {
+            return Ok(());
+        }
+        let workspace_id = workspace.as_str().into();
+        self.order(from, Command::Move { workspace_id, to })
+    }
+
+    /// Answers come in order to each name that a worker has; one for its earlier name may be
+    /// overtaken by the next while it follows it to another shard.
+    fn number(&mut self, worker: ConnectionId) -> u64 {
+        let next = OFFICE + self.numbers.len() as u64;
+        *self.numbers.entry(worker).or_insert(next)
+    }
+
+    fn home_of(&self, workspace: &str) -> ShardId {
+        let usual = workspace.bytes().map(u64::from).sum::<u64>() % self.line.shard_count();
+        let usual = ShardId(self.line.first() + usual as u16);
+        self.homes.get(workspace).copied().unwrap_or(usual)
+    }
+
+    /// Moves that were made.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves
     }
 
     fn order(&mut self, shard: ShardId, command: Command) -> Result<()> {
@@ -220,7 +278,7 @@ impl Office {
                 request_id,
                 status: 200,
                 headers: Vec::new(),
-                body: oracle.send(0, Actor::Client(life), seed, self.bytes_max),
+                body: oracle.send(self.number(worker), Actor::Client(life), seed, self.bytes_max),
                 forwarded: true,
             };
             let response = Box::new(response);
@@ -250,8 +308,7 @@ impl Office {
         let admission = AdmissionId(self.admissions);
         self.open.insert(admission);
         let workspace = request.workspace_id.as_str();
-        let home = workspace.bytes().map(u64::from).sum::<u64>() % self.line.shard_count();
-        let home = self.line.first() + home as u16;
+        let home = self.home_of(workspace);
         let pairing = token.expose() == PAIRING_TOKEN;
         let client = if self.unique_clients {
             format!("client-{}", admission.0)
@@ -276,9 +333,15 @@ impl Office {
             credential: Credential::default(),
             address,
         });
-        Command::Admit { connection, grant, home: ShardId(home) }
+        Command::Admit { connection, grant, home }
     }
 }
+
+/// The first of the numbers that stand for the office; those of peers are below.
+const OFFICE: u64 = 1 << 40;
+
+/// That a workspace is moved, in millionths per round.
+const MOVES: u32 = 20_000;
 
 /// What comes for connections whose upgrade was decided already. Nobody may see it.
 const LATE_REFUSAL: Refusal = Refusal::TooManyRequests;

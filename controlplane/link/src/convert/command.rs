@@ -69,6 +69,10 @@ impl Frame {
                 Wire::Drain(v1::Drain { window_ms, redirect: redirect.map(Into::into) })
             }
             Command::Resume => Wire::Resume(v1::Resume {}),
+            Command::Move { workspace_id, to } => Wire::Move(v1::Move {
+                workspace_id: workspace_id.to_string(),
+                to: self.shard_out(to),
+            }),
             Command::Stop { deadline_ms } => Wire::Stop(v1::Stop { deadline_ms }),
         };
         v1::Command { shard: self.shard_out(shard), command: Some(wire) }
@@ -135,6 +139,10 @@ impl Frame {
                 Command::Drain { window_ms, redirect: redirect.map(Into::into) }
             }
             Wire::Resume(v1::Resume {}) => Command::Resume,
+            Wire::Move(v1::Move { workspace_id, to }) => Command::Move {
+                workspace_id: workspace_id.as_str().into(),
+                to: self.shard_in(to, "to")?,
+            },
             Wire::Stop(v1::Stop { deadline_ms }) => Command::Stop { deadline_ms },
         };
         Ok((shard, command))

@@ -1,13 +1,38 @@
 //! Events.
 
+use std::time::Duration;
+
 use relay_contract::{
-    AdmissionId, AdmissionRequest, ConnectionId, ControlRequest, Event, Level, LogEntry, QueryId,
-    Secret, ShardId, Value, WorkerRequest,
+    AdmissionId, AdmissionRequest, ConnectionId, ControlRequest, Event, Level, LogEntry,
+    MoveFailure, QueryId, Secret, ShardId, Value, WorkerRequest,
 };
 use relay_grpc::plane::v1;
 
 use super::names::kept;
 use super::{BadMessage, Frame, InForce, address_in, address_out, report, upgrade};
+
+fn failure_out(reason: MoveFailure) -> v1::MoveFailure {
+    match reason {
+        MoveFailure::NoSuchShard => v1::MoveFailure::NoSuchShard,
+        MoveFailure::Driver => v1::MoveFailure::Driver,
+        MoveFailure::TimedOut => v1::MoveFailure::TimedOut,
+        MoveFailure::Stopping => v1::MoveFailure::Stopping,
+        MoveFailure::NotHere => v1::MoveFailure::NotHere,
+        MoveFailure::TooMany => v1::MoveFailure::TooMany,
+    }
+}
+
+fn failure_in(reason: i32) -> Result<MoveFailure, BadMessage> {
+    match v1::MoveFailure::try_from(reason) {
+        Ok(v1::MoveFailure::NoSuchShard) => Ok(MoveFailure::NoSuchShard),
+        Ok(v1::MoveFailure::Driver) => Ok(MoveFailure::Driver),
+        Ok(v1::MoveFailure::TimedOut) => Ok(MoveFailure::TimedOut),
+        Ok(v1::MoveFailure::Stopping) => Ok(MoveFailure::Stopping),
+        Ok(v1::MoveFailure::NotHere) => Ok(MoveFailure::NotHere),
+        Ok(v1::MoveFailure::TooMany) => Ok(MoveFailure::TooMany),
+        Ok(v1::MoveFailure::Unspecified) | Err(_) => Err(BadMessage::Unknown("reason")),
+    }
+}
 
 impl Frame {
     /// An event of a shard of this frame, for the wire.
@@ -67,6 +92,20 @@ impl Frame {
             Event::InForce { shard, value, version } => {
                 Wire::InForce(self.in_force_out(InForce { shard, value, version }))
             }
+            Event::Moved { workspace_id, from, to, connections, paused } => {
+                Wire::Moved(v1::Moved {
+                    workspace_id: workspace_id.to_string(),
+                    from: self.shard_out(from),
+                    to: self.shard_out(to),
+                    connections,
+                    paused_ns: u64::try_from(paused.as_nanos()).unwrap_or(u64::MAX),
+                })
+            }
+            Event::MoveFailed { workspace_id, from, reason } => Wire::MoveFailed(v1::MoveFailed {
+                workspace_id: workspace_id.to_string(),
+                from: self.shard_out(from),
+                reason: failure_out(reason).into(),
+            }),
             Event::Stopped { shard: _ } => Wire::Stopped(v1::Stopped {}),
         };
         v1::Event { shard: self.shard_out(shard), event: Some(wire) }
@@ -137,6 +176,18 @@ impl Frame {
                 let InForce { shard, value, version } = self.in_force_in(in_force)?;
                 Event::InForce { shard, value, version }
             }
+            Wire::Moved(moved) => Event::Moved {
+                workspace_id: moved.workspace_id.as_str().into(),
+                from: self.shard_in(moved.from, "from")?,
+                to: self.shard_in(moved.to, "to")?,
+                connections: moved.connections,
+                paused: Duration::from_nanos(moved.paused_ns),
+            },
+            Wire::MoveFailed(failed) => Event::MoveFailed {
+                workspace_id: failed.workspace_id.as_str().into(),
+                from: self.shard_in(failed.from, "from")?,
+                reason: failure_in(failed.reason)?,
+            },
             Wire::Stopped(v1::Stopped {}) => Event::Stopped { shard },
         })
     }

@@ -230,6 +230,10 @@ fn command() -> impl Strategy<Value = Command> {
         (any::<u64>(), option::of(boxed()))
             .prop_map(|(window_ms, redirect)| Command::Drain { window_ms, redirect }),
         Just(()).prop_map(|()| Command::Resume),
+        (text(), shard()).prop_map(|(workspace, to)| Command::Move {
+            workspace_id: workspace.as_str().into(),
+            to
+        }),
         any::<u64>().prop_map(|deadline_ms| Command::Stop { deadline_ms }),
     ]
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Credential, Detail,
-    Event, Grant, Histogram, Limits, Measure, Preflight, QueryId, Refusal, Scope, ShardId,
-    ShardReport, Tick, Versioned,
+    Event, Grant, Histogram, Limits, Measure, MoveFailure, Preflight, QueryId, Refusal, Scope,
+    ShardId, ShardReport, Tick, Versioned,
 };
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
@@ -97,6 +97,10 @@ pub(crate) struct Ledger {
     pub(crate) released: Vec<AdmissionId>,
     pub(crate) abandoned: Vec<ConnectionId>,
     pub(crate) stopped: Vec<ShardId>,
+    /// Moves that were made, from where to where.
+    pub(crate) moved: Vec<(ShardId, ShardId)>,
+    /// Why others were not.
+    pub(crate) stayed: Vec<MoveFailure>,
     pub(crate) reports: Vec<ShardReport>,
     pub(crate) logged: Vec<&'static str>,
 }
@@ -287,6 +291,8 @@ impl Bench {
             }
             Event::Released { admission } => self.ledger.released.push(admission),
             Event::Abandoned { connection } => self.ledger.abandoned.push(connection),
+            Event::Moved { from, to, .. } => self.ledger.moved.push((from, to)),
+            Event::MoveFailed { reason, .. } => self.ledger.stayed.push(reason),
             Event::Stopped { shard } => self.ledger.stopped.push(shard),
             Event::Logged { entry, .. } => self.ledger.logged.push(entry.event),
             Event::Reported { report, .. } => self.ledger.reports.push(*report),
