@@ -32,9 +32,10 @@ pub enum MoveError {
 }
 
 impl Controller {
-    /// Moves a workspace to another shard of the same data plane, with everybody who is connected: nobody is disconnected,
-    /// and no frame lost, doubled or overtaken. Returns its home so far. The move is over when the
-    /// log says `workspace_moved`, or `workspace_move_failed`, and then it is as it was.
+    /// Moves a workspace to another shard of the same data plane, with everybody who is connected:
+    /// nobody is disconnected, and no frame lost, doubled or overtaken. Returns its home so far.
+    /// The move is over when the log says `workspace_moved`, or `workspace_move_failed`, and then
+    /// it is as it was.
     ///
     /// # Errors
     /// [`MoveError`].

@@ -9,8 +9,8 @@
 //! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for
 //! admission, moving home), `ingress` (frames in), `perform` (what the switchboard decided),
 //! `egress` (frames out), `farewell` (how it ends) and `drain` (when everybody has to). `moves` and
-//! `landing` are about workspaces that change shards. Who waits for whom is in `backlog` (loud connections), `errand` (what is no message) and `company` (how
-//! long a turn may be).
+//! `landing` are about workspaces that change shards. Who waits for whom is in `backlog` (loud
+//! connections), `errand` (what is no message) and `company` (how long a turn may be).
 #![forbid(unsafe_code)]
 
 mod arrivals;

@@ -7,8 +7,8 @@
 //!
 //! First its connections stop being read; what was received is served to the end. Then sends end,
 //! each with what its socket took. Then the driver gives the sockets out. Until that is done the
-//! workspace is here, and whatever fails leaves it here. Who is told to go meanwhile, or goes, drops
-//! out and ends here. Newcomers wait, and follow in the same lane.
+//! workspace is here, and whatever fails leaves it here. Who is told to go meanwhile, or goes,
+//! drops out and ends here. Newcomers wait, and follow in the same lane.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

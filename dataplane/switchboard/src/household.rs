@@ -15,12 +15,13 @@ use crate::switchboard::{Switchboard, Timer};
 /// subscriptions, its open connections with their clocks, the generations of its daemons, and what
 /// is left of its rates.
 ///
-/// Shape: plain values that may go to another thread; connections are named as they were. What stays
-/// behind are rates of clients that are not connected, of which nothing says whose they are; they
-/// last two minutes at most.
+/// Shape: plain values that may go to another thread; connections are named as they were. What
+/// stays behind are rates of clients that are not connected, of which nothing says whose they are;
+/// they last two minutes at most.
 #[derive(Debug)]
 pub struct Household {
     workspace: Key,
+    #[allow(clippy::vec_box, reason = "the boxes go into the directory as they are")]
     scopes: Vec<Box<Scope>>,
     /// In order of connection; scopes are indices into the list above.
     members: Vec<(ConnectionId, Member)>,
