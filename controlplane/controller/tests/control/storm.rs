@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{Refusal, Role, UpgradeRequest};
+use relay_contract::{Refusal, Role, ShardReport, UpgradeRequest};
 use relay_controller::{Caps, Settings};
 
 use crate::platform::{Behaviour, Platform};
@@ -38,12 +38,33 @@ fn let_go(platform: &Platform, shard: &Shard, first: relay_contract::ConnectionI
     shard.tell(relay_contract::Event::Abandoned { connection: first });
 }
 
+/// Lets so many questions take their place in the queue.
+async fn all_wait(shard: &mut Shard, count: usize) {
+    until(shard, &format!("relay_admission_questions_waiting {count}\n")).await;
+}
+
+/// Lets so many take a share in the question of another.
+async fn all_share(shard: &mut Shard, count: usize) {
+    until(shard, &format!("relay_admissions_shared_total {count}\n")).await;
+}
+
+async fn until(shard: &mut Shard, metric: &str) {
+    loop {
+        shard.ask("/metrics");
+        shard.report(ShardReport::default()).await;
+        if shard.response().await.2.contains(metric) {
+            return;
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_same_question_is_asked_once() {
     let (platform, _relay, mut shard, first) = busy().await;
     let same: Vec<_> = (0..50).map(|_| shard.client(TOKEN)).collect();
     shard.upgrade(request(Role::Worker, "ws1"), TOKEN);
-    shard.heard().await;
+    all_share(&mut shard, 49).await;
+    all_wait(&mut shard, 2).await;
     let_go(&platform, &shard, first);
     let mut answered = Vec::new();
     for _ in 0..51 {
@@ -61,7 +82,7 @@ async fn a_refusal_is_shared_too_and_not_kept() {
     for _ in 0..3 {
         shard.client(TOKEN);
     }
-    shard.heard().await;
+    all_share(&mut shard, 2).await;
     platform.on(VALIDATE, Behaviour::Answer(403, r#"{"ok":false}"#.into()));
     shard.tell(relay_contract::Event::Abandoned { connection: first });
     for _ in 0..3 {
@@ -83,8 +104,7 @@ async fn a_workspace_with_five_thousand_waiting_does_not_delay_another() {
         }
     }
     let small = shard.upgrade(request(Role::Client, "small"), TOKEN);
-    shard.ask_as("/ready", None);
-    assert_eq!(shard.response().await.0, 200, "everybody is in the queue");
+    all_wait(&mut shard, 5001).await;
     let_go(&platform, &shard, first);
     let mut before = 0;
     while shard.ruling().await.0 != small {
@@ -98,7 +118,7 @@ async fn daemons_are_asked_about_first() {
     let (platform, _relay, mut shard, first) = busy().await;
     let clients: Vec<_> = (0..5).map(|n| shard.client(&format!("{TOKEN}-{n}"))).collect();
     let daemon = shard.upgrade(request(Role::Daemon, "ws1"), TOKEN);
-    shard.heard().await;
+    all_wait(&mut shard, 6).await;
     let_go(&platform, &shard, first);
     let mut order = Vec::new();
     for _ in 0..6 {
@@ -113,7 +133,8 @@ async fn who_waits_too_long_is_told_to_come_back() {
     let (platform, relay, mut shard, first) = busy().await;
     let mut waiting = vec![shard.client(TOKEN), shard.client(TOKEN)];
     waiting.push(shard.client("another-token-0123"));
-    shard.heard().await;
+    all_share(&mut shard, 1).await;
+    all_wait(&mut shard, 2).await;
     relay.clock.advance(Caps::default().admission_wait);
     let mut told = Vec::new();
     for _ in 0..3 {
