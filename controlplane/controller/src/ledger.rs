@@ -340,6 +340,7 @@ impl Ledger {
     pub(crate) fn relocate(&mut self, workspace_id: &WorkspaceId, plane: Plane, to: ShardId) {
         if let Some(home) = self.homes.get_mut(&(plane, workspace_id.clone())) {
             home.shard = to;
+            self.note_move(workspace_id);
         }
     }
 

@@ -100,6 +100,16 @@ pub(crate) enum Call {
     Drain(DrainArguments),
     /// Take a drain back
     Resume,
+    /// Move a workspace to another shard, with everybody who is connected
+    Move {
+        /// The workspace
+        workspace: String,
+        /// The shard it is to live on
+        shard: u32,
+        /// Seconds to wait until it is there; exits with 1 when it is not
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        wait: u64,
+    },
     /// Change the least that is written to the log, until the relay ends
     LogLevel {
         /// The least that is written from now on
@@ -260,5 +270,6 @@ Examples:
   relay ctl close --ip 192.0.2.7 --dry-run  how many would that be?
   relay ctl revoke --token-id 5f2c          a token was stolen
   relay ctl set-limits --workspace acme runtime_per_minute=960
+  relay ctl move acme 3                     a hot workspace to a quiet shard
   relay ctl drain --wait 60 && systemctl stop relay
   relay ctl log-level debug                 why are upgrades refused?";

@@ -46,6 +46,9 @@ enum Failed {
     /// Somebody is left after the time they were given.
     #[error("{0} connections are left")]
     NotEmpty(u64),
+    /// A workspace is not where it was to be.
+    #[error("it is not there yet; the relay's log says why (workspace_move_failed)")]
+    NotMoved,
     /// Connections end, but later tokens are not refused.
     #[error(
         "too many revocations are in force: connections end, but their peers may come back; revoke \
@@ -72,7 +75,7 @@ impl Failed {
                 _ => 1,
             },
             Self::NotReady(_) => 5,
-            Self::NotEmpty(_) | Self::NotRemembered => 1,
+            Self::NotEmpty(_) | Self::NotMoved | Self::NotRemembered => 1,
         }
     }
 }
@@ -176,6 +179,16 @@ async fn perform(mut client: Client, arguments: &CtlArguments) -> Result<(), Fai
             let answer = client.resume(proto::ResumeRequest {}).await?.into_inner();
             show.answer(&answer, report::resumed);
         }
+        Call::Move { workspace, shard, wait } => {
+            let request =
+                proto::MoveWorkspaceRequest { workspace_id: workspace.clone(), shard_id: *shard };
+            let answer = client.move_workspace(request).await?.into_inner();
+            if answer.is_moving {
+                let patience = Duration::from_secs(*wait);
+                wait_until_there(client, workspace, *shard, patience).await?;
+            }
+            show.answer(&answer, |answer| report::moved(answer, *shard));
+        }
         Call::LogLevel { level } => {
             let log_level = report::log_level(*level).into();
             let request = proto::SetLogLevelRequest { log_level };
@@ -219,6 +232,31 @@ async fn wait_until_empty(mut client: Client, patience: Duration) -> Result<(), 
     match tokio::time::timeout(patience, empty).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(Failed::NotEmpty(left)),
+    }
+}
+
+/// Waits until a workspace lives on a shard, or nobody of it is there any more.
+async fn wait_until_there(
+    mut client: Client,
+    workspace: &str,
+    shard: u32,
+    patience: Duration,
+) -> Result<(), Failed> {
+    let request = proto::WatchStateRequest { workspace_id: workspace.to_owned(), interval_ms: 100 };
+    let there = async {
+        let mut messages = client.watch_state(request).await?.into_inner();
+        while let Some(message) = messages.message().await? {
+            let mut scopes = report::scopes_of(&message).iter().peekable();
+            let is_empty = scopes.peek().is_none() && report::is_snapshot(&message);
+            if is_empty || scopes.any(|scope| scope.shard_ids.contains(&shard)) {
+                break;
+            }
+        }
+        Ok::<_, Status>(())
+    };
+    match tokio::time::timeout(patience, there).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Failed::NotMoved),
     }
 }
 

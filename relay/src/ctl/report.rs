@@ -169,6 +169,29 @@ pub(super) fn state_of(message: &proto::WatchStateResponse) -> Option<&proto::St
     }
 }
 
+/// The scopes that a message of a watch brings.
+pub(super) fn scopes_of(message: &proto::WatchStateResponse) -> &[proto::Scope] {
+    use proto::watch_state_response::Event;
+    match message.event.as_ref() {
+        Some(Event::Snapshot(part)) => &part.scopes,
+        Some(Event::Changes(changes)) => &changes.scopes,
+        None => &[],
+    }
+}
+
+/// Whether a message says how everything is, rather than what changed.
+pub(super) fn is_snapshot(message: &proto::WatchStateResponse) -> bool {
+    use proto::watch_state_response::Event;
+    matches!(message.event, Some(Event::Snapshot(_)))
+}
+
+pub(super) fn moved(answer: &proto::MoveWorkspaceResponse, to: u32) -> String {
+    match answer.is_moving {
+        true => format!("done; from shard {} to shard {to}\n", answer.from_shard_id),
+        false => format!("nothing to do: it lives on shard {to}\n"),
+    }
+}
+
 pub(super) fn drain(answer: &proto::DrainResponse) -> String {
     let drain = answer.drain.clone().unwrap_or_default();
     format!("done; {}\n", drain_words(&drain))

@@ -214,6 +214,29 @@ fn limits_change_at_noon_and_the_configuration_comes_back_with_a_reload() -> Res
     Ok(())
 }
 
+#[test]
+fn a_workspace_moves_with_everybody_who_is_connected() -> Result<()> {
+    let stage = Stage::set()?;
+    let mut peers = stage.pairs(&["ws1"])?;
+    let scope = stage.json(&["scopes"])?;
+    let planes = stage.json(&["info"])?["dataPlanes"][0]["shardIds"].clone();
+    let home = scope["shardIds"][0].as_u64().context("a home")?;
+    let shards = planes.as_array().context("shards")?;
+    let other = shards.iter().filter_map(Value::as_u64).find(|shard| *shard != home);
+    let other = other.context("another shard")?;
+    let moved = stage.done(&["move", "ws1", &other.to_string()])?;
+    assert_eq!(moved, format!("done; from shard {home} to shard {other}\n"));
+    assert_eq!(stage.json(&["scopes"])?["shardIds"], serde_json::json!([other]));
+    let again = stage.done(&["move", "ws1", &other.to_string()])?;
+    assert!(again.starts_with("nothing to do"), "{again}");
+    assert_eq!(stage.ctl(&["move", "ws1", "99"])?.status.code(), Some(1));
+    for peer in &mut peers {
+        peer.send(Message::Ping(Vec::new().into()))?;
+        while !peer.read()?.is_pong() {}
+    }
+    Ok(())
+}
+
 /// A client of the API in another language, which knows its schema alone.
 struct PythonClient {
     python: PathBuf,

@@ -41,6 +41,7 @@ pub(crate) enum Asked {
     Reloads(Reply<Reloads>),
     Drain(proto::DrainRequest, Reply<proto::DrainResponse>),
     Resume(Reply<proto::ResumeResponse>),
+    Move(proto::MoveWorkspaceRequest, Reply<proto::MoveWorkspaceResponse>),
     SetLogLevel(proto::SetLogLevelRequest, Reply<proto::SetLogLevelResponse>),
 }
 
@@ -79,6 +80,7 @@ impl Controller {
             }
             Asked::Drain(request, reply) => tell(reply, self.drain_by_call(&request)),
             Asked::Resume(reply) => tell(reply, self.resume_by_call()),
+            Asked::Move(request, reply) => tell(reply, self.move_by_call(&request)),
             Asked::SetLogLevel(request, reply) => tell(reply, self.set_log_level(request)),
         }
     }

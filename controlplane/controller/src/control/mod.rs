@@ -13,6 +13,7 @@ mod draining;
 mod health;
 mod histograms;
 mod listener;
+mod moving;
 mod revoking;
 mod scopes;
 mod service;

@@ -320,6 +320,16 @@ impl Control for Service {
         .await
     }
 
+    async fn move_workspace(
+        &self,
+        request: Request<proto::MoveWorkspaceRequest>,
+    ) -> Result<Response<proto::MoveWorkspaceResponse>, Status> {
+        self.operate("MoveWorkspace", request, |service, request| async move {
+            service.ask(|reply| Asked::Move(request, reply)).await
+        })
+        .await
+    }
+
     async fn set_log_level(
         &self,
         request: Request<proto::SetLogLevelRequest>,

@@ -112,6 +112,19 @@ impl Ledger {
         self.note_change(scope);
     }
 
+    /// A workspace lives elsewhere. Cost: looks at every scope, while somebody watches.
+    pub(super) fn note_move(&mut self, workspace_id: &WorkspaceId) {
+        if self.changes.is_none() {
+            return;
+        }
+        for number in 0..self.scopes.lines.len() {
+            let scope = self.scopes.lines[number].name.as_ref();
+            if scope.is_some_and(|scope| scope.workspace_id == *workspace_id) {
+                self.note_change(u32::try_from(number).expect("lines are numbered by u32"));
+            }
+        }
+    }
+
     fn note_change(&mut self, scope: u32) {
         let (Some(changes), Some(scope)) = (&mut self.changes, self.scopes.name(scope)) else {
             return;
