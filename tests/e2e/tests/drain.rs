@@ -137,7 +137,7 @@ const CHI_SQUARE_7_MAX: f64 = 24.3;
 #[test]
 fn five_thousand_peers_are_told_evenly_and_the_relay_ends_in_time() -> Result<()> {
     let platform = Platform::start()?;
-    let relay = relay(&platform, "6000")?;
+    let mut relay = relay(&platform, "6000")?;
     let port = relay.port();
     let names: Vec<_> = (0..WORKSPACES).map(|number| format!("ws{number}")).collect();
     let open_all = |names: &[String]| -> Result<Vec<_>> {
@@ -161,6 +161,8 @@ fn five_thousand_peers_are_told_evenly_and_the_relay_ends_in_time() -> Result<()
     relay.signal(Signal::TERM)?;
     let (told, probes) = std::thread::scope(|scope| {
         let told = scope.spawn(|| leave_when_told(crowd));
+        // Before that the signal may not have been seen.
+        relay.wait_for("relay_draining").expect("it says so");
         let probes = [get(port, "/ready", None), get(port, "/health", None)];
         (told.join().expect("no test panics here"), probes)
     });
