@@ -100,6 +100,7 @@ fn item_11_upgrades_that_wait_for_validation_are_bounded_and_the_rest_told_to_re
     let pending_max = PENDING_MAX.to_string();
     let stage = Stage::set(&[
         ("RELAY_ADMISSION_TIMEOUT_MS", "20000"),
+        ("RELAY_ADMISSION_WAIT_MS", "20000"),
         ("RELAY_PENDING_UPGRADES_MAX", &pending_max),
     ])?;
     let scene = stage.scene();
