@@ -2,15 +2,16 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running relay. Killed when dropped.
@@ -403,11 +404,26 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A port of loopback that nobody uses at the moment.
+/// A port of loopback that nobody uses at the moment, and that nobody is given by chance: it lies
+/// below those the kernel hands out, and tests beside this one are given others.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| anyhow!("no port: {error}"))?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..PORT_COUNT {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Processes that run at the same time begin far from each other.
+        let start = std::process::id().wrapping_mul(997) % u32::from(PORT_COUNT);
+        let offset = (start + u32::from(turn)) % u32::from(PORT_COUNT);
+        let port = PORT_FIRST + u16::try_from(offset)?;
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every port from {PORT_FIRST} on is in use")
 }
+
+/// Above well-known services, and below `net.ipv4.ip_local_port_range` as it is by default.
+const PORT_FIRST: u16 = 20_000;
+const PORT_COUNT: u16 = 12_000;
 
 fn wait_for(lines: &mpsc::Receiver<String>, text: &str) -> Result<String> {
     loop {
