@@ -52,6 +52,15 @@ impl Relay {
         Self::spawn(command(program, &["serve"]), port, &all)
     }
 
+    /// The same, as one process whatever shape is under test: for what is about a process.
+    pub fn serve_as_one(variables: &[(&str, &str)]) -> Result<Self> {
+        let port = free_port()?;
+        let port_text = port.to_string();
+        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
+        all.extend(variables);
+        Self::spawn_one(command(&program()?, &["serve"]), port, &all)
+    }
+
     /// Starts `relay serve` where these variables say, and nowhere else.
     pub fn serve_where_told(variables: &[(&str, &str)]) -> Result<Self> {
         Self::spawn(command(&program()?, &["serve"]), 0, variables)
@@ -129,15 +138,21 @@ impl Relay {
         }
     }
 
+    fn spawn_one(command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
+        let is_wrapped = command.get_program() == "unshare";
+        let (sender, lines) = mpsc::channel();
+        let (child, stdout) = start(command, variables)?;
+        tell_lines(stdout, sender);
+        let mut relay = Self { child, control: None, port, lines, is_wrapped, _unread: None };
+        relay.wait_for("[relay] listening")?;
+        Ok(relay)
+    }
+
     fn spawn(command: Command, port: u16, variables: &[(&str, &str)]) -> Result<Self> {
         let is_wrapped = command.get_program() == "unshare";
         let (sender, lines) = mpsc::channel();
         let Some(control) = ControlPlane::for_shape(variables, &sender)? else {
-            let (child, stdout) = start(command, variables)?;
-            tell_lines(stdout, sender);
-            let mut relay = Self { child, control: None, port, lines, is_wrapped, _unread: None };
-            relay.wait_for("[relay] listening")?;
-            return Ok(relay);
+            return Self::spawn_one(command, port, variables);
         };
         let url = control.url();
         let mut all = variables.to_vec();

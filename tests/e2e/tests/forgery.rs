@@ -59,7 +59,6 @@ impl Platform {
             ("SERVER_URL", self.url.as_str()),
             ("RELAY_JWKS_URL", key_set.as_str()),
             ("RELAY_UPGRADE_RATE_PER_MINUTE", "1000000"),
-            ("RELAY_LOG_LEVEL", "error"),
         ];
         variables.extend_from_slice(more);
         Relay::serve(&variables)

@@ -69,7 +69,7 @@ fn confined<T: Send>(act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 #[test]
 fn a_relay_serves_traffic_under_the_profile() -> Result<()> {
     let platform = Platform::start()?;
-    let relay = confined(|| Relay::serve(&[("SERVER_URL", &platform.url())]))?;
+    let relay = confined(|| Relay::serve_as_one(&[("SERVER_URL", &platform.url())]))?;
     let open = |role: &str, claims| -> Result<_> {
         let query = format!("role={role}&workspaceId=ws1&runtimeTargetId=rt1");
         let mut request = format!("{}?{query}", relay.url()).into_client_request()?;
@@ -105,7 +105,7 @@ fn its_operator_is_heard_and_written_down_under_the_profile() -> Result<()> {
     let address = format!("unix:{}", dir.path().join("control.sock").display());
     let audit = dir.path().join("audit.log");
     let relay = confined(|| {
-        Relay::serve(&[
+        Relay::serve_as_one(&[
             ("SERVER_URL", &platform.url()),
             ("RELAY_CONTROL_API_LISTEN", &address),
             ("RELAY_AUDIT_LOG", audit.to_str().context("a path in UTF-8")?),
