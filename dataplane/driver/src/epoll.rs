@@ -25,6 +25,7 @@ use self::connection::{Connection, Receiving, Sending};
 use crate::batch::BatchShelf;
 use crate::driver::{monotonic, thread_cpu_time};
 use crate::spin::Spin;
+use crate::starved::Starved;
 use crate::table::Table;
 use crate::{
     Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, Remote,
@@ -40,10 +41,8 @@ pub struct Epoll {
     queue: VecDeque<Key>,
     /// Those whose receive was asked for since the last turn; empty after its beginning.
     fresh: Vec<Key>,
-    /// Receives that found no buffer, the longest waiting first.
-    starved: VecDeque<Key>,
-    /// Receives that found some, and then no more: they are behind those that found none.
-    sated: VecDeque<Key>,
+    /// Receives that wait for a buffer.
+    starved: Starved,
     listeners: Vec<Listener>,
     /// Completions made between turns.
     pending: Vec<Completion<OwnedFd>>,
@@ -98,8 +97,7 @@ impl Epoll {
             table: Table::new(),
             queue: VecDeque::new(),
             fresh: Vec::new(),
-            starved: VecDeque::new(),
-            sated: VecDeque::new(),
+            starved: Starved::default(),
             listeners: Vec::new(),
             pending: Vec::new(),
             closing: Vec::new(),
@@ -184,24 +182,18 @@ impl Epoll {
 
     /// Lets receives that found no buffer go first, the longest waiting before the others.
     fn feed_starved(&mut self) {
-        let starved = self.starved.len().min(self.pool.free());
-        let sated = self.sated.len().min(self.pool.free() - starved);
-        // The last to go in front is the first.
-        for key in self.sated.drain(..sated).rev().chain(self.starved.drain(..starved).rev()) {
-            let Some(connection) = self.table.find(key) else {
-                continue;
+        let queued = self.queue.len();
+        for _ in 0..self.pool.free() {
+            let Some(key) = self.starved.pop() else {
+                break;
             };
-            connection.starved = false;
-            if !connection.queued && connection.has_work() {
-                connection.queued = true;
-                self.queue.push_front(key);
+            if let Some(connection) = self.table.find(key) {
+                connection.starved = false;
+                self.enqueue(key);
             }
         }
-    }
-
-    /// Whether a receive waits for a buffer.
-    fn is_starved(&self) -> bool {
-        !self.starved.is_empty() || !self.sated.is_empty()
+        // Those that came last go in front, in their order.
+        self.queue.rotate_left(queued);
     }
 
     /// Receives while whole buffers come in, a bounded number of times.
@@ -213,8 +205,7 @@ impl Epoll {
             let Some(lease) = self.pool.lease() else {
                 self.stats.receive_starved += 1;
                 connection.starved = true;
-                let waiting = if received > 0 { &mut self.sated } else { &mut self.starved };
-                waiting.push_back(key);
+                self.starved.push(key, received > 0);
                 return;
             };
             out.extend(connection.try_receiving(key, lease, &mut self.stats));
@@ -298,7 +289,7 @@ impl Epoll {
 
     /// How long this turn may wait.
     fn patience(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let fed = self.is_starved() && self.pool.has_returned();
+        let fed = !self.starved.is_empty() && self.pool.has_returned();
         if fed || !self.queue.is_empty() || !self.closing.is_empty() {
             return Some(Duration::ZERO);
         }

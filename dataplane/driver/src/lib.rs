@@ -21,6 +21,7 @@ mod pool;
 mod precedence;
 pub mod sim;
 mod spin;
+mod starved;
 mod stats;
 mod table;
 mod uring;

@@ -14,7 +14,6 @@ mod token;
 #[cfg(test)]
 mod faults;
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +30,7 @@ use self::token::{Kind, Token};
 use crate::batch::BatchShelf;
 use crate::driver::{monotonic, thread_cpu_time};
 use crate::spin::Spin;
+use crate::starved::Starved;
 use crate::table::Table;
 use crate::{
     Batch, BufferPool, Completion, Config, Driver, DriverError, DriverStats, End, Key, SendError,
@@ -51,10 +51,8 @@ pub struct Uring {
     listeners: Vec<Listener>,
     /// Tells listeners of one place apart, before and after [`Driver::stop_listening`].
     listeners_generation: u32,
-    /// Receives that found no buffer, the longest waiting first.
-    starved: VecDeque<Key>,
-    /// Receives that found some, and then no more: they are behind those that found none.
-    sated: VecDeque<Key>,
+    /// Receives that wait for a buffer.
+    starved: Starved,
     /// Completions made without the kernel, for the next turn.
     pending: Vec<Completion<OwnedFd>>,
     /// Descriptors that queued operations may still name; closed when the kernel has seen those.
@@ -112,8 +110,7 @@ impl Uring {
             table_len,
             listeners: Vec::new(),
             listeners_generation: 0,
-            starved: VecDeque::new(),
-            sated: VecDeque::new(),
+            starved: Starved::default(),
             pending: Vec::new(),
             retired: Vec::new(),
             entries: Vec::new(),
@@ -201,16 +198,11 @@ impl Uring {
     /// Arms starved receives again, as many as there are buffers: more would only starve once more.
     fn feed_starved(&mut self) {
         for _ in 0..self.buffers.available() {
-            let Some(key) = self.starved.pop_front().or_else(|| self.sated.pop_front()) else {
+            let Some(key) = self.starved.pop() else {
                 return;
             };
             self.arm_receive(key);
         }
-    }
-
-    /// Whether a receive waits for a buffer.
-    fn is_starved(&self) -> bool {
-        !self.starved.is_empty() || !self.sated.is_empty()
     }
 
     /// Sends FIN if it is wanted and nothing stands before it.
@@ -256,7 +248,7 @@ impl Uring {
 
     /// How long this turn may wait.
     fn patience(&mut self, timeout: Option<Duration>) -> Option<Duration> {
-        let fed = self.is_starved() && self.buffers.available() > 0;
+        let fed = !self.starved.is_empty() && self.buffers.available() > 0;
         if fed || !self.pending.is_empty() || self.ring.has_completions() {
             return Some(Duration::ZERO);
         }

@@ -110,8 +110,7 @@ impl Uring {
             _ if is_of_the_moment(result) && !last => {}
             _ if is_of_the_moment(result) => {
                 self.stats.receive_starved += 1;
-                let waiting = if connection.fed { &mut self.sated } else { &mut self.starved };
-                waiting.push_back(key);
+                self.starved.push(key, connection.fed);
             }
             _ => {
                 connection.receiving = Receiving::No;
