@@ -47,8 +47,7 @@ impl Relay {
     pub fn serve_program(program: &Path, variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
         let port_text = port.to_string();
-        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
-        all.extend(variables);
+        let all = on_loopback(&port_text, variables);
         Self::spawn(command(program, &["serve"]), port, &all)
     }
 
@@ -56,8 +55,7 @@ impl Relay {
     pub fn serve_as_one(variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
         let port_text = port.to_string();
-        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
-        all.extend(variables);
+        let all = on_loopback(&port_text, variables);
         Self::spawn_one(command(&program()?, &["serve"]), port, &all)
     }
 
@@ -90,8 +88,7 @@ impl Relay {
     pub fn serve_as_first_process(variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
         let port_text = port.to_string();
-        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
-        all.extend(variables);
+        let all = on_loopback(&port_text, variables);
         let relay = command(&program()?, &["serve"]);
         let mut unshare = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {
@@ -112,8 +109,7 @@ impl Relay {
     pub fn serve_unread(variables: &[(&str, &str)]) -> Result<Self> {
         let port = free_port()?;
         let port_text = port.to_string();
-        let mut all = vec![("HOST", "127.0.0.1"), ("PORT", port_text.as_str())];
-        all.extend(variables);
+        let mut all = on_loopback(&port_text, variables);
         let (sender, attached) = mpsc::channel();
         let control = ControlPlane::for_shape(&all, &sender)?;
         let url = control.as_ref().map(ControlPlane::url);
@@ -417,6 +413,11 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
         .envs(std::env::vars_os().filter(|(name, _)| own(name) || name == "PATH"))
         .env("HOME", "/nonexistent");
     command
+}
+
+/// These variables, and that the relay listens on this port of loopback.
+fn on_loopback<'v>(port: &'v str, variables: &[(&'v str, &'v str)]) -> Vec<(&'v str, &'v str)> {
+    [("HOST", "127.0.0.1"), ("PORT", port)].into_iter().chain(variables.iter().copied()).collect()
 }
 
 /// A port of loopback that nobody uses at the moment, and that nobody is given by chance: it lies
