@@ -8,10 +8,11 @@ use relay_wire::envelope::{emit, trim_js};
 
 use crate::bucket::Bucket;
 use crate::connection::{Channel, Client, Member, Part, State, Worker};
+use crate::deadline::Timer;
 use crate::directory::Directory;
 use crate::key::Keyer;
 use crate::liveness::Liveness;
-use crate::switchboard::{Switchboard, Timer, with_some};
+use crate::switchboard::{Switchboard, with_some};
 use crate::wheel::TimerId;
 use crate::{Effect, Effects};
 

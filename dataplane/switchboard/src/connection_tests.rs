@@ -172,7 +172,7 @@ fn an_idle_client_weighs_less_than_its_budget() {
     // as they grow are in memory only as far as they were used.
     let block = |bytes: usize| (bytes + 8).next_multiple_of(16);
     let seat = SEAT_BYTES;
-    let deadline = Wheel::<crate::switchboard::Timer>::ENTRY_BYTES;
+    let deadline = Wheel::<crate::deadline::Timer>::ENTRY_BYTES;
     let client_id = block(36);
     let sum = seat + deadline + client_id;
     assert!(sum <= 296, "{seat} + {deadline} + {client_id} = {sum}");

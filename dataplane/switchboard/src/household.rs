@@ -5,11 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use relay_contract::{AdmissionId, ConnectionId, Tick, WorkspaceId};
 
 use crate::connection::{Client, Member, Part, State};
+use crate::deadline::Timer;
 use crate::directory::{Scope, Subscription, Waiting};
 use crate::key::Key;
 use crate::limiter::Quotas;
 use crate::recency::Recency;
-use crate::switchboard::{Switchboard, Timer};
+use crate::switchboard::Switchboard;
 
 /// All that a switchboard knows of one workspace: its scopes with owners, waiting requests and
 /// subscriptions, its open connections with their clocks, the generations of its daemons, and what

@@ -6,7 +6,7 @@ use relay_contract::{Counter, Heartbeat, ShardReport, Tick};
 
 use crate::Input;
 use crate::board::{Board, board, board_with, frame, init, response};
-use crate::switchboard::EXPIRED_MAX;
+use crate::deadline::EXPIRED_MAX;
 
 fn beating(ping_ms: u64, pong_ms: u64, idle_ms: u64) -> Board {
     board_with(|limits| {

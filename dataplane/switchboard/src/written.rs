@@ -5,7 +5,8 @@ use std::sync::Arc;
 use relay_contract::{Counter, Counters, Limits, Routes, Tick};
 
 use crate::connection::{Client, Member, Part, State};
-use crate::switchboard::{Core, Switchboard, Timer};
+use crate::deadline::Timer;
+use crate::switchboard::{Core, Switchboard};
 use crate::tenants::Tenants;
 use crate::wheel::{TimerId, Wheel};
 
