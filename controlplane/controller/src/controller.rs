@@ -96,7 +96,7 @@ pub struct Controller {
     /// How often it may be asked about tokens that cannot be decided here.
     pub(crate) doubts: Doubts,
     /// Upgrades whose token was not held against the key set yet. A signature takes as long as ten
-    /// events, so events come first: while they wait, shards send newcomers away.
+    /// events, so events come first: while they wait, shards hold newcomers back.
     pub(crate) unseen: FairQueue<ConnectionId, Ticket>,
     /// Upgrades whose token names a key that a newer set may have, while it is fetched.
     pub(crate) awaiting_keys: HashMap<ConnectionId, (IssuerIndex, Ticket)>,

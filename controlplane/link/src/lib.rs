@@ -119,5 +119,6 @@ pub fn apart(planes: Planes) -> Link {
 pub const COMMANDS_PER_SHARD: usize = 1024;
 
 /// Events of one shard that wait for the control plane. Protects memory from a control plane that
-/// hangs. Reached: the shard answers new upgrades 503 and counts the log entries it lost.
+/// hangs. Three quarters of it reached: the shard holds new upgrades back, for as long as they wait
+/// for an answer. Reached: it counts the log entries it lost.
 pub const EVENTS_PER_SHARD: usize = 4096;

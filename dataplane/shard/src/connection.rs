@@ -86,7 +86,7 @@ pub(crate) enum Reading {
 pub(crate) struct Waiting {
     /// Where the socket comes from.
     pub(crate) peer: IpAddr,
-    /// When the control plane was asked.
+    /// When the control plane was asked, or was to be asked and was behind.
     pub(crate) asked: Tick,
     /// What will be answered if it is admitted.
     pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,

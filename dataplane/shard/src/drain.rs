@@ -62,8 +62,13 @@ impl<D: Driver> Shard<D> {
             redirect,
         }));
         for key in self.table.keys() {
-            if let Some(Phase::Waiting(_)) = self.phase_mut(key) {
-                self.abandon(key);
+            match self.phase_mut(key) {
+                Some(Phase::Waiting(_)) => self.abandon(key),
+                // It is refused instead of asked about.
+                Some(Phase::Guest(guest)) if guest.held_back_since().is_some() => {
+                    self.ask_admission(key);
+                }
+                _ => {}
             }
         }
     }

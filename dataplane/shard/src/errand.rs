@@ -1,5 +1,6 @@
-//! What is no message of an admitted peer: request heads and handshakes of strangers, ends of
-//! streams, and what the control plane orders. A crowd may bring thousands of these at a moment.
+//! What is no message of an admitted peer: request heads and handshakes of strangers, upgrades that
+//! were held back, ends of streams, and what the control plane orders. A crowd may bring thousands
+//! of these at a moment.
 //!
 //! A few are done per turn, after the messages of quiet connections; the others keep their place.
 //! A stranger's bytes wait in memory of its own, which it is charged for, so that no crowd holds
@@ -32,6 +33,7 @@ enum Kind {
     Command,
     Arrival,
     Connection,
+    HeldBack,
 }
 
 /// Orders for single connections that left their lane. Protects memory and the length of a turn.
@@ -41,13 +43,16 @@ const ORDERS_MAX: usize = 4096;
 /// Turns in a row in which others have to wait because quiet connections have something to send.
 /// Protects those others from never being served.
 const PUT_OFF_MAX: u32 = 4;
+/// Kinds of errands.
+const KINDS: usize = 4;
 
 impl Kind {
     fn next(self) -> Self {
         match self {
             Self::Command => Self::Arrival,
             Self::Arrival => Self::Connection,
-            Self::Connection => Self::Command,
+            Self::Connection => Self::HeldBack,
+            Self::HeldBack => Self::Command,
         }
     }
 }
@@ -134,7 +139,7 @@ impl<D: Driver> Shard<D> {
         let errands_max = self.pace().errands;
         let mut done = 0;
         let mut missed = 0;
-        while done < errands_max && missed < 3 {
+        while done < errands_max && missed < KINDS {
             let kind = self.errands.first;
             self.errands.first = kind.next();
             if self.run_errand(kind) {
@@ -163,6 +168,7 @@ impl<D: Driver> Shard<D> {
                 let Some(key) = self.errands.keys.pop_front() else { return false };
                 self.run_own(key);
             }
+            Kind::HeldBack => return self.ask_held_back(),
         }
         true
     }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use relay_contract::{ControlRequest, Counter, Event, Secret};
+use relay_contract::{ControlRequest, Counter, Event, Secret, Tick};
 use relay_driver::{Chunk, Driver, Key};
 use relay_wire::http1::{self, Body, BodySkipper, Head, HttpDate, Peer, RequestTarget, Response};
 
@@ -18,8 +18,8 @@ pub(crate) struct Guest {
     buffer: Vec<u8>,
     /// A request body on its way to nowhere.
     skipper: Option<BodySkipper>,
-    /// A request waits for the control plane's answer; the flag says whether more may follow.
-    asked: Option<KeepAlive>,
+    /// What its request waits for.
+    awaits: Awaits,
     /// Whether this socket has had an answer before.
     served: bool,
     /// Whether the request being answered was `HEAD`.
@@ -40,6 +40,16 @@ enum Pace {
     Idle,
     /// Inside a head or body.
     Request,
+}
+
+/// What the request that was read last waits for. Nothing more is read meanwhile.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Awaits {
+    Nothing,
+    /// The control plane's answer.
+    Answer(KeepAlive),
+    /// That the control plane can be asked whether to admit it; since when.
+    Asking(Tick),
 }
 
 /// Whether the connection goes on after the answer.
@@ -83,11 +93,24 @@ impl Guest {
             peer,
             buffer: Vec::new(),
             skipper: None,
-            asked: None,
+            awaits: Awaits::Nothing,
             served: false,
             head_only: false,
             peer_ended: false,
             pace: Pace::Fresh,
+        }
+    }
+
+    /// Its upgrade waits from now on until the control plane can be asked.
+    pub(crate) fn hold_back(&mut self, now: Tick) {
+        self.awaits = Awaits::Asking(now);
+    }
+
+    /// Since when its upgrade waits for that, if it does.
+    pub(crate) fn held_back_since(&self) -> Option<Tick> {
+        match self.awaits {
+            Awaits::Asking(since) => Some(since),
+            Awaits::Nothing | Awaits::Answer(_) => None,
         }
     }
 
@@ -154,7 +177,7 @@ impl<D: Driver> Shard<D> {
             let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
                 return;
             };
-            if guest.asked.is_some() {
+            if guest.awaits != Awaits::Nothing {
                 return;
             }
             let verdict = match guest.skip_body() {
@@ -188,7 +211,7 @@ impl<D: Driver> Shard<D> {
                     }
                     self.respond(key, 503, JSON, UNAVAILABLE.as_bytes(), keep_alive);
                 }
-                Verdict::Upgrade => return self.ask_admission(key),
+                Verdict::Upgrade => return self.ask_in_turn(key),
             }
         }
     }
@@ -240,7 +263,7 @@ impl<D: Driver> Shard<D> {
     /// Passes a request on; it is answered by [`Self::on_respond`] or its deadline.
     fn ask_control(&mut self, key: Key, request: Box<ControlRequest>, keep_alive: KeepAlive) {
         if let Some(Phase::Guest(guest)) = self.phase_mut(key) {
-            guest.asked = Some(keep_alive);
+            guest.awaits = Awaits::Answer(keep_alive);
         }
         let connection = self.table.id(key);
         self.set_deadline(key, self.limits.admission_timeout);
@@ -252,9 +275,10 @@ impl<D: Driver> Shard<D> {
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
         };
-        let Some(KeepAlive(keep_alive)) = guest.asked.take() else {
+        let Awaits::Answer(KeepAlive(keep_alive)) = guest.awaits else {
             return;
         };
+        guest.awaits = Awaits::Nothing;
         self.respond(key, status, content_type, body, keep_alive);
         self.advance_guest(key);
     }
@@ -269,12 +293,12 @@ impl<D: Driver> Shard<D> {
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
         };
-        let asked = guest.asked.take().is_some();
         let slow_head = guest.pace == Pace::Request;
-        if asked {
-            self.respond(key, 503, JSON, UNAVAILABLE.as_bytes(), false);
-        } else if slow_head {
-            self.counters.count(Counter::HeadTimeouts);
+        match std::mem::replace(&mut guest.awaits, Awaits::Nothing) {
+            Awaits::Answer(_) => self.respond(key, 503, JSON, UNAVAILABLE.as_bytes(), false),
+            Awaits::Asking(_) => return self.refuse_held_back(key),
+            Awaits::Nothing if slow_head => self.counters.count(Counter::HeadTimeouts),
+            Awaits::Nothing => {}
         }
         self.leave(key);
     }

@@ -33,6 +33,7 @@ mod fronted;
 mod gather;
 mod guest;
 mod handshake;
+mod held_back;
 mod histograms;
 mod ingress;
 mod landing;

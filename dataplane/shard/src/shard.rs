@@ -26,6 +26,7 @@ use crate::egress::Egress;
 use crate::errand::Errands;
 use crate::fronted::Fronted;
 use crate::guest::Guest;
+use crate::held_back::HeldBack;
 use crate::histograms::TurnCosts;
 use crate::moves::{Moves, Stay};
 use crate::ports::Ports;
@@ -77,6 +78,8 @@ pub struct Shard<D: Driver> {
     pub(crate) round: Round,
     /// What is no message, and whose turn it is.
     pub(crate) errands: Errands,
+    /// Upgrades that the control plane was too far behind to be asked about.
+    pub(crate) held_back: HeldBack,
     /// Turns in a row in which neither was served although somebody waited.
     pub(crate) put_off: u32,
     /// Whether somebody quiet is talking.
@@ -156,6 +159,7 @@ impl<D: Driver> Shard<D> {
             pin_hand: 0,
             round: Round::default(),
             errands: Errands::default(),
+            held_back: HeldBack::default(),
             put_off: 0,
             company: Company::default(),
             turn_number: 0,
@@ -224,12 +228,14 @@ impl<D: Driver> Shard<D> {
             || !self.round.is_empty()
             || !self.errands.is_empty()
             || !self.discarded.is_empty()
+            || self.can_ask_held_back()
             // What came in the middle of the last turn.
             || !self.completions.is_empty();
         if lanes_wait || is_due {
             return Some(Duration::ZERO);
         }
-        let is_full = !self.outbox.is_empty() || self.moves.has_mail();
+        let is_full =
+            !self.outbox.is_empty() || self.moves.has_mail() || !self.held_back.is_empty();
         let retry = is_full.then_some(OUTBOX_RETRY);
         let due = self.next_deadline().map(|due| due.since(self.driver.now()));
         [patience, due, retry].into_iter().flatten().min()
@@ -431,8 +437,8 @@ impl<D: Driver> Shard<D> {
         Some(left)
     }
 
-    /// Whether the control plane keeps up with what it is told. While it does not, nothing new is
-    /// asked of it.
+    /// Whether the control plane keeps up with what it is told. While it does not, no plain request
+    /// is passed on to it.
     pub(crate) fn is_heard(&self) -> bool {
         self.outbox.is_empty()
     }

@@ -22,16 +22,18 @@ impl<D: Driver> Shard<D> {
     /// The guest's buffer begins with a complete upgrade request: judges what can be judged here
     /// and asks the rest.
     ///
-    /// Nothing is read until the answer comes, so bytes sent early wait in the kernel.
+    /// Nothing is read until the answer comes, so bytes sent early wait in the kernel. The time it
+    /// was held back counts as time in which the control plane did not answer.
     pub(crate) fn ask_admission(&mut self, key: Key) {
         let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
             return;
         };
         let peer = guest.peer;
+        let held_back_since = guest.held_back_since();
         let buffer = guest.take_buffer();
         let is_tight = self.budget.is_tight(&self.limits);
         let is_drained = self.drain.is_some();
-        if is_tight || is_drained || !self.is_heard() {
+        if is_tight || is_drained {
             self.counters.count(Counter::AdmissionUnavailable);
             self.counters.add(Counter::DrainRefused, u64::from(is_drained));
             self.counters.add(Counter::BudgetRefused, u64::from(is_tight));
@@ -45,10 +47,12 @@ impl<D: Driver> Shard<D> {
         let preflight = http1::preflight(&head, &self.config.upgrade_rules);
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
-        let (peer, asked) = (peer.address, self.now);
+        let (peer, asked) = (peer.address, held_back_since.unwrap_or(self.now));
         let waiting = Waiting { peer, asked, handshake, early };
         self.enter(key, Phase::Waiting(Box::new(waiting)));
-        self.set_deadline(key, self.limits.admission_timeout);
+        if held_back_since.is_none() {
+            self.set_deadline(key, self.limits.admission_timeout);
+        }
         let request = Box::new(AdmissionRequest { address, preflight });
         let connection = self.table.id(key);
         self.emit(Event::AdmissionAsked { connection, request });

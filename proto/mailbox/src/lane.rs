@@ -61,6 +61,18 @@ impl<T> Sender<T> {
         self.shared.bell.notify();
         Ok(())
     }
+
+    /// Values there is room for right now. Others may send, and the receiver receive, meanwhile.
+    ///
+    /// Cost: two loads, repeated while others send.
+    pub fn room(&self) -> usize {
+        self.shared.queue.capacity() - self.shared.queue.len()
+    }
+
+    /// Values the lane carries at most.
+    pub fn capacity(&self) -> usize {
+        self.shared.queue.capacity()
+    }
 }
 
 impl<T> Receiver<T> {
@@ -162,9 +174,11 @@ mod tests {
     fn a_full_lane_gives_the_value_back() {
         let (sender, receiver) = lane(1, bell());
         sender.send("first").unwrap();
+        assert_eq!((sender.room(), sender.capacity()), (0, 1));
         assert_eq!(sender.send("second"), Err(Full("second")));
         assert_eq!(receiver.receive(), Some("first"));
         assert!(receiver.is_empty());
+        assert_eq!(sender.room(), 1);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A control plane that does not take events any more.
 
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Counter, Limits};
+use relay_contract::{Command, Counter, Limits, ShardId};
 
 use crate::bench::{Bench, Office, Setup, SocketId};
 use crate::frames;
@@ -102,4 +104,95 @@ fn plain_requests_are_refused_in_time_while_events_are_not_taken() {
     }
     let client = bench.request(frames::get("/health"));
     assert_eq!(bench.answer(client).0, 200, "/health needs nobody");
+}
+
+/// A lane for eight events, and a crowd of upgrades while nobody looks at it.
+fn crowd(bench: &mut Bench, count: usize) -> Vec<SocketId> {
+    bench.office = Office::Away;
+    let crowd = (0..count).map(|_| bench.request(frames::upgrade("client", "crowd"))).collect();
+    bench.steps(count);
+    crowd
+}
+
+fn behind() -> Setup {
+    let limits = Limits { admission_timeout: Duration::from_secs(1), ..Setup::default().limits };
+    Setup { events_max: 8, limits, ..Setup::default() }
+}
+
+#[test]
+fn a_crowd_larger_than_the_lane_is_held_back_and_admitted() {
+    let mut bench = Bench::new(behind());
+    let crowd = crowd(&mut bench, 200);
+    let held_back = bench.counted(Counter::UpgradesHeldBack);
+    assert_eq!(held_back, 200 - 6, "newcomers leave a quarter of the lane free");
+    bench.office = Office::Admits;
+    for id in crowd {
+        assert_eq!(bench.answer(id).0, 101);
+    }
+    assert_eq!(bench.counted(Counter::AdmissionUnavailable), 0);
+}
+
+#[test]
+fn who_is_held_back_first_is_asked_about_first() {
+    let mut bench = Bench::new(behind());
+    bench.office = Office::Away;
+    for last in 1..=40 {
+        let id = bench.connect_from(Ipv4Addr::new(10, 0, 0, last).into());
+        bench.socket(id).send(frames::upgrade("client", "crowd").as_bytes());
+        bench.steps(3);
+    }
+    bench.office = Office::Admits;
+    bench.steps(100);
+    let asked: Vec<_> = bench.ledger.asked.iter().map(|asked| asked.request.address).collect();
+    assert_eq!(asked.len(), 40);
+    assert!(asked.is_sorted(), "{asked:?}");
+}
+
+#[test]
+fn who_is_held_back_too_long_gets_503_and_nobody_is_asked_about_it() {
+    let mut bench = Bench::new(behind());
+    let crowd = crowd(&mut bench, 20);
+    bench.pass(Duration::from_secs(2));
+    for id in crowd {
+        assert_eq!(bench.answer(id).0, 503);
+        bench.socket(id).shutdown();
+    }
+    assert_eq!(bench.counted(Counter::UpgradesHeldBackRefused), 14);
+    assert_eq!(bench.counted(Counter::AdmissionUnavailable), 20);
+    bench.office = Office::Admits;
+    bench.pass(Duration::from_secs(3));
+    assert_eq!((bench.ledger.asked.len(), bench.ledger.abandoned.len()), (6, 6));
+    bench.assert_nothing_is_left("nobody is remembered");
+    bench.open("client", "late");
+}
+
+#[test]
+fn no_more_are_held_back_than_may_be_strangers() {
+    let mut bench = Bench::new(behind());
+    let crowd: Vec<_> = (0..30).map(|_| bench.connect()).collect();
+    bench.steps(30);
+    let limits = Limits { version: 2, guests_max: 10, ..behind().limits };
+    bench.command(ShardId(0), Command::SetLimits(Arc::new(limits)));
+    bench.steps(2);
+    bench.office = Office::Away;
+    for &id in &crowd {
+        bench.socket(id).send(frames::upgrade("client", "crowd").as_bytes());
+    }
+    bench.steps(60);
+    assert_eq!(bench.counted(Counter::UpgradesHeldBack), 10);
+    assert_eq!(bench.counted(Counter::UpgradesHeldBackRefused), 14);
+    bench.office = Office::Admits;
+    let statuses = crowd.into_iter().map(|id| bench.answer(id).0);
+    assert_eq!(statuses.filter(|&status| status == 101).count(), 16);
+}
+
+#[test]
+fn a_drain_refuses_those_held_back_at_once() {
+    let mut bench = Bench::new(behind());
+    let crowd = crowd(&mut bench, 20);
+    bench.command(ShardId(0), Command::Drain { window_ms: 0, redirect: None });
+    for id in crowd {
+        assert_eq!(bench.answer(id).0, 503);
+    }
+    assert_eq!(bench.counted(Counter::DrainRefused), 20);
 }
