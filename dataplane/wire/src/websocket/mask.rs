@@ -1,4 +1,11 @@
 //! Removing the client mask, and noting on the way which bytes need no second look.
+//!
+//! The inner loops are written once and compiled once for each set of vector instructions a
+//! processor may have; which one runs is found out at the first block.
+
+use std::sync::LazyLock;
+
+use fearless_simd::{Level, dispatch};
 
 /// Removes the client mask in place.
 ///
@@ -49,8 +56,14 @@ impl Marks {
 /// Unmasks one block of at most [`BLOCK_BYTES`] whose first byte is masked with `key[0]`.
 ///
 /// Cost: one pass; the inner loop has no branch and a fixed length, so the compiler turns it into
-/// vector code for whatever the target has.
+/// vector code.
 pub(crate) fn unmask_block(block: &mut [u8], key: [u8; 4]) -> Marks {
+    dispatch!(*LEVEL, _level => unmask_in_place(block, key))
+}
+
+/// What [`unmask_block`] does, for whatever vectors the caller was compiled for.
+#[inline(always)]
+fn unmask_in_place(block: &mut [u8], key: [u8; 4]) -> Marks {
     let mask = widened(key);
     let (chunks, tail) = block.as_chunks_mut::<CHUNK_BYTES>();
     let mut plain = 0_u64;
@@ -74,6 +87,12 @@ pub(crate) fn unmask_block_left(bytes: &mut [u8], shift: usize, key: [u8; 4]) ->
     if shift == 0 {
         return unmask_block(bytes, key);
     }
+    dispatch!(*LEVEL, _level => unmask_to_the_left(bytes, shift, key))
+}
+
+/// What [`unmask_block_left`] does, for whatever vectors the caller was compiled for.
+#[inline(always)]
+fn unmask_to_the_left(bytes: &mut [u8], shift: usize, key: [u8; 4]) -> Marks {
     let mask = widened(key);
     let len = bytes.len().saturating_sub(shift);
     let mut plain = 0_u64;
@@ -95,14 +114,14 @@ pub(crate) fn unmask_block_left(bytes: &mut [u8], shift: usize, key: [u8; 4]) ->
 
 /// The key over and over. As whole keys: written byte by byte it would have to be read back in one
 /// piece, which the processor stops for.
-#[inline]
+#[inline(always)]
 fn widened(key: [u8; 4]) -> [u8; CHUNK_BYTES] {
     let keys = [key; CHUNK_BYTES / 4];
     *keys.as_flattened().first_chunk().expect("a chunk is whole keys")
 }
 
 /// Unmasks what is left of a block behind its last chunk.
-#[inline]
+#[inline(always)]
 fn unmask_tail(tail: &mut [u8], mask: &[u8; CHUNK_BYTES]) {
     for (byte, mask) in tail.iter_mut().zip(mask) {
         *byte ^= mask;
@@ -110,7 +129,7 @@ fn unmask_tail(tail: &mut [u8], mask: &[u8; CHUNK_BYTES]) {
 }
 
 /// Unmasks one chunk. Whether a byte of it is special.
-#[inline]
+#[inline(always)]
 fn unmask_chunk(chunk: &mut [u8; CHUNK_BYTES], mask: &[u8; CHUNK_BYTES]) -> bool {
     let mut special = false;
     for (byte, mask) in chunk.iter_mut().zip(mask) {
@@ -122,6 +141,12 @@ fn unmask_chunk(chunk: &mut [u8; CHUNK_BYTES], mask: &[u8; CHUNK_BYTES]) -> bool
 
 /// Marks a block that is not masked, or no longer.
 pub(crate) fn mark_block(block: &[u8]) -> Marks {
+    dispatch!(*LEVEL, _level => mark_as_it_is(block))
+}
+
+/// What [`mark_block`] does, for whatever vectors the caller was compiled for.
+#[inline(always)]
+fn mark_as_it_is(block: &[u8]) -> Marks {
     let (chunks, _) = block.as_chunks::<CHUNK_BYTES>();
     let mut plain = 0_u64;
     for (index, chunk) in chunks.iter().enumerate() {
@@ -134,10 +159,13 @@ pub(crate) fn mark_block(block: &[u8]) -> Marks {
 /// Whether a byte may end or change a JSON string. One signed comparison covers controls, the
 /// quote, and everything beyond ASCII; space and `!` are caught too, which costs prose a slower
 /// path and base64 nothing.
-#[inline]
+#[inline(always)]
 pub(crate) const fn is_special(byte: u8) -> bool {
     (byte as i8) < 0x23 || byte == b'\\'
 }
+
+/// The vector instructions of this processor. Cost: the features are asked for once, then one load.
+static LEVEL: LazyLock<Level> = LazyLock::new(Level::new);
 
 /// Bytes that are unmasked, checked and scanned before the next are touched. Fits the first-level
 /// cache with room to spare, and has as many chunks as a word has bits.
