@@ -33,7 +33,8 @@ pub enum SendMode {
     /// What the socket takes at once, which may be nothing.
     Try,
     /// Everything, however long the peer takes to read. Fewer bytes mean that the connection failed
-    /// or was closed meanwhile.
+    /// or was closed meanwhile, that the send was cancelled, or that the kernel had no memory for
+    /// it: then the rest may be tried again.
     All,
 }
 

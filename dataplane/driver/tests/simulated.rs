@@ -74,7 +74,7 @@ impl Line {
 fn echo(seed: u64) -> String {
     let mut faults = Faults::drawn(&mut Seed::new(seed));
     (faults.reset, faults.failed_accept) = (0, 0);
-    (faults.failed_receive, faults.failed_send) = (0, 0);
+    (faults.failed_receive, faults.failed_send, faults.starved_send) = (0, 0, 0);
     let mut line = Line::with(seed, faults, &Config { buffer_count: 2, ..Config::default() });
     line.driver.receive(KEY);
     let message: Vec<u8> = (0..5000u32).map(|index| (index / 3) as u8).collect();

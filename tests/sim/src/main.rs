@@ -104,6 +104,9 @@ impl Outcome {
             resets,
             failed_receives,
             failed_sends,
+            starved_sends,
+            late_cancels,
+            failed_exports,
             failed_accepts,
         } = self.injected;
         println!(
@@ -112,8 +115,9 @@ impl Outcome {
         );
         println!(
             "  kernel: {starved_receives} receives without a buffer, {gulps} receives in a row, \
-             without memory {failed_receives} receives and {failed_sends} sends, {failed_accepts} \
-             failures to accept"
+             without memory {failed_receives} receives and {starved_sends} sends, {failed_sends} \
+             sends that failed, {late_cancels} that went on after their end, {failed_accepts} \
+             failures to accept, {failed_exports} to export"
         );
         let Severed { cuts, resumed, restarts, inventories } = self.severed;
         println!(

@@ -58,6 +58,18 @@ struct Send {
     batch: Box<Batch>,
     mode: SendMode,
     sent: usize,
+    /// It was to be ended.
+    cancelled: bool,
+}
+
+impl Send {
+    /// How it ends when it is ended.
+    fn cancelled(&self) -> Result<usize, SendError> {
+        match self.sent {
+            0 => Err(SendError::Cancelled),
+            sent => Ok(sent),
+        }
+    }
 }
 
 /// The simulation looks at every shard in turn, so nobody has to be woken.
@@ -148,6 +160,11 @@ impl SimDriver {
                 let socket = Err(io::ErrorKind::ResourceBusy.into());
                 return completions.push(Completion::Exported { key, socket });
             }
+            if connection.resident && net.seed.happens(net.faults.failed_export) {
+                net.injected.failed_exports += 1;
+                let socket = Err(io::Error::from_raw_os_error(libc::EMFILE));
+                return completions.push(Completion::Exported { key, socket });
+            }
             return self.finish_exporting(key, completions);
         }
         if connection.receive != Receive::Idle {
@@ -167,7 +184,8 @@ impl SimDriver {
             completions.push(Completion::ReceiveEnded { key, end: End::Paused });
         }
         if let Some(send) = &mut connection.send
-            && let Some(outcome) = step(send, index, net, &mut self.stats)
+            && let Some(outcome) =
+                step(send, index, net, &mut self.stats).or_else(|| end(send, net))
         {
             let batch = connection.send.take().map(|send| send.batch);
             completions.extend(batch.map(|batch| Completion::Sent { key, batch, outcome }));
@@ -238,7 +256,12 @@ fn step(
     }
     if seed.happens(faults.failed_send) {
         injected.failed_sends += 1;
-        return Some(Err(SendError::Failed(libc::ENOMEM)));
+        return Some(Err(SendError::Failed(libc::ETIMEDOUT)));
+    }
+    // A world without this fault draws nothing for it.
+    if faults.starved_send > 0 && seed.happens(faults.starved_send) {
+        injected.starved_sends += 1;
+        return Some(Ok(send.sent));
     }
     let total = send.batch.len();
     let mut most = (total - send.sent).min(stream.to_peer.room(faults));
@@ -261,6 +284,15 @@ fn step(
     stats.sent_bytes += most as u64;
     let over = send.mode == SendMode::Try || send.sent == total;
     over.then_some(Ok(send.sent))
+}
+
+/// Ends a send that was to be ended, unless the kernel takes its time.
+fn end(send: &Send, net: &mut Net) -> Option<Result<usize, SendError>> {
+    if send.cancelled && net.seed.happens(net.faults.late_cancel) {
+        net.injected.late_cancels += 1;
+        return None;
+    }
+    send.cancelled.then(|| send.cancelled())
 }
 
 impl Driver for SimDriver {
@@ -342,9 +374,16 @@ impl Driver for SimDriver {
     }
 
     fn cancel_send(&mut self, key: Key) {
-        let send = self.connection(key).and_then(|connection| connection.send.take());
-        if let Some(Send { batch, sent, .. }) = send {
-            let outcome = if sent == 0 { Err(SendError::Cancelled) } else { Ok(sent) };
+        let world = self.world.clone();
+        let mut net = world.net.borrow_mut();
+        let Some(connection) = self.connection(key) else { return };
+        let outcome = connection.send.as_mut().and_then(|send| {
+            send.cancelled = true;
+            end(send, &mut net)
+        });
+        if let Some(outcome) = outcome
+            && let Some(Send { batch, .. }) = connection.send.take()
+        {
             self.ready.push(Completion::Sent { key, batch, outcome });
         }
     }
@@ -369,7 +408,7 @@ impl Driver for SimDriver {
         }
         match self.connection(key) {
             Some(connection) if connection.send.is_none() => {
-                connection.send = Some(Send { batch, mode, sent: 0 });
+                connection.send = Some(Send { batch, mode, sent: 0, cancelled: false });
             }
             Some(_) => {
                 let outcome = Err(SendError::Busy);
@@ -408,12 +447,9 @@ impl Driver for SimDriver {
         if connection.receive != Receive::Idle {
             self.ready.push(Completion::ReceiveEnded { key, end: End::Cancelled });
         }
-        if let Some(Send { batch, sent, .. }) = connection.send {
-            let cancelled = match sent {
-                0 => Err(SendError::Cancelled),
-                sent => Ok(sent),
-            };
-            let outcome = outcome.unwrap_or(cancelled);
+        if let Some(send) = connection.send {
+            let outcome = outcome.unwrap_or_else(|| send.cancelled());
+            let Send { batch, .. } = send;
             self.ready.push(Completion::Sent { key, batch, outcome });
         }
         self.ready.push(Completion::Closed { key });

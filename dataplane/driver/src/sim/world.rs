@@ -38,8 +38,15 @@ pub struct Faults {
     pub reset: u32,
     /// That a receive fails for want of memory, as with `ENOMEM`.
     pub failed_receive: u32,
-    /// That a send fails for want of memory.
+    /// That a send fails for good.
     pub failed_send: u32,
+    /// That a send of either mode finds no memory, as with `ENOMEM`: it comes back with what it had
+    /// taken until then, and may be tried again.
+    pub starved_send: u32,
+    /// That a send which was to be ended goes on for a turn, and may be taken whole meanwhile.
+    pub late_cancel: u32,
+    /// That a resident cannot be exported.
+    pub failed_export: u32,
     /// That accepting fails for want of descriptors, per turn in which somebody waits.
     pub failed_accept: u32,
 }
@@ -65,6 +72,12 @@ pub struct Injected {
     pub failed_receives: u64,
     /// Sends that failed.
     pub failed_sends: u64,
+    /// Sends that found no memory.
+    pub starved_sends: u64,
+    /// Turns that sends went on after they were to be ended.
+    pub late_cancels: u64,
+    /// Exports that failed.
+    pub failed_exports: u64,
     /// Failures to accept.
     pub failed_accepts: u64,
 }
@@ -82,6 +95,9 @@ impl Injected {
         self.resets += other.resets;
         self.failed_receives += other.failed_receives;
         self.failed_sends += other.failed_sends;
+        self.starved_sends += other.starved_sends;
+        self.late_cancels += other.late_cancels;
+        self.failed_exports += other.failed_exports;
         self.failed_accepts += other.failed_accepts;
     }
 }
@@ -101,6 +117,9 @@ impl Faults {
             reset: 0,
             failed_receive: 0,
             failed_send: 0,
+            starved_send: 0,
+            late_cancel: 0,
+            failed_export: 0,
             failed_accept: 0,
         }
     }
@@ -116,6 +135,8 @@ impl Faults {
         let gulp = often(900_000);
         let (failed_receive, failed_send) = (often(1500), often(1500));
         let failed_accept = often(300_000);
+        let (starved_send, late_cancel) = (often(100_000), often(900_000));
+        let failed_export = often(100_000);
         Self {
             delay_ns_min: 1_000,
             delay_ns_max: 1_000 + seed.below(5_000_000),
@@ -128,6 +149,9 @@ impl Faults {
             reset,
             failed_receive,
             failed_send,
+            starved_send,
+            late_cancel,
+            failed_export,
             failed_accept,
         }
     }

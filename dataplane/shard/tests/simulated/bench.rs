@@ -253,6 +253,11 @@ impl Bench {
         panic!("not reached: {what}");
     }
 
+    /// Changes what goes wrong from now on.
+    pub(crate) fn set_faults(&mut self, faults: Faults) {
+        self.world.set_faults(faults);
+    }
+
     fn hear(&mut self) {
         for index in 0..self.desks.len() {
             while let Some(event) = self.desks[index].events.receive() {
