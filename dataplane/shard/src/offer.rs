@@ -11,12 +11,13 @@ impl<D: Driver> Shard<D> {
     /// Offers the socket what waits for it, before the next message for it is judged.
     ///
     /// What a turn queues is usually sent at its end. A burst may be larger than what may wait for
-    /// one connection, and a fast reader would be closed for it; so past that bound the socket is
-    /// asked at once. What else completes meanwhile is looked at in the next turn. Cost: a look at
-    /// the switchboard's account; a system call for each time the bound is passed.
+    /// one connection, and a fast reader would be closed for it; so past that bound, which is its
+    /// workspace's own where there is one, the socket is asked at once. What else completes
+    /// meanwhile is looked at in the next turn. Cost: a look at the switchboard's account; a system
+    /// call for each time the bound is passed.
     pub(crate) fn offer(&mut self, key: Key) {
         let to = self.table.id(key);
-        while self.board.queued_bytes(to) > self.limits.egress_bytes_max {
+        while self.board.is_backed_up(to) {
             let sent = self.completions.iter().position(
                 |completion| matches!(completion, Completion::Sent { key: to, .. } if *to == key),
             );

@@ -45,10 +45,7 @@ impl Switchboard {
         let Some(member) = core.connections.member_mut(to) else {
             return false;
         };
-        let queued_bytes = member.queued_bytes as usize;
-        let is_backed_up = queued_bytes > tenants.egress_bytes_min
-            && queued_bytes > core.directory.scope(member.scope).limits(limits).egress_bytes_max;
-        if is_backed_up {
+        if tenants.is_backed_up(member, &core.directory, limits) {
             self.counters.count(Counter::WsSlowClientTerminated);
             self.close(now, to, CloseReason::BufferOverflow, effects);
             return false;
@@ -68,6 +65,14 @@ impl Switchboard {
     /// Bytes that wait for a connection, by which its next message is judged.
     pub fn queued_bytes(&self, connection: ConnectionId) -> usize {
         self.core.connections.member(connection).map_or(0, |member| member.queued_bytes as usize)
+    }
+
+    /// Whether so much waits for a connection that another message for it would close it. Cost: one
+    /// comparison, and a look at its scope for those above what the least of them may have.
+    pub fn is_backed_up(&self, connection: ConnectionId) -> bool {
+        let Self { core, limits, tenants, .. } = self;
+        let member = core.connections.member(connection);
+        member.is_some_and(|member| tenants.is_backed_up(member, &core.directory, limits))
     }
 }
 

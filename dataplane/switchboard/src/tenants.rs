@@ -7,7 +7,8 @@ use relay_contract::{
     ConnectionId, Counter, Limits, Routes, TargetId, Tick, Versioned, WorkspaceId,
 };
 
-use crate::directory::Scope;
+use crate::connection::Member;
+use crate::directory::{Directory, Scope};
 use crate::switchboard::Switchboard;
 
 /// The routes in force, and the limits of tenants that follow from them.
@@ -17,7 +18,7 @@ pub(crate) struct Tenants {
     /// Whole limits of those that have some of their own; what is not theirs is the relay's.
     limits: HashMap<WorkspaceId, Arc<Limits>>,
     /// The shortest queue anybody may have, so that one comparison is enough for those below.
-    pub(crate) egress_bytes_min: usize,
+    egress_bytes_min: usize,
 }
 
 impl Tenants {
@@ -37,6 +38,20 @@ impl Tenants {
     /// A workspace's own limits, if it has any.
     pub(crate) fn limits_of(&self, workspace: &WorkspaceId) -> Option<Arc<Limits>> {
         self.limits.get(workspace).cloned()
+    }
+
+    /// Whether more waits for a member than may. Cost: one comparison, and a look at its scope for
+    /// those above what the least of all may have.
+    #[inline]
+    pub(crate) fn is_backed_up(
+        &self,
+        member: &Member,
+        directory: &Directory,
+        relay: &Limits,
+    ) -> bool {
+        let queued_bytes = member.queued_bytes as usize;
+        queued_bytes > self.egress_bytes_min
+            && queued_bytes > directory.scope(member.scope).limits(relay).egress_bytes_max
     }
 }
 

@@ -1,8 +1,9 @@
 //! A daemon that does not read what its client sends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Counter, Limits};
+use relay_contract::{Command, Counter, Limits, Routes, ShardId, TenantLimits};
 use relay_driver::Config;
 use relay_driver::sim::{Faults, PeerState};
 
@@ -35,26 +36,47 @@ fn overflow(bench: &mut Bench, daemon: SocketId, client: SocketId) -> Vec<Vec<u8
     sent
 }
 
+/// Bursts of five times what may wait for one connection, by the relay's limit or its tenant's own.
+fn bursts_are_read(encrypted: bool, is_tenants: bool) {
+    const EGRESS_BYTES_MAX: usize = 4 << 10;
+    let relays = if is_tenants { 4 << 20 } else { EGRESS_BYTES_MAX };
+    let mut bench = Bench::new(Setup {
+        encrypted,
+        limits: Limits { egress_bytes_max: relays, ..Setup::default().limits },
+        driver: Config { buffer_count: 4, buffer_bytes: 32 << 10, ..Setup::default().driver },
+        ..Setup::default()
+    });
+    if is_tenants {
+        let own =
+            TenantLimits { egress_bytes_max: Some(EGRESS_BYTES_MAX), ..TenantLimits::default() };
+        let routes =
+            Routes { version: 1, tenants: [("w".into(), own)].into(), ..Routes::default() };
+        bench.command(ShardId(0), Command::SetRoutes(Arc::new(routes)));
+    }
+    let (daemon, client) = bench.pair("t");
+    let sent: Vec<_> = (0..24).map(|seq| frames::envelope(seq, 900)).collect();
+    let burst: Vec<u8> = sent.iter().flat_map(|payload| frames::text(payload)).collect();
+    for _ in 0..5 {
+        bench.socket(client).send(&burst);
+        bench.steps(10);
+        let frames = bench.socket(daemon).take_frames();
+        let payloads: Vec<_> = frames.into_iter().map(|frame| frame.payload).collect();
+        assert_eq!(payloads, sent, "encrypted: {encrypted}");
+    }
+    assert_eq!(bench.counted(Counter::WsSlowClientTerminated), 0);
+}
+
 #[test]
 fn a_fast_reader_is_not_closed_by_one_turns_burst() {
     for encrypted in [false, true] {
-        let mut bench = Bench::new(Setup {
-            encrypted,
-            limits: Limits { egress_bytes_max: 4 << 10, ..Setup::default().limits },
-            driver: Config { buffer_count: 4, buffer_bytes: 32 << 10, ..Setup::default().driver },
-            ..Setup::default()
-        });
-        let (daemon, client) = bench.pair("t");
-        let sent: Vec<_> = (0..24).map(|seq| frames::envelope(seq, 900)).collect();
-        let burst: Vec<u8> = sent.iter().flat_map(|payload| frames::text(payload)).collect();
-        for _ in 0..5 {
-            bench.socket(client).send(&burst);
-            bench.steps(10);
-            let frames = bench.socket(daemon).take_frames();
-            let payloads: Vec<_> = frames.into_iter().map(|frame| frame.payload).collect();
-            assert_eq!(payloads, sent, "encrypted: {encrypted}");
-        }
-        assert_eq!(bench.counted(Counter::WsSlowClientTerminated), 0);
+        bursts_are_read(encrypted, false);
+    }
+}
+
+#[test]
+fn a_fast_reader_is_not_closed_by_one_turns_burst_where_its_tenant_may_have_less() {
+    for encrypted in [false, true] {
+        bursts_are_read(encrypted, true);
     }
 }
 
