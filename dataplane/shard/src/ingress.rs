@@ -53,9 +53,16 @@ impl<D: Driver> Shard<D> {
         if connection.tls.is_some() {
             return self.on_records(key, received);
         }
+        let settled = connection.settled;
         match connection.phase {
             Phase::Guest(_) => self.on_guest_bytes(key, received.bytes_mut()),
-            Phase::Open(_) => self.on_open_bytes(key, received),
+            Phase::Open(_) => {
+                self.on_open_bytes(key, received);
+                if !settled {
+                    // Its receives do not repeat by themselves.
+                    self.arm(key);
+                }
+            }
             Phase::Leaving(_) => self.arm(key),
             Phase::Fronted(_) | Phase::Waiting(_) | Phase::Closed => {}
         }

@@ -71,6 +71,8 @@ impl<D: Driver> Shard<D> {
         match connection.phase {
             Phase::Guest(_) if !connection.shakes_hands => self.advance_guest(key),
             Phase::Guest(_) | Phase::Leaving(_) => self.arm(key),
+            // One that is no resident: its receives do not repeat by themselves.
+            Phase::Open(_) if is_guest => self.arm(key),
             Phase::Fronted(_) | Phase::Waiting(_) | Phase::Open(_) | Phase::Closed => {}
         }
     }
