@@ -72,6 +72,8 @@ struct Flight {
     ends_frame: bool,
     /// Bytes before encryption, where they are encrypted.
     plain: Option<usize>,
+    /// We asked for its end.
+    recalled: bool,
 }
 
 /// What a finished send means.
@@ -239,6 +241,19 @@ impl Egress {
         self.flight.is_some()
     }
 
+    /// Takes note that the send in flight is to end as it is. Whether there is one.
+    pub(crate) fn recall(&mut self) -> bool {
+        if let Some(flight) = &mut self.flight {
+            flight.recalled = true;
+        }
+        self.is_in_flight()
+    }
+
+    /// Whether the send in flight was to end as it is.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.flight.is_some_and(|flight| flight.recalled)
+    }
+
     /// Whether the socket did not take what it was given.
     pub(crate) fn is_stalled(&self) -> bool {
         self.stalled
@@ -286,7 +301,7 @@ impl Egress {
             }
         }
         self.owned_bytes -= owned_bytes;
-        self.flight = Some(Flight { owned_bytes, ends_frame, plain: None });
+        self.flight = Some(Flight { owned_bytes, ends_frame, plain: None, recalled: false });
         if self.stalled { SendMode::All } else { SendMode::Try }
     }
 
@@ -305,7 +320,8 @@ impl Egress {
         }
         // The records are a little longer than what they carry.
         let owned_bytes = plain_bytes;
-        self.flight = Some(Flight { owned_bytes, ends_frame, plain: Some(plain_bytes) });
+        let plain = Some(plain_bytes);
+        self.flight = Some(Flight { owned_bytes, ends_frame, plain, recalled: false });
     }
 
     /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied.

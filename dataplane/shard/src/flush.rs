@@ -6,7 +6,6 @@ use relay_switchboard::Input;
 
 use crate::connection::Phase;
 use crate::egress::Egress;
-use crate::moves::Stay;
 use crate::shard::{SPARES_MAX, Shard};
 
 /// Blocks kept for records of later sends, and the bytes of one: a turn's worth, 4 MiB at most.
@@ -113,33 +112,33 @@ impl<D: Driver> Shard<D> {
         outcome: Result<usize, SendError>,
     ) {
         let connection = self.table.get_mut(key);
-        let halted = connection.as_ref().is_some_and(|found| found.stay == Stay::Halted);
-        let outcome = match outcome {
-            // That is what was asked for.
-            Err(SendError::Cancelled) if halted => Ok(0),
-            outcome => outcome,
-        };
         let parts = connection.and_then(|c| Some((c.egress.as_mut()?, c.tls.as_mut())));
-        let (Ok(mut sent), Some((egress, mut tls))) = (outcome, parts) else {
+        let Some((egress, mut tls)) = parts else {
             self.driver.recycle(batch);
             return self.on_send_failed(key);
         };
-        if tls.is_some()
-            && sent == batch.len()
-            && let Some(Chunk::Owned { mut bytes, .. }) = batch.drain().next()
-            && bytes.capacity() <= SPARE_RECORDS_BYTES
-            && self.spare_records.len() < SPARE_RECORDS_MAX
-        {
-            bytes.clear();
-            self.spare_records.push(bytes);
-        }
-        if let Some(session) = &mut tls
-            && halted
-        {
-            // What was sealed stays sealed, and goes first.
-            session.owe(&batch, sent);
-            batch.clear();
-            sent = 0;
+        let mut sent = match outcome {
+            Ok(sent) => sent,
+            // That is what was asked for.
+            Err(SendError::Cancelled) if egress.is_recalled() => 0,
+            Err(_) => {
+                self.driver.recycle(batch);
+                return self.on_send_failed(key);
+            }
+        };
+        if let Some(session) = &mut tls {
+            if sent < batch.len() {
+                // What was sealed stays sealed, and goes first.
+                session.owe(&batch, sent);
+                batch.clear();
+                sent = 0;
+            } else if let Some(Chunk::Owned { mut bytes, .. }) = batch.drain().next()
+                && bytes.capacity() <= SPARE_RECORDS_BYTES
+                && self.spare_records.len() < SPARE_RECORDS_MAX
+            {
+                bytes.clear();
+                self.spare_records.push(bytes);
+            }
         }
         let progress = egress.sent(&mut batch, sent);
         egress.arrivals.depart(progress.left, self.now, &mut self.measures);

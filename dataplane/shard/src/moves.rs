@@ -10,7 +10,7 @@
 //! workspace is here, and whatever fails leaves it here. Who is told to go meanwhile, or goes,
 //! drops out and ends here. Newcomers wait, and follow in the same lane.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::time::Duration;
 
@@ -81,8 +81,8 @@ struct Departure<S> {
     members: Vec<Key>,
     /// Members that keep the first two stages from being over.
     unsettled: Vec<Key>,
-    /// Members whose sockets the driver was asked for and did not give out.
-    awaited: usize,
+    /// Members about whose sockets the driver was asked and did not answer.
+    awaited: HashSet<Key>,
     sockets: HashMap<Key, S>,
     failure: Option<MoveFailure>,
     /// Newcomers, in order.
@@ -234,7 +234,7 @@ impl<D: Driver> Shard<D> {
             stage: Stage::Quieting,
             members: members.clone(),
             unsettled: members,
-            awaited: 0,
+            awaited: HashSet::new(),
             sockets: HashMap::new(),
             failure: None,
             held: Vec::new(),
@@ -256,7 +256,7 @@ impl<D: Driver> Shard<D> {
             // Sockets that are on their way out have to arrive before anything else is done.
             match (stage, ongoing.failure) {
                 (Stage::Quieting | Stage::Halting, Some(_)) => return true,
-                _ if ongoing.awaited > 0 || !ongoing.unsettled.is_empty() => return false,
+                _ if !ongoing.awaited.is_empty() || !ongoing.unsettled.is_empty() => return false,
                 (Stage::Exporting, _) => return true,
                 (Stage::Quieting, None) => self.halt(ongoing),
                 (Stage::Halting, None) => self.export(ongoing),
@@ -277,9 +277,8 @@ impl<D: Driver> Shard<D> {
         for key in gone {
             ongoing.unsettled.retain(|&other| other != key);
             let socket = ongoing.sockets.remove(&key);
-            if ongoing.stage == Stage::Exporting && socket.is_none() {
+            if ongoing.awaited.remove(&key) {
                 // It is put back when its socket arrives, if it is not closed by then.
-                ongoing.awaited -= 1;
                 if let Some(connection) = self.table.get_mut(key) {
                     connection.stay = Stay::Recalled;
                 }
@@ -317,7 +316,7 @@ impl<D: Driver> Shard<D> {
             self.forget_backlog(key);
             let Some(connection) = self.table.get_mut(key) else { continue };
             connection.stay = Stay::Halted;
-            if connection.egress.as_ref().is_some_and(|egress| egress.is_in_flight()) {
+            if connection.egress.as_mut().is_some_and(|egress| egress.recall()) {
                 self.driver.cancel_send(key);
                 ongoing.unsettled.push(key);
             }
@@ -326,7 +325,7 @@ impl<D: Driver> Shard<D> {
 
     fn export(&mut self, ongoing: &mut Departure<D::Socket>) {
         ongoing.stage = Stage::Exporting;
-        ongoing.awaited = ongoing.members.len();
+        ongoing.awaited.extend(&ongoing.members);
         for &key in &ongoing.members {
             self.driver.export(key);
         }
@@ -345,7 +344,7 @@ impl<D: Driver> Shard<D> {
         let Some(ongoing) = ongoing else {
             return self.put_back(key, socket.ok());
         };
-        ongoing.awaited -= 1;
+        ongoing.awaited.remove(&key);
         match socket {
             Ok(socket) => drop(ongoing.sockets.insert(key, socket)),
             Err(_) => ongoing.failure = Some(MoveFailure::Driver),

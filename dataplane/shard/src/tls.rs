@@ -122,8 +122,8 @@ impl TlsSession {
         owes || !self.made.is_empty()
     }
 
-    /// Records that were made and not sent whole, because sending was ended: their rest is sent
-    /// before anything else.
+    /// Records that were made and not sent whole, because sending was ended or found no memory:
+    /// their rest is sent before anything else.
     pub(crate) fn owe(&mut self, batch: &Batch, sent: usize) {
         let mut skipped = sent;
         let mut rest = Vec::with_capacity(batch.len() - sent);

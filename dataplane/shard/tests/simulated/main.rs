@@ -15,6 +15,7 @@ mod frames;
 mod garbage;
 mod hand_over;
 mod histograms;
+mod move_failures;
 mod moves;
 mod orders;
 mod phases;
