@@ -182,6 +182,7 @@ impl Epoll {
 
     /// Lets receives that found no buffer go first, the longest waiting before the others.
     fn feed_starved(&mut self) {
+        self.starved.end_turn();
         let queued = self.queue.len();
         for _ in 0..self.pool.free() {
             let Some(key) = self.starved.pop() else {

@@ -189,9 +189,15 @@ impl Uring {
         let Some(connection) = self.table.find(key) else {
             return;
         };
-        if connection.receiving == Receiving::No && connection.is_open() {
-            connection.receiving = receiving;
+        if connection.receiving != Receiving::No || !connection.is_open() {
+            return;
+        }
+        connection.receiving = receiving;
+        if self.starved.is_empty() {
             self.arm_receive(key);
+        } else {
+            // It would be in the queue ahead of all that wait, and take the buffer that is theirs.
+            self.starved.push(key, false);
         }
     }
 
@@ -494,6 +500,7 @@ impl Driver for Uring {
             let done = self.tampered(done);
             self.on_done(done, completions);
         }
+        self.starved.end_turn();
         self.entries = entries;
         completions.append(&mut self.pending);
         self.refresh_stats(completions.len() - before);

@@ -94,6 +94,32 @@ fn share_evenly(choice: Choice, buffer_count: u16) {
     assert!(least * 2 > *most, "{buffer_count} buffers: {counts:?}");
 }
 
+/// Who asks for the next receive as soon as it has its buffer does not get ahead of who waits.
+pub(crate) fn receives_one_at_a_time_share_scarce_buffers_evenly(choice: Choice) {
+    const CONNECTIONS: u32 = 12;
+    const ROUNDS: usize = 40;
+    let config = Config { buffer_count: 3, buffer_bytes: 2048, ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    let mut peers: Vec<_> = (0..CONNECTIONS).map(|slot| harness.resident(key(slot))).collect();
+    for peer in &mut peers {
+        peer.write_all(&[1; 96 << 10]).unwrap();
+        peer.set_nonblocking(true).unwrap();
+    }
+    for slot in 0..CONNECTIONS {
+        harness.driver.receive_once(key(slot));
+    }
+    let mut counts = [0; CONNECTIONS as usize];
+    for _ in 0..ROUNDS * CONNECTIONS as usize {
+        let (from, lease) = harness.any_received();
+        counts[from.slot as usize] += 1;
+        let _ = peers[from.slot as usize].write(&lease);
+        drop(lease);
+        harness.driver.receive_once(from);
+    }
+    let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+    assert!(most - least <= 2, "{counts:?}");
+}
+
 pub(crate) fn starved_receives_can_be_closed(choice: Choice) {
     let config = Config { buffer_count: 1, buffer_bytes: 1024, ..Config::default() };
     let mut harness = Harness::with(choice, config);

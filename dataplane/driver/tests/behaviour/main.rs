@@ -76,6 +76,7 @@ claims! {
         stalled_leases_starve_receives_but_lose_nothing
         more_starved_connections_than_buffers_all_make_progress
         scarce_buffers_are_shared_evenly
+        receives_one_at_a_time_share_scarce_buffers_evenly
         starved_receives_can_be_closed
         a_bell_ends_a_waiting_turn
         a_turn_ends_when_its_time_is_up
