@@ -29,7 +29,7 @@ pub(crate) struct Backlog {
     end: Option<End>,
     /// Whether the last receive brought so much that more is likely to follow.
     more: bool,
-    /// Whether the shard's round names this connection.
+    /// Whether the shard's round names this connection, to serve it or to let it receive.
     queued: bool,
     /// Whether this is an errand and its connection is not loud.
     is_errand: bool,
@@ -42,10 +42,17 @@ pub(crate) struct Spent {
     work: u32,
 }
 
-/// Those with a backlog, in the order of their service.
+/// Loud connections, in the order of their service.
+///
+/// ```text
+/// served ──nothing left──▶ thirsty ──there is room──▶ receiving ──bytes came──▶ keys ──▶ served
+/// ```
 #[derive(Default)]
 pub(crate) struct Round {
+    /// Those with a backlog.
     keys: VecDeque<Key>,
+    /// Those whose backlog is served: they receive when their turn comes.
+    thirsty: VecDeque<Key>,
     /// Buffers that wait in all backlogs.
     leases: usize,
     /// Free list, so that the steady state allocates nothing.
@@ -132,7 +139,7 @@ impl Round {
 
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.keys.is_empty() && self.thirsty.is_empty()
     }
 
     /// Buffers that wait in all backlogs.
@@ -208,7 +215,12 @@ impl<D: Driver> Shard<D> {
 
     /// Whether loud connections hold so many buffers that quiet ones would soon find none.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.round.leases > self.config.receive_buffers / 2
+        self.round.leases > self.buffers_for_loud()
+    }
+
+    /// Buffers that loud connections may hold together.
+    fn buffers_for_loud(&self) -> usize {
+        self.config.receive_buffers / 2
     }
 
     /// Serves those who wait: one share of a turn between them, or a share each when they hold so
@@ -219,14 +231,35 @@ impl<D: Driver> Shard<D> {
         let mut work = 0;
         for _ in 0..self.round.keys.len() {
             if work >= share && !crowded {
-                return;
+                break;
             }
             let Some(key) = self.round.keys.pop_front() else {
-                return;
+                break;
             };
             self.serve_backlog(key);
             let turn = self.turn_number;
             work += self.table.get_mut(key).map_or(0, |found| found.spent.work_in(turn));
+        }
+        self.let_thirsty_receive();
+    }
+
+    /// Lets as many of those who wait for it receive as may hold a buffer each, the longest waiting
+    /// first.
+    fn let_thirsty_receive(&mut self) {
+        if self.is_crowded() {
+            return;
+        }
+        // One that finds nothing to receive holds no buffer, so one more may try at any time.
+        let room = (self.buffers_for_loud() - self.round.leases).max(1);
+        for _ in 0..room {
+            let Some(key) = self.round.thirsty.pop_front() else {
+                return;
+            };
+            let connection = self.table.get_mut(key);
+            if let Some(backlog) = connection.and_then(|found| found.backlog.as_mut()) {
+                backlog.queued = false;
+                self.arm(key);
+            }
         }
     }
 
@@ -257,7 +290,6 @@ impl<D: Driver> Shard<D> {
 
     /// Everything that was received is served: the stream has ended, or more may be received.
     fn end_backlog(&mut self, key: Key) {
-        let room = !self.is_crowded();
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -275,8 +307,10 @@ impl<D: Driver> Shard<D> {
                 self.forget_backlog(key);
                 self.arm(key);
             }
-            Reading::Idle if room => self.arm(key),
-            Reading::Idle => self.line_up(key),
+            Reading::Idle => {
+                backlog.queued = true;
+                self.round.thirsty.push_back(key);
+            }
         }
     }
 

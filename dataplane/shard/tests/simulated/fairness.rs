@@ -112,6 +112,37 @@ fn a_stream_of_large_frames_delays_nobody() {
     assert!(texts(&mut bench, daemon) == sent, "all of the stream, in order");
 }
 
+/// More loud streams than receive buffers, each with more to send than is taken while we look.
+#[test]
+fn many_loud_streams_progress_alike() {
+    const STREAMS: usize = 40;
+    const TURNS: usize = 400;
+    let limits = Limits { turn_work_max: SHARE, ..Setup::default().limits };
+    let driver = Config { buffer_count: 16, buffer_bytes: 4096, ..Setup::default().driver };
+    // What waits in a socket is more than its connection is served meanwhile.
+    let faults = Faults { socket_bytes: 1 << 20, ..Faults::none() };
+    let mut bench = Bench::new(Setup { limits, driver, faults, ..Setup::default() });
+    // Who sends much is loud in the company of somebody quiet.
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+    let pairs: Vec<_> = (0..STREAMS).map(|index| bench.pair(&format!("loud{index}"))).collect();
+    for &(_, client) in &pairs {
+        let stream: Vec<u8> =
+            (0..100).flat_map(|seq| frames::text(&frames::envelope(seq, 6000))).collect();
+        bench.socket(client).send(&stream);
+    }
+    let mut arrived = vec![0; STREAMS];
+    for _ in 0..TURNS {
+        bench.step();
+        for (count, &(daemon, _)) in arrived.iter_mut().zip(&pairs) {
+            *count += texts(&mut bench, daemon).len();
+        }
+    }
+    let (least, most) = (arrived.iter().min().unwrap_or(&0), arrived.iter().max().unwrap_or(&0));
+    assert!(*most < 100, "nobody was done meanwhile: {arrived:?}");
+    assert!(*least > 10 && least * 5 >= most * 4, "{arrived:?}");
+}
+
 #[test]
 fn a_slow_reader_delays_nobody() {
     let mut bench = bench(false);
