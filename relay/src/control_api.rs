@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
 use relay_contract::{Counter, Level, LogEntry};
-use relay_controller::{AuditSink, ControlAccess, ControlApi, ControlSocket, Reporter};
+use relay_controller::{AuditSink, ControlApi, ControlSocket, Reporter};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::config::{self, AdminListen, AuditLog, ControlTls};
+use crate::settings::control_access;
 use crate::tls::{Stamp, certificates, private_key};
 use crate::unix_socket::{self, SocketFile};
 use crate::version;
@@ -114,8 +115,7 @@ pub(crate) fn bind(config: &config::ControlApi) -> Result<Option<Bound>> {
             (ControlSocket::Unix(UnixListener::from(socket)), Some(file))
         }
     };
-    let access =
-        ControlAccess { readers: config.readers.clone(), operators: config.operators.clone() };
+    let access = control_access(config);
     let audit = match &config.audit {
         AuditLog::Off => AuditSink::Off,
         AuditLog::Stdout => AuditSink::Stream(Box::new(io::stdout())),

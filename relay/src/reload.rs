@@ -11,7 +11,7 @@ use relay_mailbox::Sender;
 use relay_shard::{DoorNews, DoorRules};
 use tokio::sync::mpsc::Receiver;
 
-use crate::config::{Config, Effective, Machine, Parsed, Source};
+use crate::config::{Change, Config, Effective, Machine, Parsed, Source, Variable};
 use crate::settings::live;
 use crate::signals::Hangups;
 use crate::tls::{Loaded, Loader, Renewal};
@@ -28,57 +28,6 @@ pub(crate) struct Reload {
     asked: Receiver<ReloadAsked>,
     reporter: Reporter,
 }
-
-/// Variables that take effect without a restart; all others are refused by name.
-const LIVE: [&str; 47] = [
-    "RELAY_TLS_CERT_DIR",
-    "RELAY_TLS_CERT_PATH",
-    "RELAY_TLS_KEY_PATH",
-    "RELAY_TLS_CLIENT_CA_PATH",
-    "RELAY_TLS_CLIENT_AUTH",
-    "RELAY_TLS_HANDSHAKE_TIMEOUT_MS",
-    "RELAY_TLS_HANDSHAKES_MAX",
-    "RELAY_ADMIN_TOKEN",
-    "RELAY_ADMIN_TOKEN_PREVIOUS",
-    "RELAY_STATE_INCLUDE_CLIENT_IDS",
-    "RELAY_LOG_LEVEL",
-    "RELAY_LOG_FORMAT",
-    "RELAY_INTERNAL_KEY",
-    "RELAY_INTERNAL_KEY_PREVIOUS",
-    "RELAY_MAX_TOTAL_CONNECTIONS",
-    "RELAY_MAX_CONNECTIONS_PER_IP",
-    "RELAY_MAX_CLIENTS_PER_WORKSPACE",
-    "RELAY_MAX_FRAME_BYTES",
-    "RELAY_MAX_PENDING_BYTES",
-    "RELAY_UPGRADE_RATE_PER_MINUTE",
-    "RELAY_UPGRADE_BUCKET_MAX",
-    "RELAY_PENDING_UPGRADES_MAX",
-    "RELAY_KEX_INIT_RATE_PER_MINUTE",
-    "RELAY_KEX_RATE_LIMITER_MAX_KEYS",
-    "RELAY_RUNTIME_RATE_PER_MINUTE",
-    "RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE",
-    "RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS",
-    "RELAY_RUNTIME_WORKSPACE_RATE_LIMITER_MAX_KEYS",
-    "RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE",
-    "RELAY_DAEMON_RATE_LIMITER_MAX_KEYS",
-    "RELAY_PAIRING_RATE_PER_MINUTE",
-    "RELAY_PAIRING_RATE_LIMITER_MAX_KEYS",
-    "RELAY_UNROUTED_FRAME_RATE_PER_MINUTE",
-    "RELAY_SMALL_FRAME_RATE_PER_MINUTE",
-    "RELAY_PAIRING_REQUEST_TRACK_MAX",
-    "RELAY_SESSION_OWNER_TRACK_MAX",
-    "RELAY_TRUSTED_PROXIES",
-    "RELAY_ALLOWED_ORIGINS",
-    "RELAY_PING_INTERVAL_MS",
-    "RELAY_PONG_TIMEOUT_MS",
-    "RELAY_IDLE_TIMEOUT_MS",
-    "RELAY_CLOSE_TIMEOUT_MS",
-    "RELAY_DRAIN_MS",
-    "RELAY_HEAD_TIMEOUT_MS",
-    "RELAY_KEEP_ALIVE_TIMEOUT_MS",
-    "RELAY_EMPTY_WORKSPACE_TTL_MS",
-    "RELAY_CLEANUP_INTERVAL_MS",
-];
 
 impl Reload {
     /// One that reads certificates alone, and who asks it.
@@ -149,10 +98,9 @@ impl Reload {
             ReloadRefused(refused.0.iter().map(ToString::to_string).collect())
         })?;
         let mut changed = changed(current, &parsed);
-        let fixed: Vec<_> = changed.iter().filter(|name| !is_live(name)).collect();
-        if !fixed.is_empty() {
-            let reason = |name| format!("{name} takes effect after a restart only");
-            return Err(ReloadRefused(fixed.into_iter().map(reason).collect()));
+        let refusals = refusals(&changed);
+        if !refusals.is_empty() {
+            return Err(ReloadRefused(refusals));
         }
         let certificates = self.load_certificates(&parsed.config).await?;
         let version = match &self.applier {
@@ -265,7 +213,13 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn is_live(name: &str) -> bool {
-    LIVE.contains(&name) || TABLES.contains(&name)
+    TABLES.contains(&name) || Variable::named(name).change == Change::AtOnce
+}
+
+/// Why these changes cannot be made, of those that cannot.
+fn refusals(changed: &[&'static str]) -> Vec<String> {
+    let fixed = changed.iter().filter(|name| !is_live(name));
+    fixed.map(|name| format!("{name} takes effect after a restart only")).collect()
 }
 
 /// What has another value than before: variables in the table's order, then the file's tables.

@@ -1,4 +1,4 @@
-use crate::config::{FlagValue, VARIABLES};
+use crate::config::{FlagValue, Kind, VARIABLES};
 
 use super::*;
 
@@ -40,9 +40,113 @@ fn what_follows_from_a_change_counts_as_changed() {
     assert!(names.iter().any(|name| *name == "RELAY_BACKPLANE_MODE" && !is_live(name)));
 }
 
-#[test]
-fn every_live_name_is_a_variable() {
-    for name in LIVE {
-        assert!(VARIABLES.iter().any(|variable| variable.name == name), "{name}");
+/// What a reload hands on: to the controller, to the shards' doors, and to whoever loads
+/// certificates. Secrets are in it: it is not to be shown.
+fn handed_on(config: &Config) -> String {
+    let live = live(config);
+    let control = live.control.clone().unwrap_or_default();
+    let secrets = [&live.internal_key, &live.internal_key_previous, &live.admin.token]
+        .into_iter()
+        .chain([&live.admin.previous_token])
+        .map(|secret| secret.as_ref().map(|secret| secret.expose().to_owned()));
+    let tokens = control.readers.iter().chain(&control.operators).map(|token| token.expose());
+    format!(
+        "{live:?} {:?} {:?} {:?} {:?} {:?}",
+        secrets.collect::<Vec<_>>(),
+        tokens.collect::<Vec<_>>(),
+        config.capacity.trusted_proxies,
+        config.capacity.allowed_origins,
+        config.listen.tls,
+    )
+}
+
+/// Values of a variable, one of which at least is another than the one in force.
+fn values(variable: &Variable) -> Vec<&'static str> {
+    match variable.kind {
+        Kind::Flag => vec!["0", "1"],
+        Kind::Choice(words) => words.to_vec(),
+        Kind::Count => vec!["7777"],
+        Kind::Size => vec!["77%", "77MiB"],
+        Kind::Secret => vec!["another-secret-that-is-long-enough"],
+        Kind::Text | Kind::Path | Kind::Url(_) | Kind::List => vec![variable.example],
     }
+}
+
+/// A configuration in which every variable has something to say, with this one beside it.
+fn beside(pair: Option<(&str, &str)>) -> Option<Parsed> {
+    let base = [
+        ("HOST", "127.0.0.1"),
+        ("SERVER_URL", "https://platform.corp"),
+        ("RELAY_MODE", "dev"),
+        ("RELAY_JWKS_URL", "https://platform.corp/keys"),
+        ("RELAY_TOKEN_EXPIRY", "grace"),
+        ("RELAY_INTERNAL_KEY", "a-key-that-is-long-enough-for-all"),
+        ("RELAY_TLS_CLIENT_CA_PATH", "/authorities.pem"),
+        ("RELAY_ADMIN_TOKEN", "an-admin-token-that-is-long-enough"),
+        ("RELAY_CONTROL_API_OPERATOR_TOKEN", "an-operator-token-that-is-long"),
+        ("RELAY_CONTROL_API_READER_TOKEN", "a-reader-token-that-is-long-enough"),
+    ];
+    let others = base.iter().filter(|(name, _)| pair.is_none_or(|(set, _)| set != *name));
+    let pairs = others.copied().chain(pair);
+    let flags: Vec<_> = pairs.map(|(name, value)| FlagValue::set(name, value)).collect();
+    Config::parse(&flags, &Machine).ok()
+}
+
+/// Whether another value of this variable changes what a reload hands on.
+fn is_handed_on(variable: &Variable) -> bool {
+    let before = handed_on(&beside(None).expect("it is a configuration").config);
+    let mut after = values(variable).into_iter().filter_map(|v| beside(Some((variable.name, v))));
+    after.any(|parsed| handed_on(&parsed.config) != before)
+}
+
+#[test]
+fn what_takes_effect_at_once_is_handed_on_to_somebody() {
+    // It says which `[targets]` are accepted, and targets are handed on.
+    let judges_alone = ["RELAY_REDIRECT_ALLOWED_HOSTS"];
+    let at_once = VARIABLES.iter().filter(|variable| is_live(variable.name));
+    let not_handed_on = at_once.filter(|variable| !is_handed_on(variable));
+    let not_handed_on: Vec<_> = not_handed_on.map(|variable| variable.name).collect();
+    assert_eq!(not_handed_on, judges_alone);
+}
+
+#[test]
+fn the_document_says_of_every_variable_whether_it_takes_a_restart() {
+    let document = include_str!("../../docs/config.md");
+    let rows: Vec<Vec<&str>> = document
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect())
+        .collect();
+    for variable in VARIABLES {
+        let name = format!("`{}`", variable.name);
+        let row = rows.iter().find(|row| row[0] == name && row.len() >= 6);
+        let row = row.unwrap_or_else(|| panic!("{name} has no row"));
+        let change = match is_live(variable.name) {
+            true => "at once",
+            false => "restart",
+        };
+        assert!(row.contains(&change), "{name}: {row:?} does not say {change:?}");
+        let other = if change == "restart" { "at once" } else { "restart" };
+        assert!(!row.contains(&other), "{name}: {row:?}");
+    }
+}
+
+#[test]
+fn a_change_that_takes_a_restart_is_refused_by_its_name() {
+    let base = beside(None).expect("it is a configuration");
+    let mut seen = 0;
+    for variable in VARIABLES.iter().filter(|variable| !is_live(variable.name)) {
+        for value in values(variable) {
+            let Some(after) = beside(Some((variable.name, value))) else { continue };
+            let changed = changed(&base, &after);
+            if changed.contains(&variable.name) {
+                let refused = refusals(&changed);
+                let expected = format!("{} takes effect after a restart only", variable.name);
+                assert!(refused.contains(&expected), "{refused:?}");
+                seen += 1;
+                break;
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
 }

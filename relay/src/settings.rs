@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_controller::{
-    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, JwksSettings, LiveSettings,
-    PlatformTls, Settings, TlsFacts, Verify,
+    AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, ControlAccess, JwksSettings,
+    LiveSettings, PlatformTls, Settings, TlsFacts, Verify,
 };
 
-use crate::config::{AdmissionMode, Config, TlsVerify};
+use crate::config::{AdmissionMode, Config, ControlApi, TlsVerify};
 use crate::version;
 
 /// What the controller is told: the configuration, where the relay listens, and what moves bytes.
@@ -27,11 +27,7 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
         public_ws_url: listen.public_ws_url.clone(),
         internal_key: platform.key.clone(),
         internal_key_previous: platform.previous_key.clone(),
-        admission: match config.admission.mode {
-            AdmissionMode::Validate => Admission::Validate,
-            AdmissionMode::Jwks => Admission::Jwks,
-            AdmissionMode::Both => Admission::Both,
-        },
+        admission: admission(config),
         jwks: jwks(config),
         expiry: config.admission.expiry,
         decision_cache: config.admission.decision_cache,
@@ -66,7 +62,29 @@ pub(crate) fn live(config: &Config) -> LiveSettings {
         state_includes_client_ids: config.admin.client_ids,
         internal_key: config.platform.key.clone(),
         internal_key_previous: config.platform.previous_key.clone(),
+        control: Some(control_access(&config.control_api)),
+        admission: admission(config),
+        jwks: jwks(config),
+        expiry: config.admission.expiry,
+        decision_cache: config.admission.decision_cache,
+        admission_timeout: config.platform.admission_timeout,
+        admission_response_bytes_max: config.platform.admission_response_bytes_max,
+        internal_timeout: config.platform.api_timeout,
+        internal_response_bytes_max: config.platform.api_response_bytes_max,
         drain: Duration::from_millis(config.engine.drain_ms),
+    }
+}
+
+/// Who may call the control API.
+pub(crate) fn control_access(config: &ControlApi) -> ControlAccess {
+    ControlAccess { readers: config.readers.clone(), operators: config.operators.clone() }
+}
+
+fn admission(config: &Config) -> Admission {
+    match config.admission.mode {
+        AdmissionMode::Validate => Admission::Validate,
+        AdmissionMode::Jwks => Admission::Jwks,
+        AdmissionMode::Both => Admission::Both,
     }
 }
 

@@ -211,7 +211,7 @@ impl Controller {
     fn await_keys(
         &mut self,
         connection: ConnectionId,
-        issuer: crate::jwks::IssuerIndex,
+        issuer: crate::jwks::IssuerNumber,
         ticket: Ticket,
     ) {
         // A part of those who may wait at all: tokens with invented keys leave room for others.

@@ -33,7 +33,8 @@ use crate::homes::{HomeTable, HomeTableError};
 use crate::inquiries::Inquiries;
 use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
-use crate::jwks::{IssuerIndex, KeyRing};
+use crate::jwks::{IssuerNumber, KeyRing};
+use crate::keepers::Keepers;
 use crate::key_book::KeyBook;
 use crate::live::{Acknowledged, Order};
 use crate::notices::Notices;
@@ -45,7 +46,7 @@ use crate::reload::Reloads;
 use crate::renewal::Renewing;
 use crate::reporter::{Reporter, Reports};
 use crate::revocations::Revocations;
-use crate::settings::{Admission, Settings};
+use crate::settings::Settings;
 use crate::started::{node_started, relay_started};
 use crate::validate::{Validator, ValidatorError};
 use crate::worker::WorkerCalls;
@@ -84,6 +85,7 @@ pub struct Controller {
     pub(crate) workers: Arc<WorkerCalls>,
     /// The key sets, where tokens are checked locally.
     pub(crate) keys: Option<Arc<KeyRing>>,
+    pub(crate) keepers: Keepers,
     /// Calls to the platform. Bounded by the judge's pending upgrades and by `worker_calls_max`.
     pub(crate) jobs: JoinSet<Done>,
     /// What the platform is being asked, at most `asked_at_once` questions, and what waits for it.
@@ -99,7 +101,7 @@ pub struct Controller {
     /// events, so events come first: while they wait, shards hold newcomers back.
     pub(crate) unseen: FairQueue<ConnectionId, Ticket>,
     /// Upgrades whose token names a key that a newer set may have, while it is fetched.
-    pub(crate) awaiting_keys: HashMap<ConnectionId, (IssuerIndex, Ticket)>,
+    pub(crate) awaiting_keys: HashMap<ConnectionId, (IssuerNumber, Ticket)>,
     /// Open connections whose fresh token is being checked. At most `asked_at_once`.
     pub(crate) renewing: HashMap<ConnectionId, Renewing>,
     /// Tells names in tokens apart.
@@ -123,7 +125,7 @@ pub struct Controller {
     /// Worker calls in flight, each with the admission of who waits for its answer.
     pub(crate) calling: HashMap<CallId, (AdmissionId, AbortHandle)>,
     pub(crate) last_call: CallId,
-    notify: Notices,
+    pub(crate) notify: Notices,
     notices: mpsc::Receiver<LogEntry>,
     reporter: Reporter,
     reports: Reports,
@@ -217,13 +219,14 @@ impl Controller {
         let (reporter, reports) = Reporter::channel();
         let platform = PlatformHttp::new(settings.platform_tls.clone(), notify.clone())?;
         let platform = Arc::new(platform);
-        let keys = key_ring(&settings, &platform, &notify)?;
+        let mut keepers = Keepers::default();
+        let keys = keepers.ring(None, &settings, &platform, &notify)?;
         let decider = Decider {
             admission: settings.admission,
             ring: keys.clone(),
             unknown_keys: settings.jwks.as_ref().map(|jwks| jwks.unknown_keys).unwrap_or_default(),
             hasher: RandomState::new(),
-            validator: Validator::new(&settings, notify.clone())?,
+            validator: Arc::new(Validator::new(&settings, notify.clone())?),
             platform: Arc::clone(&platform),
             clock: Arc::clone(&clock),
         };
@@ -255,6 +258,7 @@ impl Controller {
             decider: Arc::new(decider),
             workers: Arc::new(workers),
             keys,
+            keepers,
             jobs: JoinSet::new(),
             inquiries: Inquiries::new(),
             printer: Printer::new(),
@@ -343,7 +347,7 @@ impl Controller {
     ) -> Ended {
         self.log(relay_started(&self.settings));
         self.log(node_started(&self.settings, self.link.shards.count()));
-        let keepers = self.keys.as_ref().map_or_else(Vec::new, |keys| keys.keep());
+        self.keepers.begin(self.keys.as_deref());
         if self.settings.routes.version > 0 {
             self.tell_routes();
         }
@@ -364,9 +368,7 @@ impl Controller {
             Some(ended) => ended,
             None => self.leave(&mut pulse, hurry).await,
         };
-        for keeper in keepers {
-            keeper.abort();
-        }
+        self.keepers.end();
         for door in doors.into_iter().flatten() {
             door.abort();
         }
@@ -558,25 +560,6 @@ async fn tick(beat: &mut Option<Interval>) {
         Some(beat) => drop(beat.tick().await),
         None => std::future::pending().await,
     }
-}
-
-/// The key sets that tokens are checked against, where that is wanted.
-fn key_ring(
-    settings: &Settings,
-    platform: &Arc<PlatformHttp>,
-    notices: &Notices,
-) -> Result<Option<Arc<KeyRing>>, StartError> {
-    let jwks = match (settings.admission, &settings.jwks) {
-        (Admission::Validate, _) => return Ok(None),
-        (admission, None) => return Err(StartError::NoKeySet(admission.name())),
-        (_, Some(jwks)) => jwks,
-    };
-    let limits = CallLimits {
-        timeout: settings.internal_timeout,
-        response_bytes_max: settings.internal_response_bytes_max,
-    };
-    let ring = KeyRing::new(jwks, limits, settings.caps.connections_max, platform, notices);
-    ring.map(|ring| Some(Arc::new(ring))).map_err(|_| StartError::KeySetUrl)
 }
 
 /// What a shard may take beyond its deadline to end its thread.

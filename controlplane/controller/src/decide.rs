@@ -9,17 +9,19 @@ use relay_contract::{Claims, Credential, Secret, UpgradeRequest};
 use crate::clock::Clock;
 use crate::doubts::DoubtKind;
 use crate::judge::{Accepted, Answer};
-use crate::jwks::{Held, IssuerIndex, KeyRing, Newer};
+use crate::jwks::{Held, IssuerNumber, KeyRing, Newer};
 use crate::platform_http::PlatformHttp;
 use crate::settings::{Admission, UnknownKeys};
 use crate::validate::Validator;
 
-/// Decides about tokens. Shared by all upgrades that wait; holds nothing of any of them.
+/// Decides about tokens. Shared by all upgrades that wait; holds nothing of any of them. Other
+/// settings make another one; who is being asked already goes on with the one they have.
+#[derive(Clone)]
 pub(crate) struct Decider {
     pub(crate) admission: Admission,
     pub(crate) ring: Option<Arc<KeyRing>>,
     pub(crate) unknown_keys: UnknownKeys,
-    pub(crate) validator: Validator,
+    pub(crate) validator: Arc<Validator>,
     pub(crate) platform: Arc<PlatformHttp>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Tells kinds of doubt apart.
@@ -33,7 +35,7 @@ pub(crate) enum Look {
     /// The platform decides.
     Open(Basis),
     /// A newer key set of this issuer is on its way, and may have the token's key.
-    KeysComing(IssuerIndex),
+    KeysComing(IssuerNumber),
 }
 
 /// What is known of a token before the platform is asked.
@@ -50,7 +52,7 @@ pub(crate) enum Basis {
 /// A key of a set.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct SignedWith {
-    pub(crate) issuer: IssuerIndex,
+    pub(crate) issuer: IssuerNumber,
     pub(crate) print: KeyPrint,
 }
 
@@ -126,7 +128,7 @@ impl Decider {
         &self,
         request: &UpgradeRequest,
         token: &Secret,
-        issuer: IssuerIndex,
+        issuer: IssuerNumber,
         verdict: Verdict,
     ) -> Look {
         let asks = self.admission != Admission::Jwks;

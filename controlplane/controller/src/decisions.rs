@@ -32,6 +32,12 @@ impl Decisions {
         Self { lifetime, kept: HashMap::new(), order: VecDeque::new() }
     }
 
+    /// Keeps decisions for so long from now on, those that are kept included: they are forgotten.
+    pub(crate) fn set_lifetime(&mut self, lifetime: Option<Duration>) {
+        self.lifetime = lifetime;
+        self.flush();
+    }
+
     /// What was decided, if that is not too long ago and the token has not expired since.
     pub(crate) fn find(
         &self,
@@ -131,6 +137,20 @@ mod tests {
         decisions.keep(Tick(0), print, &accepted(None));
         decisions.flush();
         assert!(decisions.find(Tick(0), 0, &print).is_none());
+    }
+
+    #[test]
+    fn another_lifetime_forgets_what_was_kept_for_the_one_before() {
+        let (mut decisions, printer) = decisions();
+        let print = print(&printer, 1);
+        decisions.keep(Tick(0), print, &accepted(None));
+        decisions.set_lifetime(Some(Duration::from_nanos(20)));
+        assert!(decisions.find(Tick(1), 0, &print).is_none());
+        decisions.keep(Tick(1), print, &accepted(None));
+        assert!(decisions.find(Tick(20), 0, &print).is_some());
+        decisions.set_lifetime(None);
+        decisions.keep(Tick(21), print, &accepted(None));
+        assert!(decisions.find(Tick(21), 0, &print).is_none());
     }
 
     #[test]

@@ -97,6 +97,11 @@ impl Controller {
         for (issuer, keys) in ring.sets() {
             withdrawn.extend(self.book.compare(now, issuer, &keys));
         }
+        self.withdraw(withdrawn);
+    }
+
+    /// Ends the connections under these keys, or begins their grace.
+    pub(crate) fn withdraw(&mut self, withdrawn: Vec<KeyNumber>) {
         if self.keys_withdrawn() == Ending::Ignore {
             return;
         }

@@ -54,6 +54,16 @@ impl Doubts {
         }
     }
 
+    /// Goes by other rates from now on. Credit that is there stays, up to what there may be.
+    pub(crate) fn set_rates(&mut self, per_second: u32, asked_at_once: usize) {
+        let Self { per_second, burst, .. } = Self::new(per_second, asked_at_once);
+        (self.per_second, self.burst) = (per_second, burst);
+        let strangers = self.strangers.iter_mut().map(|(_, credit)| credit);
+        for credit in strangers.chain(self.known.values_mut()) {
+            credit.left = credit.left.min(burst);
+        }
+    }
+
     /// Whether the platform may be asked about a token of this kind now.
     pub(crate) fn may_ask(&mut self, now: Tick, kind: DoubtKind) -> bool {
         let (per_second, burst) = (self.per_second, self.burst);
@@ -135,6 +145,23 @@ mod tests {
     fn a_flood_of_invented_keys_asks_at_the_rate_and_no_more() {
         let mut doubts = Doubts::new(50, 100);
         assert_eq!(flood(&mut doubts, 0..11), 200 + 10 * 50);
+    }
+
+    #[test]
+    fn another_rate_holds_at_once() {
+        let mut doubts = Doubts::new(1000, 1000);
+        doubts.set_rates(50, 100);
+        assert_eq!(flood(&mut doubts, 0..11), 200 + 10 * 50);
+        doubts.set_rates(10, 100);
+        assert_eq!(flood(&mut doubts, 11..21), 10 * 10);
+    }
+
+    #[test]
+    fn credit_beyond_a_lower_rate_is_gone() {
+        let mut doubts = Doubts::new(1000, 1000);
+        assert!(doubts.may_ask(at(0), kind(1)));
+        doubts.set_rates(5, 10);
+        assert_eq!(flood(&mut doubts, 0..1), 20);
     }
 
     #[test]

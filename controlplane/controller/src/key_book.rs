@@ -7,7 +7,7 @@ use relay_contract::Tick;
 
 use crate::decide::SignedWith;
 use crate::facts::KeyNumber;
-use crate::jwks::IssuerIndex;
+use crate::jwks::IssuerNumber;
 
 /// Gives keys numbers, so that a seat of the ledger remembers its key in two bytes.
 ///
@@ -78,7 +78,7 @@ impl KeyBook {
     pub(crate) fn compare(
         &mut self,
         now: Tick,
-        issuer: IssuerIndex,
+        issuer: IssuerNumber,
         keys: &KeySet,
     ) -> Vec<KeyNumber> {
         let mut withdrawn = Vec::new();
@@ -152,7 +152,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    const ISSUER: IssuerIndex = IssuerIndex(0);
+    const ISSUER: IssuerNumber = IssuerNumber(0);
 
     fn set(keys: std::ops::Range<u8>) -> KeySet {
         let keys: Vec<_> = keys
@@ -202,7 +202,7 @@ pub(crate) mod tests {
         assert_eq!(book.withdrawn_since(two), None);
         assert_eq!(book.compare(Tick(4), ISSUER, &set(1..3)), []);
         assert_eq!(book.withdrawn_since(one), None);
-        assert_eq!(book.compare(Tick(5), IssuerIndex(1), &set(9..10)), [], "of another issuer");
+        assert_eq!(book.compare(Tick(5), IssuerNumber(1), &set(9..10)), [], "of another issuer");
     }
 
     #[test]

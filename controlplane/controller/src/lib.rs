@@ -36,6 +36,7 @@ mod internal_keys;
 mod journal;
 mod judge;
 mod jwks;
+mod keepers;
 mod key_book;
 mod ledger;
 mod live;

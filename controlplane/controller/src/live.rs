@@ -8,8 +8,11 @@ use relay_contract::{Command, Counter, Limits, Routes, Secret, ShardId, Versione
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Gate;
-use crate::controller::Controller;
-use crate::settings::{AdminAccess, Caps, LogSettings, Settings};
+use crate::control::ControlAccess;
+use crate::controller::{Controller, StartError};
+use crate::decide::Decider;
+use crate::platform_http::CallLimits;
+use crate::settings::{AdminAccess, Admission, Caps, Ending, JwksSettings, LogSettings, Settings};
 use crate::validate::ValidatorError;
 
 /// What can change without a restart. Taken whole or not at all.
@@ -27,12 +30,33 @@ pub struct LiveSettings {
     pub log: LogSettings,
     /// The tokens of the operators' endpoints. Whether and where these are stays as it was.
     pub admin: AdminAccess,
+    /// The tokens of the control API. Without any word about it they stay as they are, and whether
+    /// and where it is served in any case.
+    pub control: Option<ControlAccess>,
     /// Whether `/state` shows identifiers of clients and targets.
     pub state_includes_client_ids: bool,
     /// The shared secret of relay and platform.
     pub internal_key: Option<Secret>,
     /// The one before it.
     pub internal_key_previous: Option<Secret>,
+    /// Who decides about a token.
+    pub admission: Admission,
+    /// What tokens are checked against locally. The keys of an issuer that is none any more count
+    /// as withdrawn.
+    pub jwks: Option<JwksSettings>,
+    /// What becomes of connections whose token expires. Those whose token has expired already are
+    /// found within half a minute.
+    pub expiry: Ending,
+    /// How long an acceptance of the platform is used again, if at all.
+    pub decision_cache: Option<Duration>,
+    /// The whole of a validate call.
+    pub admission_timeout: Duration,
+    /// Bytes of a validate answer.
+    pub admission_response_bytes_max: usize,
+    /// The whole of any other internal call.
+    pub internal_timeout: Duration,
+    /// Bytes of the answer to any other internal call.
+    pub internal_response_bytes_max: usize,
     /// Time peers have to leave at shutdown.
     pub drain: Duration,
 }
@@ -49,7 +73,24 @@ impl LiveSettings {
             state_includes_client_ids: settings.state_includes_client_ids,
             internal_key: settings.internal_key.clone(),
             internal_key_previous: settings.internal_key_previous.clone(),
+            control: None,
+            admission: settings.admission,
+            jwks: settings.jwks.clone(),
+            expiry: settings.expiry,
+            decision_cache: settings.decision_cache,
+            admission_timeout: settings.admission_timeout,
+            admission_response_bytes_max: settings.admission_response_bytes_max,
+            internal_timeout: settings.internal_timeout,
+            internal_response_bytes_max: settings.internal_response_bytes_max,
             drain: settings.drain,
+        }
+    }
+
+    /// What a validate call may cost.
+    fn validate_limits(&self) -> CallLimits {
+        CallLimits {
+            timeout: self.admission_timeout,
+            response_bytes_max: self.admission_response_bytes_max,
         }
     }
 }
@@ -60,6 +101,9 @@ pub enum ApplyError {
     /// Validate calls could not be made with them.
     #[error(transparent)]
     Validator(#[from] ValidatorError),
+    /// Key sets could not be fetched with them.
+    #[error(transparent)]
+    Keys(#[from] StartError),
     /// There is no controller any more.
     #[error("the relay is stopping")]
     Stopping,
@@ -151,10 +195,15 @@ impl Controller {
     /// # Errors
     /// [`ApplyError`]; nothing has changed then.
     pub fn apply(&mut self, live: &LiveSettings) -> Result<u64, ApplyError> {
-        let keys = [&live.internal_key, &live.internal_key_previous];
-        self.decider.validator.replace_keys(keys.into_iter().flatten())?;
-        self.version += 1;
+        let keys = [&live.internal_key, &live.internal_key_previous].into_iter().flatten();
+        let validator = self.decider.validator.with(keys, live.validate_limits())?;
         let mut settings = Settings::clone(&self.settings);
+        settings.admission = live.admission;
+        settings.jwks = live.jwks.clone();
+        settings.internal_timeout = live.internal_timeout;
+        settings.internal_response_bytes_max = live.internal_response_bytes_max;
+        let ring = self.ring_for(&settings)?;
+        self.version += 1;
         let admin = AdminAccess {
             token: live.admin.token.clone(),
             previous_token: live.admin.previous_token.clone(),
@@ -170,6 +219,20 @@ impl Controller {
         settings.internal_key = live.internal_key.clone();
         settings.internal_key_previous = live.internal_key_previous.clone();
         settings.drain = live.drain;
+        settings.admission_timeout = live.admission_timeout;
+        settings.admission_response_bytes_max = live.admission_response_bytes_max;
+        settings.expiry = live.expiry;
+        settings.decision_cache = live.decision_cache;
+        let judges_otherwise = settings.admission != self.settings.admission
+            || settings.jwks != self.settings.jwks
+            || settings.decision_cache != self.settings.decision_cache;
+        if judges_otherwise {
+            self.decisions.set_lifetime(live.decision_cache);
+        }
+        self.doubts.set_rates(live.caps.undecided_per_second, live.caps.asked_at_once);
+        if let Some(tokens) = &live.control {
+            self.desk.replace_tokens(tokens);
+        }
         let version = self.version;
         // The memory was divided when the shards were made.
         let memory_bytes_max = settings.limits.memory_bytes_max;
@@ -178,6 +241,14 @@ impl Controller {
         settings.limits = Arc::new(limits);
         settings.routes = Arc::new(routes);
         self.settings = Arc::new(settings);
+        self.decider = Arc::new(Decider {
+            admission: live.admission,
+            ring: ring.clone(),
+            unknown_keys: live.jwks.as_ref().map(|jwks| jwks.unknown_keys).unwrap_or_default(),
+            validator: Arc::new(validator),
+            ..Decider::clone(&self.decider)
+        });
+        self.put_keys_in_force(ring);
         for shard in self.link.shards.ids() {
             self.tell_versions(shard);
         }

@@ -126,7 +126,7 @@ impl Admission {
 }
 
 /// What a token is checked against locally.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct JwksSettings {
     /// Whose tokens are checked: one at least. `RELAY_JWKS_URL` with `RELAY_JWT_ISSUER`, and
     /// `RELAY_JWT_ISSUERS`
@@ -146,7 +146,7 @@ pub struct JwksSettings {
 }
 
 /// One issuer of tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IssuerSettings {
     /// The `iss` of its tokens; unnamed, everybody whom nothing else here names.
     pub issuer: Option<String>,

@@ -1,7 +1,5 @@
 //! The validate call: the platform decides about a token.
 
-use std::sync::{Arc, PoisonError, RwLock};
-
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -21,8 +19,7 @@ use crate::settings::Settings;
 #[derive(Debug)]
 pub(crate) struct Validator {
     url: http::Uri,
-    /// Replaced when the configuration is read again; a call in flight goes on with those it has.
-    keys: RwLock<Arc<InternalKeys>>,
+    keys: InternalKeys,
     limits: CallLimits,
 }
 
@@ -54,7 +51,7 @@ impl Validator {
         let keys = InternalKeys::new(keys.into_iter().flatten(), notices);
         Ok(Self {
             url: settings.validate_url.as_str().parse().map_err(|_| ValidatorError::Url)?,
-            keys: RwLock::new(Arc::new(keys.map_err(|_| ValidatorError::InternalKey)?)),
+            keys: keys.map_err(|_| ValidatorError::InternalKey)?,
             limits: CallLimits {
                 timeout: settings.admission_timeout,
                 response_bytes_max: settings.admission_response_bytes_max,
@@ -80,24 +77,20 @@ impl Validator {
 
     /// How often the platform was asked again with the other internal key.
     pub(crate) fn retried(&self) -> u64 {
-        self.keys().retried()
+        self.keys.retried()
     }
 
-    /// Asks with other internal keys from now on.
+    /// One that asks with other internal keys and within other limits.
     ///
     /// # Errors
-    /// When a header cannot carry one; those before stay.
-    pub(crate) fn replace_keys<'a>(
+    /// When a header cannot carry a key.
+    pub(crate) fn with<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a Secret>,
-    ) -> Result<(), ValidatorError> {
-        let replaced = self.keys().replaced(keys).map_err(|_| ValidatorError::InternalKey)?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(replaced);
-        Ok(())
-    }
-
-    fn keys(&self) -> Arc<InternalKeys> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        limits: CallLimits,
+    ) -> Result<Self, ValidatorError> {
+        let keys = self.keys.replaced(keys).map_err(|_| ValidatorError::InternalKey)?;
+        Ok(Self { url: self.url.clone(), keys, limits })
     }
 
     /// The platform's answer. A 401 or 403 may mean the token or our key, so while there are two
@@ -109,7 +102,7 @@ impl Validator {
         token: &Secret,
     ) -> Result<PlatformAnswer, CallError> {
         let began = Instant::now();
-        let keys = self.keys();
+        let keys = &self.keys;
         let (first, key) = keys.in_use();
         let answer = platform.call(self.request(request, token, key), self.limits).await?;
         if !is_key_doubt(answer.status) {

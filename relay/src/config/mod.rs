@@ -49,7 +49,7 @@ pub(crate) use problem::{Problem, Refused};
 pub(crate) use reader::Effective;
 pub(crate) use rules::is_strong;
 pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
-pub(crate) use variable::{Kind, VARIABLES, Variable, table_of_variables};
+pub(crate) use variable::{Change, Kind, VARIABLES, Variable, table_of_variables};
 
 use reader::Reader;
 use relay_contract::{Level, Limits, RelayId, Routes};

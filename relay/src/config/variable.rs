@@ -56,6 +56,26 @@ pub(crate) struct Variable {
     pub example: &'static str,
     /// What it does, in one sentence.
     pub meaning: &'static str,
+    /// What becomes of another value when the configuration is read again.
+    pub change: Change,
+}
+
+/// What becomes of another value when the configuration is read again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Change {
+    /// It takes effect.
+    AtOnce,
+    /// All of it is refused, naming this variable: it takes effect after a restart.
+    AfterRestart,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtOnce => "at once",
+            Self::AfterRestart => "restart",
+        })
+    }
 }
 
 impl Variable {
@@ -76,6 +96,11 @@ impl Variable {
 
     const fn or(mut self, alias: &'static str) -> Self {
         self.alias = Some(alias);
+        self
+    }
+
+    const fn at_once(mut self) -> Self {
+        self.change = Change::AtOnce;
         self
     }
 }
@@ -106,7 +131,7 @@ const fn any(
     example: &'static str,
     meaning: &'static str,
 ) -> Variable {
-    Variable { name, alias: None, kind, default, example, meaning }
+    Variable { name, alias: None, kind, default, example, meaning, change: Change::AfterRestart }
 }
 
 const fn count(name: &'static str, default: &'static str, meaning: &'static str) -> Variable {
@@ -154,41 +179,43 @@ pub(crate) const VARIABLES: &[Variable] = &[
     any("RELAY_TLS_HOST", Kind::Text, "relay.getviewport.com", "relay.corp",
         "Host name of the certificate."),
     path("RELAY_TLS_CERT_DIR", "(~/.viewport/relay-certs)",
-        "Directory of `<host>.crt` and `<host>.key`."),
+        "Directory of `<host>.crt` and `<host>.key`.").at_once(),
     path("RELAY_TLS_CERT_PATH", "(<dir>/<host>.crt)",
-        "Certificate chain, its own first, in PEM or DER. Read again when it changes."),
+        "Certificate chain, its own first, in PEM or DER. Read again when it changes.").at_once(),
     path("RELAY_TLS_KEY_PATH", "(<dir>/<host>.key)",
-        "Private key, not encrypted, in PEM or DER. May be the same file."),
+        "Private key, not encrypted, in PEM or DER. May be the same file.").at_once(),
     path("RELAY_TLS_CLIENT_CA_PATH", "(none)",
-        "Certificates of those who vouch for clients' certificates."),
+        "Certificates of those who vouch for clients' certificates.").at_once(),
     any("RELAY_TLS_CLIENT_AUTH", Kind::Choice(&["none", "optional", "required"]),
         "(required with RELAY_TLS_CLIENT_CA_PATH, else none)", "optional",
-        "Whether clients have to show a certificate."),
+        "Whether clients have to show a certificate.").at_once(),
     count("RELAY_TLS_HANDSHAKE_TIMEOUT_MS", "10000",
-        "How long a TLS handshake may take, however it drips."),
+        "How long a TLS handshake may take, however it drips.").at_once(),
     count("RELAY_TLS_HANDSHAKES_MAX", "2048",
-        "TLS handshakes going on in one shard; more connections are closed."),
+        "TLS handshakes going on in one shard; more connections are closed.").at_once(),
 
     flag("RELAY_ENABLE_ADMIN_HTTP", "0", "Serves /state, /logs, /metrics, /histograms and /node."),
     any("RELAY_ADMIN_LISTEN", Kind::Text, "(the relay's port)", "unix:/run/relay/admin.sock",
         "Serves them at HOST:PORT or unix:/PATH instead, with /health and /ready, without TLS; the \
          relay's port then answers 404."),
-    secret("RELAY_ADMIN_TOKEN", "$(openssl rand -base64 32)", "Bearer token of these endpoints."),
+    secret("RELAY_ADMIN_TOKEN", "$(openssl rand -base64 32)", "Bearer token of these endpoints.")
+        .at_once(),
     secret("RELAY_ADMIN_TOKEN_PREVIOUS", "$(cat old-token)",
-        "The token before it, accepted too while it is rotated."),
+        "The token before it, accepted too while it is rotated.").at_once(),
     flag("RELAY_HEALTH_VERBOSE", "(1 in dev, else 0)",
         "Shows mode, TLS and relay id in /health, and details in /logs and /state."),
-    flag("RELAY_STATE_INCLUDE_CLIENT_IDS", "(1 in dev, else 0)", "Lists client ids in /state."),
+    flag("RELAY_STATE_INCLUDE_CLIENT_IDS", "(1 in dev, else 0)", "Lists client ids in /state.")
+        .at_once(),
     any("RELAY_CONTROL_API_LISTEN", Kind::Text, "(none)", "unix:/run/relay/control.sock",
         "Serves the control API (gRPC) at unix:/PATH or HOST:PORT; `relay ctl` calls it."),
     secret("RELAY_CONTROL_API_OPERATOR_TOKEN", "$(openssl rand -base64 32)",
-        "Bearer token of those who may make every call at HOST:PORT."),
+        "Bearer token of those who may make every call at HOST:PORT.").at_once(),
     secret("RELAY_CONTROL_API_OPERATOR_TOKEN_PREVIOUS", "$(cat old-token)",
-        "The token before it, accepted too while it is rotated."),
+        "The token before it, accepted too while it is rotated.").at_once(),
     secret("RELAY_CONTROL_API_READER_TOKEN", "$(openssl rand -base64 32)",
-        "Bearer token of those who may make the calls there that change nothing."),
+        "Bearer token of those who may make the calls there that change nothing.").at_once(),
     secret("RELAY_CONTROL_API_READER_TOKEN_PREVIOUS", "$(cat old-token)",
-        "The token before it, accepted too while it is rotated."),
+        "The token before it, accepted too while it is rotated.").at_once(),
     path("RELAY_CONTROL_API_TLS_CERT_PATH", "(none)",
         "Certificate chain of HOST:PORT in PEM; needed where that is not loopback."),
     path("RELAY_CONTROL_API_TLS_KEY_PATH", "(none)", "Its private key in PEM, not encrypted."),
@@ -203,9 +230,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     count("RELAY_AUDIT_LOG_FILES", "8", "Full files that are kept beside it."),
     count("MAX_LOGS", "400", "Entries kept for /logs."),
     any("RELAY_LOG_LEVEL", Kind::Choice(&["debug", "info", "warn", "error"]), "info", "warn",
-        "The least that is written to stdout; /logs shows the same whatever it is."),
+        "The least that is written to stdout; /logs shows the same whatever it is.").at_once(),
     any("RELAY_LOG_FORMAT", Kind::Choice(&["json", "text"]), "json", "text",
-        "How a line on stdout looks."),
+        "How a line on stdout looks.").at_once(),
 
     any("SERVER_URL", HTTP, "https://api.getviewport.com", "https://api.corp",
         "The platform: validation, presence, bus, worker calls."),
@@ -213,15 +240,18 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "https://api.corp/api/runtime/internal/relay/validate",
         "Full URL that validates tokens. Its origin is the platform when SERVER_URL is unset."),
     secret("RELAY_INTERNAL_KEY", "$(openssl rand -base64 32)",
-        "Shared secret of the platform's internal endpoints."),
+        "Shared secret of the platform's internal endpoints.").at_once(),
     secret("RELAY_INTERNAL_KEY_PREVIOUS", "$(cat old-key)",
-        "The secret before it: used when the platform refuses the other, while it is rotated."),
-    count("RELAY_ADMISSION_TIMEOUT_MS", "2000", "How long one validation may take in all."),
-    count("RELAY_ADMISSION_MAX_RESPONSE_BYTES", "262144", "Bytes of one validation answer."),
+        "The secret before it: used when the platform refuses the other, while it is rotated.")
+        .at_once(),
+    count("RELAY_ADMISSION_TIMEOUT_MS", "2000", "How long one validation may take in all.")
+        .at_once(),
+    count("RELAY_ADMISSION_MAX_RESPONSE_BYTES", "262144", "Bytes of one validation answer.")
+        .at_once(),
     count("RELAY_INTERNAL_API_TIMEOUT_MS", "2000",
-        "How long any other call to the platform may take."),
+        "How long any other call to the platform may take.").at_once(),
     count("RELAY_INTERNAL_API_MAX_RESPONSE_BYTES", "262144",
-        "Bytes of any other answer of the platform."),
+        "Bytes of any other answer of the platform.").at_once(),
     any("RELAY_SERVER_TLS_VERIFY", PLATFORM_VERIFY, "auto", "1",
         "Checks the platform's certificate; `auto`: except for localhost and *.test."),
     any("RELAY_SERVER_AUTH_MODE", PLATFORM_AUTH, "mtls", "private_network_shared_secret",
@@ -237,96 +267,108 @@ pub(crate) const VARIABLES: &[Variable] = &[
 
     any("RELAY_ADMISSION", Kind::Choice(&["validate", "jwks", "both"]),
         "(both with RELAY_JWKS_URL, else validate)", "jwks",
-        "Who judges tokens: the platform, local keys alone, or local keys and then the platform."),
+        "Who judges tokens: the platform, local keys alone, or local keys and then the platform.")
+        .at_once(),
     any("RELAY_JWKS_URL", HTTP, "(none)", "https://api.corp/.well-known/jwks.json",
-        "Where signing keys are fetched; switches local token checks on."),
+        "Where signing keys are fetched; switches local token checks on.").at_once(),
     any("RELAY_JWT_ISSUER", Kind::Text, "(viewport-server with jwks, else unchecked)",
-        "viewport-server", "Issuer a token must have."),
+        "viewport-server", "Issuer a token must have.").at_once(),
     any("RELAY_JWT_ISSUERS", Kind::List, "(none)",
         "https://login.partner.corp=https://login.partner.corp/keys",
         "More issuers, each as ISSUER=URL of its keys. A token is checked with the keys of the \
-         issuer it names, and with no others."),
+         issuer it names, and with no others.").at_once(),
     any("RELAY_JWT_AUDIENCE", Kind::Text, "(viewport-relay with jwks, else unchecked)",
-        "viewport-relay", "Audience a token must have."),
-    count("RELAY_JWT_LEEWAY_SECS", "30", "Clock difference tolerated in token times."),
+        "viewport-relay", "Audience a token must have.").at_once(),
+    count("RELAY_JWT_LEEWAY_SECS", "30", "Clock difference tolerated in token times.").at_once(),
     count("RELAY_JWKS_REFRESH_SECS", "600",
-        "Time between fetches of a key set whose server says nothing about it (Cache-Control)."),
-    count("RELAY_JWKS_REFRESH_MIN_SECS", "60", "The least time, whatever it says."),
-    count("RELAY_JWKS_REFRESH_MAX_SECS", "3600", "The most time, whatever it says."),
+        "Time between fetches of a key set whose server says nothing about it (Cache-Control).")
+        .at_once(),
+    count("RELAY_JWKS_REFRESH_MIN_SECS", "60", "The least time, whatever it says.").at_once(),
+    count("RELAY_JWKS_REFRESH_MAX_SECS", "3600", "The most time, whatever it says.").at_once(),
     count("RELAY_JWKS_COOLDOWN_SECS", "30",
-        "Time between fetches that tokens with unknown keys cause."),
+        "Time between fetches that tokens with unknown keys cause.").at_once(),
     count("RELAY_JWKS_MAX_AGE_SECS", "86400",
-        "How long a key set is used that cannot be fetched anew."),
+        "How long a key set is used that cannot be fetched anew.").at_once(),
     any("RELAY_JWKS_UNKNOWN_KEY", Kind::Choice(&["ask", "refuse"]), "ask", "refuse",
         "Tokens whose key is in no set after a fresh look: the platform is asked (unless \
-         RELAY_ADMISSION=jwks), or they are refused."),
+         RELAY_ADMISSION=jwks), or they are refused.").at_once(),
     any("RELAY_JWKS_WITHDRAWN", Kind::Choice(&["ignore", "grace", "close"]), "grace", "close",
         "Connections whose signing key is published no more: they stay, end within the grace \
-         time, or end at once."),
+         time, or end at once.").at_once(),
     count("RELAY_JWKS_WITHDRAWN_GRACE_SECS", "300",
-        "That grace time. They end spread over its second half."),
+        "That grace time. They end spread over its second half.").at_once(),
     any("RELAY_TOKEN_EXPIRY", Kind::Choice(&["ignore", "grace", "close"]), "ignore", "close",
         "Connections whose token expires: they stay, end after the grace time, or end at once. \
-         A fresh token sent over the connection keeps it."),
-    count("RELAY_TOKEN_EXPIRY_GRACE_SECS", "60", "That grace time."),
+         A fresh token sent over the connection keeps it.").at_once(),
+    count("RELAY_TOKEN_EXPIRY_GRACE_SECS", "60", "That grace time.").at_once(),
     any("RELAY_DECISION_CACHE_MS", Kind::Count, "(none)", "5000",
         "How long the platform's acceptance is used for the same token, role, workspace and \
-         target again. A revocation ends it."),
-    count("RELAY_VALIDATE_CONCURRENCY", "256", "Validations under way at a time."),
+         target again. A revocation ends it.").at_once(),
+    count("RELAY_VALIDATE_CONCURRENCY", "256", "Validations under way at a time.").at_once(),
     count("RELAY_ADMISSION_WAIT_MS", "7500",
-        "How long an upgrade waits for its validation to begin; then 503 with Retry-After."),
+        "How long an upgrade waits for its validation to begin; then 503 with Retry-After.")
+        .at_once(),
     count("RELAY_UNDECIDED_PER_SECOND", "50",
         "Tokens per second that local checks cannot decide and that the platform refuses; more \
-         are answered 503."),
+         are answered 503.").at_once(),
 
-    count("RELAY_MAX_TOTAL_CONNECTIONS", "2000", "Daemons and clients of the whole relay."),
-    count("RELAY_MAX_CONNECTIONS_PER_IP", "50", "Connections of one address."),
-    count("RELAY_MAX_CLIENTS_PER_WORKSPACE", "100", "Clients of one workspace and target."),
-    count("RELAY_MAX_FRAME_BYTES", "1048576", "Bytes of one message."),
-    count("RELAY_MAX_PENDING_BYTES", "4194304", "Bytes waiting for one slow reader."),
-    count("RELAY_UPGRADE_RATE_PER_MINUTE", "120", "Upgrade attempts of one address per minute."),
-    count("RELAY_UPGRADE_BUCKET_MAX", "50000", "Addresses that limiter tracks."),
-    count("RELAY_PENDING_UPGRADES_MAX", "16384", "Upgrades that may wait for their validation."),
-    count("RELAY_KEX_INIT_RATE_PER_MINUTE", "60", "Key exchanges of one client per minute."),
-    count("RELAY_KEX_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
-    count("RELAY_RUNTIME_RATE_PER_MINUTE", "240", "Encrypted frames of one client per minute."),
+    count("RELAY_MAX_TOTAL_CONNECTIONS", "2000", "Daemons and clients of the whole relay.")
+        .at_once(),
+    count("RELAY_MAX_CONNECTIONS_PER_IP", "50", "Connections of one address.").at_once(),
+    count("RELAY_MAX_CLIENTS_PER_WORKSPACE", "100", "Clients of one workspace and target.")
+        .at_once(),
+    count("RELAY_MAX_FRAME_BYTES", "1048576", "Bytes of one message.").at_once(),
+    count("RELAY_MAX_PENDING_BYTES", "4194304", "Bytes waiting for one slow reader.").at_once(),
+    count("RELAY_UPGRADE_RATE_PER_MINUTE", "120", "Upgrade attempts of one address per minute.")
+        .at_once(),
+    count("RELAY_UPGRADE_BUCKET_MAX", "50000", "Addresses that limiter tracks.").at_once(),
+    count("RELAY_PENDING_UPGRADES_MAX", "16384", "Upgrades that may wait for their validation.")
+        .at_once(),
+    count("RELAY_KEX_INIT_RATE_PER_MINUTE", "60", "Key exchanges of one client per minute.")
+        .at_once(),
+    count("RELAY_KEX_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks.").at_once(),
+    count("RELAY_RUNTIME_RATE_PER_MINUTE", "240", "Encrypted frames of one client per minute.")
+        .at_once(),
     count("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "1200",
-        "Encrypted frames of one workspace's clients per minute."),
-    count("RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
+        "Encrypted frames of one workspace's clients per minute.").at_once(),
+    count("RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks.").at_once(),
     count("RELAY_RUNTIME_WORKSPACE_RATE_LIMITER_MAX_KEYS", "10000",
-        "Workspaces that limiter tracks."),
+        "Workspaces that limiter tracks.").at_once(),
     count("RELAY_DAEMON_RUNTIME_RATE_PER_MINUTE", "2400",
-        "Messages of one workspace's daemons and workers per minute."),
-    count("RELAY_DAEMON_RATE_LIMITER_MAX_KEYS", "10000", "Workspaces that limiter tracks."),
-    count("RELAY_PAIRING_RATE_PER_MINUTE", "30", "Pairing frames of one client per minute."),
-    count("RELAY_PAIRING_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks."),
+        "Messages of one workspace's daemons and workers per minute.").at_once(),
+    count("RELAY_DAEMON_RATE_LIMITER_MAX_KEYS", "10000", "Workspaces that limiter tracks.")
+        .at_once(),
+    count("RELAY_PAIRING_RATE_PER_MINUTE", "30", "Pairing frames of one client per minute.")
+        .at_once(),
+    count("RELAY_PAIRING_RATE_LIMITER_MAX_KEYS", "20000", "Clients that limiter tracks.").at_once(),
     count("RELAY_UNROUTED_FRAME_RATE_PER_MINUTE", "600",
-        "Invalid frames and subscriptions of one client connection per minute."),
+        "Invalid frames and subscriptions of one client connection per minute.").at_once(),
     count("RELAY_SMALL_FRAME_RATE_PER_MINUTE", "20000",
-        "Pings, pongs and small fragments of one connection per minute."),
+        "Pings, pongs and small fragments of one connection per minute.").at_once(),
     count("RELAY_PAIRING_REQUEST_TRACK_MAX", "2048",
-        "Pairings, and key exchanges, one target may have waiting."),
-    count("RELAY_SESSION_OWNER_TRACK_MAX", "4096", "Sessions remembered for one target."),
+        "Pairings, and key exchanges, one target may have waiting.").at_once(),
+    count("RELAY_SESSION_OWNER_TRACK_MAX", "4096", "Sessions remembered for one target.").at_once(),
     any("RELAY_TRUSTED_PROXIES", Kind::List, "(none)", "10.0.0.0/8,192.168.1.7",
-        "Peers whose X-Forwarded-For is believed: addresses and networks."),
+        "Peers whose X-Forwarded-For is believed: addresses and networks.").at_once(),
     any("RELAY_ALLOWED_ORIGINS", Kind::List, "(every origin)",
         "https://app.corp,https://*.app.corp",
         "Whose pages may connect from a browser. `*` stands for one label of a host; `null` for \
-         pages without an origin. What is no browser is not asked."),
+         pages without an origin. What is no browser is not asked.").at_once(),
     any("RELAY_PROXY_PROTOCOL", Kind::Choice(&["off", "required"]), "off", "required",
         "`required`: every connection of a trusted proxy begins with a PROXY header, version 1 or \
          2; that of others never does."),
 
-    count("RELAY_PING_INTERVAL_MS", "30000", "Time between pings."),
-    count("RELAY_PONG_TIMEOUT_MS", "10000", "Silence after a ping that ends a connection."),
+    count("RELAY_PING_INTERVAL_MS", "30000", "Time between pings.").at_once(),
+    count("RELAY_PONG_TIMEOUT_MS", "10000", "Silence after a ping that ends a connection.")
+        .at_once(),
     count("RELAY_IDLE_TIMEOUT_MS", "300000",
-        "Time without message or pong that ends a connection."),
+        "Time without message or pong that ends a connection.").at_once(),
     count("RELAY_HEAD_TIMEOUT_MS", "10000",
-        "How long a request head may take, and then its body, however it drips."),
+        "How long a request head may take, and then its body, however it drips.").at_once(),
     count("RELAY_KEEP_ALIVE_TIMEOUT_MS", "5000",
-        "How long an HTTP connection may idle between two requests."),
+        "How long an HTTP connection may idle between two requests.").at_once(),
     count("RELAY_CLOSE_TIMEOUT_MS", "30000",
-        "How long a peer may take to read its last bytes and to answer a close frame."),
+        "How long a peer may take to read its last bytes and to answer a close frame.").at_once(),
     count("RELAY_TCP_KEEPALIVE_SECS", "60",
         "Silence after which TCP asks whether a peer is still there; after as long again without \
          an answer the connection is cut."),
@@ -334,8 +376,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "How long sent bytes may stay unacknowledged, or a peer's window closed, before TCP cuts \
          the connection."),
     count("RELAY_EMPTY_WORKSPACE_TTL_MS", "120000",
-        "How long an empty workspace is remembered."),
-    count("RELAY_CLEANUP_INTERVAL_MS", "30000", "Time between searches for empty workspaces."),
+        "How long an empty workspace is remembered.").at_once(),
+    count("RELAY_CLEANUP_INTERVAL_MS", "30000", "Time between searches for empty workspaces.")
+        .at_once(),
 
     any("RELAY_BACKPLANE_MODE", Kind::Choice(&["single", "server", "redis"]), "(inferred)",
         "redis", "How relays reach each other: not at all, through the platform, or by Redis."),
@@ -355,7 +398,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     flag("RELAY_CLIENT_REDIRECT_ENABLED", "(1 unless single)",
         "Sends clients to the relay that holds their daemon."),
     any("RELAY_REDIRECT_ALLOWED_HOSTS", Kind::List, "(own hosts in prod, else any)",
-        "relay-a.corp,relay-b.corp", "Hosts a client may be sent to."),
+        "relay-a.corp,relay-b.corp", "Hosts a client may be sent to.").at_once(),
     flag("RELAY_BUS_ENABLED", "0", "Carries frames between relays."),
     secret("RELAY_BUS_HMAC_KEY", "$(openssl rand -base64 32)", "Signs frames between relays."),
     secret("RELAY_BUS_HMAC_KEY_PREVIOUS", "$(cat old-key)",
@@ -395,7 +438,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
          it new connections are answered 503; docs/budgets.md says who gets which part."),
     count("RELAY_DRAIN_MS", "10000",
         "How long a stopping relay takes: peers are told to go over four fifths of it at most, a \
-         millisecond each, and the rest is theirs."),
+         millisecond each, and the rest is theirs.").at_once(),
     flag("RELAY_CORE_DUMPS", "0",
         "Lets a crash leave a core dump, with every key in it, and debuggers attach."),
 ];
@@ -403,7 +446,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
 /// All variables as a Markdown table, as it stands in `docs/config.md`.
 pub(crate) fn table_of_variables() -> String {
     let mut table = String::from(
-        "| variable | also | value | default | example | meaning |\n|---|---|---|---|---|---|\n",
+        "| variable | also | value | default | example | change | meaning |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for variable in VARIABLES {
         let alias = variable.alias.map_or(String::new(), |alias| format!("`{alias}`"));
@@ -412,8 +456,8 @@ pub(crate) fn table_of_variables() -> String {
             false => format!("`{}`", variable.default),
         };
         table += &format!(
-            "| `{}` | {alias} | {} | {default} | `{}` | {} |\n",
-            variable.name, variable.kind, variable.example, variable.meaning
+            "| `{}` | {alias} | {} | {default} | `{}` | {} | {} |\n",
+            variable.name, variable.kind, variable.example, variable.change, variable.meaning
         );
     }
     table

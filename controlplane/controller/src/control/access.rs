@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -51,16 +52,39 @@ pub(crate) struct Who {
 /// Judges tokens.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// Digests of the tokens, so that a comparison tells nothing about them, their length included.
-    known: Vec<(Role, [u8; 32])>,
+    /// The tokens in force, and who has to hear of others: streams that go on.
+    known: watch::Sender<Known>,
 }
+
+/// Digests of tokens, so that a comparison tells nothing about them, their length included.
+#[derive(Debug, Eq, PartialEq)]
+struct Known(Vec<(Role, [u8; 32])>);
 
 impl Access {
     pub(crate) fn new(access: &ControlAccess) -> Self {
-        let readers = access.readers.iter().map(|token| (Role::Reader, digest(token.expose())));
-        let operators =
-            access.operators.iter().map(|token| (Role::Operator, digest(token.expose())));
-        Self { known: readers.chain(operators).collect() }
+        Self { known: watch::Sender::new(Known::of(access)) }
+    }
+
+    /// Other tokens in the place of these, from the next call on.
+    pub(crate) fn replace(&self, access: &ControlAccess) {
+        let new = Known::of(access);
+        self.known.send_if_modified(|known| {
+            let is_other = *known != new;
+            *known = new;
+            is_other
+        });
+    }
+
+    /// Completes when somebody who could make such calls may not any more, with what they are told.
+    pub(super) async fn withdrawn(&self, who: &Who, needed: Role) -> Status {
+        let mut changes = self.known.subscribe();
+        loop {
+            if let Err(status) = self.known.borrow().again(who).permits(needed) {
+                return status;
+            }
+            // The other end lives as long as this does.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Who this caller is.
@@ -69,21 +93,37 @@ impl Access {
     /// are any; where there are none, the program saw to it that the port is on loopback or that
     /// certificates are checked.
     pub(crate) fn identify(&self, caller: &Caller, head: &MetadataMap) -> Who {
+        self.known.borrow().identify(caller, shown_token(head).map(digest))
+    }
+}
+
+impl Known {
+    fn of(access: &ControlAccess) -> Self {
+        let readers = access.readers.iter().map(|token| (Role::Reader, digest(token.expose())));
+        let operators =
+            access.operators.iter().map(|token| (Role::Operator, digest(token.expose())));
+        Self(readers.chain(operators).collect())
+    }
+
+    fn identify(&self, caller: &Caller, shown: Option<[u8; 32]>) -> Who {
         let caller = caller.clone();
-        if matches!(caller, Caller::Local { .. }) || self.known.is_empty() {
+        if matches!(caller, Caller::Local { .. }) || self.0.is_empty() {
             return Who { caller, role: Some(Role::Operator), token: None };
         }
-        let role = shown_token(head).and_then(|token| self.role_of_token(token));
-        let token = shown_token(head).filter(|_| role.is_some()).map(digest);
-        Who { caller, role, token }
+        let role = shown.and_then(|shown| self.role_of(&shown));
+        Who { caller, role, token: shown.filter(|_| role.is_some()) }
+    }
+
+    /// Who somebody is by the tokens that are in force now.
+    fn again(&self, who: &Who) -> Who {
+        self.identify(&who.caller, who.token)
     }
 
     /// Takes as long whichever token it is, and whether it is one.
-    fn role_of_token(&self, token: &str) -> Option<Role> {
-        let shown = digest(token);
+    fn role_of(&self, shown: &[u8; 32]) -> Option<Role> {
         let mut is_reader = Choice::from(0);
         let mut is_operator = Choice::from(0);
-        for (role, known) in &self.known {
+        for (role, known) in &self.0 {
             let is_same = shown.ct_eq(known);
             match role {
                 Role::Reader => is_reader |= is_same,
@@ -236,6 +276,52 @@ mod tests {
     fn without_tokens_the_way_in_decides() {
         let access = Access::new(&ControlAccess::default());
         assert_eq!(access.identify(&remote(), &head(None)).role, Some(Role::Operator));
+    }
+
+    #[test]
+    fn tokens_are_replaced_and_the_old_ones_end() {
+        let access = access();
+        let readers = vec![Secret::from("read-next"), Secret::from("read")];
+        access.replace(&ControlAccess { readers, operators: vec![Secret::from("operate")] });
+        let role =
+            |token: &str| access.identify(&remote(), &head(Some(&format!("Bearer {token}")))).role;
+        for (token, expected) in [
+            ("read-next", Some(Role::Reader)),
+            ("read", Some(Role::Reader)),
+            ("read-before", None),
+            ("operate", Some(Role::Operator)),
+            ("operate-before", None),
+        ] {
+            assert_eq!(role(token), expected, "{token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_a_token_that_ends_hears_of_it_and_nobody_else_does() {
+        let access = access();
+        let who = |token: &str| access.identify(&remote(), &head(Some(&format!("Bearer {token}"))));
+        let (old, new, local) =
+            (who("read-before"), who("read"), access.identify(&LOCAL, &head(None)));
+        let [mut ending, mut staying, mut here] =
+            [&old, &new, &local].map(|who| Box::pin(access.withdrawn(who, Role::Reader)));
+        for waiting in [&mut ending, &mut staying, &mut here] {
+            assert!(now_or_never(waiting).await.is_none());
+        }
+        let readers = vec![Secret::from("read")];
+        access.replace(&ControlAccess { readers, operators: vec![] });
+        let said = now_or_never(&mut ending).await;
+        assert_eq!(said.map(|status| status.code()), Some(Code::Unauthenticated));
+        assert!(now_or_never(&mut staying).await.is_none());
+        assert!(now_or_never(&mut here).await.is_none());
+    }
+
+    /// What a future comes to without waiting for anything.
+    async fn now_or_never<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = future => Some(done),
+            () = std::future::ready(()) => None,
+        }
     }
 
     #[test]

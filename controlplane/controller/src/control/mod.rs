@@ -14,6 +14,7 @@ mod health;
 mod histograms;
 mod listener;
 mod moving;
+mod permitted;
 mod revoking;
 mod scopes;
 mod service;
@@ -113,6 +114,7 @@ pub(crate) struct Desk {
     pub(crate) server: Option<Api>,
     commit: &'static str,
     tallies: Arc<Tallies>,
+    access: Arc<Access>,
 }
 
 /// What is counted outside the controller's task.
@@ -141,7 +143,8 @@ impl Desk {
     /// The desk of a controller without an API.
     pub(crate) fn closed() -> Self {
         let asked = mpsc::channel(1).1;
-        Self { asked, server: None, commit: "unknown", tallies: Arc::default() }
+        let access = Arc::new(Access::new(&ControlAccess::default()));
+        Self { asked, server: None, commit: "unknown", tallies: Arc::default(), access }
     }
 
     /// The desk of an API that is not served yet.
@@ -155,15 +158,21 @@ impl Desk {
     ) -> io::Result<Self> {
         let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
         let tallies = Arc::<Tallies>::default();
+        let access = Arc::new(Access::new(&api.access));
         let service = Service {
-            access: Arc::new(Access::new(&api.access)),
+            access: Arc::clone(&access),
             questions,
             tallies: Arc::clone(&tallies),
             audit: Arc::new(Audit::open(api.audit, clock)?),
             notices,
         };
         let server = Api { socket: api.socket, service };
-        Ok(Self { asked, server: Some(server), commit: api.commit, tallies })
+        Ok(Self { asked, server: Some(server), commit: api.commit, tallies, access })
+    }
+
+    /// Lets others in from the next call on; who watches with a token that ends is told so.
+    pub(crate) fn replace_tokens(&self, tokens: &ControlAccess) {
+        self.access.replace(tokens);
     }
 
     pub(crate) fn tallies(&self) -> &Tallies {

@@ -12,7 +12,6 @@ use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_server::Control;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::Tallies;
@@ -20,6 +19,7 @@ use super::access::{Access, Caller, Role, Who};
 use super::answers::{Answer, Asked};
 use super::audit::{Audit, AuditError, Entry, Outcome};
 use super::histograms::Wanted;
+use super::permitted::WhilePermitted;
 use crate::notices::Notices;
 use crate::reload::{ReloadRefused, Reloaded};
 
@@ -191,9 +191,12 @@ impl Control for Service {
         &self,
         request: Request<proto::WatchStateRequest>,
     ) -> Result<Response<Self::WatchStateStream>, Status> {
+        let who = self.who(&request)?;
         let request = self.read(request)?;
         let messages = self.ask(|reply| Asked::Watch(request, reply)).await?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        let access = Arc::clone(&self.access);
+        let ended = async move { access.withdrawn(&who, Role::Reader).await };
+        Ok(Response::new(Box::pin(WhilePermitted::new(messages, ended))))
     }
 
     async fn get_readiness(

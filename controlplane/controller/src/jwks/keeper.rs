@@ -30,10 +30,6 @@ use crate::platform_http::{CallLimits, PlatformHttp};
 /// One task fetches, so there is one request in flight at most.
 #[derive(Debug)]
 pub(crate) struct KeyKeeper {
-    pub(super) issuer: Option<String>,
-    url: Uri,
-    limits: CallLimits,
-    schedule: KeySchedule,
     platform: Arc<PlatformHttp>,
     state: Mutex<State>,
     /// Somebody wants a fetch before the schedule does.
@@ -43,8 +39,19 @@ pub(crate) struct KeyKeeper {
     notices: Notices,
 }
 
+/// Whose keys, where they are, and how often they are fetched. May change.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// The `iss` of its tokens; unnamed, everybody whom nothing else names.
+    pub(super) issuer: Option<String>,
+    pub(super) url: Uri,
+    pub(super) limits: CallLimits,
+    pub(super) schedule: KeySchedule,
+}
+
 #[derive(Debug)]
 struct State {
+    rules: Rules,
     kept: Option<Kept>,
     unknown: UnknownKeys,
     /// From the moment a fetch is decided until it is over.
@@ -77,15 +84,13 @@ pub(crate) enum Newer {
 
 impl KeyKeeper {
     pub(super) fn new(
-        issuer: Option<String>,
-        url: Uri,
-        limits: CallLimits,
-        schedule: KeySchedule,
+        rules: Rules,
         platform: Arc<PlatformHttp>,
         settled: Arc<Notify>,
         notices: Notices,
     ) -> Self {
         let state = State {
+            rules,
             kept: None,
             unknown: UnknownKeys::default(),
             fetching: false,
@@ -97,17 +102,31 @@ impl KeyKeeper {
             last_error: None,
             skipped: Vec::new(),
         };
-        Self {
-            issuer,
-            url,
-            limits,
-            schedule,
-            platform,
-            state: Mutex::new(state),
-            wanted: Notify::new(),
-            settled,
-            notices,
-        }
+        Self { platform, state: Mutex::new(state), wanted: Notify::new(), settled, notices }
+    }
+
+    /// Whose keys these are.
+    pub(super) fn issuer(&self) -> Option<String> {
+        self.state().rules.issuer.clone()
+    }
+
+    /// Where they are.
+    pub(super) fn url(&self) -> Uri {
+        self.state().rules.url.clone()
+    }
+
+    /// Goes by other rules from now on. Keys from elsewhere are fetched at once; until they are
+    /// here, those that were fetched before are in force for as long as they may be.
+    pub(super) fn change(&self, rules: Rules) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let latest = match state.rules.url == rules.url {
+            true => now + rules.schedule.longest(),
+            false => now,
+        };
+        state.rules = rules;
+        state.due = state.due.min(latest);
+        self.wanted.notify_one();
     }
 
     /// The keys in force; `None` before the first good fetch, and when the last one is too long
@@ -115,7 +134,7 @@ impl KeyKeeper {
     pub(crate) fn current(&self) -> Option<Arc<KeySet>> {
         let state = self.state();
         let kept = state.kept.as_ref()?;
-        (kept.since.elapsed() < self.schedule.age_max).then(|| Arc::clone(&kept.keys))
+        (kept.since.elapsed() < state.rules.schedule.age_max).then(|| Arc::clone(&kept.keys))
     }
 
     /// Time since the last good fetch.
@@ -140,7 +159,7 @@ impl KeyKeeper {
         if state.fetching {
             return Newer::Coming;
         }
-        let rested = state.began.map_or(now, |began| began + self.schedule.cooldown);
+        let rested = state.began.map_or(now, |began| began + state.rules.schedule.cooldown);
         if now < rested {
             if rested < state.due {
                 state.due = rested;
@@ -181,16 +200,17 @@ impl KeyKeeper {
     }
 
     async fn fetch(&self) {
-        {
+        let (url, limits) = {
             let mut state = self.state();
             if !state.fetching {
                 state.begin(Instant::now());
             }
             state.fetches += 1;
-        }
+            (state.rules.url.clone(), state.rules.limits)
+        };
         let mut request = Request::new(Full::new(Bytes::new()));
-        *request.uri_mut() = self.url.clone();
-        let outcome = match self.platform.call(request, self.limits).await {
+        *request.uri_mut() = url.clone();
+        let outcome = match self.platform.call(request, limits).await {
             Ok(answer) if answer.status.is_success() => match KeySet::parse(&answer.body) {
                 Ok((keys, skipped)) => Ok((keys, skipped, answer.headers)),
                 Err(error) => Err(error.to_string()),
@@ -199,6 +219,8 @@ impl KeyKeeper {
             Err(error) => Err(error.to_string()),
         };
         match outcome {
+            // The keys are elsewhere meanwhile: what was here does not count.
+            _ if self.url() != url => self.state().rest(Instant::now()),
             Ok((keys, skipped, headers)) => self.put_in_force(keys, skipped, &headers),
             Err(problem) => self.put_up_with(problem),
         }
@@ -222,14 +244,16 @@ impl KeyKeeper {
         state.kept = Some(Kept { keys: Arc::new(keys), since: now });
         state.last_error = None;
         state.failures_in_a_row = 0;
-        state.rest(now + self.schedule.after_success(headers, unit_random()));
+        let pause = state.rules.schedule.after_success(headers, unit_random());
+        state.rest(now + pause);
     }
 
     fn put_up_with(&self, problem: String) {
         let mut state = self.state();
         state.failures += 1;
         state.failures_in_a_row = state.failures_in_a_row.saturating_add(1);
-        let pause = self.schedule.after_failure(state.failures_in_a_row, unit_random());
+        let failures = state.failures_in_a_row;
+        let pause = state.rules.schedule.after_failure(failures, unit_random());
         state.rest(Instant::now() + pause);
         state.last_error = Some(problem.clone());
         drop(state);
@@ -251,12 +275,12 @@ impl KeyKeeper {
             kept.map_or_else(Vec::new, |kept| kept.keys.facts().map(KeyStatus::of).collect());
         let age = kept.map(|kept| now.duration_since(kept.since));
         KeySetStatus {
-            issuer: self.issuer.clone(),
-            url: shown(&self.url),
+            issuer: state.rules.issuer.clone(),
+            url: shown(&state.rules.url),
             keys,
             skipped: state.skipped.clone(),
             age,
-            is_expired: age.is_some_and(|age| age >= self.schedule.age_max),
+            is_expired: age.is_some_and(|age| age >= state.rules.schedule.age_max),
             next_fetch_in: state.due.saturating_duration_since(now),
             is_fetching: state.fetching,
             fetches: state.fetches,
@@ -297,19 +321,19 @@ mod tests {
     use super::*;
     use crate::settings::PlatformTls;
 
+    fn rules() -> Rules {
+        Rules {
+            issuer: None,
+            url: Uri::from_static("http://user:pass@127.0.0.1:9/keys?secret=1"),
+            limits: CallLimits { timeout: Duration::from_secs(1), response_bytes_max: 1 },
+            schedule: KeySchedule::default(),
+        }
+    }
+
     fn keeper() -> KeyKeeper {
         let (notices, _) = Notices::channel();
         let platform = PlatformHttp::new(PlatformTls::default(), notices.clone()).unwrap();
-        let limits = CallLimits { timeout: Duration::from_secs(1), response_bytes_max: 1 };
-        KeyKeeper::new(
-            None,
-            Uri::from_static("http://user:pass@127.0.0.1:9/keys?secret=1"),
-            limits,
-            KeySchedule::default(),
-            Arc::new(platform),
-            Arc::default(),
-            notices,
-        )
+        KeyKeeper::new(rules(), Arc::new(platform), Arc::default(), notices)
     }
 
     fn fetched(keeper: &KeyKeeper) {
@@ -344,6 +368,32 @@ mod tests {
         tokio::time::advance(cooldown).await;
         assert_eq!(keeper.need(Some("a")), Newer::NotNow, "not found lately");
         assert_eq!(keeper.need(Some("c")), Newer::Coming);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_rules_hold_for_the_set_that_is_there() {
+        let keeper = keeper();
+        fetched(&keeper);
+        let schedule = KeySchedule {
+            interval_max: Duration::from_secs(90),
+            age_max: Duration::from_secs(100),
+            ..KeySchedule::default()
+        };
+        keeper.change(Rules { schedule, ..rules() });
+        assert!(keeper.status().next_fetch_in <= Duration::from_secs(90));
+        assert!(keeper.current().is_some());
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert!(keeper.current().is_none(), "it is too old by the new rule");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_from_elsewhere_are_fetched_at_once_and_the_last_good_ones_stay_until_then() {
+        let keeper = keeper();
+        fetched(&keeper);
+        keeper.change(Rules { url: Uri::from_static("http://127.0.0.1:9/others"), ..rules() });
+        assert_eq!(keeper.status().next_fetch_in, Duration::ZERO);
+        assert_eq!(keeper.status().url, "http://127.0.0.1:9/others");
+        assert!(keeper.current().is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ pub(crate) use keeper::{KeyKeeper, Newer};
 pub use schedule::KeySchedule;
 pub use status::{KeySetStatus, KeyStatus};
 
+use keeper::Rules;
 use verified::VerifiedTokens;
 
 use crate::notices::Notices;
@@ -29,29 +30,32 @@ use crate::settings::{IssuerSettings, JwksSettings};
 pub(crate) struct KeyRing {
     sets: Vec<IssuerKeys>,
     /// Tokens that need no signature check any more.
-    verified: Mutex<VerifiedTokens>,
+    verified: Arc<Mutex<VerifiedTokens>>,
     /// Wakes whoever waits for a newer set.
     settled: Arc<Notify>,
+    /// Fetches for issuers that are ours no more, and how many of them failed.
+    former: (u64, u64),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct IssuerKeys {
+    number: IssuerNumber,
     checker: Checker,
     keeper: Arc<KeyKeeper>,
 }
 
-/// One issuer's place in the ring.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct IssuerIndex(pub(crate) usize);
+/// One issuer for as long as it is ours; no other ever has its number.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct IssuerNumber(pub(crate) usize);
 
 /// What holding a token against the ring found.
 pub(crate) enum Held {
     /// This verdict, with the keys of this issuer.
-    Judged(IssuerIndex, Verdict),
+    Judged(IssuerNumber, Verdict),
     /// Its issuer has no key set now.
-    NoKeys(IssuerIndex),
+    NoKeys(IssuerNumber),
     /// The set of its issuer lacks its key.
-    KeyMissing(IssuerIndex),
+    KeyMissing(IssuerNumber),
 }
 
 /// A key set's URL that HTTP cannot call.
@@ -59,42 +63,79 @@ pub(crate) enum Held {
 pub(crate) struct BadUrl;
 
 impl KeyRing {
-    /// A ring that has fetched nothing yet.
-    pub(crate) fn new(
+    /// A ring without issuers: [`Self::with`] says whose keys there are.
+    pub(crate) fn empty(connections_max: usize) -> Self {
+        let verified = Arc::new(Mutex::new(VerifiedTokens::of(connections_max)));
+        Self { sets: Vec::new(), verified, settled: Arc::default(), former: (0, 0) }
+    }
+
+    /// The ring for these issuers. One that was ours before keeps its keys: it is known by its
+    /// name, or by where its keys are if its name is what changed. Nothing is fetched for others
+    /// before [`Self::keep`]. Numbers are taken from `next`.
+    ///
+    /// # Errors
+    /// [`BadUrl`]; nothing has changed then.
+    pub(crate) fn with(
+        &self,
         settings: &JwksSettings,
         limits: CallLimits,
-        connections_max: usize,
+        next: &mut IssuerNumber,
         platform: &Arc<PlatformHttp>,
         notices: &Notices,
     ) -> Result<Self, BadUrl> {
-        let settled = Arc::new(Notify::new());
-        let issuer_keys = |issuer: &IssuerSettings| {
+        let rules = |issuer: &IssuerSettings| {
             let url: Uri = issuer.url.as_str().parse().map_err(|_| BadUrl)?;
-            let keeper = KeyKeeper::new(
-                issuer.issuer.clone(),
-                url,
-                limits,
-                settings.schedule,
-                Arc::clone(platform),
-                Arc::clone(&settled),
-                notices.clone(),
-            );
+            let issuer = issuer.issuer.clone();
+            Ok(Rules { issuer, url, limits, schedule: settings.schedule })
+        };
+        let rules: Vec<Rules> = settings.issuers.iter().map(rules).collect::<Result<_, _>>()?;
+        let mut before: Vec<_> = self.sets.iter().collect();
+        let mut known: Vec<Option<&IssuerKeys>> = vec![None; rules.len()];
+        let by_name = |set: &IssuerKeys, rules: &Rules| set.keeper.issuer() == rules.issuer;
+        let by_url = |set: &IssuerKeys, rules: &Rules| set.keeper.url() == rules.url;
+        for is_same in [by_name, by_url] {
+            for (known, rules) in known.iter_mut().zip(&rules) {
+                if known.is_none()
+                    && let Some(at) = before.iter().position(|set| is_same(set, rules))
+                {
+                    *known = Some(before.remove(at));
+                }
+            }
+        }
+        let mut former = self.former;
+        for (fetches, failures) in before.iter().map(|set| set.keeper.fetches()) {
+            former = (former.0 + fetches, former.1 + failures);
+        }
+        let issuer_keys = |(known, rules): (Option<&IssuerKeys>, Rules)| {
             let checker = Checker {
-                issuer: issuer.issuer.clone(),
+                issuer: rules.issuer.clone(),
                 audience: settings.audience.clone(),
                 leeway_secs: u32::try_from(settings.leeway.as_secs()).unwrap_or(u32::MAX),
             };
-            Ok(IssuerKeys { checker, keeper: Arc::new(keeper) })
+            if let Some(set) = known {
+                set.keeper.change(rules);
+                return IssuerKeys { checker, ..set.clone() };
+            }
+            let number = *next;
+            next.0 += 1;
+            let (platform, settled) = (Arc::clone(platform), Arc::clone(&self.settled));
+            let keeper = KeyKeeper::new(rules, platform, settled, notices.clone());
+            IssuerKeys { number, checker, keeper: Arc::new(keeper) }
         };
-        let sets = settings.issuers.iter().map(issuer_keys).collect::<Result<_, _>>()?;
-        let verified = Mutex::new(VerifiedTokens::of(connections_max));
-        Ok(Self { sets, verified, settled })
+        let sets = known.into_iter().zip(rules).map(issuer_keys).collect();
+        let (verified, settled) = (Arc::clone(&self.verified), Arc::clone(&self.settled));
+        Ok(Self { sets, verified, settled, former })
     }
 
-    /// Begins to fetch. The tasks end when their handles are aborted.
-    pub(crate) fn keep(&self) -> Vec<AbortHandle> {
-        let keepers = self.sets.iter().map(|set| Arc::clone(&set.keeper));
-        keepers.map(|keeper| tokio::spawn(keeper.keep()).abort_handle()).collect()
+    /// Whose keys there are.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = IssuerNumber> + '_ {
+        self.sets.iter().map(|set| set.number)
+    }
+
+    /// Begins to fetch for an issuer. The task ends when its handle is aborted.
+    pub(crate) fn keep(&self, number: IssuerNumber) -> Option<AbortHandle> {
+        let keeper = Arc::clone(&self.set(number)?.keeper);
+        Some(tokio::spawn(keeper.keep()).abort_handle())
     }
 
     /// Completes when a fetch was over since the last time.
@@ -112,14 +153,13 @@ impl KeyRing {
     /// issuers the payload is read twice.
     pub(crate) fn hold(&self, text: &str, now_secs: i64) -> Held {
         let Some(token) = Jwt::split(text) else {
-            return Held::Judged(IssuerIndex(0), Verdict::Undecided(Doubt::Opaque));
+            return Held::Judged(NOBODY, Verdict::Undecided(Doubt::Opaque));
         };
-        let Some(index) = self.find(&token) else {
-            return Held::Judged(IssuerIndex(0), Verdict::Bad(Proof::WrongIssuer));
+        let Some(set) = self.find(&token) else {
+            return Held::Judged(NOBODY, Verdict::Bad(Proof::WrongIssuer));
         };
-        let set = &self.sets[index.0];
         let Some(keys) = set.keeper.current() else {
-            return Held::NoKeys(index);
+            return Held::NoKeys(set.number);
         };
         // A panic while it is locked leaves a table that is as good as before.
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,34 +167,37 @@ impl KeyRing {
         if let Some((key, print)) = named
             && verified.contains(print)
         {
-            return Held::Judged(index, set.checker.check_signed(&token, key, now_secs));
+            return Held::Judged(set.number, set.checker.check_signed(&token, key, now_secs));
         }
         match set.checker.check_jwt(&token, &keys, now_secs) {
-            Verdict::Undecided(Doubt::UnknownKey) => Held::KeyMissing(index),
+            Verdict::Undecided(Doubt::UnknownKey) => Held::KeyMissing(set.number),
             verdict => {
                 if let (Verdict::Verified(_), Some((_, print))) = (&verdict, named) {
                     verified.insert(print);
                 }
-                Held::Judged(index, verdict)
+                Held::Judged(set.number, verdict)
             }
         }
     }
 
     /// Whether it is worth waiting for a newer set of this issuer.
-    pub(crate) fn need(&self, index: IssuerIndex, token: &str) -> Newer {
+    pub(crate) fn need(&self, number: IssuerNumber, token: &str) -> Newer {
         let token = Jwt::split(token);
-        self.sets[index.0].keeper.need(token.as_ref().and_then(Jwt::key_id))
+        let key_id = token.as_ref().and_then(Jwt::key_id);
+        self.set(number).map_or(Newer::NotNow, |set| set.keeper.need(key_id))
     }
 
     /// A newer set of this issuer lacks the token's key too.
-    pub(crate) fn not_found(&self, index: IssuerIndex, token: &str) {
+    pub(crate) fn not_found(&self, number: IssuerNumber, token: &str) {
         let token = Jwt::split(token);
-        self.sets[index.0].keeper.not_found(token.as_ref().and_then(Jwt::key_id));
+        if let Some(set) = self.set(number) {
+            set.keeper.not_found(token.as_ref().and_then(Jwt::key_id));
+        }
     }
 
     /// Whether a newer set of this issuer is on its way.
-    pub(crate) fn is_fetching(&self, index: IssuerIndex) -> bool {
-        self.sets[index.0].keeper.is_fetching()
+    pub(crate) fn is_fetching(&self, number: IssuerNumber) -> bool {
+        self.set(number).is_some_and(|set| set.keeper.is_fetching())
     }
 
     /// Keys that can be used now; `None` when no issuer has a set that is young enough.
@@ -164,14 +207,13 @@ impl KeyRing {
     }
 
     /// The keys of each issuer whose set was ever fetched, in force or too old.
-    pub(crate) fn sets(&self) -> impl Iterator<Item = (IssuerIndex, Arc<KeySet>)> + '_ {
-        let sets = self.sets.iter().enumerate();
-        sets.filter_map(|(index, set)| Some((IssuerIndex(index), set.keeper.last()?)))
+    pub(crate) fn sets(&self) -> impl Iterator<Item = (IssuerNumber, Arc<KeySet>)> + '_ {
+        self.sets.iter().filter_map(|set| Some((set.number, set.keeper.last()?)))
     }
 
     /// Whether the last set of this issuer has the key.
-    pub(crate) fn has(&self, index: IssuerIndex, print: KeyPrint) -> bool {
-        let keys = self.sets[index.0].keeper.last();
+    pub(crate) fn has(&self, number: IssuerNumber, print: KeyPrint) -> bool {
+        let keys = self.set(number).and_then(|set| set.keeper.last());
         keys.is_some_and(|keys| keys.facts().any(|key| key.print == print))
     }
 
@@ -189,7 +231,7 @@ impl KeyRing {
     /// Fetches so far, and how many of them failed.
     pub(crate) fn fetches(&self) -> (u64, u64) {
         let both = self.sets.iter().map(|set| set.keeper.fetches());
-        both.fold((0, 0), |sum, (fetches, failures)| (sum.0 + fetches, sum.1 + failures))
+        both.fold(self.former, |sum, (fetches, failures)| (sum.0 + fetches, sum.1 + failures))
     }
 
     /// What an operator may want to know, in the order of the configuration.
@@ -197,17 +239,23 @@ impl KeyRing {
         self.sets.iter().map(|set| set.keeper.status()).collect()
     }
 
-    fn find(&self, token: &Jwt<'_>) -> Option<IssuerIndex> {
-        if self.sets.len() == 1 {
-            return Some(IssuerIndex(0));
+    fn find(&self, token: &Jwt<'_>) -> Option<&IssuerKeys> {
+        if let [sole] = self.sets.as_slice() {
+            return Some(sole);
         }
         let issuer = token.issuer();
-        let named = |set: &IssuerKeys| issuer.is_some() && set.checker.issuer == issuer;
-        let index = self.sets.iter().position(named);
-        let any = || self.sets.iter().position(|set| set.checker.issuer.is_none());
-        index.or_else(any).map(IssuerIndex)
+        let named = |set: &&IssuerKeys| issuer.is_some() && set.checker.issuer == issuer;
+        let any = || self.sets.iter().find(|set| set.checker.issuer.is_none());
+        self.sets.iter().find(named).or_else(any)
+    }
+
+    fn set(&self, number: IssuerNumber) -> Option<&IssuerKeys> {
+        self.sets.iter().find(|set| set.number == number)
     }
 }
+
+/// The issuer of tokens that no set was asked about.
+const NOBODY: IssuerNumber = IssuerNumber(usize::MAX);
 
 /// A number in `0.0..1.0` that nobody can foresee; good for spreading, not for secrets.
 pub(crate) fn unit_random() -> f64 {

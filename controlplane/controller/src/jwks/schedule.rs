@@ -43,8 +43,12 @@ impl KeySchedule {
             Some(lifetime) => lifetime,
             None => self.interval,
         };
-        let most = self.interval_max.max(self.interval_min);
-        shortened(interval.clamp(self.interval_min, most), share)
+        shortened(interval.clamp(self.interval_min, self.longest()), share)
+    }
+
+    /// The longest pause there may be.
+    pub(super) fn longest(&self) -> Duration {
+        self.interval_max.max(self.interval_min)
     }
 
     /// The pause after so many failures in a row, from one on.

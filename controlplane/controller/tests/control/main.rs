@@ -13,6 +13,7 @@ mod hostile_keys;
 mod hostile_platform;
 mod key_sets;
 mod live;
+mod live_keys;
 mod moves;
 mod operator;
 mod platform;
