@@ -8,6 +8,7 @@ that is made when this starts, in a directory that is gone afterwards.
     venv/bin/python relay_control.py scopes
     venv/bin/python relay_control.py watch --messages 3
     venv/bin/python relay_control.py --address relay.corp:7790 --ca ca.pem --token-file token info
+    venv/bin/python relay_control.py --address relay.corp:7790 --ca ca.pem --cert c.pem --key k info
 
 Every answer is one line of JSON. Exits with 1 when the relay refuses, with the reason on stderr.
 """
@@ -53,12 +54,15 @@ class Bearer(grpc.AuthMetadataPlugin):
 def connect(arguments):
     """A channel to unix:/path, to a port in the clear without a token, or to one over TLS."""
     if arguments.address.startswith("unix:") or arguments.ca is None:
-        if arguments.token_file is not None:
-            sys.exit("a token needs --ca: it must not travel in the clear")
+        if any((arguments.token_file, arguments.cert, arguments.key)):
+            sys.exit("a token or a certificate needs --ca: it must not travel in the clear")
         # At a path grpc would send that as the authority, escaped in a way that HTTP/2 forbids.
         authority = [("grpc.default_authority", "localhost")]
         return grpc.insecure_channel(arguments.address, options=authority)
-    credentials = grpc.ssl_channel_credentials(arguments.ca.read_bytes())
+    key, certificate = (
+        None if path is None else path.read_bytes() for path in (arguments.key, arguments.cert)
+    )
+    credentials = grpc.ssl_channel_credentials(arguments.ca.read_bytes(), key, certificate)
     if arguments.token_file is not None:
         bearer = Bearer(arguments.token_file.read_text().strip())
         call = grpc.metadata_call_credentials(bearer)
@@ -166,6 +170,8 @@ def parse():
     )
     parser.add_argument("--address", default="unix:/run/relay/control.sock")
     parser.add_argument("--ca", type=pathlib.Path, help="PEM file of who vouches for the relay")
+    parser.add_argument("--cert", type=pathlib.Path, help="PEM file of the certificate to show")
+    parser.add_argument("--key", type=pathlib.Path, help="PEM file of its private key")
     parser.add_argument("--token-file", type=pathlib.Path)
     parser.add_argument("--schemas", type=pathlib.Path, default=SCHEMAS)
     calls = parser.add_subparsers(required=True)

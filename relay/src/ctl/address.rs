@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// The last cause says it best; those before it only that there was one.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(cause) = last.source() {
         last = cause;

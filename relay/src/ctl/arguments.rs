@@ -257,7 +257,7 @@ Exit codes:
   0  done
   1  the relay refused, or could not do it
   2  the command line is wrong
-  3  nobody is there, or it did not answer in time
+  3  nobody is there, it did not answer in time, or it does not know the certificate
   4  the token is missing, unknown, or does not permit the call
   5  `ready`: the relay is there and not ready
 

@@ -9,6 +9,7 @@ mod lists;
 mod report;
 mod table;
 
+use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +38,13 @@ enum Failed {
     /// Nobody is there.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
+    /// The connection ended before there was an answer. A relay that asks for certificates and is
+    /// shown none it knows ends it after the client's handshake is done.
+    #[error(
+        "the connection ended: {0}; where the relay asks for a certificate, --cert and --key show \
+         it one"
+    )]
+    Broken(String),
     /// The relay refused.
     #[error("{}", refusal(.0))]
     Refused(Box<Status>),
@@ -59,7 +67,12 @@ enum Failed {
 
 impl From<Status> for Failed {
     fn from(status: Status) -> Self {
-        Self::Refused(Box::new(status))
+        let is_of_transport =
+            |cause: &&(dyn Error + 'static)| cause.is::<tonic::transport::Error>();
+        match status.source().filter(is_of_transport) {
+            Some(cause) => Self::Broken(table::plain(&address::causes(cause))),
+            None => Self::Refused(Box::new(status)),
+        }
     }
 }
 
@@ -68,7 +81,7 @@ impl Failed {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Arguments(_) => 2,
-            Self::Unreachable(_) => 3,
+            Self::Unreachable(_) | Self::Broken(_) => 3,
             Self::Refused(status) => match status.code() {
                 Code::Unavailable | Code::DeadlineExceeded => 3,
                 Code::Unauthenticated | Code::PermissionDenied => 4,

@@ -12,7 +12,9 @@
 mod http;
 mod platform;
 mod process;
+mod python;
 
 pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade};
 pub use platform::Platform;
 pub use process::{ControlPlane, Relay, free_port, run};
+pub use python::PythonClient;

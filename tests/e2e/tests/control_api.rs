@@ -1,12 +1,12 @@
 //! The control API of the real program: `relay ctl`, and a client in another language.
 
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay, run};
+use relay_e2e::{Platform, PythonClient, Relay, run};
 use relay_platform::TokenClaims;
 use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
@@ -241,50 +241,12 @@ fn a_workspace_moves_with_everybody_who_is_connected() -> Result<()> {
     Ok(())
 }
 
-/// A client of the API in another language, which knows its schema alone.
-struct PythonClient {
-    python: PathBuf,
-    address: String,
-}
-
-impl PythonClient {
-    /// Installs what it needs below the target directory, where that is missing.
-    fn install(stage: &Stage) -> Result<Self> {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-client");
-        let python = folder.join("bin/python");
-        let needs = example("requirements.txt");
-        let marker = folder.join("installed");
-        let wanted = std::fs::read_to_string(&needs)?;
-        if std::fs::read_to_string(&marker).ok().as_ref() != Some(&wanted) {
-            let hint =
-                "needs Python 3 with venv, and a package index: apt-get install python3-venv";
-            let made = Command::new("python3").args(["-m", "venv"]).arg(&folder).output();
-            text(made.context(hint)?).context(hint)?;
-            let mut pip = Command::new(folder.join("bin/pip"));
-            let installed = pip.args(["install", "--quiet", "--requirement"]).arg(&needs).output();
-            text(installed.context(hint)?).context(hint)?;
-            std::fs::write(&marker, wanted)?;
-        }
-        Ok(Self { python, address: stage.address.clone() })
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<Vec<Value>> {
-        let mut command = Command::new(&self.python);
-        command.arg(example("relay_control.py")).args(["--address", &self.address]);
-        let lines = text(command.args(arguments).output()?)?;
-        lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
-    }
-}
-
-fn example(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/python").join(file)
-}
-
 #[test]
 fn a_client_in_python_lists_watches_and_drains() -> Result<()> {
     let stage = Stage::set()?;
     let peers = stage.pairs(&["ws1", "ws2"])?;
-    let client = PythonClient::install(&stage)?;
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let client = PythonClient::install(target, &["--address", &stage.address])?;
     assert_eq!(client.run(&["info"])?[0]["role"], role());
     let scopes = client.run(&["scopes"])?;
     let names: Vec<_> = scopes.iter().filter_map(|scope| scope["workspaceId"].as_str()).collect();
