@@ -5,18 +5,20 @@
 //! lies. [`header`] and [`place_header`] write what goes in front of a payload that is forwarded
 //! from the same bytes.
 
+mod control;
 mod decoder;
 mod error;
 mod frame;
 pub(crate) mod mask;
+mod message;
 mod utf8;
 
-pub use decoder::{
-    ControlPayload, DataOpcode, Decoder, FRAGMENT_COUNT_MAX, Piece, SMALL_FRAGMENT_BYTES, Step,
-};
+pub use control::ControlPayload;
+pub use decoder::{DataOpcode, Decoder, Piece, SMALL_FRAGMENT_BYTES, Step};
 pub use error::FrameError;
 pub use frame::{
     CONTROL_PAYLOAD_BYTES_MAX, ControlFrame, HEADER_BYTES_MAX, Opcode, close_frame, header,
     ping_frame, place_header, pong_frame,
 };
 pub use mask::unmask;
+pub use message::FRAGMENT_COUNT_MAX;

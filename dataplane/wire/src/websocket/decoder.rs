@@ -6,10 +6,11 @@ use std::ops::Range;
 use relay_contract::CloseCode;
 use serde::{Deserialize, Serialize};
 
+use super::control::{ControlPayload, Gathering, judge_control};
 use super::error::FrameError;
-use super::frame::{CONTROL_PAYLOAD_BYTES_MAX, Opcode, header};
+use super::frame::{Opcode, header};
 use super::mask::{self, BLOCK_BYTES};
-use super::utf8::Utf8Check;
+use super::message::{CLOSE, CONTINUATION, FrameHead, Message, TEXT};
 use crate::envelope::Scanner;
 
 /// What a data message is made of.
@@ -78,34 +79,6 @@ pub struct Piece {
     pub at: usize,
 }
 
-/// The payload of a control frame, unmasked.
-#[derive(Clone, Eq, PartialEq)]
-pub enum ControlPayload {
-    /// It lies in the buffer.
-    Here(Range<usize>),
-    /// It came in several buffers and was gathered.
-    Gathered(Box<[u8]>),
-}
-
-impl ControlPayload {
-    /// The bytes; `input` is the buffer the step was found in.
-    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Here(range) => input.get(range.clone()).unwrap_or_default(),
-            Self::Gathered(bytes) => bytes,
-        }
-    }
-}
-
-impl fmt::Debug for ControlPayload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Here(range) => write!(f, "Here({range:?})"),
-            Self::Gathered(bytes) => write!(f, "Gathered({} bytes)", bytes.len()),
-        }
-    }
-}
-
 /// Where one connection's byte stream stands between two buffers.
 ///
 /// ```text
@@ -139,31 +112,6 @@ enum Phase {
 
 impl Phase {
     const START: Self = Self::Header { bytes: [0; HEADER_BYTES_MAX], len: 0 };
-}
-
-/// A control payload on its way.
-#[derive(Clone, Serialize, Deserialize)]
-struct Gathering {
-    opcode: u8,
-    key: [u8; 4],
-    payload_len: u8,
-    /// Still masked.
-    bytes: Vec<u8>,
-}
-
-/// The data message that is open, if any.
-#[derive(Clone, Default, Serialize, Deserialize)]
-struct Message {
-    opcode: Option<DataOpcode>,
-    /// A piece of it was handed out.
-    begun: bool,
-    /// A small fragment began, and no piece of it was handed out.
-    small_fragment: bool,
-    not_utf8: bool,
-    utf8: Utf8Check,
-    fragment_count: u32,
-    /// Payload bytes announced so far.
-    len: u32,
 }
 
 impl Default for Decoder {
@@ -260,7 +208,7 @@ impl Decoder {
     ) -> Result<Step, FrameError> {
         let available = input.get(at..).unwrap_or_default();
         match self.message.judge(available, frame_bytes_max)? {
-            Some(head) => self.on_frame(head, input, head.place(at, free), scanner),
+            Some(head) => self.on_frame(head, input, Place::of(&head, at, free), scanner),
             None => {
                 let mut bytes = [0; HEADER_BYTES_MAX];
                 bytes[..available.len()].copy_from_slice(available);
@@ -445,153 +393,24 @@ struct Place {
 }
 
 impl Place {
+    /// Where the payload of the frame that starts at `at` goes.
+    fn of(head: &FrameHead, at: usize, free: Option<usize>) -> Self {
+        let payload_at = at + head.len;
+        match free {
+            Some(free) if head.is_alone() => {
+                let (_, header_len) = header(Opcode::Text, head.payload_len as usize);
+                // The header it came with is longer by the key at least, so this is to the left.
+                Self { at: payload_at, to: free + header_len, header_room: header_len }
+            }
+            Some(free) => Self::stay(payload_at, payload_at - free),
+            None => Self::stay(payload_at, head.len),
+        }
+    }
+
     fn stay(at: usize, header_room: usize) -> Self {
         Self { at, to: at, header_room }
     }
 }
-
-/// A header that passed every check.
-#[derive(Clone, Copy)]
-struct FrameHead {
-    fin: bool,
-    opcode: u8,
-    key: [u8; 4],
-    payload_len: u32,
-    /// Bytes of the header itself.
-    len: usize,
-}
-
-impl FrameHead {
-    /// Whether the frame makes up a message alone.
-    fn is_alone(&self) -> bool {
-        self.fin && self.opcode != CONTINUATION
-    }
-
-    /// Where the payload of the frame that starts at `at` goes.
-    fn place(&self, at: usize, free: Option<usize>) -> Place {
-        let payload_at = at + self.len;
-        match free {
-            Some(free) if self.is_alone() => {
-                let (_, header_len) = header(Opcode::Text, self.payload_len as usize);
-                // The header it came with is longer by the key at least, so this is to the left.
-                Place { at: payload_at, to: free + header_len, header_room: header_len }
-            }
-            Some(free) => Place::stay(payload_at, payload_at - free),
-            None => Place::stay(payload_at, self.len),
-        }
-    }
-}
-
-impl Message {
-    /// Judges a header as far as it is there; `None` asks for more bytes. The order of checks is
-    /// that of the reference, so the same broken header earns the same close code.
-    #[inline]
-    fn judge(&self, bytes: &[u8], frame_bytes_max: usize) -> Result<Option<FrameHead>, FrameError> {
-        let &[first, second, ref rest @ ..] = bytes else {
-            return Ok(None);
-        };
-        if first & RESERVED != 0 {
-            return Err(FrameError::ReservedBit);
-        }
-        let fin = first & FINAL != 0;
-        let opcode = first & OPCODE;
-        let short_len = second & !MASKED;
-        self.judge_opcode(opcode, fin, short_len)?;
-        if second & MASKED == 0 {
-            return Err(FrameError::Unmasked);
-        }
-        let (payload_len, rest) = match short_len {
-            126 => match rest.split_first_chunk() {
-                Some((len, rest)) => (u64::from(u16::from_be_bytes(*len)), rest),
-                None => return Ok(None),
-            },
-            127 => match rest.split_first_chunk() {
-                Some((len, rest)) => (u64::from_be_bytes(*len), rest),
-                None => return Ok(None),
-            },
-            short => (u64::from(short), rest),
-        };
-        let payload_len = self.judge_len(opcode, payload_len, frame_bytes_max)?;
-        let Some((key, rest)) = rest.split_first_chunk() else {
-            return Ok(None);
-        };
-        let len = bytes.len() - rest.len();
-        Ok(Some(FrameHead { fin, opcode, key: *key, payload_len, len }))
-    }
-
-    /// Whether a frame of that opcode may come now.
-    #[inline]
-    fn judge_opcode(&self, opcode: u8, fin: bool, short_len: u8) -> Result<(), FrameError> {
-        match opcode {
-            CONTINUATION if self.opcode.is_none() => Err(FrameError::UnexpectedContinuation),
-            CONTINUATION if self.fragment_count >= FRAGMENT_COUNT_MAX => {
-                Err(FrameError::TooManyFragments)
-            }
-            TEXT | BINARY if self.opcode.is_some() => Err(FrameError::UnfinishedMessage),
-            CONTINUATION | TEXT | BINARY => Ok(()),
-            CLOSE | PING | PONG if !fin => Err(FrameError::FragmentedControl),
-            CLOSE | PING | PONG if usize::from(short_len) > CONTROL_PAYLOAD_BYTES_MAX => {
-                Err(FrameError::ControlTooLong)
-            }
-            CLOSE if short_len == 1 => Err(FrameError::CloseTooShort),
-            CLOSE | PING | PONG => Ok(()),
-            unknown => Err(FrameError::UnknownOpcode(unknown)),
-        }
-    }
-
-    /// The payload length, if the message may grow by it.
-    #[inline]
-    fn judge_len(&self, opcode: u8, payload_len: u64, limit: usize) -> Result<u32, FrameError> {
-        let before = if opcode == CONTINUATION { self.len } else { 0 };
-        let len = payload_len.saturating_add(u64::from(before));
-        if opcode < CLOSE && len > limit as u64 {
-            return Err(FrameError::TooLong { len, limit });
-        }
-        u32::try_from(len).map(|len| len - before).map_err(|_| FrameError::TooLong { len, limit })
-    }
-}
-
-/// A control frame whose payload passed every check.
-enum Control {
-    Close(Option<CloseCode>),
-    Ping,
-    Pong,
-}
-
-impl Control {
-    fn step(self, payload: ControlPayload, at: usize) -> Step {
-        match self {
-            Self::Close(code) => Step::Close { code, payload, at },
-            Self::Ping => Step::Ping { payload, at },
-            Self::Pong => Step::Pong { payload, at },
-        }
-    }
-}
-
-/// Judges the unmasked payload of a control frame.
-fn judge_control(opcode: u8, payload: &[u8]) -> Result<Control, FrameError> {
-    match (opcode, payload) {
-        (PING, _) => Ok(Control::Ping),
-        (PONG, _) => Ok(Control::Pong),
-        (_, []) => Ok(Control::Close(None)),
-        (_, [high, low, reason @ ..]) => {
-            let code = u16::from_be_bytes([*high, *low]);
-            if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-                return Err(FrameError::CloseCode(code));
-            }
-            if std::str::from_utf8(reason).is_err() {
-                return Err(FrameError::CloseReason);
-            }
-            Ok(Control::Close(Some(CloseCode(code))))
-        }
-        (_, [_]) => Err(FrameError::CloseTooShort),
-    }
-}
-
-/// Frames one message may have. Protects against endless empty fragments, which no byte limit
-/// sees; a frame costs the decoder time, but no memory. Reached: close 1008. Source: the Autobahn
-/// suite's case 9.3.1 sends 4 MiB in pieces of 64 bytes: 65,537 frames.
-pub const FRAGMENT_COUNT_MAX: u32 = 1 << 17;
 
 /// Payload bytes from which a fragment is worth its header and the work of joining it. Senders that
 /// fragment at all do so at kilobytes.
@@ -599,18 +418,6 @@ pub const SMALL_FRAGMENT_BYTES: u32 = 128;
 
 /// Bytes of the longest masked header: two, eight of length, four of key. Source: RFC 6455 §5.2.
 const HEADER_BYTES_MAX: usize = 14;
-
-const FINAL: u8 = 0x80;
-const RESERVED: u8 = 0x70;
-const OPCODE: u8 = 0x0f;
-const MASKED: u8 = 0x80;
-
-const CONTINUATION: u8 = 0;
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
 
 const _: () = assert!(size_of::<Decoder>() <= 40);
 

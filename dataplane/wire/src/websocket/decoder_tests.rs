@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::message::{FINAL, FRAGMENT_COUNT_MAX, MASKED};
 use super::*;
 use crate::envelope::Envelope;
 
