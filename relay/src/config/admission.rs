@@ -191,3 +191,7 @@ const ISSUERS: &str = "RELAY_JWT_ISSUERS";
 
 /// Issuers beside the first. Each costs a key set and a task that fetches it.
 const ISSUERS_MAX: usize = 15;
+
+#[cfg(test)]
+#[path = "admission_tests.rs"]
+mod tests;

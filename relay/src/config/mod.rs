@@ -26,6 +26,8 @@ mod variable;
 #[cfg(test)]
 mod deployment_tests;
 #[cfg(test)]
+mod secret_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use admin::{Admin, AdminListen};
