@@ -3,11 +3,13 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Mutex;
+use std::process::ExitStatus;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use relay_e2e::{Relay, get_at};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, test_kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, test_kill_process};
 
 use crate::exposition::Exposition;
 use crate::platform::Platform;
@@ -104,6 +106,38 @@ impl Subject {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().next());
         Ok(Some(number.context("no VmRSS")?.parse()?))
+    }
+
+    /// Processor time its process has taken. Source: proc(5), `/proc/PID/task/TID/schedstat`.
+    ///
+    /// Errors: its process is not known, or the kernel does not count.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let process = self.process.context("its process is not known")?;
+        let mut nanoseconds = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", process.as_raw_nonzero()))? {
+            // A thread may end meanwhile, and takes no more time then.
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let first = text.split_whitespace().next().context("schedstat is empty")?;
+            nanoseconds += first.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Asks it to end, and waits until it says that it does.
+    ///
+    /// Errors: it was not started here, or says nothing.
+    pub fn terminate(&self) -> Result<()> {
+        let relay = self.relay.as_ref().context("it was not started here")?;
+        // A poisoned lock holds a child all the same.
+        let mut relay = relay.lock().unwrap_or_else(PoisonError::into_inner);
+        relay.signal(Signal::TERM)?;
+        relay.wait_for("relay_draining").map(drop)
+    }
+
+    /// Waits for its end. Errors: it was not started here.
+    pub fn ended(self) -> Result<ExitStatus> {
+        let relay = self.relay.context("it was not started here")?;
+        relay.into_inner().unwrap_or_else(PoisonError::into_inner).ended()
     }
 
     /// Leaves it so many descriptors beyond those it has open, or gives back what it had.

@@ -3,36 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use relay_chaos::{
-    Answer, Campaign, End, Goodbye, Mint, Mood, Pass, Plan, Platform, Subject, attacks, frame,
-    message,
-};
-use relay_platform::SigningKey;
+use anyhow::Result;
+use relay_chaos::{Answer, End, Goodbye, Mood, Pass, TARGET, frame, message};
+use relay_platform::TokenClaims;
 
-use crate::stage::{Stage, program};
-
-/// Wages these classes while a control pair talks, and accepts no fault.
-fn survives(classes: &[&str]) -> Result<()> {
-    let mint = Mint::new(SigningKey::generate()?);
-    let platform = Platform::start(&mint)?;
-    let budget = [("RELAY_MEMORY_BUDGET", "128MiB"), ("RELAY_SHARDS", "1")];
-    let subject = Subject::start(&program()?, &platform, &budget)?;
-    let plan = Plan {
-        stretch: Duration::from_millis(300),
-        rounds: 1,
-        rate: 100,
-        memory_kib_max: 128 << 10,
-    };
-    let mut campaign = Campaign::begin(plan, subject, Some(&mint), Some(&platform))?;
-    for name in classes {
-        let attack = attacks::all().into_iter().find(|attack| attack.name == *name);
-        let finding = campaign.wage(attack.context("no such class")?)?;
-        let finding = finding.context("everything it needs is there")?;
-        ensure!(finding.faults.is_empty(), "{finding}");
-    }
-    Ok(())
-}
+use crate::room::{Room, heard};
+use crate::stage::{Stage, survives};
 
 #[test]
 fn item_1_an_unparsable_target_or_host_is_refused_and_ends_nobody() -> Result<()> {
@@ -60,8 +36,56 @@ fn item_5_an_oversize_validate_answer_costs_its_upgrade_and_nothing_else() -> Re
 }
 
 #[test]
+fn item_7_a_relay_that_is_told_to_end_takes_nobody_in_and_waits_for_nobody() -> Result<()> {
+    let stage = Stage::set(&[("RELAY_DRAIN_MS", "1500")])?;
+    let scene = stage.scene();
+    // Neither of them answers its close frame.
+    let _daemon = scene.open(&stage.mint.daemon("w")?)?;
+    let _client = scene.open(&stage.mint.client("w", "c")?)?;
+    let mut kept = scene.say(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    assert_eq!(kept.answer(), Answer::Status(200));
+    let told = Instant::now();
+    stage.terminate()?;
+    let pass = stage.mint.client("w", "c")?;
+    // With so few peers the listener and those who are not admitted go at once.
+    kept.send(pass.upgrade().as_bytes());
+    let over_the_old = kept.answer();
+    assert!(matches!(over_the_old, Answer::Status(503) | Answer::End(_)), "{over_the_old:?}");
+    if let Ok((_, answer)) = stage.ask(&pass, "") {
+        assert!(matches!(answer, Answer::Status(503) | Answer::End(_)), "{answer:?}");
+    }
+    let status = stage.ended()?;
+    let took = told.elapsed();
+    assert!(status.success(), "{status}");
+    assert!(took < Duration::from_secs(5), "ended after {took:?}");
+    Ok(())
+}
+
+#[test]
 fn item_8_no_spelling_of_a_path_leaves_the_executors_subtree() -> Result<()> {
     survives(&["worker-traversal"])
+}
+
+#[test]
+fn item_9_a_generation_outlives_the_scope_it_was_seen_in() -> Result<()> {
+    let stage =
+        Stage::set(&[("RELAY_EMPTY_WORKSPACE_TTL_MS", "50"), ("RELAY_CLEANUP_INTERVAL_MS", "50")])?;
+    let of_generation = |generation| {
+        let claims = TokenClaims {
+            daemon_issue_generation: Some(generation),
+            ..TokenClaims::daemon("w", TARGET)
+        };
+        stage.mint.pass("w", claims)
+    };
+    drop(stage.scene().open(&of_generation(5)?)?);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stage.counted("relay_workspace_evictions_total")? == 0 {
+        assert!(Instant::now() < deadline, "the scope is not forgotten");
+    }
+    let mut stale = stage.scene().open(&of_generation(4)?)?;
+    assert_eq!(stale.goodbye(), Goodbye::Close(4008, "stale daemon generation".to_owned()));
+    stage.scene().open(&of_generation(5)?)?;
+    Ok(())
 }
 
 #[test]
@@ -171,6 +195,26 @@ fn item_13_strangers_make_no_scopes() -> Result<()> {
 }
 
 #[test]
+fn item_14_a_message_costs_the_same_however_much_is_remembered() -> Result<()> {
+    let mut room = Room::unlimited()?;
+    room.exchange("standing", "standing")?;
+    let before = room.processor_time_of_messages("standing")?;
+    for number in 0..4000 {
+        room.exchange(&format!("r{number}"), &format!("s{number}"))?;
+    }
+    for number in 0..2000 {
+        room.client.send(&frame::text(&message::key_exchange(&format!("pending{number}"))));
+        heard(&mut room.daemon)?;
+    }
+    // The owner of that session is not forgotten for those who came after.
+    room.exchange("standing", "standing")?;
+    let after = room.processor_time_of_messages("standing")?;
+    // Looking through thousands of entries takes many times as long as a message does.
+    assert!(after < before * 3, "{before:?} became {after:?}");
+    Ok(())
+}
+
+#[test]
 fn item_15_the_limit_counts_the_hop_that_a_proxy_saw_and_not_what_a_client_wrote() -> Result<()> {
     let stage = Stage::set(&[
         ("RELAY_TRUSTED_PROXIES", "127.0.0.0/8"),
@@ -240,6 +284,83 @@ fn item_18_the_memory_of_all_is_bounded_and_the_largest_hoarders_go() -> Result<
 #[test]
 fn item_18_a_slow_reader_hears_why_it_is_closed_and_holds_nobody_up() -> Result<()> {
     survives(&["never-read"])
+}
+
+#[test]
+fn item_20_a_token_in_a_query_opens_nothing_outside_dev() -> Result<()> {
+    for (mode, expected) in [("dev", 101), ("staging", 401)] {
+        let stage = Stage::set(&[("RELAY_MODE", mode)])?;
+        let pass = stage.mint.client("w", "c")?;
+        let header = format!("Authorization: Bearer {}\r\n", pass.token.expose());
+        let query = format!("GET /ws?token={}&", pass.token.expose());
+        let request = pass.upgrade().replace(&header, "").replace("GET /ws?", &query);
+        let mut peer = stage.scene().say(request.as_bytes())?;
+        assert_eq!(peer.answer(), Answer::Status(expected), "RELAY_MODE={mode}");
+    }
+    Ok(())
+}
+
+#[test]
+fn item_20_a_relay_that_ends_is_well_and_not_ready() -> Result<()> {
+    let stage = Stage::set(&[("RELAY_DRAIN_MS", "60000")])?;
+    let scene = stage.scene();
+    // They are told over a millisecond each: time to ask it how it is.
+    let crowd: Result<Vec<_>> = (0..500).map(|_| scene.client()).collect();
+    let _crowd = crowd?;
+    let status = |path: &str| {
+        let mut peer = scene.say(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
+        anyhow::Ok(peer.answer())
+    };
+    assert_eq!(status("/ready")?, Answer::Status(200));
+    stage.terminate()?;
+    assert_eq!(status("/ready")?, Answer::Status(503));
+    assert_eq!(status("/health")?, Answer::Status(200));
+    Ok(())
+}
+
+#[test]
+fn item_21_a_session_that_stands_is_taken_over_by_nobody() -> Result<()> {
+    let mut room = Room::unlimited()?;
+    room.exchange("r1", "s1")?;
+    let scene = room.stage.scene();
+    let mut rival = scene.open(&room.stage.mint.client("w", "rival")?)?;
+    // It may write into the session, whose key it has not, and into the request for the next one.
+    for text in [message::encrypted("s1", 1, "rival"), message::key_exchange("r2")] {
+        room.client.send(&frame::text(&message::key_exchange("r2")));
+        heard(&mut room.daemon)?;
+        rival.send(&frame::text(&text));
+        assert_eq!(heard(&mut room.daemon)?, text);
+    }
+    room.daemon.send(&frame::text(&message::encrypted("s1", 2, "answer")));
+    assert_eq!(heard(&mut room.client)?, message::encrypted("s1", 2, "answer"));
+    // A handshake is what it can cost the other: it is answered to whoever asked last.
+    for text in [message::key_exchanged("r2", "s2"), message::encrypted("s2", 1, "rival's")] {
+        room.daemon.send(&frame::text(&text));
+        assert_eq!(heard(&mut rival)?, text);
+    }
+    room.daemon.send(&frame::text(&message::encrypted("s1", 3, "more")));
+    assert_eq!(heard(&mut room.client)?, message::encrypted("s1", 3, "more"));
+    Ok(())
+}
+
+#[test]
+fn item_21_ids_of_another_workspace_meet_nobody_here() -> Result<()> {
+    let mut room = Room::unlimited()?;
+    let scene = room.stage.scene();
+    let mut their_daemon = scene.open(&room.stage.mint.daemon("theirs")?)?;
+    let mut their_client = scene.open(&room.stage.mint.client("theirs", "c")?)?;
+    room.client.send(&frame::text(&message::key_exchange("r")));
+    assert_eq!(heard(&mut room.daemon)?, message::key_exchange("r"));
+    their_client.send(&frame::text(&message::key_exchange("r")));
+    assert_eq!(heard(&mut their_daemon)?, message::key_exchange("r"));
+    their_daemon.send(&frame::text(&message::key_exchanged("r", "theirs")));
+    assert_eq!(heard(&mut their_client)?, message::key_exchanged("r", "theirs"));
+    room.daemon.send(&frame::text(&message::key_exchanged("r", "s")));
+    assert_eq!(heard(&mut room.client)?, message::key_exchanged("r", "s"));
+    their_daemon.send(&frame::text(&message::encrypted("s", 1, "not for you")));
+    room.daemon.send(&frame::text(&message::encrypted("s", 1, "for you")));
+    assert_eq!(heard(&mut room.client)?, message::encrypted("s", 1, "for you"));
+    Ok(())
 }
 
 /// Upgrades that may wait for their validation.
