@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -42,7 +42,7 @@ pub struct Receiver<T> {
 struct Shared<T> {
     queue: ArrayQueue<T>,
     senders: AtomicUsize,
-    /// Whether the receiver still exists.
+    /// Whether the receiver still takes something.
     received: AtomicBool,
     bell: Arc<Bell>,
 }
@@ -54,12 +54,24 @@ impl<T> Sender<T> {
     /// [`Full`] with the value when the lane has no room, or its receiver is gone. Nothing is left
     /// behind.
     pub fn send(&self, value: T) -> Result<(), Full<T>> {
-        if !self.shared.received.load(Ordering::Relaxed) {
+        if !self.is_received() {
             return Err(Full(value));
         }
         self.shared.queue.push(value).map_err(Full)?;
+        // With the fence of `close`: the receiver's last look at the lane finds the value, or the
+        // sender sees that there was one.
+        fence(Ordering::SeqCst);
+        if !self.is_received() {
+            // Whoever sent at the same moment may have this one's value and give back that.
+            return self.shared.queue.pop().map_or(Ok(()), |value| Err(Full(value)));
+        }
         self.shared.bell.notify();
         Ok(())
+    }
+
+    /// Whether somebody receives, or may yet: false once the receiver closed the lane or is gone.
+    pub fn is_received(&self) -> bool {
+        self.shared.received.load(Ordering::Relaxed)
     }
 
     /// Values there is room for right now. Others may send, and the receiver receive, meanwhile.
@@ -84,6 +96,13 @@ impl<T> Receiver<T> {
     /// Whether [`receive`](Self::receive) has nothing to give right now.
     pub fn is_empty(&self) -> bool {
         self.shared.queue.is_empty()
+    }
+
+    /// Takes nothing any more: what is sent from now on comes back to its sender. What is in the
+    /// lane can still be received; once it is empty, it stays so.
+    pub fn close(&self) {
+        self.shared.received.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
     }
 
     /// Whether all senders are gone. What they sent before can still be received; once this is true
@@ -111,7 +130,7 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
-        self.shared.received.store(false, Ordering::Relaxed);
+        self.close();
         // Values may own sockets and memory: let go of them now, not when the last sender goes.
         while self.shared.queue.pop().is_some() {}
     }
@@ -202,6 +221,37 @@ mod tests {
         assert_eq!(Arc::strong_count(&value), 1);
         assert!(sender.send(Arc::clone(&value)).is_err());
         assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn what_was_sent_before_a_lane_is_closed_is_received_and_nothing_after() {
+        let (sender, receiver) = lane(2, bell());
+        sender.send(1).unwrap();
+        assert!(sender.is_received());
+        receiver.close();
+        assert_eq!(sender.send(2), Err(Full(2)));
+        assert!(!sender.is_received());
+        assert_eq!((receiver.receive(), receiver.receive()), (Some(1), None));
+    }
+
+    #[test]
+    fn a_lane_that_is_closed_while_others_send_loses_nothing() {
+        const ROUNDS: usize = if cfg!(miri) { 5 } else { 200 };
+        for _ in 0..ROUNDS {
+            let (sender, receiver) = lane(64, bell());
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let sender = sender.clone();
+                    std::thread::spawn(move || (0..20).filter(|_| sender.send(()).is_err()).count())
+                })
+                .collect();
+            std::thread::yield_now();
+            receiver.close();
+            let received = std::iter::from_fn(|| receiver.receive()).count();
+            let returned: usize = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
+            assert_eq!(received + returned, 40, "each is received or comes back");
+            assert!(receiver.is_empty());
+        }
     }
 
     #[test]
