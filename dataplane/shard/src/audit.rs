@@ -20,7 +20,8 @@ pub struct Audit {
     pub pinned_leases: usize,
     /// Bytes the budget says that connections hold.
     pub charged_bytes: usize,
-    /// Bytes they hold, and those of what was discarded and is not free yet.
+    /// Bytes they hold, and those of what was discarded and is not free yet, or leaves for another
+    /// shard.
     pub held_bytes: usize,
     /// Receive buffers that wait for a loud connection's turn.
     pub deferred_leases: usize,
@@ -38,7 +39,8 @@ impl<D: Driver> Shard<D> {
             pinned_leases: self.pinned_leases,
             charged_bytes: self.budget.used_bytes(),
             held_bytes: self.table.iter().map(|(_, found)| held_bytes(found)).sum::<usize>()
-                + self.discarded.held_bytes(),
+                + self.discarded.held_bytes()
+                + self.mail.held_bytes(),
             deferred_leases: self.round.leases(),
         };
         for key in keys {

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use relay_contract::{CloseReason, Counter, Event, Limits};
+use relay_contract::{CloseReason, Counter, Limits};
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 use relay_wire::http1;
@@ -100,7 +100,13 @@ impl Budget {
 
     /// Whether memory is so short that nobody new is let in: an eighth is left for those who are.
     pub(crate) fn is_tight(&self, limits: &Limits) -> bool {
-        self.used_bytes >= limits.memory_bytes_max - limits.memory_bytes_max / 8
+        !self.has_room(0, limits)
+    }
+
+    /// Whether so many bytes more leave it as it is.
+    pub(crate) fn has_room(&self, bytes: usize, limits: &Limits) -> bool {
+        let most = limits.memory_bytes_max - limits.memory_bytes_max / 8;
+        self.used_bytes.saturating_add(bytes) < most
     }
 
     /// Whether another stranger has to stay outside: they may hold a quarter, and nothing at all
@@ -117,6 +123,11 @@ impl Budget {
 }
 
 impl Charge {
+    /// Bytes.
+    pub(crate) fn bytes(self) -> usize {
+        self.bytes as usize
+    }
+
     fn stranger_bytes(self) -> usize {
         if self.is_stranger { self.bytes as usize } else { 0 }
     }
@@ -208,10 +219,7 @@ impl<D: Driver> Shard<D> {
         match self.phase_mut(key) {
             // What a peer speaks behind its proxy is not known yet.
             Some(Phase::Fronted(_)) => return self.close(key),
-            Some(Phase::Waiting(_)) => {
-                let connection = self.table.id(key);
-                self.emit(Event::Abandoned { connection });
-            }
+            Some(Phase::Waiting(_)) => self.withdraw(key),
             _ => {}
         }
         self.push(key, http1::refusal_bytes(UNAVAILABLE).into_owned().into());

@@ -92,6 +92,8 @@ pub(crate) struct Waiting {
     pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,
     /// Bytes that came with the head and belong to the WebSocket.
     pub(crate) early: Vec<u8>,
+    /// It is admitted, and waits for its workspace, which is about to leave.
+    pub(crate) is_held: bool,
 }
 
 impl Waiting {

@@ -62,8 +62,9 @@ impl<D: Driver> Shard<D> {
     /// The next moment at which something is due here.
     pub(crate) fn next_deadline(&self) -> Option<Tick> {
         let stop = self.stop_deadline.filter(|&deadline| deadline > self.now);
-        let (told, moves) = (self.drain_due(), self.moves.due());
-        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), stop, told, moves];
-        due.into_iter().flatten().min()
+        let (moves, memories) = (self.moves.due(), self.whereabouts.due());
+        let due = [self.deadlines.next_deadline(), self.board.next_deadline(), stop];
+        let others = [self.drain_due(), moves, memories];
+        due.into_iter().chain(others).flatten().min()
     }
 }

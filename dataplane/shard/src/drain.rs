@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use relay_contract::{ConnectionId, Counter, Event, Tick};
+use relay_contract::{ConnectionId, Counter, Tick};
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 
@@ -110,8 +110,7 @@ impl<D: Driver> Shard<D> {
 
     /// Answers an upgrade 503 that the control plane was asked about.
     pub(crate) fn abandon(&mut self, key: Key) {
-        let connection = self.table.id(key);
-        self.emit(Event::Abandoned { connection });
+        self.withdraw(key);
         self.counters.count(Counter::AdmissionUnavailable);
         self.counters.add(Counter::DrainRefused, u64::from(self.drain.is_some()));
         self.on_refuse(key, UNAVAILABLE);

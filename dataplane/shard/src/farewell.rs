@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use relay_contract::Event;
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 
@@ -108,10 +107,7 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn close(&mut self, key: Key) {
         match self.phase_mut(key) {
             None | Some(Phase::Closed) => return,
-            Some(Phase::Waiting(_)) => {
-                let connection = self.table.id(key);
-                self.emit(Event::Abandoned { connection });
-            }
+            Some(Phase::Waiting(_)) => self.withdraw(key),
             Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Open(_) | Phase::Leaving(_)) => {}
         }
         self.deregister(key);

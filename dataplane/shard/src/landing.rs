@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
-use relay_contract::{Command, Counter, Event};
+use relay_contract::{Counter, Event};
 use relay_driver::{Chunk, Driver};
 use relay_switchboard::Input;
 
 use crate::connection::{CloseHandshake, Connection, Open, Phase};
-use crate::moves::Memory;
-use crate::parcel::{Caravan, Content, Luggage, Parcel};
+use crate::moves::Stay;
+use crate::parcel::{Caravan, Content, Luggage, Parcel, RoomAsked};
 use crate::shard::Shard;
+use crate::whereabouts::Addressed;
 
 impl<D: Driver> Shard<D> {
     /// Something arrives.
@@ -26,20 +27,30 @@ impl<D: Driver> Shard<D> {
             }
             Content::Workspace(caravan) => self.land(*caravan),
             Content::Order(order) => {
-                let name = order.open_connection();
-                let alias = name.and_then(|id| self.moves.aliases.get(&id).copied());
-                if let Some(id) = alias {
+                if let Some(id) = self.whereabouts.alias(&order) {
                     self.on_command(order.renamed(id));
                 }
             }
+            Content::RoomAsked(asked) => self.answer_room(&asked),
+            Content::RoomAnswered(has_room) => self.on_room_answered(has_room),
         }
+    }
+
+    /// Another shard wants to know whether a workspace would find room here, without anybody having
+    /// to go for it. Nothing is set aside: two that ask at one moment may both be told so.
+    fn answer_room(&mut self, asked: &RoomAsked) {
+        let stats = self.driver.stats();
+        let places = stats.residents_max.saturating_sub(stats.residents);
+        let has_room = self.stop_deadline.is_none()
+            && self.budget.has_room(asked.held_bytes, &self.limits)
+            && places >= asked.connections as u64;
+        self.forward_parcel(asked.from, Parcel(Content::RoomAnswered(has_room)));
     }
 
     /// A workspace arrives and goes on. The control plane hears first where it lives, then what its
     /// connections are called: whatever else it hears of their earlier names is older.
-    fn land(&mut self, caravan: Caravan<D::Socket>) {
-        let Caravan { workspace_id, from, began, household, connections } = caravan;
-        self.moves.welcome(&workspace_id);
+    pub(crate) fn land(&mut self, caravan: Caravan<D::Socket>) {
+        let Caravan { workspace_id, from, began, household, connections, .. } = caravan;
         let mut names = HashMap::with_capacity(connections.len());
         let mut keys = Vec::with_capacity(connections.len());
         for luggage in connections {
@@ -56,7 +67,7 @@ impl<D: Driver> Shard<D> {
         self.counters.count(Counter::WorkspacesMoved);
         self.counters.add(Counter::ConnectionsMoved, keys.len() as u64);
         self.emit(Event::Moved {
-            workspace_id,
+            workspace_id: workspace_id.clone(),
             from,
             to: self.config.shard,
             connections: u32::try_from(keys.len()).unwrap_or(u32::MAX),
@@ -65,11 +76,8 @@ impl<D: Driver> Shard<D> {
         for &(admission, connection) in &opened {
             self.emit(Event::Opened { admission, connection });
         }
-        self.moves.remember(self.now, Memory::Came(names.keys().copied().collect()));
-        self.moves.aliases.extend(names);
-        for key in keys {
-            self.go_on(key);
-        }
+        self.whereabouts.note_came(self.now, &workspace_id, names);
+        self.moves.landed(keys);
         let here: Vec<_> = opened.into_iter().map(|(_, connection)| connection).collect();
         if self.stop_deadline.is_some() {
             for connection in here {
@@ -80,15 +88,13 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Gives a connection a slot, and the driver its socket.
+    /// Gives a connection a slot, and the driver its socket. It goes on when it is its turn.
     fn unpack(&mut self, luggage: Luggage<D::Socket>) -> relay_driver::Key {
         let Luggage { socket, decoder, unfinished, egress, tls, is_local, .. } = luggage;
         let mut connection = Connection::arriving(tls);
         connection.is_local = is_local;
         let key = self.table.insert(connection);
         self.driver.adopt(key, socket);
-        // Without room it goes on as a guest, which costs a descriptor.
-        let settled = self.driver.settle(key).is_ok();
         let assembly = unfinished.map(|text| {
             let mut assembly = self.spare_assemblies.pop().unwrap_or_default();
             assembly.push(Chunk::from(text));
@@ -98,39 +104,10 @@ impl<D: Driver> Shard<D> {
         let open = Open { decoder, assembly, close: CloseHandshake::NotBegun };
         self.enter(key, Phase::Open(open));
         if let Some(connection) = self.table.get_mut(key) {
-            connection.settled = settled;
+            connection.stay = Stay::Landing;
             connection.egress = egress.map(|packed| Box::new(packed.unpack()));
         }
         self.charge(key);
         key
-    }
-}
-
-/// What only moves ask of an order.
-pub(crate) trait Addressed: Sized {
-    /// The open connection it is for, if it is for one.
-    fn open_connection(&self) -> Option<relay_contract::ConnectionId>;
-    /// The same for that connection.
-    fn renamed(self, id: relay_contract::ConnectionId) -> Self;
-}
-
-impl Addressed for Command {
-    fn open_connection(&self) -> Option<relay_contract::ConnectionId> {
-        match self {
-            Self::WorkerReply { connection, .. }
-            | Self::Close { connection, .. }
-            | Self::Renewed { connection, .. } => Some(*connection),
-            _ => None,
-        }
-    }
-
-    fn renamed(mut self, id: relay_contract::ConnectionId) -> Self {
-        if let Self::WorkerReply { connection, .. }
-        | Self::Close { connection, .. }
-        | Self::Renewed { connection, .. } = &mut self
-        {
-            *connection = id;
-        }
-        self
     }
 }

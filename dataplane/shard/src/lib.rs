@@ -8,9 +8,10 @@
 //! Start with [`Shard`]: its `turn` is the whole loop. A socket's life is a walk through the files
 //! `fronted` (who is behind a proxy), `guest` (request head, plain HTTP), `upgrade` (waiting for
 //! admission, moving home), `ingress` (frames in), `perform` (what the switchboard decided),
-//! `egress` (frames out), `farewell` (how it ends) and `drain` (when everybody has to). `moves` and
-//! `landing` are about workspaces that change shards. Who waits for whom is in `backlog` (loud
-//! connections), `errand` (what is no message) and `company` (how long a turn may be).
+//! `egress` (frames out), `farewell` (how it ends) and `drain` (when everybody has to). `moves`,
+//! `landing`, `whereabouts` and `mail` are about workspaces that change shards. Who waits for whom
+//! is in `backlog` (loud connections), `errand` (what is no message) and `company` (how long a turn
+//! may be).
 #![forbid(unsafe_code)]
 
 mod arrivals;
@@ -37,6 +38,7 @@ mod held_back;
 mod histograms;
 mod ingress;
 mod landing;
+mod mail;
 mod moves;
 mod offer;
 mod parcel;
@@ -52,6 +54,7 @@ mod table;
 mod tls;
 mod upgrade;
 mod walk;
+mod whereabouts;
 
 pub use audit::Audit;
 pub use budget::IDLE_CONNECTION_BYTES;

@@ -1,14 +1,15 @@
 //! A workspace leaves for another shard, while its peers notice nothing.
 //!
 //! ```text
-//! Quieting ──nobody is read──▶ Halting ──no send in flight──▶ Exporting ──all sockets out──▶ gone
-//!     └──too late──────────────────┴──too late, driver cannot──────┴──▶ everybody stays
+//! Asking ──room──▶ Quieting ──nobody read──▶ Halting ──no send left──▶ Exporting ──▶ gone
+//!   └──no room, too late──┴──too late────────────┴──too late───driver cannot──┴──▶ all stay
 //! ```
 //!
-//! First its connections stop being read; what was received is served to the end. Then sends end,
-//! each with what its socket took. Then the driver gives the sockets out. Until that is done the
-//! workspace is here, and whatever fails leaves it here. Who is told to go meanwhile, or goes,
-//! drops out and ends here. Newcomers wait, and follow in the same lane.
+//! First the other shard says whether it has room. Then its connections stop being read; what was
+//! received is served to the end. Then sends end, each with what its socket took. Then the driver
+//! gives the sockets out. Until that is done the workspace is here, and whatever fails leaves it
+//! here. Who is told to go meanwhile, or goes, drops out and ends here. Newcomers wait, and follow
+//! in the same lane.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -18,14 +19,13 @@ use relay_contract::{
     Command, ConnectionId, Counter, Event, Grant, MoveFailure, ShardId, Tick, WorkspaceId,
 };
 use relay_driver::{Driver, Key};
-use relay_mailbox::Full;
 
-use crate::connection::{CloseHandshake, Connection, Leaving, Open, Phase, Reading, Waiting};
-use crate::landing::Addressed;
-use crate::parcel::{Caravan, Content, Luggage, Parcel};
+use crate::connection::{CloseHandshake, Connection, Open, Phase, Reading};
+use crate::parcel::{Caravan, Content, Luggage, Parcel, RoomAsked};
 use crate::shard::Shard;
+use crate::whereabouts::Addressed;
 
-/// Whether a connection is on its way out.
+/// Whether a connection is on its way.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Stay {
     /// It is not.
@@ -37,50 +37,42 @@ pub(crate) enum Stay {
     Halted,
     /// It was to go, and ends here instead; its socket is half out of the driver.
     Recalled,
+    /// It came, and its turn to be settled has not come yet.
+    Landing,
 }
 
 impl Stay {
     /// Whether nothing may be sent.
     pub(crate) fn is_halted(self) -> bool {
-        matches!(self, Self::Halted | Self::Recalled)
+        match self {
+            Self::Here | Self::Quiet => false,
+            Self::Halted | Self::Recalled | Self::Landing => true,
+        }
     }
 }
 
-/// Workspaces that leave, and where those that left are to be found.
+/// Workspaces that leave, and connections that came.
 pub(crate) struct Moves<S> {
     ongoing: Option<Box<Departure<S>>>,
     /// Moves that wait for their turn.
     waiting: VecDeque<(WorkspaceId, ShardId)>,
-    /// For other shards, in order.
-    outbox: VecDeque<(ShardId, Parcel<S>)>,
-    /// Workspaces that left.
-    gone: HashMap<WorkspaceId, ShardId>,
-    /// Their connections.
-    departed: HashMap<ConnectionId, ShardId>,
-    /// What connections that came were called, and are called here.
-    pub(crate) aliases: HashMap<ConnectionId, ConnectionId>,
-    /// When what is remembered of a move is forgotten, soonest first.
-    memories: VecDeque<(Tick, Memory)>,
-}
-
-/// What is remembered of one move.
-pub(crate) enum Memory {
-    /// A workspace that left with these connections.
-    Left(WorkspaceId, Vec<ConnectionId>),
-    /// Connections that came, by their earlier names.
-    Came(Vec<ConnectionId>),
+    /// Those who came and are not settled yet.
+    landing: VecDeque<Key>,
 }
 
 /// A workspace that is about to leave.
 struct Departure<S> {
     workspace_id: WorkspaceId,
     to: ShardId,
+    /// When it began; once its connections are quieted, since when they are not read.
     began: Tick,
     stage: Stage,
     /// In the order of their slots.
     members: Vec<Key>,
-    /// Members that keep the first two stages from being over.
-    unsettled: Vec<Key>,
+    /// Members whose turn in this stage has not come.
+    left: VecDeque<Key>,
+    /// Members that keep the stage from being over.
+    unsettled: HashSet<Key>,
     /// Members about whose sockets the driver was asked and did not answer.
     awaited: HashSet<Key>,
     sockets: HashMap<Key, S>,
@@ -91,6 +83,7 @@ struct Departure<S> {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stage {
+    Asking,
     Quieting,
     Halting,
     Exporting,
@@ -98,7 +91,8 @@ enum Stage {
 
 /// Somebody who comes while the workspace leaves.
 enum Held<S> {
-    Admitted(Key, Box<Grant>, Box<Waiting>),
+    /// It waits here, in its slot.
+    Admitted(Key, Box<Grant>),
     Arrived(Parcel<S>),
 }
 
@@ -106,69 +100,40 @@ enum Held<S> {
 /// Reached: the workspace stays. Source: a turn ends what is not a slow reader's; the rest is
 /// ended by the driver.
 const REST_MAX: Duration = Duration::from_secs(2);
-/// How long a shard remembers who left and who came. Source: lanes are milliseconds long.
-const MEMORY: Duration = Duration::from_secs(30);
 /// Moves that may wait. Reached: the move fails.
 const WAITING_MAX: usize = 64;
+/// Members that a turn pauses, halts, exports or settles, all in all. Protects the latency of
+/// messages. Reached: the others follow in the next turn. Source: settling one is a system call,
+/// about a microsecond.
+const MEMBERS_PER_TURN: usize = 64;
 
 impl<S> Default for Moves<S> {
     fn default() -> Self {
-        Self {
-            ongoing: None,
-            waiting: VecDeque::new(),
-            outbox: VecDeque::new(),
-            gone: HashMap::new(),
-            departed: HashMap::new(),
-            aliases: HashMap::new(),
-            memories: VecDeque::new(),
-        }
+        Self { ongoing: None, waiting: VecDeque::new(), landing: VecDeque::new() }
     }
 }
 
 impl<S> Moves<S> {
-    /// Whether nothing leaves or waits to.
+    /// Whether nothing leaves, waits to, or lands.
     pub(crate) fn is_over(&self) -> bool {
-        self.ongoing.is_none() && self.waiting.is_empty() && self.outbox.is_empty()
+        self.ongoing.is_none() && self.waiting.is_empty() && self.landing.is_empty()
     }
 
-    /// Whether something waits for room in a lane.
-    pub(crate) fn has_mail(&self) -> bool {
-        !self.outbox.is_empty()
+    /// Whether the next turn has something to do whatever happens.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.landing.is_empty()
+            || self.ongoing.as_ref().is_some_and(|ongoing| !ongoing.left.is_empty())
     }
 
-    /// When something is due.
+    /// When the move that goes on has taken too long. Sockets that are on their way out come.
     pub(crate) fn due(&self) -> Option<Tick> {
-        let rest = self.ongoing.as_ref().map(|ongoing| ongoing.began.after(REST_MAX));
-        let memory = self.memories.front().map(|(until, _)| *until);
-        rest.into_iter().chain(memory).min()
+        let ongoing = self.ongoing.as_ref().filter(|ongoing| ongoing.stage != Stage::Exporting)?;
+        Some(ongoing.began.after(REST_MAX))
     }
 
-    /// Remembers for a while what a move changed.
-    pub(crate) fn remember(&mut self, now: Tick, memory: Memory) {
-        self.memories.push_back((now.after(MEMORY), memory));
-    }
-
-    /// A workspace came, or came back.
-    pub(crate) fn welcome(&mut self, workspace_id: &WorkspaceId) {
-        self.gone.remove(workspace_id);
-    }
-
-    fn forget(&mut self, now: Tick) {
-        while let Some((_, memory)) = self.memories.pop_front_if(|(until, _)| *until <= now) {
-            match memory {
-                Memory::Left(workspace_id, connections) => {
-                    self.gone.remove(&workspace_id);
-                    for id in connections {
-                        self.departed.remove(&id);
-                    }
-                }
-                Memory::Came(names) => {
-                    for id in names {
-                        self.aliases.remove(&id);
-                    }
-                }
-            }
-        }
+    /// These came, and are settled one after the other.
+    pub(crate) fn landed(&mut self, keys: Vec<Key>) {
+        self.landing.extend(keys);
     }
 }
 
@@ -179,8 +144,10 @@ impl<D: Driver> Shard<D> {
         let failure = match () {
             () if self.stop_deadline.is_some() => MoveFailure::Stopping,
             () if !is_known => MoveFailure::NoSuchShard,
-            () if self.moves.gone.contains_key(&workspace_id) => MoveFailure::NotHere,
-            () if self.moves.waiting.len() >= WAITING_MAX => MoveFailure::TooMany,
+            () if self.whereabouts.of(&workspace_id).is_some() => MoveFailure::NotHere,
+            () if self.moves.waiting.len() >= WAITING_MAX || self.whereabouts.is_full() => {
+                MoveFailure::TooMany
+            }
             () => return self.moves.waiting.push_back((workspace_id, to)),
         };
         self.fail_move(workspace_id, failure);
@@ -188,22 +155,24 @@ impl<D: Driver> Shard<D> {
 
     fn fail_move(&mut self, workspace_id: WorkspaceId, reason: MoveFailure) {
         self.counters.count(Counter::WorkspaceMovesFailed);
+        self.counters.count(reason.counter());
         self.emit(Event::MoveFailed { workspace_id, from: self.config.shard, reason });
     }
 
-    /// Takes what leaves a step further. Cost while nothing moves: a look at three empty lists.
+    /// Takes what leaves a step further. Cost while nothing moves: a look at a few empty lists.
     pub(crate) fn advance_moves(&mut self) {
-        if self.moves.is_over() && self.moves.memories.is_empty() {
+        if self.moves.is_over() && self.whereabouts.is_empty() && self.mail.is_empty() {
             return;
         }
-        self.moves.forget(self.now);
+        self.whereabouts.forget(self.now);
+        let mut turns_left = MEMBERS_PER_TURN;
         loop {
             let Some(mut ongoing) = self.moves.ongoing.take() else {
                 let Some((workspace_id, to)) = self.moves.waiting.pop_front() else { break };
                 self.begin_move(workspace_id, to);
                 continue;
             };
-            if !self.step(&mut ongoing) {
+            if !self.step(&mut ongoing, &mut turns_left) {
                 self.moves.ongoing = Some(ongoing);
                 break;
             }
@@ -212,37 +181,58 @@ impl<D: Driver> Shard<D> {
                 Some(failure) => self.stay(*ongoing, failure),
             }
         }
+        self.settle_some();
         self.post_parcels();
         self.relieve();
     }
 
     fn begin_move(&mut self, workspace_id: WorkspaceId, to: ShardId) {
-        let members = self.board.members_of(&workspace_id);
-        let members: Vec<_> = members.into_iter().filter_map(|id| self.table.key(id)).collect();
-        for &key in &members {
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            connection.stay = Stay::Quiet;
-            if matches!(connection.reading, Reading::Once | Reading::Repeatedly) {
-                connection.reading = Reading::Pausing;
-                self.driver.pause(key);
-            }
+        if self.whereabouts.of(&workspace_id).is_some() {
+            // It left while this order waited.
+            return self.fail_move(workspace_id, MoveFailure::NotHere);
         }
+        let members = self.board.members_of(&workspace_id);
+        let mut members: Vec<_> = members.into_iter().filter_map(|id| self.table.key(id)).collect();
+        members.retain(|&key| self.is_member(key));
+        let held_bytes = self.held_by(&members);
+        let asked = RoomAsked { from: self.config.shard, connections: members.len(), held_bytes };
         self.moves.ongoing = Some(Box::new(Departure {
             workspace_id,
             to,
             began: self.now,
-            stage: Stage::Quieting,
-            members: members.clone(),
-            unsettled: members,
+            stage: Stage::Asking,
+            members,
+            left: VecDeque::new(),
+            unsettled: HashSet::new(),
             awaited: HashSet::new(),
             sockets: HashMap::new(),
             failure: None,
             held: Vec::new(),
         }));
+        self.forward_parcel(to, Parcel(Content::RoomAsked(asked)));
+    }
+
+    /// Memory that these connections hold.
+    fn held_by(&mut self, keys: &[Key]) -> usize {
+        keys.iter()
+            .map(|&key| self.table.get_mut(key).map_or(0, |found| found.charge.bytes()))
+            .sum()
+    }
+
+    /// The other shard has said whether it has room.
+    pub(crate) fn on_room_answered(&mut self, has_room: bool) {
+        let asking = self.moves.ongoing.as_mut().filter(|found| found.stage == Stage::Asking);
+        let Some(ongoing) = asking else { return };
+        if has_room {
+            ongoing.began = self.now;
+            ongoing.enter(Stage::Quieting);
+        } else {
+            ongoing.failure = Some(MoveFailure::NoRoom);
+        }
     }
 
     /// Whether the workspace can leave now, or has to stay.
-    fn step(&mut self, ongoing: &mut Departure<D::Socket>) -> bool {
+    fn step(&mut self, ongoing: &mut Departure<D::Socket>, turns_left: &mut usize) -> bool {
         self.drop_out(ongoing);
         if self.now >= ongoing.began.after(REST_MAX) {
             ongoing.failure = ongoing.failure.or(Some(MoveFailure::TimedOut));
@@ -251,15 +241,44 @@ impl<D: Driver> Shard<D> {
             ongoing.failure = Some(MoveFailure::Stopping);
         }
         loop {
+            if ongoing.failure.is_none() {
+                self.take_turns(ongoing, turns_left);
+            }
             let stage = ongoing.stage;
             ongoing.unsettled.retain(|&key| !self.has_settled(key, stage));
-            // Sockets that are on their way out have to arrive before anything else is done.
+            let is_over = ongoing.left.is_empty()
+                && ongoing.unsettled.is_empty()
+                && ongoing.awaited.is_empty();
             match (stage, ongoing.failure) {
-                (Stage::Quieting | Stage::Halting, Some(_)) => return true,
-                _ if !ongoing.awaited.is_empty() || !ongoing.unsettled.is_empty() => return false,
-                (Stage::Exporting, _) => return true,
-                (Stage::Quieting, None) => self.halt(ongoing),
-                (Stage::Halting, None) => self.export(ongoing),
+                // Sockets that are on their way out have to arrive before anything else is done.
+                (Stage::Exporting, Some(_)) => return ongoing.awaited.is_empty(),
+                (_, Some(_)) => return true,
+                (Stage::Asking, None) => return false,
+                (_, None) if !is_over => return false,
+                (Stage::Quieting, None) => ongoing.enter(Stage::Halting),
+                (Stage::Halting, None) => ongoing.enter(Stage::Exporting),
+                (Stage::Exporting, None) => return true,
+            }
+        }
+    }
+
+    /// Does what the stage asks for to as many members as this turn may.
+    fn take_turns(&mut self, ongoing: &mut Departure<D::Socket>, turns_left: &mut usize) {
+        while *turns_left > 0
+            && let Some(key) = ongoing.left.pop_front()
+        {
+            if !self.is_member(key) {
+                continue;
+            }
+            *turns_left -= 1;
+            match ongoing.stage {
+                Stage::Asking => {}
+                Stage::Quieting => self.quieten(ongoing, key),
+                Stage::Halting => self.halt(ongoing, key),
+                Stage::Exporting => {
+                    ongoing.awaited.insert(key);
+                    self.driver.export(key);
+                }
             }
         }
     }
@@ -275,7 +294,7 @@ impl<D: Driver> Shard<D> {
             stays
         });
         for key in gone {
-            ongoing.unsettled.retain(|&other| other != key);
+            ongoing.unsettled.remove(&key);
             let socket = ongoing.sockets.remove(&key);
             if ongoing.awaited.remove(&key) {
                 // It is put back when its socket arrives, if it is not closed by then.
@@ -306,28 +325,27 @@ impl<D: Driver> Shard<D> {
             Stage::Halting => {
                 connection.egress.as_ref().is_none_or(|egress| !egress.is_in_flight())
             }
-            Stage::Exporting => true,
+            Stage::Asking | Stage::Exporting => true,
         }
     }
 
-    fn halt(&mut self, ongoing: &mut Departure<D::Socket>) {
-        ongoing.stage = Stage::Halting;
-        for &key in &ongoing.members {
-            self.forget_backlog(key);
-            let Some(connection) = self.table.get_mut(key) else { continue };
-            connection.stay = Stay::Halted;
-            if connection.egress.as_mut().is_some_and(|egress| egress.recall()) {
-                self.driver.cancel_send(key);
-                ongoing.unsettled.push(key);
-            }
+    fn quieten(&mut self, ongoing: &mut Departure<D::Socket>, key: Key) {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.stay = Stay::Quiet;
+        if matches!(connection.reading, Reading::Once | Reading::Repeatedly) {
+            connection.reading = Reading::Pausing;
+            self.driver.pause(key);
         }
+        ongoing.unsettled.insert(key);
     }
 
-    fn export(&mut self, ongoing: &mut Departure<D::Socket>) {
-        ongoing.stage = Stage::Exporting;
-        ongoing.awaited.extend(&ongoing.members);
-        for &key in &ongoing.members {
-            self.driver.export(key);
+    fn halt(&mut self, ongoing: &mut Departure<D::Socket>, key: Key) {
+        self.forget_backlog(key);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        connection.stay = Stay::Halted;
+        if connection.egress.as_mut().is_some_and(|egress| egress.recall()) {
+            self.driver.cancel_send(key);
+            ongoing.unsettled.insert(key);
         }
     }
 
@@ -339,9 +357,8 @@ impl<D: Driver> Shard<D> {
                 self.on_closed(key)
             };
         }
-        let stay = self.table.get_mut(key).map(|connection| connection.stay);
-        let ongoing = self.moves.ongoing.as_mut().filter(|_| stay == Some(Stay::Halted));
-        let Some(ongoing) = ongoing else {
+        let ongoing = self.moves.ongoing.as_mut();
+        let Some(ongoing) = ongoing.filter(|ongoing| ongoing.awaited.contains(&key)) else {
             return self.put_back(key, socket.ok());
         };
         ongoing.awaited.remove(&key);
@@ -359,7 +376,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// A connection goes on where it was.
+    /// A connection goes on where it was: at once, or after those who land when its socket has to
+    /// be settled again.
     fn put_back(&mut self, key: Key, socket: Option<D::Socket>) {
         let Some(connection) = self.table.get_mut(key) else { return };
         connection.stay = Stay::Here;
@@ -367,15 +385,34 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if let Some(socket) = socket {
+            connection.settled = false;
             self.driver.adopt(key, socket);
+        }
+        if connection.settled {
+            return self.go_on(key);
+        }
+        connection.stay = Stay::Landing;
+        self.moves.landing.push_back(key);
+    }
+
+    /// Settles some of those who came, and lets them go on.
+    fn settle_some(&mut self) {
+        for _ in 0..MEMBERS_PER_TURN {
+            let Some(key) = self.moves.landing.pop_front() else { return };
+            let Some(connection) = self.table.get_mut(key) else { continue };
+            let is_closed = matches!(connection.phase, Phase::Closed);
+            if is_closed || connection.stay != Stay::Landing {
+                continue;
+            }
+            connection.stay = Stay::Here;
             // Without room it goes on as a guest, which costs a descriptor.
             connection.settled = self.driver.settle(key).is_ok();
+            self.go_on(key);
         }
-        self.go_on(key);
     }
 
     /// Reads on, and sends what waits.
-    pub(crate) fn go_on(&mut self, key: Key) {
+    fn go_on(&mut self, key: Key) {
         self.arm(key);
         if !self.is_flushed(key) {
             self.touch(key);
@@ -391,9 +428,7 @@ impl<D: Driver> Shard<D> {
         self.fail_move(ongoing.workspace_id, failure);
         for held in ongoing.held {
             match held {
-                Held::Admitted(key, grant, waiting) => {
-                    self.admit_held(key, grant, waiting, self.config.shard);
-                }
+                Held::Admitted(key, grant) => self.admit_held(key, grant, self.config.shard),
                 Held::Arrived(parcel) => self.on_arrival(parcel),
             }
         }
@@ -402,6 +437,7 @@ impl<D: Driver> Shard<D> {
     /// Everything of the workspace goes, and whoever came meanwhile follows.
     fn depart(&mut self, ongoing: Departure<D::Socket>) {
         let Departure { workspace_id, to, began, members, mut sockets, held, .. } = ongoing;
+        let held_bytes = self.held_by(&members);
         let household = self.board.take_out(&workspace_id);
         let mut connections = Vec::with_capacity(members.len());
         let mut ids = Vec::with_capacity(members.len());
@@ -410,27 +446,24 @@ impl<D: Driver> Shard<D> {
             let socket = sockets.remove(&key);
             let (Some(socket), Some(luggage)) = (socket, self.pack(key)) else { continue };
             ids.push(id);
-            self.moves.departed.insert(id, to);
             connections.push(luggage(id, socket));
         }
         let from = self.config.shard;
-        let caravan = Caravan { workspace_id, from, began, household, connections };
-        let workspace_id = caravan.workspace_id.clone();
-        self.moves.outbox.push_back((to, Parcel(Content::Workspace(Box::new(caravan)))));
-        self.moves.gone.insert(workspace_id.clone(), to);
-        self.moves.remember(self.now, Memory::Left(workspace_id, ids));
+        self.whereabouts.note_left(self.now, workspace_id.clone(), to, ids);
+        let caravan = Caravan { workspace_id, from, began, household, connections, held_bytes };
+        self.forward_parcel(to, Parcel(Content::Workspace(Box::new(caravan))));
         for held in held {
             match held {
-                Held::Admitted(key, grant, waiting) => self.admit_held(key, grant, waiting, to),
-                Held::Arrived(parcel) => self.moves.outbox.push_back((to, parcel)),
+                Held::Admitted(key, grant) => self.admit_held(key, grant, to),
+                Held::Arrived(parcel) => self.forward_parcel(to, parcel),
             }
         }
     }
 
     /// Somebody who had to wait for a move is admitted, if it is still there.
-    fn admit_held(&mut self, key: Key, grant: Box<Grant>, waiting: Box<Waiting>, home: ShardId) {
-        if let Some(Phase::Leaving(_)) = self.phase_mut(key) {
-            self.enter(key, Phase::Waiting(waiting));
+    fn admit_held(&mut self, key: Key, grant: Box<Grant>, home: ShardId) {
+        if let Some(Phase::Waiting(waiting)) = self.phase_mut(key) {
+            waiting.is_held = false;
             return self.on_admit(self.table.id(key), grant, home);
         }
         self.emit(Event::Released { admission: grant.admission });
@@ -455,32 +488,31 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Where somebody has to go whose workspace has left, or `Err` when it is about to.
-    fn whereabouts(&self, workspace_id: &WorkspaceId) -> Result<Option<ShardId>, ()> {
+    fn whereabouts_of(&self, workspace_id: &WorkspaceId) -> Result<Option<ShardId>, ()> {
         let ongoing = self.moves.ongoing.as_ref();
         if ongoing.is_some_and(|ongoing| ongoing.workspace_id == *workspace_id) {
             return Err(());
         }
-        Ok(self.moves.gone.get(workspace_id).copied())
+        Ok(self.whereabouts.of(workspace_id))
     }
 
     /// The home of somebody who is admitted to a workspace of this shard, or nothing while that is
-    /// about to leave: then the newcomer is kept.
+    /// about to leave: then the newcomer keeps its place among the strangers, its deadline and what
+    /// it is charged for.
     pub(crate) fn redirect_admitted(
         &mut self,
         id: ConnectionId,
         grant: Box<Grant>,
     ) -> Option<(Box<Grant>, ShardId)> {
-        match self.whereabouts(&grant.request.workspace_id) {
+        match self.whereabouts_of(&grant.request.workspace_id) {
             Ok(to) => Some((grant, to.unwrap_or(self.config.shard))),
             Err(()) => {
                 let key = self.table.key(id)?;
-                self.clear_deadline(key);
-                // It is decided: whatever else is said of this upgrade is not for it.
-                let left = self.enter(key, Phase::Leaving(Leaving::default()));
                 if let (Some(Phase::Waiting(waiting)), Some(ongoing)) =
-                    (left, &mut self.moves.ongoing)
+                    (self.table.get_mut(key).map(|found| &mut found.phase), &mut self.moves.ongoing)
                 {
-                    ongoing.held.push(Held::Admitted(key, grant, waiting));
+                    waiting.is_held = true;
+                    ongoing.held.push(Held::Admitted(key, grant));
                 }
                 None
             }
@@ -493,9 +525,9 @@ impl<D: Driver> Shard<D> {
         workspace_id: &WorkspaceId,
         parcel: Parcel<D::Socket>,
     ) -> Option<Parcel<D::Socket>> {
-        match self.whereabouts(workspace_id) {
+        match self.whereabouts_of(workspace_id) {
             Ok(None) => return Some(parcel),
-            Ok(Some(to)) => self.moves.outbox.push_back((to, parcel)),
+            Ok(Some(to)) => self.forward_parcel(to, parcel),
             Err(()) => {
                 if let Some(ongoing) = &mut self.moves.ongoing {
                     ongoing.held.push(Held::Arrived(parcel));
@@ -505,59 +537,38 @@ impl<D: Driver> Shard<D> {
         None
     }
 
-    /// An order for a connection that has moved follows it; others are given back.
+    /// An order for a connection that has moved follows it; others are given back, for the name
+    /// that the connection has here.
     pub(crate) fn redirect_order(&mut self, order: Command) -> Option<Command> {
-        if self.moves.departed.is_empty() {
-            return Some(order);
+        if let Some(to) = self.whereabouts.of_order(&order) {
+            self.forward_parcel(to, Parcel(Content::Order(order)));
+            return None;
         }
-        let to = order.open_connection().and_then(|id| self.moves.departed.get(&id).copied());
-        let Some(to) = to else { return Some(order) };
-        self.moves.outbox.push_back((to, Parcel(Content::Order(order))));
-        None
-    }
-
-    /// Hands something to another shard, behind what waits for room already.
-    pub(crate) fn dispatch(
-        &mut self,
-        to: ShardId,
-        parcel: Parcel<D::Socket>,
-    ) -> Result<(), Full<Parcel<D::Socket>>> {
-        if !self.moves.outbox.is_empty() {
-            self.moves.outbox.push_back((to, parcel));
-            return Ok(());
-        }
-        match self.ports.homes.get(usize::from(to.0)) {
-            Some(lane) => lane.send(parcel),
-            None => Err(Full(parcel)),
+        match self.whereabouts.alias(&order) {
+            Some(id) => Some(order.renamed(id)),
+            None => Some(order),
         }
     }
 
-    /// Moves what waits into lanes that have room again.
-    pub(crate) fn post_parcels(&mut self) {
-        while let Some((to, parcel)) = self.moves.outbox.pop_front() {
-            let Some(lane) = self.ports.homes.get(usize::from(to.0)) else { continue };
-            if let Err(Full(parcel)) = lane.send(parcel) {
-                return self.moves.outbox.push_front((to, parcel));
+    /// Gives up who waits for a move, because the shard ends: every grant comes back.
+    pub(crate) fn drop_held(&mut self) {
+        let ongoing = self.moves.ongoing.as_mut();
+        let held = ongoing.map(|ongoing| std::mem::take(&mut ongoing.held)).unwrap_or_default();
+        for held in held {
+            match held {
+                Held::Admitted(_, grant) => {
+                    self.emit(Event::Released { admission: grant.admission });
+                }
+                Held::Arrived(Parcel(content)) => self.give_up(content),
             }
         }
     }
+}
 
-    /// Gives up what waits for other shards, because this one ends: every grant comes back.
-    pub(crate) fn drop_parcels(&mut self) {
-        while let Some((_, Parcel(content))) = self.moves.outbox.pop_front() {
-            match content {
-                Content::Upgrade(upgrade) => {
-                    self.emit(Event::Released { admission: upgrade.grant.admission });
-                }
-                Content::Workspace(caravan) => {
-                    let admissions = caravan.household.connections().map(|(_, of)| of);
-                    for admission in admissions.collect::<Vec<_>>() {
-                        self.counters.count(Counter::WsConnectionsClosed);
-                        self.emit(Event::Released { admission });
-                    }
-                }
-                Content::Order(_) => {}
-            }
-        }
+impl<S> Departure<S> {
+    /// The next stage begins: it is every member's turn once more.
+    fn enter(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.left = self.members.iter().copied().collect();
     }
 }

@@ -19,6 +19,32 @@ pub(crate) enum Content<S> {
     Workspace(Box<Caravan<S>>),
     /// An order for a connection that has moved, by the name it had.
     Order(Command),
+    /// Whether there is room for a workspace that is about to leave.
+    RoomAsked(RoomAsked),
+    /// The answer: whether there is.
+    RoomAnswered(bool),
+}
+
+impl<S> Parcel<S> {
+    /// Memory that connections of the shard were charged for which it comes from.
+    pub(crate) fn held_bytes(&self) -> usize {
+        match &self.0 {
+            Content::Workspace(caravan) => caravan.held_bytes,
+            Content::Upgrade(_)
+            | Content::Order(_)
+            | Content::RoomAsked(_)
+            | Content::RoomAnswered(_) => 0,
+        }
+    }
+}
+
+/// What a workspace would bring along.
+pub(crate) struct RoomAsked {
+    /// Who wants to know.
+    pub(crate) from: ShardId,
+    pub(crate) connections: usize,
+    /// Memory that they hold.
+    pub(crate) held_bytes: usize,
 }
 
 /// An admitted socket with everything that was read from it but not yet used.
@@ -48,6 +74,8 @@ pub(crate) struct Caravan<S> {
     /// What the switchboard knows.
     pub(crate) household: Household,
     pub(crate) connections: Vec<Luggage<S>>,
+    /// Memory that they hold.
+    pub(crate) held_bytes: usize,
 }
 
 /// An open connection on its way.

@@ -28,10 +28,12 @@ use crate::fronted::Fronted;
 use crate::guest::Guest;
 use crate::held_back::HeldBack;
 use crate::histograms::TurnCosts;
+use crate::mail::Mail;
 use crate::moves::{Moves, Stay};
 use crate::ports::Ports;
 use crate::strangers::Strangers;
 use crate::table::Table;
+use crate::whereabouts::Whereabouts;
 
 /// One data-plane thread's state. `Shard::run` is the thread.
 pub struct Shard<D: Driver> {
@@ -59,6 +61,10 @@ pub struct Shard<D: Driver> {
     pub(crate) budget: Budget,
     /// Workspaces that change shards.
     pub(crate) moves: Moves<D::Socket>,
+    /// Where those are that changed shards a moment ago.
+    pub(crate) whereabouts: Whereabouts,
+    /// What waits for room in other shards' lanes.
+    pub(crate) mail: Mail<D::Socket>,
     /// Who is told to go, while the shard is drained.
     pub(crate) drain: Option<Box<Drain>>,
     /// When what is left is cut, once the shard was told to stop.
@@ -147,6 +153,8 @@ impl<D: Driver> Shard<D> {
             handshakes: 0,
             budget: Budget::default(),
             moves: Moves::default(),
+            whereabouts: Whereabouts::default(),
+            mail: Mail::default(),
             drain: None,
             stop_deadline: None,
             scanner: Scanner::default(),
@@ -228,6 +236,7 @@ impl<D: Driver> Shard<D> {
             || !self.round.is_empty()
             || !self.errands.is_empty()
             || !self.discarded.is_empty()
+            || self.moves.has_work()
             || self.can_ask_held_back()
             // What came in the middle of the last turn.
             || !self.completions.is_empty();
@@ -235,7 +244,7 @@ impl<D: Driver> Shard<D> {
             return Some(Duration::ZERO);
         }
         let is_full =
-            !self.outbox.is_empty() || self.moves.has_mail() || !self.held_back.is_empty();
+            !self.outbox.is_empty() || !self.mail.is_empty() || !self.held_back.is_empty();
         let retry = is_full.then_some(OUTBOX_RETRY);
         let due = self.next_deadline().map(|due| due.since(self.driver.now()));
         [patience, due, retry].into_iter().flatten().min()
@@ -275,7 +284,8 @@ impl<D: Driver> Shard<D> {
         match command {
             Command::Admit { connection, grant, home } => self.on_admit(connection, grant, home),
             Command::Refuse { connection, refusal } => {
-                if let Some(key) = self.table.key(connection) {
+                let key = self.table.key(connection);
+                if let Some(key) = key.filter(|&key| !self.is_held(key)) {
                     self.on_refuse(key, refusal);
                 }
             }
@@ -406,23 +416,36 @@ impl<D: Driver> Shard<D> {
         let late = self.now >= deadline;
         if late {
             self.finish_orders();
+        }
+        if late || self.is_empty_handed() {
+            // Whoever sends something from now on keeps it; what was sent before is seen to.
+            self.ports.arrivals.close();
             while let Some(parcel) = self.ports.arrivals.receive() {
                 self.on_arrival(parcel);
             }
+        }
+        if late {
+            self.drop_held();
             self.drop_parcels();
             self.cut_all();
         }
-        let lanes_are_empty = self.ports.commands.is_empty()
-            && self.errands.has_no_orders()
-            && self.moves.is_over()
-            && self.ports.arrivals.is_empty();
-        if !(late || self.table.len() == 0 && lanes_are_empty) {
+        if !late && !self.is_empty_handed() {
             return Turn::More;
         }
         if !std::mem::replace(&mut self.said_stopped, true) {
             self.emit(Event::Stopped { shard: self.config.shard });
         }
         if self.outbox.is_empty() { Turn::Done } else { Turn::More }
+    }
+
+    /// Whether nobody is here and nothing waits.
+    fn is_empty_handed(&self) -> bool {
+        self.table.len() == 0
+            && self.ports.commands.is_empty()
+            && self.errands.has_no_orders()
+            && self.moves.is_over()
+            && self.mail.is_empty()
+            && self.ports.arrivals.is_empty()
     }
 
     /// Moves a connection to another phase; what it leaves comes back.

@@ -48,7 +48,7 @@ impl<D: Driver> Shard<D> {
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
         let (peer, asked) = (peer.address, held_back_since.unwrap_or(self.now));
-        let waiting = Waiting { peer, asked, handshake, early };
+        let waiting = Waiting { peer, asked, handshake, early, is_held: false };
         self.enter(key, Phase::Waiting(Box::new(waiting)));
         if held_back_since.is_none() {
             self.set_deadline(key, self.limits.admission_timeout);
@@ -85,13 +85,27 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn on_waiting_expired(&mut self, key: Key) {
         self.counters.count(Counter::AdmissionExpired);
         self.counters.count(Counter::AdmissionUnavailable);
-        let connection = self.table.id(key);
-        self.emit(Event::Abandoned { connection });
+        self.withdraw(key);
         if let Some(Phase::Waiting(waiting)) = self.phase_mut(key) {
             let asked = waiting.asked;
             self.measure_admission(Measure::Unanswered, asked);
             self.refuse(key, UNAVAILABLE);
         }
+    }
+
+    /// Nobody waits for the control plane's answer any more, unless it has given it.
+    pub(crate) fn withdraw(&mut self, key: Key) {
+        if let Some(Phase::Waiting(waiting)) = self.phase_mut(key)
+            && !waiting.is_held
+        {
+            let connection = self.table.id(key);
+            self.emit(Event::Abandoned { connection });
+        }
+    }
+
+    /// Whether the connection is admitted and waits for its workspace, which is about to leave.
+    pub(crate) fn is_held(&mut self, key: Key) -> bool {
+        matches!(self.phase_mut(key), Some(Phase::Waiting(waiting)) if waiting.is_held)
     }
 
     /// The control plane admitted the connection: open it here, or send it home.
@@ -100,7 +114,7 @@ impl<D: Driver> Shard<D> {
         let waiting = self.table.key(id).and_then(|key| {
             let phase = self.phase_mut(key)?;
             match phase {
-                Phase::Waiting(waiting) => Some((key, waiting.asked)),
+                Phase::Waiting(waiting) if !waiting.is_held => Some((key, waiting.asked)),
                 _ => None,
             }
         });
@@ -161,6 +175,7 @@ impl<D: Driver> Shard<D> {
                     connection.tls = upgrade.tls;
                 }
                 self.driver.adopt(key, upgrade.socket);
+                self.counters.count(Counter::HandOversRefused);
                 self.counters.count(Counter::AdmissionUnavailable);
                 self.turn_away(key, admission, http1::refusal_bytes(UNAVAILABLE).into_owned());
             }
@@ -224,7 +239,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Ends an upgrade that was admitted and cannot be opened.
-    fn turn_away(&mut self, key: Key, admission: AdmissionId, answer: Vec<u8>) {
+    pub(crate) fn turn_away(&mut self, key: Key, admission: AdmissionId, answer: Vec<u8>) {
         self.emit(Event::Released { admission });
         self.push(key, answer.into());
         self.begin_farewell(key);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::{
-    AdmissionId, AdmissionRequest, ConnectionId, Counters, Histograms, LogEntry, QueryId, Secret,
-    ShardId, ShardLoad, TargetId, Tick, Versioned, WorkspaceId,
+    AdmissionId, AdmissionRequest, ConnectionId, Counter, Counters, Histograms, LogEntry, QueryId,
+    Secret, ShardId, ShardLoad, TargetId, Tick, Versioned, WorkspaceId,
 };
 
 /// One thing that happened on a shard. Lanes carry them in order.
@@ -132,8 +132,10 @@ pub enum MoveFailure {
     Stopping,
     /// The workspace has left already.
     NotHere,
-    /// Too many moves wait already.
+    /// Too many moves wait already, or were made within half a minute.
     TooMany,
+    /// The other shard has no place for so many connections, or no memory for what they hold.
+    NoRoom,
 }
 
 impl MoveFailure {
@@ -146,6 +148,20 @@ impl MoveFailure {
             Self::Stopping => "stopping",
             Self::NotHere => "not_here",
             Self::TooMany => "too_many",
+            Self::NoRoom => "no_room",
+        }
+    }
+
+    /// What counts it, beside [`Counter::WorkspaceMovesFailed`].
+    pub const fn counter(self) -> Counter {
+        match self {
+            Self::NoSuchShard => Counter::MovesFailedNoSuchShard,
+            Self::Driver => Counter::MovesFailedDriver,
+            Self::TimedOut => Counter::MovesFailedTimedOut,
+            Self::Stopping => Counter::MovesFailedStopping,
+            Self::NotHere => Counter::MovesFailedNotHere,
+            Self::TooMany => Counter::MovesFailedTooMany,
+            Self::NoRoom => Counter::MovesFailedNoRoom,
         }
     }
 }

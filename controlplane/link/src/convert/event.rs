@@ -19,6 +19,7 @@ fn failure_out(reason: MoveFailure) -> v1::MoveFailure {
         MoveFailure::Stopping => v1::MoveFailure::Stopping,
         MoveFailure::NotHere => v1::MoveFailure::NotHere,
         MoveFailure::TooMany => v1::MoveFailure::TooMany,
+        MoveFailure::NoRoom => v1::MoveFailure::NoRoom,
     }
 }
 
@@ -30,6 +31,7 @@ fn failure_in(reason: i32) -> Result<MoveFailure, BadMessage> {
         Ok(v1::MoveFailure::Stopping) => Ok(MoveFailure::Stopping),
         Ok(v1::MoveFailure::NotHere) => Ok(MoveFailure::NotHere),
         Ok(v1::MoveFailure::TooMany) => Ok(MoveFailure::TooMany),
+        Ok(v1::MoveFailure::NoRoom) => Ok(MoveFailure::NoRoom),
         Ok(v1::MoveFailure::Unspecified) | Err(_) => Err(BadMessage::Unknown("reason")),
     }
 }

@@ -129,6 +129,8 @@ pub(crate) struct Bench {
     pub(crate) claims_fit: bool,
     /// Where peers connect from.
     pub(crate) from: Ipv4Addr,
+    /// A shard that takes no turns.
+    pub(crate) stuck: Option<usize>,
     pub(crate) ledger: Ledger,
 }
 
@@ -181,6 +183,7 @@ impl Bench {
             claims_fit: true,
             home: ShardId(0),
             from: Ipv4Addr::LOCALHOST,
+            stuck: None,
             ledger: Ledger::default(),
         }
     }
@@ -190,7 +193,8 @@ impl Bench {
         for socket in &mut self.sockets {
             socket.pump();
         }
-        for desk in &mut self.desks {
+        let moving = self.desks.iter_mut().enumerate().filter(|(at, _)| self.stuck != Some(*at));
+        for (_, desk) in moving {
             if let Some(shard) = &mut desk.shard
                 && shard.turn(Some(Duration::ZERO)).expect("a simulated kernel turns") == Turn::Done
             {
@@ -232,12 +236,23 @@ impl Bench {
     }
 
     /// Steps until `reached`; at most two seconds.
-    pub(crate) fn until(&mut self, what: &str, mut reached: impl FnMut(&mut Self) -> bool) {
-        for _ in 0..2000 {
+    pub(crate) fn until(&mut self, what: &str, reached: impl FnMut(&mut Self) -> bool) {
+        self.until_by(Duration::from_millis(1), 2000, what, reached);
+    }
+
+    /// Steps of that length until `reached`; at most so many.
+    pub(crate) fn until_by(
+        &mut self,
+        time: Duration,
+        steps: usize,
+        what: &str,
+        mut reached: impl FnMut(&mut Self) -> bool,
+    ) {
+        for _ in 0..steps {
             if reached(self) {
                 return;
             }
-            self.step();
+            self.step_by(time);
         }
         panic!("not reached: {what}");
     }

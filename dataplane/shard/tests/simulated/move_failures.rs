@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use relay_contract::{CloseReason, Command, Counter, MoveFailure, ShardId};
+use relay_contract::{
+    CloseReason, Command, Counter, Limits, MoveFailure, Refusal, ShardId, WorkerResponse,
+};
 use relay_driver::sim::{Faults, PeerState};
 use relay_driver::{Config, Driver};
 
@@ -221,6 +223,18 @@ fn moves_that_may_not_even_wait_fail() {
     assert_all_arrives(&mut bench, (daemon, client, &sent));
 }
 
+/// Somebody of another workspace, whose home is the second shard.
+fn other_there(bench: &mut Bench) -> SocketId {
+    bench.home = ShardId(1);
+    let other = bench.request(upgrade_to("v"));
+    assert_eq!(bench.answer(other).0, 101);
+    other
+}
+
+fn upgrade_to(workspace: &str) -> String {
+    frames::upgrade("client", "t").replace("workspaceId=w", &format!("workspaceId={workspace}"))
+}
+
 #[test]
 fn who_finds_no_room_among_the_residents_goes_on_as_a_guest() {
     for encrypted in [false, true] {
@@ -229,15 +243,205 @@ fn who_finds_no_room_among_the_residents_goes_on_as_a_guest() {
             Setup { shard_count: 2, encrypted, driver, faults: faults(), ..Setup::default() };
         let mut bench = Bench::new(setup);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.home = ShardId(1);
-        let other = frames::upgrade("client", "t").replace("workspaceId=w", "workspaceId=v");
-        let other = bench.request(other);
-        assert_eq!(bench.answer(other).0, 101);
+        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
         order(&mut bench, 0, 1);
+        bench.steps(5);
+        // There was room for both when it was asked for.
+        other_there(&mut bench);
+        bench.set_faults(faults());
         bench.until("a move", |bench| bench.ledger.moved.len() == 1);
         assert_all_arrives(&mut bench, (daemon, client, &sent));
         bench.socket(client).send(&frames::close(1000));
         bench.steps(20);
         assert_eq!(bench.socket(client).take_frames().len(), 1, "it is answered");
+    }
+}
+
+#[test]
+fn a_workspace_stays_where_the_other_shard_has_no_places() {
+    let driver = Config { residents_max: 2, ..Setup::default().driver };
+    let setup = Setup { shard_count: 2, driver, faults: faults(), ..Setup::default() };
+    let mut bench = Bench::new(setup);
+    let (daemon, client, sent) = backed_up(&mut bench);
+    other_there(&mut bench);
+    order(&mut bench, 0, 1);
+    bench.until("an end", |bench| bench.ledger.stayed == [MoveFailure::NoRoom]);
+    assert_eq!(bench.counted(Counter::MovesFailedNoRoom), 1);
+    assert_all_arrives(&mut bench, (daemon, client, &sent));
+}
+
+#[test]
+fn a_workspace_stays_where_the_other_shard_has_no_memory_and_nobody_goes_for_it() {
+    let limits = Limits { memory_bytes_max: 192 << 10, ..Setup::default().limits };
+    let setup = Setup { shard_count: 2, limits, faults: faults(), ..Setup::default() };
+    let mut bench = Bench::new(setup);
+    let (daemon, client, sent) = backed_up(&mut bench);
+    bench.home = ShardId(1);
+    let [slow, sender] = ["workspace-daemon", "client"].map(|role| {
+        let request = upgrade_to("v").replace("role=client", &format!("role={role}"));
+        let id = bench.request(request);
+        assert_eq!(bench.answer(id).0, 101);
+        id
+    });
+    bench.socket(slow).reads = false;
+    for index in 0..30 {
+        bench.socket(sender).send(&frames::text(&frames::envelope(index, 3000)));
+    }
+    bench.steps(100);
+    order(&mut bench, 0, 1);
+    bench.until("an end", |bench| bench.ledger.stayed == [MoveFailure::NoRoom]);
+    assert_all_arrives(&mut bench, (daemon, client, &sent));
+    let counters = bench.shard(1).counters();
+    assert_eq!(counters.of(Counter::BudgetSlowReadersClosed), 0);
+}
+
+#[test]
+fn an_order_that_waited_while_its_workspace_left_comes_too_late() {
+    let mut bench = two_shards(false);
+    let (daemon, client) = bench.pair("t");
+    for _ in 0..2 {
+        order(&mut bench, 0, 1);
+    }
+    bench.until("both ends", |bench| bench.ledger.moved.len() + bench.ledger.stayed.len() == 2);
+    assert_eq!(bench.ledger.stayed, [MoveFailure::NotHere]);
+    assert_goes_on(&mut bench, daemon, client);
+}
+
+#[test]
+fn half_a_minute_brings_so_many_moves_and_no_more() {
+    let mut bench = Bench::new(Setup { shard_count: 2, ..Setup::default() });
+    let mut ordered = 0;
+    bench.until_by(Duration::from_millis(1), 20_000, "a move too many", |bench| {
+        let ended = bench.ledger.moved.len() + bench.ledger.stayed.len();
+        while ordered - ended < 32 {
+            let workspace_id = format!("w{ordered}").into();
+            bench.command(ShardId(0), Command::Move { workspace_id, to: ShardId(1) });
+            ordered += 1;
+        }
+        !bench.ledger.stayed.is_empty()
+    });
+    assert!((4096..4096 + 64).contains(&bench.ledger.moved.len()), "{}", bench.ledger.moved.len());
+    assert!(bench.ledger.stayed.iter().all(|&reason| reason == MoveFailure::TooMany));
+    bench.pass(Duration::from_secs(31));
+    let before = bench.ledger.moved.len();
+    order(&mut bench, 0, 1);
+    bench.until("a move", |bench| bench.ledger.moved.len() > before);
+}
+
+#[test]
+fn a_shard_that_takes_nothing_holds_up_what_is_for_it_alone() {
+    let setup = Setup { shard_count: 3, parcels_max: 1, faults: faults(), ..Setup::default() };
+    let mut bench = Bench::new(setup);
+    let (daemon, client) = bench.pair("t");
+    let connection = bench.ledger.opened[1].1;
+    order(&mut bench, 0, 1);
+    bench.until("a move", |bench| bench.ledger.moved.len() == 1);
+    bench.steps(20);
+    bench.stuck = Some(1);
+    let response = || WorkerResponse {
+        request_id: "none".into(),
+        status: 200,
+        headers: Vec::new(),
+        body: String::new(),
+        forwarded: true,
+    };
+    for _ in 0..1100 {
+        let response = Box::new(response());
+        let order = Command::WorkerReply { connection, response };
+        bench.command(ShardId(0), order);
+        bench.steps(1);
+    }
+    bench.until("all are taken", |bench| bench.counted(Counter::CommandsUndelivered) > 0);
+    bench.steps(300);
+    let undelivered = bench.counted(Counter::CommandsUndelivered);
+    assert_eq!(undelivered, 1100 - 1024 - 1, "one is in the lane");
+    let refused = bench.request(frames::upgrade("client", "t"));
+    assert_eq!(bench.answer(refused).0, 503);
+    assert_eq!(bench.counted(Counter::HandOversRefused), 1);
+    bench.home = ShardId(2);
+    let other = bench.request(upgrade_to("v"));
+    assert_eq!(bench.answer(other).0, 101, "its home takes it");
+    bench.stuck = None;
+    assert_goes_on(&mut bench, daemon, client);
+}
+
+#[test]
+fn a_workspace_whose_new_home_has_ended_goes_on_at_its_old_one() {
+    for encrypted in [false, true] {
+        let mut bench = two_shards(encrypted);
+        let (daemon, client, sent) = backed_up(&mut bench);
+        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
+        order(&mut bench, 0, 1);
+        bench.steps(5);
+        bench.stop(1, Duration::from_secs(5));
+        bench.until("its end", |bench| bench.is_done(1));
+        bench.set_faults(faults());
+        bench.until("a move", |bench| bench.ledger.moved == [(ShardId(0), ShardId(0))]);
+        assert_all_arrives(&mut bench, (daemon, client, &sent));
+        let (connection, reason) = (bench.ledger.opened[1].1, CloseReason::ClosedByOperator);
+        bench.command(ShardId(0), Command::Close { connection, reason });
+        bench.steps(20);
+        let told = bench.socket(client).take_frames();
+        assert_eq!(told, [Frame::close(4008, "closed by operator")], "by the name it had");
+    }
+}
+
+#[test]
+fn who_waits_for_a_move_is_a_stranger_until_it_is_over() {
+    for is_made in [false, true] {
+        let mut bench = two_shards(false);
+        let (daemon, client, sent) = backed_up(&mut bench);
+        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
+        order(&mut bench, 0, 1);
+        bench.steps(5);
+        let before = bench.audit().charged_bytes;
+        let late = [(); 2].map(|()| bench.request(frames::upgrade("client", "t")));
+        bench.steps(10);
+        let audit = bench.audit();
+        assert_eq!(audit.guests, 2, "admitted, and not let in");
+        assert!(audit.charged_bytes > before);
+        // Whatever else is said of its upgrade is not for it.
+        let connection = bench.ledger.asked.last().expect("it was asked").connection;
+        bench.command(ShardId(0), Command::Refuse { connection, refusal: Refusal::Forbidden });
+        bench.socket(late[0]).reset();
+        if is_made {
+            bench.set_faults(faults());
+            bench.until("a move", |bench| bench.ledger.moved.len() == 1);
+        } else {
+            bench.pass(Duration::from_millis(2100));
+            assert_eq!(bench.ledger.stayed, [MoveFailure::TimedOut]);
+            bench.set_faults(faults());
+        }
+        assert_eq!(bench.answer(late[1]).0, 101);
+        assert_eq!(bench.audit().guests, 0);
+        assert_all_arrives(&mut bench, (daemon, client, &sent));
+        bench.reset_all();
+        bench.pass(Duration::from_secs(40));
+        bench.assert_nothing_is_left("everybody is gone");
+        assert!(bench.ledger.abandoned.is_empty());
+    }
+}
+
+#[test]
+fn a_turn_moves_some_members_and_no_more() {
+    let limits = Limits { guests_per_address_max: 1000, ..Setup::default().limits };
+    let setup = Setup { shard_count: 2, limits, ..Setup::default() };
+    let mut bench = Bench::new(setup);
+    let (daemon, client) = bench.pair("t");
+    let others: Vec<_> = (0..148).map(|_| bench.open("client", "t")).collect();
+    order(&mut bench, 0, 1);
+    let mut before = 0;
+    let mut turns = 0;
+    bench.until("all are settled", |bench| {
+        let settled = bench.shard(1).driver().stats().residents;
+        assert!(settled - before <= 64, "{} in one turn", settled - before);
+        turns += usize::from(settled > before);
+        before = settled;
+        settled == 150
+    });
+    assert!(turns >= 3);
+    assert_goes_on(&mut bench, daemon, client);
+    for id in others {
+        assert_eq!(bench.socket(id).state(), PeerState::Open);
     }
 }
