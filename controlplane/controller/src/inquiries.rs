@@ -35,8 +35,8 @@ pub(crate) struct Inquiries {
     prints: HashMap<ConnectionId, QuestionPrint>,
     waiting: FairQueue<QuestionPrint, ()>,
     asked: usize,
-    /// When each connection came, the first first. Those that do not wait any more go when their
-    /// time has come.
+    /// When each connection came, the first first; among them at most as many that do not wait any
+    /// more as there are that do, and [`EMPTY_PLACES`].
     arrivals: VecDeque<(Tick, ConnectionId)>,
 }
 
@@ -132,6 +132,7 @@ impl Inquiries {
         for connection in &connections {
             self.prints.remove(connection);
         }
+        self.clear_away();
         Some(Finished { request, basis, connections })
     }
 
@@ -141,9 +142,7 @@ impl Inquiries {
         let Some(print) = self.prints.remove(&connection) else {
             return;
         };
-        if self.arrivals.len() > 2 * self.prints.len() + EMPTY_PLACES {
-            self.arrivals.retain(|(_, connection)| self.prints.contains_key(connection));
-        }
+        self.clear_away();
         let inquiry = self.open.get_mut(&print).expect("somebody waits for it");
         inquiry.connections.retain(|other| *other != connection);
         if !inquiry.connections.is_empty() {
@@ -159,6 +158,15 @@ impl Inquiries {
             }
         }
         self.open.remove(&print);
+    }
+
+    /// Forgets when those came who do not wait any more, once they are the most. Otherwise the
+    /// memory of everybody who came within the time that one may wait would be kept for good.
+    /// Cost: O(1), amortised.
+    fn clear_away(&mut self) {
+        if self.arrivals.len() > 2 * self.prints.len() + EMPTY_PLACES {
+            self.arrivals.retain(|(_, connection)| self.prints.contains_key(connection));
+        }
     }
 
     /// One connection that has waited so long, and whose question is not even asked yet. It is
@@ -270,6 +278,17 @@ mod tests {
         assert_eq!(bench.inquiries.asked_count(), 0);
         assert!(bench.inquiries.finish(print).is_none());
         assert!(bench.inquiries.open.is_empty() && bench.inquiries.prints.is_empty());
+    }
+
+    #[test]
+    fn who_is_answered_leaves_nothing_behind() {
+        let (mut bench, tasks) = (bench(), runtime());
+        for slot in 0..10_000 {
+            bench.add(0, slot, &format!("token-{slot}"));
+            let print = bench.ask(&tasks);
+            bench.inquiries.finish(print).unwrap();
+        }
+        assert!(bench.inquiries.arrivals.capacity() <= 2 * EMPTY_PLACES);
     }
 
     #[test]
