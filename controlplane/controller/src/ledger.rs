@@ -148,11 +148,15 @@ impl Taken {
 const SEAT_BYTES: usize = size_of::<Option<Taken>>();
 const _: () = assert!(SEAT_BYTES <= 40, "half a million connections have a seat each");
 
+/// Seats that there are from the start, touched or not. A table of this size is mapped for itself,
+/// and grows without leaving smaller copies of itself behind in the heap.
+const SEATS_MIN: usize = 1 << 12;
+
 impl Ledger {
     pub(crate) fn new(caps: Caps) -> Self {
         Self {
             caps,
-            seats: Vec::new(),
+            seats: Vec::with_capacity(SEATS_MIN),
             planes: Vec::new(),
             seen_planes: BTreeSet::new(),
             vacant: Vec::new(),

@@ -11,6 +11,10 @@ pub(crate) struct Table<C> {
     occupied: u64,
 }
 
+/// Slots that there are from the start, touched or not. A table of this size is mapped for itself,
+/// and grows without leaving smaller copies of itself behind in the heap.
+const SLOTS_MIN: usize = 1 << 13;
+
 /// Memory of one slot, taken or free.
 pub(crate) const fn slot_bytes<C>() -> usize {
     size_of::<Option<Occupant<C>>>()
@@ -23,7 +27,7 @@ struct Occupant<C> {
 
 impl<C> Table<C> {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), occupied: 0 }
+        Self { slots: Vec::with_capacity(SLOTS_MIN), occupied: 0 }
     }
 
     /// Puts a connection into a free slot.

@@ -18,6 +18,10 @@ pub(crate) struct Table {
 pub(crate) const SLOT_BYTES: usize = size_of::<Slot>();
 const _: () = assert!(SLOT_BYTES <= 112, "half a million idle connections have a slot each");
 
+/// Slots that there are from the start, touched or not. A table of this size is mapped for itself,
+/// and grows without leaving smaller copies of itself behind in the heap.
+const SLOTS_MIN: usize = 1 << 11;
+
 struct Slot {
     generation: u32,
     connection: Option<Connection>,
@@ -25,7 +29,7 @@ struct Slot {
 
 impl Table {
     pub(crate) fn new(shard: ShardId) -> Self {
-        Self { shard, slots: Vec::new(), free: Vec::new() }
+        Self { shard, slots: Vec::with_capacity(SLOTS_MIN), free: Vec::new() }
     }
 
     /// Connections that hold a slot, whatever their state.

@@ -32,7 +32,7 @@ impl Switchboard {
         grant: Grant,
         effects: &mut Effects,
     ) {
-        if let Some(seated) = self.core.connections.at(connection.slot).map(|seat| seat.id) {
+        if let Some(seated) = self.core.connections.id_at(connection.slot) {
             // A slot is used again only after its socket is gone.
             self.on_closed(now, seated, effects);
         }
@@ -152,7 +152,7 @@ impl Switchboard {
             part,
         };
         let deadline = liveness.deadline(&self.limits.heartbeat);
-        member.timer = self.arm(now, deadline, Timer::Connection(connection.slot));
+        member.timer = self.arm(now, deadline, Timer::connection(connection.slot));
         self.core.connections.seat(connection, State::Open(member));
         if is_aimed {
             self.redirect_newcomer(now, connection, at, effects);

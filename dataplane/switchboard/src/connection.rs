@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use relay_contract::{AdmissionId, ConnectionId, Profile, Scope};
+use relay_contract::{AdmissionId, ConnectionId, Profile, Scope, ShardId};
 use serde::{Deserialize, Serialize};
 
 use crate::bucket::Bucket;
@@ -129,10 +129,11 @@ impl Client {
     }
 }
 
-/// A connection and its state.
+/// A connection and its state, in the seat of its slot.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
+    /// Tells it from others in the same slot.
+    generation: u32,
     pub(crate) state: State,
 }
 
@@ -140,23 +141,32 @@ pub(crate) struct Connection {
 ///
 /// Shape: by slot, in one piece of memory: a seat is one step from its slot, and an empty one costs
 /// as much as one that is taken, which slots that are used again soon make up for.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Connections {
+    shard: ShardId,
     seats: Vec<Option<Connection>>,
 }
 
 /// Memory of one seat.
 pub(crate) const SEAT_BYTES: usize = size_of::<Option<Connection>>();
-const _: () = assert!(SEAT_BYTES <= 200, "half a million idle connections have a seat each");
+const _: () = assert!(SEAT_BYTES <= 192, "half a million idle connections have a seat each");
+
+/// Seats that there are from the start, touched or not. A table of this size is mapped for itself,
+/// and grows without leaving smaller copies of itself behind in the heap.
+const SEATS_MIN: usize = 1 << 10;
 
 impl Connections {
+    pub(crate) fn new(shard: ShardId) -> Self {
+        Self { shard, seats: Vec::with_capacity(SEATS_MIN) }
+    }
+
     /// Seats a connection; who sat there before is forgotten.
     pub(crate) fn seat(&mut self, id: ConnectionId, state: State) {
         let slot = id.slot as usize;
         if slot >= self.seats.len() {
             self.seats.resize_with(slot + 1, || None);
         }
-        self.seats[slot] = Some(Connection { id, state });
+        self.seats[slot] = Some(Connection { generation: id.generation, state });
     }
 
     pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
@@ -165,18 +175,23 @@ impl Connections {
     }
 
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
-        self.at(id.slot).filter(|connection| connection.id == id)
+        let connection = self.seats.get(id.slot as usize)?.as_ref()?;
+        (connection.generation == id.generation && id.shard == self.shard).then_some(connection)
     }
 
     pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.at_mut(id.slot).filter(|connection| connection.id == id)
+        let shard = self.shard;
+        let connection = self.at_mut(id.slot)?;
+        (connection.generation == id.generation && id.shard == shard).then_some(connection)
+    }
+
+    /// Who sits in a slot now.
+    pub(crate) fn id_at(&self, slot: u32) -> Option<ConnectionId> {
+        let connection = self.seats.get(slot as usize)?.as_ref()?;
+        Some(ConnectionId { shard: self.shard, slot, generation: connection.generation })
     }
 
     /// The connection in a slot, whoever that is now.
-    pub(crate) fn at(&self, slot: u32) -> Option<&Connection> {
-        self.seats.get(slot as usize)?.as_ref()
-    }
-
     pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut Connection> {
         self.seats.get_mut(slot as usize)?.as_mut()
     }
@@ -197,8 +212,9 @@ impl Connections {
     }
 
     /// All connections, by slot.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = (u32, &Connection)> + '_ {
-        (0..).zip(&self.seats).filter_map(|(slot, seat)| Some((slot, seat.as_ref()?)))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> + '_ {
+        let seats = (0..).zip(&self.seats);
+        seats.filter_map(|(slot, seat)| Some((self.id_at(slot)?, seat.as_ref()?)))
     }
 
     /// How many slots there ever were.

@@ -8,16 +8,29 @@ use serde::{Deserialize, Serialize};
 use crate::connection::State;
 use crate::liveness::Verdict;
 use crate::switchboard::Switchboard;
-use crate::wheel::TimerId;
+use crate::wheel::{TimerId, Wheel};
 use crate::{Effect, Effects};
 
-/// Whose deadline it is.
+/// Whose deadline it is: that of the connection in a slot, or [`Timer::CLEANUP`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Timer {
-    /// Of the connection in a slot: its heartbeat while open, its end while closing.
-    Connection(u32),
-    /// Empty scopes and unused limiter entries are looked for.
-    Cleanup,
+pub(crate) struct Timer(u32);
+
+/// Every idle connection has one.
+const _: () = assert!(Wheel::<Timer>::ENTRY_BYTES <= 24, "half a million idle connections");
+
+impl Timer {
+    /// Empty scopes and unused limiter entries are looked for. No slot has this number.
+    pub(crate) const CLEANUP: Self = Self(u32::MAX);
+
+    /// The heartbeat of the connection in a slot while it is open, its end while it closes.
+    pub(crate) fn connection(slot: u32) -> Self {
+        Self(slot)
+    }
+
+    /// The slot of the connection whose deadline it is, if it is one's.
+    pub(crate) fn slot(self) -> Option<u32> {
+        (self != Self::CLEANUP).then_some(self.0)
+    }
 }
 
 impl Switchboard {
@@ -25,9 +38,9 @@ impl Switchboard {
         self.note_stall(now, effects);
         for _ in 0..EXPIRED_MAX {
             let Some(timer) = self.wheel.expire(now) else { break };
-            match timer {
-                Timer::Connection(slot) => self.on_connection_timer(now, slot, effects),
-                Timer::Cleanup => self.on_cleanup(now, effects),
+            match timer.slot() {
+                Some(slot) => self.on_connection_timer(now, slot, effects),
+                None => self.on_cleanup(now, effects),
             }
         }
     }
@@ -49,10 +62,8 @@ impl Switchboard {
     }
 
     fn on_connection_timer(&mut self, now: Tick, slot: u32, effects: &mut Effects) {
-        let Some(connection) = self.core.connections.at_mut(slot) else {
-            return;
-        };
-        let id = connection.id;
+        let Some(id) = self.core.connections.id_at(slot) else { return };
+        let Some(connection) = self.core.connections.at_mut(slot) else { return };
         match &mut connection.state {
             State::Open(member) => {
                 let resumed = self.core.resumed;
@@ -60,7 +71,7 @@ impl Switchboard {
                 let next = member.liveness.deadline(&self.limits.heartbeat);
                 self.on_verdict(now, id, verdict, effects);
                 if let Some(member) = self.core.connections.member_mut(id) {
-                    member.timer = self.wheel.insert(next, Timer::Connection(slot));
+                    member.timer = self.wheel.insert(next, Timer::connection(slot));
                 }
             }
             State::Closing { leaver, .. } => {
@@ -108,7 +119,7 @@ impl Switchboard {
         let core = &mut self.core;
         if !core.cleanup_armed && (core.directory.has_empty() || !core.limiters.is_empty()) {
             let interval = self.limits.cleanup_interval.max(Duration::from_millis(1));
-            self.arm(now, now.after(interval), Timer::Cleanup);
+            self.arm(now, now.after(interval), Timer::CLEANUP);
             self.core.cleanup_armed = true;
         }
     }

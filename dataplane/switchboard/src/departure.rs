@@ -80,7 +80,7 @@ impl Switchboard {
     pub(crate) fn on_stop(&mut self, now: Tick, effects: &mut Effects) {
         self.core.stopping = true;
         for slot in 0..self.core.connections.slot_count() {
-            if let Some(id) = self.core.connections.at(slot).map(|connection| connection.id) {
+            if let Some(id) = self.core.connections.id_at(slot) {
                 self.close(now, id, CloseReason::ShuttingDown, effects);
             }
         }
@@ -169,7 +169,7 @@ impl Switchboard {
 
     /// Seats a connection that has `close_timeout` to end.
     pub(crate) fn seat_closing(&mut self, now: Tick, connection: ConnectionId, leaver: Leaver) {
-        let timer = Timer::Connection(connection.slot);
+        let timer = Timer::connection(connection.slot);
         let timer = self.arm(now, now.after(self.limits.close_timeout), timer);
         self.core.connections.seat(connection, State::Closing { leaver, timer });
     }

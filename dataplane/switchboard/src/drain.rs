@@ -17,7 +17,7 @@ impl Switchboard {
     /// order of connection, workers last. Cost: linear in connections, and sorting them.
     pub fn leaving_order(&self) -> Vec<ConnectionId> {
         let mut ranked = Vec::new();
-        for (_, connection) in self.core.connections.slots() {
+        for (id, connection) in self.core.connections.iter() {
             if let State::Open(member) = &connection.state {
                 let scope = self.core.directory.scope(member.scope).key();
                 let rank = match member.part {
@@ -25,7 +25,7 @@ impl Switchboard {
                     Part::Client(_) => 1,
                     Part::Worker(_) => 2,
                 };
-                ranked.push((scope, rank, member.sequence, connection.id));
+                ranked.push((scope, rank, member.sequence, id));
             }
         }
         ranked.sort_unstable_by_key(|&(scope, rank, sequence, _)| (scope, rank, sequence));

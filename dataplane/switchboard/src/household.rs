@@ -43,9 +43,8 @@ impl Switchboard {
     pub fn members_of(&self, workspace: &WorkspaceId) -> Vec<ConnectionId> {
         let core = &self.core;
         let is_its = |scope: u32| core.directory.scope(scope).workspace_id == *workspace;
-        let members = core.connections.slots().filter_map(|(_, connection)| {
-            matches!(&connection.state, State::Open(member) if is_its(member.scope))
-                .then_some(connection.id)
+        let members = core.connections.iter().filter_map(|(id, connection)| {
+            matches!(&connection.state, State::Open(member) if is_its(member.scope)).then_some(id)
         });
         members.collect()
     }
@@ -122,7 +121,7 @@ impl Switchboard {
             self.core.directory.scope_mut(member.scope).client_count += u32::from(is_client);
             self.core.peer_count += u64::from(!matches!(member.part, Part::Worker(_)));
             let due = member.liveness.deadline(&self.limits.heartbeat);
-            member.timer = self.arm(now, due, Timer::Connection(id.slot));
+            member.timer = self.arm(now, due, Timer::connection(id.slot));
             self.core.connections.seat(id, State::Open(member));
         }
         self.core.limiters.take_in(quotas, now);

@@ -41,10 +41,11 @@ pub struct Wheel<K> {
     len: usize,
 }
 
+/// Every idle connection has one, so it has no gaps: 20 bytes and a key.
 #[derive(Debug)]
 struct Entry<K> {
-    /// When it fires, in grains.
-    due: u64,
+    /// When it fires.
+    due: Due,
     /// Neighbours in the slot's ring; `next` alone, in the list of unused entries.
     next: u32,
     previous: u32,
@@ -52,6 +53,22 @@ struct Entry<K> {
     /// Index into `heads`, or `NO_SLOT` when unused.
     slot: u16,
     key: K,
+}
+
+/// A number of grains in 48 bits, which hold every one that a [`Tick`] can name. Shape: little
+/// endian, aligned as its neighbours are.
+#[derive(Clone, Copy, Debug)]
+struct Due([u16; 3]);
+
+impl Due {
+    fn new(grains: u64) -> Self {
+        Self([grains as u16, (grains >> 16) as u16, (grains >> 32) as u16])
+    }
+
+    fn grains(self) -> u64 {
+        let [low, middle, high] = self.0.map(u64::from);
+        low | middle << 16 | high << 32
+    }
 }
 
 impl<K: Copy> Wheel<K> {
@@ -67,7 +84,7 @@ impl<K: Copy> Wheel<K> {
             position: now.0 / Self::GRAIN_NS,
             heads: vec![NONE; LEVELS * SLOTS].into_boxed_slice(),
             occupied: [0; LEVELS],
-            entries: Vec::new(),
+            entries: Vec::with_capacity(ENTRIES_MIN),
             free: NONE,
             len: 0,
         }
@@ -86,7 +103,7 @@ impl<K: Copy> Wheel<K> {
     /// Adds a deadline. One in the past fires at the next call of [`Wheel::expire`].
     pub fn insert(&mut self, at: Tick, key: K) -> TimerId {
         let due = at.0.div_ceil(Self::GRAIN_NS).max(self.position);
-        let index = self.unused(due, key);
+        let index = self.unused(Due::new(due), key);
         self.link(index);
         self.len += 1;
         TimerId { index, generation: self.entry(index).generation }
@@ -133,7 +150,7 @@ impl<K: Copy> Wheel<K> {
     pub fn pending(&self) -> impl Iterator<Item = (Tick, K)> + '_ {
         self.heads.iter().flat_map(|&head| self.ring(head)).map(|index| {
             let entry = self.entry(index);
-            (Tick(entry.due.saturating_mul(Self::GRAIN_NS)), entry.key)
+            (Tick(entry.due.grains().saturating_mul(Self::GRAIN_NS)), entry.key)
         })
     }
 
@@ -181,7 +198,7 @@ impl<K: Copy> Wheel<K> {
 
     /// Puts an entry at the end of the slot its deadline belongs to.
     fn link(&mut self, index: u32) {
-        let due = self.entry(index).due;
+        let due = self.entry(index).due.grains();
         let level = (due ^ self.position).checked_ilog2().unwrap_or(0) / LEVEL_BITS;
         let within = (due >> (LEVEL_BITS * level)) as usize % SLOTS;
         let slot = level as usize * SLOTS + within;
@@ -227,7 +244,7 @@ impl<K: Copy> Wheel<K> {
     }
 
     /// An unused entry, now holding this deadline.
-    fn unused(&mut self, due: u64, key: K) -> u32 {
+    fn unused(&mut self, due: Due, key: K) -> u32 {
         if self.free != NONE {
             let index = self.free;
             let entry = self.entry_mut(index);
@@ -256,6 +273,9 @@ const LEVEL_BITS: u32 = 6;
 const SLOTS: usize = 1 << LEVEL_BITS;
 /// Eight levels hold every deadline a [`Tick`] can name: 2^64 ns are less than 2^48 grains.
 const LEVELS: usize = 8;
+/// Places for entries that there are from the start, touched or not. A table of this size is mapped
+/// for itself, and grows without leaving smaller copies of itself behind in the heap.
+const ENTRIES_MIN: usize = 1 << 13;
 const NONE: u32 = u32::MAX;
 const NO_SLOT: u16 = u16::MAX;
 
@@ -277,6 +297,17 @@ mod tests {
         wheel.insert(Tick(70 * MS + 1), 7);
         assert_eq!(fired(&mut wheel, Tick(71 * MS - 1)), []);
         assert_eq!(fired(&mut wheel, Tick(71 * MS)), [7]);
+    }
+
+    #[test]
+    fn the_last_moment_there_is_can_be_a_deadline() {
+        let mut wheel = Wheel::new(Tick(0));
+        wheel.insert(Tick(u64::MAX), 1);
+        wheel.insert(Tick(u64::MAX - 3 * MS), 2);
+        let last = u64::MAX.div_ceil(MS);
+        assert_eq!(Due::new(last).grains(), last);
+        assert_eq!(fired(&mut wheel, Tick(u64::MAX - 4 * MS)), []);
+        assert_eq!(fired(&mut wheel, Tick(u64::MAX - MS)), [2]);
     }
 
     #[test]

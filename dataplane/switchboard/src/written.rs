@@ -86,7 +86,7 @@ impl Switchboard {
     fn rearm(&mut self, deadlines: Vec<(Tick, Timer)>) -> Option<()> {
         for (at, timer) in deadlines {
             let id = self.wheel.insert(at, timer);
-            if let Timer::Connection(slot) = timer {
+            if let Some(slot) = timer.slot() {
                 *self.core.connections.at_mut(slot)?.state.timer_mut()? = id;
             }
         }
@@ -100,8 +100,7 @@ impl Switchboard {
         let mut deadline_count = usize::from(core.cleanup_armed);
         let mut peer_count = 0;
         let mut present = vec![Present::default(); core.directory.slot_count()];
-        for (slot, connection) in core.connections.slots() {
-            (connection.id.slot == slot).then_some(())?;
+        for (_, connection) in core.connections.iter() {
             match &connection.state {
                 State::Open(member) => {
                     core.directory.contains(member.scope).then_some(())?;
@@ -119,7 +118,7 @@ impl Switchboard {
             let present = present[at as usize];
             scope.member_count() == present.members && scope.client_count == present.clients
         });
-        let armed = core.connections.slots().all(|(_, connection)| match &connection.state {
+        let armed = core.connections.iter().all(|(_, connection)| match &connection.state {
             State::Open(Member { timer, .. }) | State::Closing { timer, .. } => {
                 *timer != TimerId::default()
             }
@@ -156,7 +155,7 @@ struct Present {
 }
 
 /// Grows with every change of the layout.
-const VERSION: u16 = 5;
+const VERSION: u16 = 6;
 
 #[cfg(test)]
 #[path = "written_tests.rs"]
