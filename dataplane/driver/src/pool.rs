@@ -6,17 +6,19 @@
 //! buffer is in the kernel's hands only while no handle on it exists.
 #![allow(unsafe_code)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
 /// A fixed number of equal buffers in one piece of memory. A clone is another handle on the same
 /// pool.
 ///
-/// Shape: one page-aligned region, never moved, zeroed once. Reference counts are plain integers,
+/// Shape: one page-aligned region, never moved, zeroed once. What was never
+/// written to takes no memory. Reference counts are plain integers,
 /// so neither the pool nor any handle leaves its thread.
 #[derive(Clone)]
 pub struct BufferPool {
@@ -41,8 +43,10 @@ pub struct Slice {
 }
 
 struct Pool {
+    /// The first buffer, at the beginning of a page.
     memory: NonNull<u8>,
-    layout: Layout,
+    /// Length of the mapping.
+    bytes: usize,
     buffer_bytes: usize,
     /// Handles per buffer.
     references: Box<[Cell<u32>]>,
@@ -68,14 +72,16 @@ impl BufferPool {
     pub fn new(count: u16, bytes: u32) -> Self {
         assert!(count > 0 && bytes > 0, "a pool has at least one byte");
         let buffer_bytes = bytes as usize;
-        let layout = Layout::from_size_align(usize::from(count) * buffer_bytes, PAGE_BYTES)
-            .expect("2^16 buffers of 2^32 bytes are less than isize::MAX");
-        // SAFETY: the layout's size is not zero, because count and bytes are not.
-        let memory = unsafe { alloc_zeroed(layout) };
-        let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
+        let bytes = usize::from(count) * buffer_bytes;
+        // Not from the allocator: asked for zeros at a page's beginning it writes them itself, and
+        // so touches all of it. Here the kernel brings each page when it is first written to.
+        let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a mapping at no particular address takes the place of nothing.
+        let memory = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, kind) };
+        let memory = memory.ok().and_then(|memory| NonNull::new(memory.cast()));
         let pool = Pool {
-            memory,
-            layout,
+            memory: memory.expect("a driver without memory for its buffers is of no use"),
+            bytes,
             buffer_bytes,
             references: (0..count).map(|_| Cell::new(0)).collect(),
             // The lowest id comes out first.
@@ -294,19 +300,19 @@ impl Drop for Region {
 
 impl Pool {
     fn buffer(&self, id: u16) -> NonNull<u8> {
+        assert!(usize::from(id) < self.references.len(), "buffer ids come from this pool");
         let offset = usize::from(id) * self.buffer_bytes;
-        assert!(offset < self.layout.size(), "buffer ids come from this pool");
-        // SAFETY: the offset was just found to be inside the allocation.
+        // SAFETY: `memory` has room for as many buffers as there are counts of references.
         unsafe { self.memory.add(offset) }
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: allocated in `BufferPool::new` with this layout; no region is left, as each holds
-        // an `Rc` of the pool, and a driver lets go of the kernel's buffers before it drops its
-        // own.
-        unsafe { dealloc(self.memory.as_ptr(), self.layout) }
+        // SAFETY: mapped in `BufferPool::new` with this length; no region is left, as each holds an
+        // `Rc` of the pool, and a driver lets go of the kernel's buffers before it drops its own.
+        let unmapped = unsafe { munmap(self.memory.as_ptr().cast(), self.bytes) };
+        debug_assert_eq!(unmapped, Ok(()), "it was mapped like this");
     }
 }
 
@@ -374,9 +380,6 @@ impl fmt::Debug for Slice {
     }
 }
 
-/// The buffers start on a page, as the kernel pins pages.
-const PAGE_BYTES: usize = 4096;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -386,6 +389,28 @@ mod tests {
         lease[..contents.len()].copy_from_slice(contents);
         lease.truncate(contents.len());
         lease
+    }
+
+    const PAGE_BYTES: usize = 4096;
+
+    /// Pages of the pool that are in memory. Source: mincore(2).
+    fn resident_pages(pool: &BufferPool) -> usize {
+        let bytes = pool.buffer_count() * pool.buffer_bytes();
+        let mut pages = vec![0_u8; bytes.div_ceil(PAGE_BYTES)];
+        let start = pool.pool.memory.as_ptr().cast();
+        // SAFETY: the vector has a byte for each page of the range, which begins a page.
+        let outcome = unsafe { libc::mincore(start, bytes, pages.as_mut_ptr()) };
+        assert_eq!(outcome, 0);
+        pages.iter().filter(|&&page| page & 1 == 1).count()
+    }
+
+    #[test]
+    fn a_buffer_takes_no_memory_before_it_is_written_to() {
+        let pool = BufferPool::new(64, 32 << 10);
+        assert!(pool.address(0).is_multiple_of(PAGE_BYTES as u64));
+        assert_eq!(resident_pages(&pool), 0);
+        let _written = lease(&pool, b"a few bytes");
+        assert!(resident_pages(&pool) > 0);
     }
 
     #[test]
