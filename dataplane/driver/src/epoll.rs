@@ -160,7 +160,7 @@ impl Epoll {
         }
         for _ in 0..self.queue.len() {
             if out.len() >= full {
-                return;
+                break;
             }
             let Some(key) = self.queue.pop_front() else {
                 break;
@@ -175,6 +175,8 @@ impl Epoll {
             self.try_receiving(key, out);
             self.enqueue(key);
         }
+        // Also when the turn is full: these wait with a descriptor each, and are as many as were
+        // closed.
         for key in mem::take(&mut self.closing) {
             self.finish_closing(key, out);
         }
@@ -214,6 +216,10 @@ impl Epoll {
     }
 
     fn finish_closing(&mut self, key: Key, out: &mut Vec<Completion<OwnedFd>>) {
+        // It may still stand in the queue: of its send, what the socket takes at once goes out.
+        if let Some(connection) = self.table.find(key) {
+            out.extend(connection.try_sending(key, &mut self.stats));
+        }
         let Some(mut connection) = self.table.remove(key) else {
             return;
         };

@@ -63,6 +63,38 @@ pub(crate) fn more_starved_connections_than_buffers_all_make_progress(choice: Ch
     }
 }
 
+/// Others keep every turn full: who is closed does not wait for them to fall silent.
+pub(crate) fn a_close_comes_to_its_end_while_others_flood(choice: Choice) {
+    const CONNECTIONS: u32 = 8;
+    let config =
+        Config { completions_max: 2, buffer_count: 64, buffer_bytes: 256, ..Config::default() };
+    let mut harness = Harness::with(choice, config);
+    let mut peers: Vec<_> = (0..CONNECTIONS).map(|slot| harness.resident(key(slot))).collect();
+    for peer in &mut peers {
+        peer.set_nonblocking(true).unwrap();
+        while peer.write(&[1; 4096]).is_ok() {}
+    }
+    for slot in 0..CONNECTIONS {
+        harness.driver.receive(key(slot));
+    }
+    for _ in 0..100 {
+        harness.any_received();
+    }
+    harness.driver.close(key(0));
+    let mut closed = false;
+    for _ in 0..2000 {
+        let event = harness.next();
+        closed |= matches!(event, Completion::Closed { .. });
+        if closed {
+            break;
+        }
+        for peer in &mut peers {
+            let _ = peer.write(&[1; 4096]);
+        }
+    }
+    assert!(closed, "thousands of receives came first");
+}
+
 /// Everybody sends more than there are buffers for: nobody may live off the others' share.
 pub(crate) fn scarce_buffers_are_shared_evenly(choice: Choice) {
     for buffer_count in [2, 3, 4] {

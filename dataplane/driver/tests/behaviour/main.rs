@@ -75,6 +75,7 @@ claims! {
     crowd:
         stalled_leases_starve_receives_but_lose_nothing
         more_starved_connections_than_buffers_all_make_progress
+        a_close_comes_to_its_end_while_others_flood
         scarce_buffers_are_shared_evenly
         receives_one_at_a_time_share_scarce_buffers_evenly
         starved_receives_can_be_closed
