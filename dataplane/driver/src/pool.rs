@@ -65,6 +65,12 @@ struct Region {
 }
 
 impl BufferPool {
+    /// Whether somebody else has it too.
+    #[cfg(test)]
+    pub(crate) fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.pool) > 1
+    }
+
     /// Takes the memory for `count` buffers of `bytes` each.
     ///
     /// # Panics

@@ -37,6 +37,17 @@ impl Starved {
         self.waiting.pop_front()
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len() + self.fed.len()
+    }
+
+    /// Forgets those that do not wait any more. Cost: a walk over all.
+    pub(crate) fn retain(&mut self, mut waits: impl FnMut(Key) -> bool) {
+        self.waiting.retain(|&key| waits(key));
+        self.fed.retain(|&key| waits(key));
+    }
+
     /// Whether nobody waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.fed.is_empty()

@@ -168,21 +168,40 @@ impl Uring {
         }
     }
 
-    fn arm_receive(&mut self, key: Key) {
+    /// Asks for a receive that is wanted and not under way. Whether it was asked for.
+    fn arm_receive(&mut self, key: Key) -> bool {
         let Some(connection) = self.table.find(key) else {
-            return;
+            return false;
         };
         if connection.armed || !connection.is_open() {
-            return;
+            return false;
         }
         let token = Token::new(Kind::Receive, key);
         match connection.receiving {
-            Receiving::No | Receiving::Pausing => return,
+            Receiving::No | Receiving::Pausing => return false,
             Receiving::Once => self.ring.receive_once(connection.target(), token),
             Receiving::Again => self.ring.receive(connection.target(), self.burst_bytes, token),
         }
         connection.armed = true;
         connection.fed = false;
+        true
+    }
+
+    /// A receive waits for a buffer, once. One that was paused and is wanted again has kept its
+    /// place.
+    fn starve(&mut self, key: Key, is_fed: bool) {
+        let Some(connection) = self.table.find(key) else {
+            return;
+        };
+        if mem::replace(&mut connection.starved, true) {
+            return;
+        }
+        // Connections that are gone leave their keys behind. Cost: as many as came since.
+        if self.starved.len() as u64 > 2 * self.table.occupied() {
+            let table = &mut self.table;
+            self.starved.retain(|key| table.find(key).is_some());
+        }
+        self.starved.push(key, is_fed);
     }
 
     fn start_receiving(&mut self, key: Key, receiving: Receiving) {
@@ -197,17 +216,20 @@ impl Uring {
             self.arm_receive(key);
         } else {
             // It would be in the queue ahead of all that wait, and take the buffer that is theirs.
-            self.starved.push(key, false);
+            self.starve(key, false);
         }
     }
 
     /// Arms starved receives again, as many as there are buffers: more would only starve once more.
     fn feed_starved(&mut self) {
-        for _ in 0..self.buffers.available() {
-            let Some(key) = self.starved.pop() else {
-                return;
-            };
-            self.arm_receive(key);
+        let mut left = self.buffers.available();
+        while left > 0
+            && let Some(key) = self.starved.pop()
+        {
+            if let Some(connection) = self.table.find(key) {
+                connection.starved = false;
+            }
+            left -= usize::from(self.arm_receive(key));
         }
     }
 
@@ -531,8 +553,9 @@ impl Driver for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         if !self.ring.quiesce() {
-            // The kernel may still write into buffers and read from batches: they stay for ever.
-            mem::forget(self.buffers.pool().clone());
+            // The kernel may still take buffers, write into them and read from batches: all of that
+            // stays for ever.
+            self.buffers.leak();
             for connection in self.table.drain() {
                 mem::forget(connection.sending);
             }

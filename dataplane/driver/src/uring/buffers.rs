@@ -22,6 +22,8 @@ pub(super) struct BufferRing {
     tail: u16,
     available: usize,
     pool: BufferPool,
+    /// The kernel may look at it for ever.
+    leaked: bool,
 }
 
 impl BufferRing {
@@ -37,7 +39,7 @@ impl BufferRing {
         // SAFETY: the layout's size is not zero, as a pool has at least one buffer.
         let memory = unsafe { alloc_zeroed(layout) };
         let entries = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout)).cast();
-        Self { entries, layout, entry_count, tail: 0, available: 0, pool }
+        Self { entries, layout, entry_count, tail: 0, available: 0, pool, leaked: false }
     }
 
     /// Where the ring is, for its registration.
@@ -92,12 +94,23 @@ impl BufferRing {
     pub(super) fn pool(&self) -> &BufferPool {
         &self.pool
     }
+
+    /// Keeps entries and buffers for ever, because operations may be in flight that the kernel does
+    /// not end: one of them would take the address of its buffer from whatever lay in freed memory.
+    pub(super) fn leak(&mut self) {
+        self.leaked = true;
+        std::mem::forget(self.pool.clone());
+    }
 }
 
 impl Drop for BufferRing {
     fn drop(&mut self) {
+        if self.leaked {
+            return;
+        }
         // SAFETY: allocated in `new` with this layout. The kernel keeps its own reference on the
-        // pages until the ring is gone, and takes no buffer without an operation in flight.
+        // pages until the ring is gone, and takes no buffer without an operation in flight, of
+        // which there is none: the ring's owner waited for that, or leaked this.
         unsafe { dealloc(self.entries.as_ptr().cast(), self.layout) }
     }
 }

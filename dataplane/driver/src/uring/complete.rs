@@ -37,10 +37,10 @@ impl Uring {
     fn on_accept(
         &mut self,
         Key { slot: place, generation }: Key,
-        done: Done,
+        mut done: Done,
         out: &mut Vec<Completion<OwnedFd>>,
     ) {
-        if let Some(socket) = done.descriptor() {
+        if let Some(socket) = done.descriptor.take() {
             self.stats.system_calls += 1;
             match accept::remote_of(&socket) {
                 Some(remote) => {
@@ -96,7 +96,9 @@ impl Uring {
                 out.push(Completion::Received { key, lease });
                 match connection.receiving {
                     Receiving::Once => connection.receiving = Receiving::No,
-                    Receiving::Again if last => self.arm_receive(key),
+                    Receiving::Again if last => {
+                        self.arm_receive(key);
+                    }
                     Receiving::Pausing if last => self.on_paused(key, out),
                     Receiving::No | Receiving::Again | Receiving::Pausing => {}
                 }
@@ -110,7 +112,8 @@ impl Uring {
             _ if is_of_the_moment(result) && !last => {}
             _ if is_of_the_moment(result) => {
                 self.stats.receive_starved += 1;
-                self.starved.push(key, connection.fed);
+                let is_fed = connection.fed;
+                self.starve(key, is_fed);
             }
             _ => {
                 connection.receiving = Receiving::No;
@@ -146,8 +149,8 @@ impl Uring {
 
     /// A plain descriptor was made, or could not be. The direct one goes; the socket stays.
     fn on_exported(&mut self, key: Key, done: Done, out: &mut Vec<Completion<OwnedFd>>) {
-        let socket = done.descriptor();
-        let mut socket = socket.ok_or_else(|| io::Error::from_raw_os_error(-done.result));
+        let result = done.result;
+        let mut socket = done.descriptor.ok_or_else(|| io::Error::from_raw_os_error(-result));
         let Some(connection) = self.table.find(key) else {
             return;
         };

@@ -17,6 +17,8 @@ pub(super) struct Connection {
     pub(super) armed: bool,
     /// It has brought something since it was armed.
     pub(super) fed: bool,
+    /// It is among the receives that wait for a buffer, whether it is still wanted or not.
+    pub(super) starved: bool,
     /// The batch of the send in flight.
     pub(super) sending: Option<Box<Batch>>,
     pub(super) fin: Fin,
@@ -72,6 +74,7 @@ impl Connection {
             receiving: Receiving::No,
             armed: false,
             fed: false,
+            starved: false,
             sending: None,
             fin: Fin::No,
             closing: Closing::No,

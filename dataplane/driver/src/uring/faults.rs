@@ -172,6 +172,41 @@ fn a_refused_call_does_not_wait_for_the_end_of_a_spin() {
 }
 
 #[test]
+fn a_receive_that_starves_waits_in_one_place_however_often_it_is_paused() {
+    let config = Config { buffer_count: 1, buffer_bytes: 4096, ..Config::default() };
+    let Some((mut driver, mut peer)) = line_of(&config) else { return };
+    driver.receive(KEY);
+    peer.write_all(b"held").expect("it has room");
+    let held = next(&mut driver);
+    let mut completions = Vec::new();
+    for round in 0..50 {
+        peer.write_all(b"more").expect("it has room");
+        let starved = driver.stats().receive_starved;
+        while round == 0 && driver.stats().receive_starved == starved {
+            driver.turn(Some(Duration::from_millis(10)), &mut completions).expect("it goes on");
+        }
+        driver.pause(KEY);
+        driver.turn(Some(Duration::ZERO), &mut completions).expect("it goes on");
+        driver.receive(KEY);
+        driver.turn(Some(Duration::ZERO), &mut completions).expect("it goes on");
+        assert!(driver.starved.len() <= 1, "{} places", driver.starved.len());
+    }
+    drop(held);
+    assert!(received(&mut driver).starts_with(b"more"));
+}
+
+#[test]
+fn a_ring_that_does_not_end_its_operations_keeps_the_memory_they_may_use() {
+    let Some((mut driver, _peer)) = line() else { return };
+    driver.receive(KEY);
+    driver.turn(Some(Duration::ZERO), &mut Vec::new()).expect("it goes on");
+    let pool = driver.buffers.pool().clone();
+    driver.ring.refusals = vec![libc::EBADF; 8];
+    drop(driver);
+    assert!(pool.is_shared(), "the buffers stay");
+}
+
+#[test]
 fn a_ring_that_is_gone_is_reported_and_does_not_hang() {
     let Some((mut driver, _peer)) = line() else { return };
     driver.ring.refusals.push(libc::EBADF);

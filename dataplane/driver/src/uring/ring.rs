@@ -44,40 +44,40 @@ pub(super) enum Target {
     Direct(u32),
 }
 
-/// What the kernel says of an operation.
-#[derive(Clone, Copy, Debug)]
+/// What the kernel says of an operation, once.
+#[derive(Debug)]
 pub(super) struct Done {
     pub(super) token: Token,
     /// A count or descriptor; negative, an `errno`.
     pub(super) result: i32,
+    /// The socket that an accept brought, or an export. Closed by whoever does not take it.
+    pub(super) descriptor: Option<OwnedFd>,
     flags: u32,
 }
 
 impl Done {
     /// Whether the operation goes on.
-    pub(super) fn more(self) -> bool {
+    pub(super) fn more(&self) -> bool {
         cqueue::more(self.flags)
     }
 
     /// The buffer of the group that was used.
-    pub(super) fn buffer(self) -> Option<u16> {
+    pub(super) fn buffer(&self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
     }
 
-    /// The socket an accept brought, or an export.
-    pub(super) fn descriptor(self) -> Option<OwnedFd> {
-        (self.result >= 0).then(|| {
-            // SAFETY: a non-negative result of an accept or an export is a new descriptor that
-            // nobody else knows of; the caller asks each such completion once.
-            unsafe { OwnedFd::from_raw_fd(self.result) }
-        })
-    }
-}
-
-impl From<cqueue::Entry> for Done {
-    fn from(entry: cqueue::Entry) -> Self {
+    /// Reads a completion. Only for one that was just taken out of the queue.
+    fn of(entry: &cqueue::Entry) -> Self {
         let token = Token::decode(entry.user_data());
-        Self { token, result: entry.result(), flags: entry.flags() }
+        let (result, flags) = (entry.result(), entry.flags());
+        let brings_socket = matches!(token.kind, Kind::Accept | Kind::Export) && result >= 0;
+        let descriptor = brings_socket.then(|| {
+            // SAFETY: a non-negative result of an accept or an export is a new descriptor that
+            // nobody else knows of: `drain`, the only caller, takes each completion out of the
+            // queue once.
+            unsafe { OwnedFd::from_raw_fd(result) }
+        });
+        Self { token, result, descriptor, flags }
     }
 }
 
@@ -284,7 +284,7 @@ impl Ring {
     /// Moves up to `max` completions out of the queue, in order.
     pub(super) fn drain(&mut self, max: usize, into: &mut Vec<Done>) {
         let before = into.len();
-        into.extend(self.io.completion().take(max).map(Done::from));
+        into.extend(self.io.completion().take(max).map(|entry| Done::of(&entry)));
         let last = into[before..].iter().filter(|done| !done.more()).count();
         self.in_flight -= last;
     }
@@ -318,11 +318,7 @@ impl Ring {
                 return false;
             }
             self.drain(usize::MAX, &mut entries);
-            for done in entries.drain(..) {
-                if matches!(done.token.kind, Kind::Accept | Kind::Export) {
-                    drop(done.descriptor());
-                }
-            }
+            entries.clear();
             if self.in_flight == 0 {
                 return true;
             }
