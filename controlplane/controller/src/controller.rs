@@ -25,7 +25,7 @@ use crate::control::{ControlApi, Desk, Watchers};
 use crate::decide::Decider;
 use crate::decisions::Decisions;
 use crate::doubts::Doubts;
-use crate::drain::{Draining, HURRIED};
+use crate::drain::{DrainVersion, Draining, HURRIED};
 use crate::expiry::ExpirySweep;
 use crate::facts::{KeyNumber, NamePrinter};
 use crate::fair_queue::FairQueue;
@@ -135,6 +135,10 @@ pub struct Controller {
     pub(crate) moving: HashSet<(ShardId, WorkspaceId)>,
     /// The drain that goes on.
     pub(crate) draining: Option<Draining>,
+    pub(crate) drain_version: DrainVersion,
+    /// Whether the process is about to end: from its first SIGTERM on.
+    pub(crate) leaving: bool,
+    /// Whether the shards were told to stop.
     pub(crate) stopping: bool,
 }
 
@@ -285,6 +289,8 @@ impl Controller {
             running: link.shards.ids().collect(),
             moving: HashSet::new(),
             draining: None,
+            drain_version: DrainVersion::default(),
+            leaving: false,
             stopping: false,
             settings: Arc::new(settings),
             link,

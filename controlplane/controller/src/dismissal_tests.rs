@@ -25,7 +25,7 @@ use crate::settings::{
 };
 
 #[derive(Default)]
-struct StandingClock(AtomicI64);
+pub(crate) struct StandingClock(pub(crate) AtomicI64);
 
 impl Clock for StandingClock {
     fn now(&self) -> Tick {
@@ -42,14 +42,14 @@ impl Ring for Silent {
     fn ring(&self) {}
 }
 
-struct Bench {
-    controller: Controller,
+pub(crate) struct Bench {
+    pub(crate) controller: Controller,
     shard: ShardSide,
     clock: Arc<StandingClock>,
     slots: u32,
 }
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     let (link, mut sides) = local(vec![Bell::new(Silent)]);
     let clock = Arc::new(StandingClock::default());
     let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
@@ -57,7 +57,7 @@ fn bench() -> Bench {
     Bench { controller, shard: sides.remove(0), clock, slots: 0 }
 }
 
-fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     let nowhere = Url::parse("http://127.0.0.1:9/").unwrap();
     Settings {
         version: "0.1.0",
@@ -108,7 +108,7 @@ fn settings() -> Settings {
     }
 }
 
-fn credential(token: &str, subject: &str, key: &str) -> Credential {
+pub(crate) fn credential(token: &str, subject: &str, key: &str) -> Credential {
     Credential {
         token_id: Some(token.into()),
         subject: Some(subject.into()),
@@ -118,7 +118,7 @@ fn credential(token: &str, subject: &str, key: &str) -> Credential {
 }
 
 impl Bench {
-    fn admit(&mut self, workspace: &str, credential: &Credential) -> AdmissionId {
+    pub(crate) fn admit(&mut self, workspace: &str, credential: &Credential) -> AdmissionId {
         let credential = credential.clone();
         let accepted = Accepted { claims: Claims::default(), credential, key: None };
         let facts: Facts = self.controller.facts(&accepted);

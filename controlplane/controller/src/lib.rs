@@ -44,6 +44,8 @@ mod metrics;
 mod moves;
 mod notices;
 mod planes;
+#[cfg(test)]
+mod planes_tests;
 mod platform_http;
 mod platform_tls;
 mod probe;

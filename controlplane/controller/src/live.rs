@@ -144,6 +144,8 @@ pub(crate) struct Acknowledged {
     versions: BTreeMap<(ShardId, Versioned), u64>,
     /// Shards whose lane took no command when there was a new version.
     owed: BTreeSet<ShardId>,
+    /// Shards whose lane did not take the order to drain, or to admit again.
+    owed_drain: BTreeSet<ShardId>,
 }
 
 impl Acknowledged {
@@ -151,26 +153,35 @@ impl Acknowledged {
         self.versions.insert((shard, value), version);
     }
 
-    /// Forgets shards that are gone.
-    pub(crate) fn detach(&mut self, is_gone: impl Fn(ShardId) -> bool) {
-        self.versions.retain(|&(shard, _), _| !is_gone(shard));
-        self.owed.retain(|&shard| !is_gone(shard));
-    }
-
     /// Shards that are gone have nothing in force.
     pub(crate) fn forget(&mut self, is_gone: impl Fn(ShardId) -> bool) {
         self.versions.retain(|(shard, _), _| !is_gone(*shard));
         self.owed.retain(|shard| !is_gone(*shard));
+        self.owed_drain.retain(|shard| !is_gone(*shard));
+    }
+
+    /// Whether a shard has said that it keeps to this version, or to a newer one.
+    pub(crate) fn keeps(&self, shard: ShardId, value: Versioned, version: u64) -> bool {
+        version == 0 || self.versions.get(&(shard, value)).is_some_and(|&held| held >= version)
+    }
+
+    /// A shard has to be told whether it is drained.
+    pub(crate) fn owe_drain(&mut self, shard: ShardId) {
+        self.owed_drain.insert(shard);
     }
 
     /// Whether a shard still has to be told.
     pub(crate) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+        !self.owed.is_empty() || !self.owed_drain.is_empty()
     }
 
-    /// The version that every shard which ever answered has in force at least, of everything.
+    /// The version of the settings that every shard which ever answered has in force at least.
     pub(crate) fn least(&self) -> Option<u64> {
-        self.versions.values().copied().min()
+        let settings = self.versions.iter().filter(|((_, value), _)| match value {
+            Versioned::Limits | Versioned::Routes => true,
+            Versioned::Drain => false,
+        });
+        settings.map(|(_, &version)| version).min()
     }
 }
 
@@ -292,6 +303,11 @@ impl Controller {
                 self.tell_versions(shard);
             }
         }
+        for shard in std::mem::take(&mut self.acknowledged.owed_drain) {
+            if self.running.contains(&shard) {
+                self.tell_of_drain(shard);
+            }
+        }
     }
 }
 
@@ -309,6 +325,7 @@ mod tests {
             }
         }
         acknowledged.note(ShardId(1), Versioned::Limits, 3);
+        acknowledged.note(ShardId(1), Versioned::Drain, 1);
         assert_eq!(acknowledged.least(), Some(2), "its routes are behind");
         acknowledged.owed.insert(ShardId(1));
         acknowledged.forget(|shard| shard == ShardId(1));

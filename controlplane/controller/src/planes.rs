@@ -39,7 +39,7 @@ impl Controller {
     }
 
     /// Counts what the data plane holds and tells it what is in force here.
-    fn on_attached(&mut self, attached: Attached) {
+    pub(crate) fn on_attached(&mut self, attached: Attached) {
         let Attached { block, instance_id, driver, mut inventory, orders, adopted } = attached;
         self.show_driver(driver);
         self.link.shards.attach(block, &orders);
@@ -65,6 +65,7 @@ impl Controller {
                 self.tell_versions(shard);
             }
         }
+        self.settle_drain(block, inventory.drain.take());
         let entry = LogEntry::new(Level::Info, "data_plane_attached")
             .with("instance", instance_id)
             .with("firstShard", i64::from(block.first.0))
@@ -101,7 +102,7 @@ impl Controller {
     }
 
     /// Its connections are gone, or will be offered anew by whoever still holds them.
-    fn on_detached(&mut self, block: Block, instance_id: String, said: bool) {
+    pub(crate) fn on_detached(&mut self, block: Block, instance_id: String, said: bool) {
         self.link.shards.detach(block);
         self.attached.remove(&block.first);
         let (admissions, waiting) = self.judge.detach(block);
@@ -112,7 +113,6 @@ impl Controller {
         self.end_calls(|owner| admissions.contains(&owner));
         self.running.retain(|&shard| !block.contains(shard));
         self.acknowledged.forget(|shard| block.contains(shard));
-        self.acknowledged.detach(|shard| block.contains(shard));
         self.queries.detach(|shard| block.contains(shard));
         self.settle_queries();
         let level = if said { Level::Info } else { Level::Warn };

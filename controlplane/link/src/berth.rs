@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use relay_contract::{AdmissionId, AdmissionRequest, Command, ConnectionId, Event, ShardId};
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
-use crate::convert::{BadMessage, Frame, Holding, InForce};
+use crate::convert::{BadMessage, DrainInForce, Frame, Holding, InForce};
 use crate::cord::SILENT_BEATS_MAX;
 use crate::outbox::{Mistaken, Outbox};
 
@@ -37,6 +37,8 @@ pub struct Inventory {
     pub waiting: Vec<(ConnectionId, Box<AdmissionRequest>)>,
     /// Which versions its shards keep to.
     pub in_force: Vec<InForce>,
+    /// Whether its shards are drained; nothing where nobody ever ordered that.
+    pub drain: Option<DrainInForce>,
 }
 
 /// What came of a message.
@@ -153,6 +155,9 @@ impl Berth {
         }
         for in_force in part.in_force {
             taking.in_force.push(frame.in_force_in(in_force).map_err(bad)?);
+        }
+        if let Some(drain) = part.drain {
+            taking.drain = Some(frame.drain_in(drain).map_err(bad)?);
         }
         Ok(if part.complete { self.taking.take() } else { None })
     }

@@ -11,7 +11,7 @@ use relay_contract::{
 };
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
-use crate::convert::{Frame, InForce};
+use crate::convert::{DrainInForce, Drained, Frame, InForce};
 use crate::held::{self, Held};
 use crate::outbox::{Mistaken, Outbox};
 use crate::version::{Apart, Versions};
@@ -48,6 +48,8 @@ pub struct Cord {
     held: Held,
     /// Versions in force.
     in_force: BTreeMap<(ShardId, Versioned), u64>,
+    /// The newest order to let everybody go, or to admit again.
+    drain: Option<(u64, Option<Drained>)>,
     /// Log entries for the next control plane.
     entries: VecDeque<v1::Event>,
     commands: VecDeque<(ShardId, Command)>,
@@ -117,6 +119,7 @@ impl Cord {
             listing: None,
             held: Held::default(),
             in_force: BTreeMap::new(),
+            drain: None,
             entries: VecDeque::new(),
             commands: VecDeque::new(),
             counters: Counters::default(),
@@ -386,6 +389,17 @@ impl Cord {
                 own.memory_bytes_max = self.identity.memory_bytes_max;
                 Command::SetLimits(limits)
             }
+            // Its own end goes before whatever anybody else wants.
+            Command::Drain { .. } | Command::Resume { .. } if self.leaving => return,
+            Command::Drain { version, window_ms, redirect } => {
+                let drained = Drained { window_ms, redirect: redirect.clone() };
+                self.note_drain(version, Some(drained));
+                Command::Drain { version, window_ms, redirect }
+            }
+            Command::Resume { version } => {
+                self.note_drain(version, None);
+                Command::Resume { version }
+            }
             command => command,
         };
         self.commands.push_back((shard, command));
@@ -454,10 +468,13 @@ impl Cord {
         part.complete = listing.admissions.is_empty() && listing.waiting.is_empty();
         if part.complete {
             self.listing = None;
-            let in_force = self.in_force.iter();
+            // An older control plane cannot read versions of a drain among the others.
+            let in_force =
+                self.in_force.iter().filter(|((_, value), _)| *value != Versioned::Drain);
             let in_force =
                 in_force.map(|(&(shard, value), &version)| InForce { shard, value, version });
             part.in_force.extend(in_force.map(|in_force| frame.in_force_out(in_force)));
+            part.drain = self.drain_in_force().map(|drain| frame.drain_out(drain));
         }
         let complete = part.complete;
         self.push(up::Message::Inventory(part));
@@ -465,6 +482,24 @@ impl Cord {
             for entry in std::mem::take(&mut self.entries) {
                 self.push(up::Message::Event(entry));
             }
+        }
+    }
+
+    /// Whether the shards are drained, and which of them know it.
+    fn drain_in_force(&self) -> Option<DrainInForce> {
+        let (version, drained) = self.drain.clone()?;
+        let keeps = |shard: &ShardId| {
+            self.in_force.get(&(*shard, Versioned::Drain)).is_some_and(|&held| held >= version)
+        };
+        let shards = (0..self.identity.shard_count).map(ShardId).filter(keeps).collect();
+        Some(DrainInForce { version, drained, shards })
+    }
+
+    /// Remembers what the control plane wants, for the next one.
+    fn note_drain(&mut self, version: u64, drained: Option<Drained>) {
+        let is_newer = self.drain.as_ref().is_none_or(|(held, _)| *held < version);
+        if version > 0 && is_newer {
+            self.drain = Some((version, drained));
         }
     }
 

@@ -346,7 +346,7 @@ impl Line {
         if connections > 0 {
             let window = (self.dial.drain * 4 / 5).min(PACE.saturating_mul(connections));
             let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-            self.link.shards.broadcast(|| Command::Drain { window_ms, redirect: None });
+            self.link.shards.broadcast(|| Command::Drain { version: 0, window_ms, redirect: None });
             let entry = LogEntry::new(Level::Info, "relay_draining")
                 .with("connections", i64::from(connections))
                 .with("windowMs", i64::try_from(window_ms).unwrap_or(i64::MAX))

@@ -265,7 +265,7 @@ impl Docked {
         instance_id: String,
         arrivals: mpsc::Receiver<Arrival>,
     ) -> Self {
-        let (sender, orders) = mpsc::channel(ORDERS_MAX);
+        let (orders_sender, orders) = Orders::channel(ORDERS_MAX);
         Self {
             shared,
             block,
@@ -274,7 +274,7 @@ impl Docked {
             arrivals,
             berth: Berth::new(),
             orders,
-            orders_sender: Orders(sender),
+            orders_sender,
             stream: None,
             attached: false,
         }
@@ -372,8 +372,7 @@ impl Docked {
         if !resumed {
             self.detach(false).await;
             self.berth = Berth::new();
-            let (sender, orders) = mpsc::channel(ORDERS_MAX);
-            (self.orders, self.orders_sender) = (orders, Orders(sender));
+            (self.orders_sender, self.orders) = Orders::channel(ORDERS_MAX);
         }
         if arrival.hello.shard_count != u32::from(self.block.count) {
             let status = Status::invalid_argument("a data plane keeps its number of shards");

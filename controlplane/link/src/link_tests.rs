@@ -3,13 +3,13 @@
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Credential, Event,
     Grant, Level, LogEntry, Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick,
-    UpgradeRequest,
+    UpgradeRequest, Versioned,
 };
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
 use crate::convert::Frame;
 use crate::outbox::MESSAGES_MAX;
-use crate::{Arrived, Berth, Cord, CordError, Identity, Versions};
+use crate::{Arrived, Berth, Cord, CordError, Identity, Inventory, Versions};
 
 const HERE: Frame = Frame { first: 0, count: 2, now: Tick(0), unix_ms: 0 };
 const THERE: Frame = Frame { first: 6, ..HERE };
@@ -59,6 +59,17 @@ impl Pair {
     fn down(&mut self) {
         while let Some(message) = self.berth.next_message() {
             self.cord.receive(&HERE, message).unwrap();
+        }
+    }
+
+    /// What it offers to a control plane that has forgotten everything.
+    fn joined_anew(&mut self) -> Inventory {
+        self.cord.disconnect();
+        self.berth = Berth::new();
+        self.join(false);
+        match self.up().into_iter().next() {
+            Some(Arrived::Inventory(inventory)) => inventory,
+            other => panic!("no inventory: {other:?}"),
         }
     }
 
@@ -311,4 +322,36 @@ fn silence_is_counted_in_beats() {
     pair.cord.beat(&HERE);
     pair.berth.beat();
     assert!(pair.cord.is_silent() && pair.berth.is_gone());
+}
+
+#[test]
+fn another_control_plane_is_told_whether_the_shards_are_drained_and_which_know_it() {
+    let mut pair = pair();
+    let redirect = Some("wss://b.example.net/ws".into());
+    let order = Command::Drain { version: 9, window_ms: 50, redirect };
+    pair.berth.order(&THERE, ShardId(6), order);
+    pair.down();
+    let in_force = Event::InForce { shard: ShardId(0), value: Versioned::Drain, version: 9 };
+    pair.cord.take(&HERE, in_force);
+    let drain = pair.joined_anew().drain.expect("it is drained");
+    let drained = drain.drained.expect("and not taken back");
+    assert_eq!((drain.version, drained.window_ms, &*drain.shards), (9, 50, &[ShardId(6)][..]));
+    assert_eq!(drained.redirect.as_deref(), Some("wss://b.example.net/ws"));
+
+    pair.berth.order(&THERE, ShardId(6), Command::Resume { version: 10 });
+    pair.down();
+    let drain = pair.joined_anew().drain.expect("that it was taken back is known too");
+    assert_eq!((drain.version, drain.drained, &*drain.shards), (10, None, &[][..]));
+}
+
+#[test]
+fn who_is_about_to_end_is_neither_drained_nor_kept_by_anybody_else() {
+    let mut pair = pair();
+    pair.cord.prepare_to_leave();
+    pair.berth.order(&THERE, ShardId(6), Command::Resume { version: 3 });
+    let order = Command::Drain { version: 4, window_ms: 50, redirect: None };
+    pair.berth.order(&THERE, ShardId(6), order);
+    pair.down();
+    let commands = pair.commands();
+    assert!(commands.is_empty(), "{commands:?}");
 }

@@ -48,6 +48,14 @@ pub struct Attached {
 #[derive(Clone, Debug)]
 pub struct Orders(pub(crate) mpsc::Sender<(ShardId, Command)>);
 
+impl Orders {
+    /// A way that takes so many orders, and where they arrive.
+    pub fn channel(orders_max: usize) -> (Self, mpsc::Receiver<(ShardId, Command)>) {
+        let (sender, receiver) = mpsc::channel(orders_max);
+        (Self(sender), receiver)
+    }
+}
+
 /// What the data planes tell.
 #[derive(Debug)]
 pub enum News {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use relay_contract::{ConnectionId, Counter, Tick};
+use relay_contract::{ConnectionId, Counter, Tick, Versioned};
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 
@@ -45,9 +45,25 @@ impl Drain {
 }
 
 impl<D: Driver> Shard<D> {
+    /// Whether an order to drain, or to admit again, is to be followed. Says which one is in force
+    /// then.
+    fn is_newer_drain(&mut self, version: u64) -> bool {
+        if version == 0 {
+            return true;
+        }
+        let is_newer = version > self.drain_version;
+        if is_newer {
+            self.drain_version = version;
+        } else {
+            self.counters.count(Counter::StaleVersionsRefused);
+        }
+        self.acknowledge(Versioned::Drain);
+        is_newer
+    }
+
     /// Begins a drain, or gives one that goes on another window and address.
-    pub(crate) fn on_drain(&mut self, window: Duration, redirect: Option<Box<str>>) {
-        if self.stop_deadline.is_some() {
+    pub(crate) fn on_drain(&mut self, version: u64, window: Duration, redirect: Option<Box<str>>) {
+        if !self.is_newer_drain(version) || self.stop_deadline.is_some() {
             return;
         }
         let waiting = VecDeque::from(self.board.leaving_order());
@@ -74,8 +90,10 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Takes a drain back: who was not told stays, and upgrades are asked about again.
-    pub(crate) fn on_resume(&mut self) {
-        self.drain = None;
+    pub(crate) fn on_resume(&mut self, version: u64) {
+        if self.is_newer_drain(version) {
+            self.drain = None;
+        }
     }
 
     /// When somebody has to be told.

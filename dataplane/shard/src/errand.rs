@@ -97,7 +97,7 @@ impl<D: Driver> Shard<D> {
                 Some(
                     order @ (Command::Report { .. }
                     | Command::Drain { .. }
-                    | Command::Resume
+                    | Command::Resume { .. }
                     | Command::Move { .. }
                     | Command::Stop { .. }
                     | Command::SetLimits(_)

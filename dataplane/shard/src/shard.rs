@@ -67,6 +67,8 @@ pub struct Shard<D: Driver> {
     pub(crate) mail: Mail<D::Socket>,
     /// Who is told to go, while the shard is drained.
     pub(crate) drain: Option<Box<Drain>>,
+    /// Of the newest order to drain, or to admit again.
+    pub(crate) drain_version: u64,
     /// When what is left is cut, once the shard was told to stop.
     pub(crate) stop_deadline: Option<Tick>,
     /// Reads messages that arrive in one piece.
@@ -156,6 +158,7 @@ impl<D: Driver> Shard<D> {
             whereabouts: Whereabouts::default(),
             mail: Mail::default(),
             drain: None,
+            drain_version: 0,
             stop_deadline: None,
             scanner: Scanner::default(),
             effects: Effects::default(),
@@ -315,18 +318,22 @@ impl<D: Driver> Shard<D> {
                 self.acknowledge(Versioned::Routes);
             }
             Command::Report { query, detail } => self.answer_report(query, detail),
-            Command::Drain { window_ms, redirect } => {
-                self.on_drain(Duration::from_millis(window_ms), redirect);
+            Command::Drain { version, window_ms, redirect } => {
+                self.on_drain(version, Duration::from_millis(window_ms), redirect);
             }
             Command::Move { workspace_id, to } => self.on_move(workspace_id, to),
-            Command::Resume => self.on_resume(),
+            Command::Resume { version } => self.on_resume(version),
             Command::Stop { deadline_ms } => self.on_stop(Duration::from_millis(deadline_ms)),
         }
     }
 
     /// Says which version of a value is in force.
-    fn acknowledge(&mut self, value: Versioned) {
-        let version = self.board.version(value);
+    pub(crate) fn acknowledge(&mut self, value: Versioned) {
+        let version = match value {
+            Versioned::Limits => self.limits.version,
+            Versioned::Routes => self.board.routes().version,
+            Versioned::Drain => self.drain_version,
+        };
         self.emit(Event::InForce { shard: self.config.shard, value, version });
     }
 

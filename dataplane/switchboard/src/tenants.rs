@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use relay_contract::{
-    ConnectionId, Counter, Limits, Routes, TargetId, Tick, Versioned, WorkspaceId,
-};
+use relay_contract::{ConnectionId, Counter, Limits, Routes, TargetId, Tick, WorkspaceId};
 
 use crate::connection::Member;
 use crate::directory::{Directory, Scope};
@@ -91,14 +89,6 @@ impl Switchboard {
     /// The routes in force.
     pub fn routes(&self) -> &Arc<Routes> {
         &self.tenants.routes
-    }
-
-    /// Which version of a value is in force.
-    pub fn version(&self, value: Versioned) -> u64 {
-        match value {
-            Versioned::Limits => self.limits.version,
-            Versioned::Routes => self.tenants.routes.version,
-        }
     }
 
     /// The scope of a workspace and target, made if there is none.

@@ -113,7 +113,7 @@ fn a_stale_version_is_refused_and_nothing_of_it_is_taken() {
         let stale = Routes { tenants: own(version, runtime(7)).tenants, ..away(version) };
         board.route(stale);
     }
-    assert_eq!(board.switchboard.version(Versioned::Routes), 5);
+    assert_eq!(board.switchboard.routes().version, 5);
     assert_eq!(board.count(Counter::StaleVersionsRefused), 2);
     let (client, seen) = board.open(grant(Role::Client));
     assert_eq!(seen.len(), 1, "nobody is redirected: {seen:?}");
@@ -254,7 +254,7 @@ fn routes_and_own_limits_outlive_what_is_written_down() {
     let (written, old) = (board.switchboard.write_down(), &board.switchboard);
     let (limits, routes) = (Arc::clone(&old.limits), Arc::clone(old.routes()));
     board.switchboard = Switchboard::restore(&written, limits, routes).unwrap();
-    assert_eq!(board.switchboard.version(Versioned::Routes), 1);
+    assert_eq!(board.switchboard.routes().version, 1);
     assert_eq!(board.say(client, &frame("s")), [ON_SEND]);
     assert_eq!(board.frames_until_closed(client), 2);
 }

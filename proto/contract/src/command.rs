@@ -74,6 +74,10 @@ pub enum Command {
     /// Admit nobody and tell everybody who is open to reconnect, evenly over the window. Who has to
     /// answer for the process still does: listeners stay open, plain HTTP is served.
     Drain {
+        /// Counts drains and their ends, as versions of one value: an order that is not newer than
+        /// the one in force is refused, and answered with [`crate::Event::InForce`]. 0 is for
+        /// whoever ends the process: taken always, and not answered.
+        version: u64,
         /// Milliseconds from the first to the last who is told. The control plane says how long,
         /// because the pace is that of all shards together.
         window_ms: u64,
@@ -81,7 +85,10 @@ pub enum Command {
         redirect: Option<Box<str>>,
     },
     /// Admit again. Who was told to go is gone; who was not stays.
-    Resume,
+    Resume {
+        /// As that of [`Command::Drain`].
+        version: u64,
+    },
     /// Give the workspace's connections, and all that is known of it, to another shard of this data
     /// plane. Answered by [`crate::Event::Moved`] or [`crate::Event::MoveFailed`].
     Move {
@@ -152,15 +159,16 @@ impl fmt::Debug for Command {
             Self::Report { query, detail } => {
                 f.debug_struct("Report").field("query", query).field("detail", detail).finish()
             }
-            Self::Drain { window_ms, redirect } => f
+            Self::Drain { version, window_ms, redirect } => f
                 .debug_struct("Drain")
+                .field("version", version)
                 .field("window_ms", window_ms)
                 .field("redirect", redirect)
                 .finish(),
             Self::Move { workspace_id, to } => {
                 f.debug_struct("Move").field("workspace_id", workspace_id).field("to", to).finish()
             }
-            Self::Resume => f.write_str("Resume"),
+            Self::Resume { version } => f.debug_struct("Resume").field("version", version).finish(),
             Self::Stop { deadline_ms } => {
                 f.debug_struct("Stop").field("deadline_ms", deadline_ms).finish()
             }

@@ -79,8 +79,9 @@ pub enum Event {
         /// The answer.
         report: Box<ShardReport>,
     },
-    /// The answer to [`crate::Command::SetLimits`] and [`crate::Command::SetRoutes`]: what is in
-    /// force now. An older version than was sent means that none of it was taken.
+    /// The answer to [`crate::Command::SetLimits`], [`crate::Command::SetRoutes`] and
+    /// [`crate::Command::Drain`] or [`crate::Command::Resume`]: what is in force now. An older
+    /// version than was sent means that none of it was taken.
     InForce {
         /// Where.
         shard: ShardId,

@@ -78,6 +78,8 @@ pub enum Versioned {
     Limits,
     /// [`Routes`].
     Routes,
+    /// Whether everybody is told to go: [`crate::Command::Drain`], [`crate::Command::Resume`].
+    Drain,
 }
 
 #[cfg(test)]

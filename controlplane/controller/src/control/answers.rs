@@ -170,7 +170,7 @@ impl Controller {
         use proto::UnreadyReason;
         let has_no_keys = self.settings.admission == Admission::Jwks && self.key_count().is_none();
         let reasons = [
-            (self.stopping, UnreadyReason::Stopping),
+            (self.leaving || self.stopping, UnreadyReason::Stopping),
             (self.draining().is_some(), UnreadyReason::Draining),
             (has_no_keys, UnreadyReason::NoKeys),
         ];

@@ -41,13 +41,13 @@ impl Controller {
 
     /// The drain that goes on, as it is shown.
     pub(super) fn drain_state(&self) -> Option<proto::DrainState> {
-        let Draining { since, window, connections, redirect } = self.draining()?;
+        let Draining { since, window, connections, redirect, .. } = self.draining()?;
         let ago = i64::try_from(self.clock.now().since(*since).as_millis()).unwrap_or(i64::MAX);
         Some(proto::DrainState {
             since_unix_ms: self.clock.unix_ms().saturating_sub(ago),
             window_ms: u64::try_from(window.as_millis()).unwrap_or(u64::MAX),
             connections: u64::try_from(*connections).unwrap_or(u64::MAX),
-            redirect_url: redirect.as_ref().map_or_else(String::new, |url| url.as_str().to_owned()),
+            redirect_url: redirect.as_deref().unwrap_or_default().to_owned(),
         })
     }
 }

@@ -145,7 +145,7 @@ async fn a_drain_is_shown_while_it_goes_on_and_can_be_taken_back() {
         let answer = client.resume(proto::ResumeRequest {}).await.unwrap().into_inner();
         assert_eq!(answer.was_draining, was_draining);
     }
-    assert!(matches!(shard.command().await, relay_contract::Command::Resume));
+    assert!(matches!(shard.command().await, relay_contract::Command::Resume { .. }));
     let answer = client.get_readiness(proto::GetReadinessRequest {}).await.unwrap().into_inner();
     assert!(answer.readiness.unwrap().ready);
 }

@@ -96,7 +96,7 @@ async fn peers_are_told_over_a_millisecond_each_and_the_rest_of_the_time_is_thei
     let platform = Platform::start(None).await;
     let (relay, mut shard, admissions) = with_clients(&platform, Duration::from_secs(60), 3).await;
     let ended = relay.shut_down();
-    let Command::Drain { window_ms, redirect } = shard.command().await else {
+    let Command::Drain { window_ms, redirect, .. } = shard.command().await else {
         panic!("not drained");
     };
     assert_eq!((window_ms, redirect), (3, None));
@@ -166,7 +166,8 @@ async fn a_drain_by_order_makes_the_relay_unready_until_it_is_taken_back() {
         let draining = controller.drain(order).unwrap();
         assert_eq!((draining.connections, draining.window), (0, Duration::ZERO));
     });
-    let Command::Drain { window_ms: 0, redirect: Some(redirect) } = shard.command().await else {
+    let Command::Drain { window_ms: 0, redirect: Some(redirect), .. } = shard.command().await
+    else {
         panic!("not drained");
     };
     assert_eq!(&*redirect, "wss://b.example.net/ws");
@@ -185,7 +186,7 @@ async fn a_drain_by_order_makes_the_relay_unready_until_it_is_taken_back() {
         assert!(controller.draining().is_none());
     });
     assert!(matches!(shard.command().await, Command::Drain { .. }));
-    assert!(matches!(shard.command().await, Command::Resume));
+    assert!(matches!(shard.command().await, Command::Resume { .. }));
     shard.ask_as("/ready", None);
     assert_eq!(shard.response().await.0, 200);
 }

@@ -65,10 +65,10 @@ impl Frame {
                 };
                 Wire::Report(v1::Report { query: query.0, detail: detail.into() })
             }
-            Command::Drain { window_ms, redirect } => {
-                Wire::Drain(v1::Drain { window_ms, redirect: redirect.map(Into::into) })
+            Command::Drain { version, window_ms, redirect } => {
+                Wire::Drain(v1::Drain { window_ms, redirect: redirect.map(Into::into), version })
             }
-            Command::Resume => Wire::Resume(v1::Resume {}),
+            Command::Resume { version } => Wire::Resume(v1::Resume { version }),
             Command::Move { workspace_id, to } => Wire::Move(v1::Move {
                 workspace_id: workspace_id.to_string(),
                 to: self.shard_out(to),
@@ -135,10 +135,10 @@ impl Frame {
                     Err(_) => return Err(BadMessage::Unknown("detail")),
                 },
             },
-            Wire::Drain(v1::Drain { window_ms, redirect }) => {
-                Command::Drain { window_ms, redirect: redirect.map(Into::into) }
+            Wire::Drain(v1::Drain { window_ms, redirect, version }) => {
+                Command::Drain { version, window_ms, redirect: redirect.map(Into::into) }
             }
-            Wire::Resume(v1::Resume {}) => Command::Resume,
+            Wire::Resume(v1::Resume { version }) => Command::Resume { version },
             Wire::Move(v1::Move { workspace_id, to }) => Command::Move {
                 workspace_id: workspace_id.as_str().into(),
                 to: self.shard_in(to, "to")?,

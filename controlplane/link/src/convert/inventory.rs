@@ -42,6 +42,26 @@ pub struct InForce {
     pub version: u64,
 }
 
+/// Whether a data plane's shards are drained: the newest order it has heard of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DrainInForce {
+    /// Of the order.
+    pub version: u64,
+    /// What was ordered; nothing where that was to admit again.
+    pub drained: Option<Drained>,
+    /// The shards that keep to it. Others have not heard of it yet.
+    pub shards: Vec<ShardId>,
+}
+
+/// An order to let everybody go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Drained {
+    /// From the first to the last who is told.
+    pub window_ms: u64,
+    /// Where clients are sent.
+    pub redirect: Option<Box<str>>,
+}
+
 impl Frame {
     /// A connection for the inventory.
     pub fn holding_out(&self, holding: Holding) -> v1::Holding {
@@ -82,6 +102,7 @@ impl Frame {
         let value = match value {
             Versioned::Limits => v1::Versioned::Limits,
             Versioned::Routes => v1::Versioned::Routes,
+            Versioned::Drain => v1::Versioned::Drain,
         };
         v1::InForce { shard: self.shard_out(shard), value: value.into(), version }
     }
@@ -92,8 +113,39 @@ impl Frame {
         let value = match v1::Versioned::try_from(value) {
             Ok(v1::Versioned::Limits) => Versioned::Limits,
             Ok(v1::Versioned::Routes) => Versioned::Routes,
+            Ok(v1::Versioned::Drain) => Versioned::Drain,
             Ok(v1::Versioned::Unspecified) | Err(_) => return Err(BadMessage::Unknown("value")),
         };
         Ok(InForce { shard: self.shard_in(shard, "shard")?, value, version })
+    }
+
+    /// Whether the shards are drained, for the inventory.
+    pub(crate) fn drain_out(&self, drain: DrainInForce) -> v1::DrainInForce {
+        let DrainInForce { version, drained, shards } = drain;
+        let order = |Drained { window_ms, redirect }| v1::Drain {
+            window_ms,
+            redirect: redirect.map(Into::into),
+            version,
+        };
+        v1::DrainInForce {
+            version,
+            drain: drained.map(order),
+            shards: shards.into_iter().map(|shard| self.shard_out(shard)).collect(),
+        }
+    }
+
+    /// Whether the shards are drained, from an inventory.
+    pub(crate) fn drain_in(&self, drain: v1::DrainInForce) -> Result<DrainInForce, BadMessage> {
+        let v1::DrainInForce { version, drain, shards } = drain;
+        let order = |v1::Drain { window_ms, redirect, .. }| Drained {
+            window_ms,
+            redirect: redirect.map(Into::into),
+        };
+        let shards = shards.into_iter().map(|shard| self.shard_in(shard, "shard"));
+        Ok(DrainInForce {
+            version,
+            drained: drain.map(order),
+            shards: shards.collect::<Result<_, _>>()?,
+        })
     }
 }

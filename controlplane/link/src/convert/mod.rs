@@ -19,7 +19,7 @@ use relay_grpc::plane::v1;
 
 pub(crate) use names::kept;
 
-pub use inventory::{Holding, InForce};
+pub use inventory::{DrainInForce, Drained, Holding, InForce};
 
 /// Why a message is none that can be acted on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

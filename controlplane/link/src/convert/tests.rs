@@ -227,9 +227,10 @@ fn command() -> impl Strategy<Value = Command> {
             query: QueryId(query),
             detail: [Detail::Counts, Detail::Scopes, Detail::Hottest][n],
         }),
-        (any::<u64>(), option::of(boxed()))
-            .prop_map(|(window_ms, redirect)| Command::Drain { window_ms, redirect }),
-        Just(()).prop_map(|()| Command::Resume),
+        (any::<u64>(), any::<u64>(), option::of(boxed())).prop_map(
+            |(version, window_ms, redirect)| Command::Drain { version, window_ms, redirect }
+        ),
+        any::<u64>().prop_map(|version| Command::Resume { version }),
         (text(), shard()).prop_map(|(workspace, to)| Command::Move {
             workspace_id: workspace.as_str().into(),
             to
@@ -334,8 +335,8 @@ fn event() -> impl Strategy<Value = Event> {
             query: QueryId(query),
             report: Box::new(report)
         }),
-        (shard(), any::<bool>(), any::<u64>()).prop_map(|(shard, limits, version)| {
-            let value = if limits { Versioned::Limits } else { Versioned::Routes };
+        (shard(), 0..3_usize, any::<u64>()).prop_map(|(shard, n, version)| {
+            let value = [Versioned::Limits, Versioned::Routes, Versioned::Drain][n];
             Event::InForce { shard, value, version }
         }),
         shard().prop_map(|shard| Event::Stopped { shard }),

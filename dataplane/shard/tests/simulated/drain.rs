@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{Command, Counter, ShardId};
+use relay_contract::{Command, Counter, ShardId, Versioned};
 use relay_driver::sim::PeerState;
 
 use crate::bench::{Bench, Office, Setup, SocketId};
@@ -13,7 +13,7 @@ const OTHER: &str = "wss://other.example.net/ws";
 fn drain(bench: &mut Bench, shard: u16, window: Duration, redirect: Option<&str>) {
     let window_ms = window.as_millis() as u64;
     let redirect = redirect.map(Box::from);
-    bench.command(ShardId(shard), Command::Drain { window_ms, redirect });
+    bench.command(ShardId(shard), Command::Drain { version: 0, window_ms, redirect });
 }
 
 fn told() -> Frame {
@@ -161,12 +161,31 @@ fn a_drain_that_is_taken_back_leaves_those_who_were_not_told() {
     let times = times_told(&mut bench, &ids, 450);
     let gone = times.iter().flatten().count();
     assert_eq!(gone, 5, "half of the window: {times:?}");
-    bench.command(ShardId(0), Command::Resume);
+    bench.command(ShardId(0), Command::Resume { version: 0 });
     let after = times_told(&mut bench, &ids, 2000);
     assert!(after.iter().all(Option::is_none), "nobody else: {after:?}");
     let _newcomer = bench.open("client", "new");
     let report = bench.audit();
     assert_eq!(report.connections, 6, "five stayed, one came");
+}
+
+#[test]
+fn an_order_older_than_the_one_in_force_is_refused_and_each_answer_names_that() {
+    let mut bench = Bench::new(Setup::default());
+    let daemon = bench.open("workspace-daemon", "t");
+    bench.ledger.in_force.clear();
+    bench.command(ShardId(0), Command::Resume { version: 5 });
+    let late = Command::Drain { version: 4, window_ms: 0, redirect: None };
+    bench.command(ShardId(0), late);
+    bench.steps(5);
+    assert_eq!(bench.socket(daemon).take_frames(), []);
+    let in_force = (ShardId(0), Versioned::Drain, 5);
+    assert_eq!(bench.ledger.in_force, [in_force, in_force]);
+    let order = Command::Drain { version: 6, window_ms: 0, redirect: None };
+    bench.command(ShardId(0), order);
+    bench.steps(5);
+    assert_eq!(bench.socket(daemon).take_frames(), [told()]);
+    assert_eq!(bench.counted(Counter::StaleVersionsRefused), 1);
 }
 
 #[test]

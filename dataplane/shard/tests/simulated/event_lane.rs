@@ -190,7 +190,7 @@ fn no_more_are_held_back_than_may_be_strangers() {
 fn a_drain_refuses_those_held_back_at_once() {
     let mut bench = Bench::new(behind());
     let crowd = crowd(&mut bench, 20);
-    bench.command(ShardId(0), Command::Drain { window_ms: 0, redirect: None });
+    bench.command(ShardId(0), Command::Drain { version: 0, window_ms: 0, redirect: None });
     for id in crowd {
         assert_eq!(bench.answer(id).0, 503);
     }

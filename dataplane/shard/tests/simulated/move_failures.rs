@@ -181,11 +181,11 @@ fn who_is_told_to_go_while_sockets_do_not_come_out_is_counted_once() {
             bench.set_faults(Faults { failed_export, ..faults() });
             order(&mut bench, 0, 1);
             bench.steps(wait);
-            let command = Command::Drain { window_ms: 0, redirect: None };
+            let command = Command::Drain { version: 0, window_ms: 0, redirect: None };
             bench.command(ShardId(0), command);
             bench
                 .until("an end", |bench| bench.ledger.moved.len() + bench.ledger.stayed.len() == 1);
-            bench.command(ShardId(1), Command::Drain { window_ms: 0, redirect: None });
+            bench.command(ShardId(1), Command::Drain { version: 0, window_ms: 0, redirect: None });
             bench.steps(60);
             for id in [daemon, client, fellow] {
                 let told = bench.socket(id).take_frames();

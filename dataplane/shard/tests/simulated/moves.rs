@@ -281,7 +281,7 @@ fn a_workspace_that_arrives_at_a_drained_shard_is_told_too() {
         order(&mut bench, 0, 1);
         bench.steps(wait);
         for shard in [0, 1] {
-            let command = Command::Drain { window_ms: 0, redirect: None };
+            let command = Command::Drain { version: 0, window_ms: 0, redirect: None };
             bench.command(ShardId(shard), command);
         }
         bench.steps(40);
