@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, CloseReason, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick,
-    WorkerResponse, WorkspaceId,
+    AdmissionId, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick, WorkerResponse,
+    WorkspaceId,
 };
 use relay_link::{Block, Link};
 use tokio::sync::mpsc;
@@ -48,6 +48,8 @@ use crate::reporter::{Reporter, Reports};
 use crate::revocations::Revocations;
 use crate::settings::Settings;
 use crate::started::{node_started, relay_started};
+use crate::undelivered::Undelivered;
+use crate::unheard::Unheard;
 use crate::validate::{Validator, ValidatorError};
 use crate::worker::WorkerCalls;
 
@@ -117,9 +119,10 @@ pub struct Controller {
     pub(crate) withdrawals_seen_at: Option<Tick>,
     /// Tells when to look for what time brings about, once the controller runs.
     beat: Option<Interval>,
-    /// Connections that are to be told to go and could not be told yet: at most the seats of the
-    /// ledger.
-    pub(crate) undelivered: Vec<(ConnectionId, CloseReason)>,
+    /// Connections that are to be told to go and could not be told yet.
+    pub(crate) undelivered: Undelivered,
+    /// Connections that were told to go, and of which it is not known whether they have heard it.
+    pub(crate) unheard: Unheard,
     /// Events handled since anything else had its turn for certain.
     pub(crate) events_in_a_row: usize,
     /// Worker calls in flight, each with the admission of who waits for its answer.
@@ -278,7 +281,8 @@ impl Controller {
             withdrawals: Vec::new(),
             withdrawals_seen_at: None,
             beat: None,
-            undelivered: Vec::new(),
+            undelivered: Undelivered::default(),
+            unheard: Unheard::default(),
             events_in_a_row: 0,
             calling: HashMap::new(),
             last_call: CallId(0),
@@ -388,6 +392,7 @@ impl Controller {
     /// Dropping the future loses nothing: each wait is whole or has not happened.
     pub(crate) async fn turn(&mut self, pulse: &mut Interval) -> Option<Ended> {
         let has_backlog = self.link.shards.drain();
+        self.tell_undelivered();
         match self.journal.unflushed() {
             Unflushed::Due => self.journal.flush(),
             Unflushed::Some if self.link.events.is_empty() => self.journal.flush(),
@@ -449,6 +454,8 @@ impl Controller {
             () = tokio::task::yield_now(), if !self.unseen.is_empty() => self.look_at_tokens(),
             () = keys_settled => self.on_keys_settled(),
             () = tick(&mut self.beat), if needs_beat => self.on_beat(),
+            // There is room in lanes again; the next turn tells more of them.
+            () = tokio::time::sleep(ROOM), if !self.undelivered.is_empty() => {}
             _ = pulse.tick(), if needs_pulse => {
                 self.expire_queries();
                 self.tell_owed();
@@ -577,6 +584,10 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked for what time brings about: often enough that a connection ends within a
 /// second of its token.
 const BEAT: Duration = Duration::from_millis(250);
+
+/// How long lanes that are full are left alone: with a thousand orders in each a revocation of
+/// hundreds of thousands is told within a second.
+const ROOM: Duration = Duration::from_millis(2);
 
 /// How often backlogs are moved and questions expire, while there are any.
 const PULSE: Duration = Duration::from_millis(20);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use relay_contract::{
     AdmissionId, CloseReason, Command, ConnectionId, Counter, Level, LogEntry, Tick,
 };
+use relay_link::LinkError;
 
 use crate::controller::Controller;
 use crate::facts::{Expiry, KeyNumber, NameKind};
@@ -61,10 +62,7 @@ impl Controller {
     /// Whether [`Self::on_beat`] may have something to do.
     pub(crate) fn needs_beat(&self) -> bool {
         let expires = self.settings.expiry != Ending::Ignore && self.judge.admitted_count() > 0;
-        expires
-            || self.inquiries.has_arrivals()
-            || !self.withdrawals.is_empty()
-            || !self.undelivered.is_empty()
+        expires || self.inquiries.has_arrivals() || !self.withdrawals.is_empty()
     }
 
     /// What time brings about: upgrades that waited too long, tokens that expire, keys whose grace
@@ -73,9 +71,6 @@ impl Controller {
         self.expire_waiting();
         self.end_expired();
         self.end_withdrawn();
-        for (connection, reason) in std::mem::take(&mut self.undelivered) {
-            self.tell_to_go(connection, reason);
-        }
     }
 
     /// From now on an admission ends when this date passes, if that is wanted at all.
@@ -217,11 +212,22 @@ impl Controller {
         }
     }
 
-    /// Tells a shard to close a connection; again with the next beat if it cannot be told now.
+    /// Tells a shard to close a connection; as soon as it takes orders again, if not now.
     fn tell_to_go(&mut self, connection: ConnectionId, reason: CloseReason) {
-        if !self.send(connection, Command::Close { connection, reason }) && !self.stopping {
-            self.undelivered.push((connection, reason));
+        let close = Command::Close { connection, reason };
+        match self.link.shards.send(connection.shard, close) {
+            Ok(()) => {}
+            Err(LinkError::Overloaded(_)) if !self.stopping => {
+                self.note_undelivered(1);
+                self.undelivered.push(connection, reason);
+            }
+            Err(LinkError::Overloaded(_) | LinkError::NoSuchShard(_)) => self.note_undelivered(1),
         }
+    }
+
+    /// Tells those who could not be told, as far as there is room again.
+    pub(crate) fn tell_undelivered(&mut self) {
+        self.undelivered.tell(&mut self.link.shards);
     }
 }
 

@@ -81,8 +81,8 @@ pub(crate) enum Life {
     Doomed(CloseReason),
     /// At this id.
     Open(ConnectionId),
-    /// It was told to go.
-    Dismissed(ConnectionId),
+    /// It was told to go, for this reason.
+    Dismissed(ConnectionId, CloseReason),
 }
 
 /// A [`Life`] in ten bytes.
@@ -96,17 +96,14 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn of(life: Life) -> Self {
         let nowhere = |generation| Self { slot: NOWHERE, generation, shard: 0 };
-        let (id, is_told) = match life {
+        let (id, told) = match life {
             Life::Admitted => return nowhere(NOT_DOOMED),
-            Life::Doomed(reason) => {
-                let index = DOOMS.iter().position(|doom| *doom == reason);
-                return nowhere(index.and_then(|at| u32::try_from(at).ok()).unwrap_or(0));
-            }
-            Life::Open(id) => (id, false),
-            Life::Dismissed(id) => (id, true),
+            Life::Doomed(reason) => return nowhere(index_of(reason)),
+            Life::Open(id) => (id, 0),
+            Life::Dismissed(id, reason) => (id, TOLD | index_of(reason) << REASON_SHIFT),
         };
-        // A slot is an index of connections on one shard: far fewer than 2^31.
-        let slot = (id.slot & !TOLD) | if is_told { TOLD } else { 0 };
+        // A slot is an index of connections on one shard: far fewer than 2^29.
+        let slot = (id.slot & SLOT) | told;
         Self { slot, generation: id.generation, shard: id.shard.0 }
     }
 
@@ -119,26 +116,41 @@ impl Place {
         }
         let id = ConnectionId {
             shard: ShardId(self.shard),
-            slot: self.slot & !TOLD,
+            slot: self.slot & SLOT,
             generation: self.generation,
         };
-        if self.slot & TOLD == 0 { Life::Open(id) } else { Life::Dismissed(id) }
+        if self.slot & TOLD == 0 {
+            return Life::Open(id);
+        }
+        let index = (self.slot & !TOLD) >> REASON_SHIFT;
+        let reason = DOOMS.get(index as usize).copied();
+        Life::Dismissed(id, reason.unwrap_or(CloseReason::ClosedByOperator))
     }
+}
+
+fn index_of(reason: CloseReason) -> u32 {
+    let index = DOOMS.iter().position(|doom| *doom == reason);
+    index.and_then(|at| u32::try_from(at).ok()).unwrap_or(0)
 }
 
 /// No slot has this number.
 const NOWHERE: u32 = u32::MAX;
 /// The bit of a slot that says that its connection was told to go.
 const TOLD: u32 = 1 << 31;
+/// Where behind that bit lies the number of the reason; below it is the slot.
+const REASON_SHIFT: u32 = 29;
+const SLOT: u32 = (1 << REASON_SHIFT) - 1;
 const NOT_DOOMED: u32 = u32::MAX;
 
-/// What a connection can be told before it is open.
+/// Why the control plane tells a connection to go.
 const DOOMS: [CloseReason; 4] = [
     CloseReason::TokenRevoked,
     CloseReason::TokenExpired,
     CloseReason::KeyWithdrawn,
     CloseReason::ClosedByOperator,
 ];
+// The last of all slots would be nowhere.
+const _: () = assert!(DOOMS.len() <= 4);
 
 /// Makes prints, keyed with randomness of this process.
 #[derive(Debug, Default)]
@@ -194,11 +206,13 @@ mod tests {
     #[test]
     fn a_place_says_what_was_put_into_it() {
         let id = ConnectionId { shard: ShardId(3), slot: 77, generation: u32::MAX };
-        for life in [Life::Admitted, Life::Open(id), Life::Dismissed(id)] {
+        for life in [Life::Admitted, Life::Open(id)] {
             assert_eq!(Place::of(life).life(), life);
         }
         for reason in DOOMS {
-            assert_eq!(Place::of(Life::Doomed(reason)).life(), Life::Doomed(reason));
+            for life in [Life::Doomed(reason), Life::Dismissed(id, reason)] {
+                assert_eq!(Place::of(life).life(), life);
+            }
         }
     }
 

@@ -124,7 +124,7 @@ impl Controller {
             Life::Admitted => (None, false),
             Life::Doomed(_) => (None, true),
             Life::Open(connection) => (Some(connection), false),
-            Life::Dismissed(connection) => (Some(connection), true),
+            Life::Dismissed(connection, _) => (Some(connection), true),
         };
         ConnectionFacts {
             admission: seated.admission,

@@ -309,8 +309,16 @@ impl Judge {
     /// What an open connection is called.
     pub(crate) fn name_of(&self, admission: AdmissionId) -> Option<ConnectionId> {
         match self.ledger.find(admission)?.life {
-            Life::Open(connection) | Life::Dismissed(connection) => Some(connection),
+            Life::Open(connection) | Life::Dismissed(connection, _) => Some(connection),
             Life::Admitted | Life::Doomed(_) => None,
+        }
+    }
+
+    /// Why a connection was told to go, if it was.
+    pub(crate) fn farewell_of(&self, admission: AdmissionId) -> Option<CloseReason> {
+        match self.ledger.find(admission)?.life {
+            Life::Doomed(reason) | Life::Dismissed(_, reason) => Some(reason),
+            Life::Admitted | Life::Open(_) => None,
         }
     }
 

@@ -324,13 +324,13 @@ impl Ledger {
                 None
             }
             Life::Doomed(reason) => {
-                seat.set_life(Life::Dismissed(connection));
+                seat.set_life(Life::Dismissed(connection, reason));
                 Some(reason)
             }
             // It moved while its farewell was on the way: its new shard may not know of that.
-            Life::Dismissed(_) => {
-                seat.set_life(Life::Dismissed(connection));
-                Some(CloseReason::ClosedByOperator)
+            Life::Dismissed(_, reason) => {
+                seat.set_life(Life::Dismissed(connection, reason));
+                Some(reason)
             }
         }
     }
@@ -365,10 +365,10 @@ impl Ledger {
                 Dismissal::WhenOpen
             }
             Life::Open(connection) => {
-                seat.set_life(Life::Dismissed(connection));
+                seat.set_life(Life::Dismissed(connection, reason));
                 Dismissal::Tell(connection)
             }
-            Life::Doomed(_) | Life::Dismissed(_) => Dismissal::Nothing,
+            Life::Doomed(_) | Life::Dismissed(..) => Dismissal::Nothing,
         }
     }
 
@@ -645,6 +645,7 @@ mod tests {
         let expired = CloseReason::TokenExpired;
         assert_eq!(ledger.dismiss(admission, expired), Dismissal::Tell(connection(8)));
         assert_eq!(ledger.dismiss(admission, expired), Dismissal::Nothing);
+        assert_eq!(ledger.open(admission, connection(6)), Some(expired), "it moved meanwhile");
         ledger.release(admission);
         assert_eq!(ledger.dismiss(admission, expired), Dismissal::Nothing);
         assert_eq!(ledger.open(admission, connection(9)), None);

@@ -62,6 +62,8 @@ mod settings;
 mod shard_series;
 mod started;
 mod state;
+mod undelivered;
+mod unheard;
 mod upgrade_window;
 mod validate;
 mod worker;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relay_contract::{AdmissionId, Claims, CloseReason, Counter, Level, LogEntry, Versioned};
 use relay_link::convert::{Holding, InForce};
-use relay_link::{Attached, Block, News};
+use relay_link::{Attached, Block, Detached, News};
 
 use crate::controller::{Controller, EVENTS_IN_A_ROW_MAX, EVENTS_PER_TURN};
 use crate::judge::Accepted;
@@ -32,9 +32,7 @@ impl Controller {
         match news {
             News::Event(event) => self.on_event(event),
             News::Attached(attached) => self.on_attached(*attached),
-            News::Detached { block, instance_id, said } => {
-                self.on_detached(block, instance_id, said);
-            }
+            News::Detached(detached) => self.on_detached(detached),
         }
     }
 
@@ -46,9 +44,17 @@ impl Controller {
         self.attached.insert(block.first, (block, instance_id.clone()));
         self.running.extend(block.shards());
         self.judge.attach(block);
+        let unheard = self.unheard.take(&instance_id);
         let holdings = std::mem::take(&mut inventory.holdings).into_iter();
-        let numbers: Vec<_> =
-            holdings.map(|held| (held.admission, self.adopt(held, block))).collect();
+        let adopt = |held: Holding| {
+            let number = held.admission;
+            let admission = self.adopt(held, block);
+            if let Some(&reason) = unheard.get(&number) {
+                self.dismiss_all(&[admission], reason);
+            }
+            (number, admission)
+        };
+        let numbers: Vec<_> = holdings.map(adopt).collect();
         let connections = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
         // A berth that is gone says so next.
         let _gone = adopted.send(numbers);
@@ -101,9 +107,24 @@ impl Controller {
         admission
     }
 
+    /// What its connections were told may be lost with the link.
+    fn remember_unheard(&mut self, instance_id: &str, numbers: Vec<(AdmissionId, AdmissionId)>) {
+        let told = |(number, admission)| Some((number, self.judge.farewell_of(admission)?));
+        let told = numbers.into_iter().filter_map(told);
+        let missed = self.unheard.keep(self.clock.now(), instance_id, told);
+        self.counters.add(Counter::FarewellsForgotten, missed as u64);
+    }
+
     /// Its connections are gone, or will be offered anew by whoever still holds them.
-    pub(crate) fn on_detached(&mut self, block: Block, instance_id: String, said: bool) {
+    pub(crate) fn on_detached(&mut self, detached: Detached) {
+        let Detached { block, instance_id, said, numbers } = detached;
         self.link.shards.detach(block);
+        self.undelivered.detach(block);
+        // Of its moves nobody says any more how they ended.
+        self.moving.retain(|(first, _)| *first != block.first);
+        if !said {
+            self.remember_unheard(&instance_id, numbers);
+        }
         self.attached.remove(&block.first);
         let (admissions, waiting) = self.judge.detach(block);
         for connection in waiting {

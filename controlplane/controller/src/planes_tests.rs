@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_contract::{Command, Event, ShardId, Versioned};
-use relay_link::convert::{DrainInForce, Drained};
-use relay_link::{Attached, Block, Inventory, Orders, Planes, apart};
+use relay_contract::{
+    AdmissionId, CloseReason, Command, ConnectionId, Counter, Credential, Event, Role, ShardId,
+    UpgradeRequest, Versioned,
+};
+use relay_link::convert::{DrainInForce, Drained, Holding};
+use relay_link::{Attached, Block, Detached, Inventory, Orders, Planes, apart};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -17,9 +20,26 @@ struct Bench {
     controller: Controller,
 }
 
+/// An open connection of `ws1`, by the data plane's number of it.
+fn holding(first: u16, number: u64) -> Holding {
+    let slot = u32::try_from(number).unwrap();
+    Holding {
+        admission: AdmissionId(number),
+        home: ShardId(first),
+        request: UpgradeRequest { role: Role::Client, workspace_id: "ws1".into(), target_id: None },
+        claimed_target: None,
+        address: [192, 0, 2, 1].into(),
+        connection: Some(ConnectionId { shard: ShardId(first), slot, generation: 0 }),
+        credential: Credential::default(),
+        client_id: None,
+    }
+}
+
 /// The other end of a data plane of two shards.
 struct Plane {
     orders: mpsc::Receiver<(ShardId, Command)>,
+    /// Its connections, by its own number and by the ledger's.
+    numbers: Vec<(AdmissionId, AdmissionId)>,
 }
 
 fn bench() -> Bench {
@@ -36,19 +56,26 @@ fn block(first: u16) -> Block {
 impl Bench {
     fn attach(&mut self, first: u16, orders_max: usize, inventory: Inventory) -> Plane {
         let (way, orders) = Orders::channel(orders_max);
+        let (adopted, numbers) = oneshot::channel();
         self.controller.on_attached(Attached {
             block: block(first),
             instance_id: format!("plane-{first}"),
             driver: "test",
             inventory,
             orders: way,
-            adopted: oneshot::channel().0,
+            adopted,
         });
-        Plane { orders }
+        Plane { orders, numbers: numbers.blocking_recv().unwrap() }
     }
 
     fn plane(&mut self, first: u16, drain: Option<DrainInForce>) -> Plane {
         self.attach(first, 64, Inventory { drain, ..Inventory::default() })
+    }
+
+    fn detach(&mut self, first: u16, numbers: Vec<(AdmissionId, AdmissionId)>) {
+        let instance_id = format!("plane-{first}");
+        let detached = Detached { block: block(first), instance_id, said: false, numbers };
+        self.controller.on_detached(detached);
     }
 
     fn is_ready(&self) -> bool {
@@ -59,6 +86,15 @@ impl Bench {
 impl Plane {
     fn commands(&mut self) -> Vec<(ShardId, Command)> {
         std::iter::from_fn(|| self.orders.try_recv().ok()).collect()
+    }
+
+    /// Who is told to go, by slot, and why.
+    fn closed(&mut self) -> Vec<(u32, CloseReason)> {
+        let closed = self.commands().into_iter().filter_map(|(_, command)| match command {
+            Command::Close { connection, reason } => Some((connection.slot, reason)),
+            _ => None,
+        });
+        closed.collect()
     }
 
     /// Per shard: the version, and whether it is to drain.
@@ -85,7 +121,7 @@ fn who_comes_while_the_relay_is_drained_is_told_and_who_missed_the_end_of_it_too
     assert_eq!(first.drains(), [], "nobody ever ordered anything");
     bench.controller.drain(DrainOrder::default()).unwrap();
     assert_eq!(first.drains(), [(0, 1, true), (1, 1, true)]);
-    bench.controller.on_detached(block(0), "plane-0".to_owned(), false);
+    bench.detach(0, Vec::new());
     let mut second = bench.plane(2, None);
     assert_eq!(second.drains(), [(2, 1, true), (3, 1, true)]);
     bench.controller.resume().unwrap();
@@ -125,7 +161,7 @@ fn what_an_operator_says_of_it_here_is_newer_than_what_a_data_plane_knows() {
         assert!(bench.is_ready());
         let next = version + 1;
         assert_eq!(plane.drains(), [(0, next, false), (1, next, false)]);
-        bench.controller.on_detached(block(0), "plane-0".to_owned(), false);
+        bench.detach(0, Vec::new());
     }
 }
 
@@ -151,4 +187,82 @@ fn an_order_that_found_no_room_is_given_again() {
     bench.controller.on_event(in_force(0));
     assert!(bench.controller.acknowledged.keeps(ShardId(0), Versioned::Drain, 1));
     assert!(!bench.controller.acknowledged.keeps(ShardId(1), Versioned::Drain, 1));
+}
+
+#[test]
+fn who_was_told_to_go_goes_also_if_the_order_was_lost_with_the_link() {
+    let mut bench = bench();
+    let holdings = |first| [1, 2].map(|number| holding(first, number)).into();
+    let inventory = |first| Inventory { holdings: holdings(first), ..Inventory::default() };
+    let mut plane = bench.attach(0, 64, inventory(0));
+    let one = plane.numbers[0].1;
+    assert_eq!(bench.controller.dismiss_all(&[one], CloseReason::TokenRevoked), 1);
+    assert_eq!(plane.closed(), [(1, CloseReason::TokenRevoked)]);
+    let numbers = std::mem::take(&mut plane.numbers);
+    bench.detach(0, numbers);
+    // It is another berth, with other shard ids and other numbers in the ledger.
+    let (way, orders) = Orders::channel(64);
+    let (adopted, numbers) = oneshot::channel();
+    bench.controller.on_attached(Attached {
+        block: block(4),
+        instance_id: "plane-0".to_owned(),
+        driver: "test",
+        inventory: inventory(4),
+        orders: way,
+        adopted,
+    });
+    let mut plane = Plane { orders, numbers: numbers.blocking_recv().unwrap() };
+    assert_eq!(plane.closed(), [(1, CloseReason::TokenRevoked)]);
+}
+
+#[test]
+fn orders_for_a_data_plane_that_is_gone_are_not_for_whoever_has_its_ids_next() {
+    let mut bench = bench();
+    let holdings = vec![holding(0, 1)];
+    let plane = bench.attach(0, 1, Inventory { holdings, ..Inventory::default() });
+    while bench.controller.link.shards.broadcast(|| Command::Stop { deadline_ms: 1 }).len() < 2 {}
+    bench.controller.dismiss_all(&[plane.numbers[0].1], CloseReason::TokenRevoked);
+    assert!(!bench.controller.undelivered.is_empty());
+    bench.detach(0, Vec::new());
+    assert!(bench.controller.undelivered.is_empty());
+    let mut stranger = bench.plane(0, None);
+    bench.controller.tell_undelivered();
+    assert_eq!(stranger.closed(), []);
+    assert!(!bench.controller.needs_beat());
+}
+
+#[test]
+fn a_large_revocation_is_told_as_fast_as_its_shard_takes_it_and_counted_once() {
+    const CROWD: u64 = 50_000;
+    let mut bench = bench();
+    let holdings = (1..=CROWD).map(|number| holding(0, number)).collect();
+    let mut plane = bench.attach(0, 1024, Inventory { holdings, ..Inventory::default() });
+    plane.commands();
+    let all: Vec<_> = plane.numbers.iter().map(|(_, admission)| *admission).collect();
+    bench.controller.dismiss_all(&all, CloseReason::TokenRevoked);
+    let undelivered = bench.controller.counters.of(Counter::CommandsUndelivered);
+    let (mut told, mut turns) = (0, 0);
+    while told < all.len() {
+        told += plane.closed().len();
+        bench.controller.link.shards.drain();
+        bench.controller.tell_undelivered();
+        turns += 1;
+        assert!(turns < 100, "at two milliseconds each that is far from a second: {told}");
+    }
+    assert_eq!(bench.controller.counters.of(Counter::CommandsUndelivered), undelivered);
+}
+
+#[test]
+fn a_workspace_whose_data_plane_came_anew_can_be_moved_again() {
+    let mut bench = bench();
+    let _plane = bench.plane(0, None);
+    let to = |bench: &mut Bench| {
+        let moved = bench.controller.move_workspace("ws1".into(), ShardId(0));
+        moved.or_else(|_| bench.controller.move_workspace("ws1".into(), ShardId(1)))
+    };
+    to(&mut bench).unwrap();
+    assert!(to(&mut bench).is_err(), "it is on its way");
+    bench.detach(0, Vec::new());
+    let _plane = bench.plane(0, None);
+    to(&mut bench).unwrap();
 }

@@ -204,6 +204,12 @@ impl Berth {
         self.admissions.extend(numbers.into_iter().map(|(wire, ledger)| (wire.0, ledger)));
     }
 
+    /// The connections it knows: each with its number on the wire, and that in the ledger.
+    pub fn numbers(&self) -> Vec<(AdmissionId, AdmissionId)> {
+        let numbers = self.admissions.iter();
+        numbers.map(|(&wire, &ledger)| (AdmissionId(wire), ledger)).collect()
+    }
+
     /// Orders something.
     pub fn order(&mut self, frame: &Frame, shard: ShardId, mut command: Command) {
         if let Command::Admit { grant, .. } = &mut command {

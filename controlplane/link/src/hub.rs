@@ -19,7 +19,7 @@ use crate::access::{Access, Notes, Time};
 use crate::berth::{Arrived, Berth};
 use crate::convert::{Frame, kept};
 use crate::cord::BEAT;
-use crate::planes::{Attached, Block, News, Orders};
+use crate::planes::{Attached, Block, Detached, News, Orders};
 use crate::version::Versions;
 
 /// What a hub is told.
@@ -457,8 +457,10 @@ impl Docked {
     async fn detach(&mut self, said: bool) {
         if std::mem::take(&mut self.attached) {
             let (block, instance_id) = (self.block, self.instance_id.clone());
+            let numbers = self.berth.numbers();
+            let detached = Detached { block, instance_id, said, numbers };
             // Nobody listens: then nobody counts it either.
-            let _over = self.shared.news.send(News::Detached { block, instance_id, said }).await;
+            let _over = self.shared.news.send(News::Detached(detached)).await;
         }
     }
 

@@ -36,7 +36,7 @@ pub use dial::{Address, Dial, DialError, Dialled};
 pub use events::Events;
 pub use hub::{Hub, HubSettings, Incoming};
 pub use outbox::Mistaken;
-pub use planes::{Attached, Block, News, Orders, Planes};
+pub use planes::{Attached, Block, Detached, News, Orders, Planes};
 pub use shards::{LinkError, Shards};
 pub use version::{Apart, Versions};
 

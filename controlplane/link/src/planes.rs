@@ -64,14 +64,21 @@ pub enum News {
     /// Something happened on a shard of one that is there.
     Event(Event),
     /// One is gone. Its connections are, or it will offer them anew.
-    Detached {
-        /// Its shards.
-        block: Block,
-        /// One life of its process.
-        instance_id: String,
-        /// Whether it said that it would go.
-        said: bool,
-    },
+    Detached(Detached),
+}
+
+/// A data plane that is gone.
+#[derive(Debug)]
+pub struct Detached {
+    /// Its shards.
+    pub block: Block,
+    /// One life of its process.
+    pub instance_id: String,
+    /// Whether it said that it would go.
+    pub said: bool,
+    /// Its connections: the number each has for the data plane, and the one in the ledger. If it
+    /// comes back, it offers them by the first.
+    pub numbers: Vec<(AdmissionId, AdmissionId)>,
 }
 
 /// Receives what the data planes tell, of each in order.
