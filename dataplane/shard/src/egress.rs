@@ -422,6 +422,7 @@ impl Egress {
             front_in_progress: self.front_in_progress,
             stalled: self.stalled,
             own_bytes: self.own_bytes,
+            arrivals: self.arrivals,
         }
     }
 
@@ -442,6 +443,8 @@ pub(crate) struct Packed {
     front_in_progress: bool,
     stalled: bool,
     own_bytes: usize,
+    /// The clock is that of all shards.
+    arrivals: Arrivals,
 }
 
 struct PackedFrame {
@@ -459,6 +462,7 @@ impl Packed {
             front_in_progress: self.front_in_progress,
             stalled: self.stalled,
             own_bytes: self.own_bytes,
+            arrivals: self.arrivals,
             ..Egress::default()
         };
         for PackedFrame { bytes, last, frame_count, own, pong } in self.frames {

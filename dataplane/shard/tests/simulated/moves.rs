@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{CloseReason, Command, Counter, MoveFailure, ShardId};
+use relay_contract::{CloseReason, Command, Counter, Measure, MoveFailure, ShardId};
 use relay_driver::sim::{Faults, PeerState};
 
 use crate::bench::{Bench, Setup, SocketId};
@@ -204,6 +204,36 @@ fn the_control_plane_hears_where_everybody_is() {
     assert!([third.1, fourth.1].iter().all(|name| name.shard == ShardId(1)));
     assert_eq!(bench.shard(1).counters().of(Counter::ConnectionsMoved), 2);
     assert_eq!(bench.shard(1).counters().of(Counter::WorkspacesMoved), 1);
+}
+
+#[test]
+fn every_frame_is_measured_once_also_where_it_waits_through_moves() {
+    for encrypted in [false, true] {
+        let mut bench = two_shards(encrypted, 4096);
+        let (daemon, client) = bench.pair("t");
+        bench.socket(daemon).reads = false;
+        for payload in sent(40, 3000) {
+            bench.socket(client).send(&frames::text(&payload));
+        }
+        // Under TLS there is nothing to send before the first step.
+        bench.step();
+        bench.until("all sent", |bench| bench.socket(client).unsent_bytes() == 0);
+        bench.steps(50);
+        relocate(&mut bench, 0, 1);
+        bench.pass(Duration::from_millis(500));
+        bench.socket(daemon).reads = true;
+        let mut arrived = 0;
+        bench.until("the last frame", |bench| {
+            arrived += payloads(bench, daemon).len();
+            arrived == 40
+        });
+        bench.steps(5);
+        let [here, there] =
+            [0, 1].map(|shard| bench.shard(shard).histograms().of(Measure::HopLatency).clone());
+        assert_eq!(here.count() + there.count(), 40, "TLS: {encrypted}");
+        let longest = there.buckets().last().expect("some were sent there").low;
+        assert!(longest > 500_000_000, "they waited through the move: {longest} ns");
+    }
 }
 
 #[test]
