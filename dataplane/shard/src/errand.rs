@@ -20,6 +20,8 @@ pub(crate) struct Errands {
     keys: VecDeque<Key>,
     /// What the control plane ordered for one connection each.
     orders: VecDeque<Command>,
+    /// The same for those who are to go: they precede all others.
+    closes: VecDeque<Command>,
     /// Which kind is looked at first next time.
     first: Kind,
     /// Whether the last turn with a choice did errands and let loud connections wait.
@@ -40,6 +42,10 @@ enum Kind {
 /// Reached: further ones wait in the lane, and those about the whole shard behind them. Source: as
 /// many as the control plane keeps for a shard whose lane is full.
 const ORDERS_MAX: usize = 4096;
+/// Peers that are told to go in one turn, in company too. Protects the latency of messages.
+/// Reached: the others follow in the next turn. Source: a close takes as long as an answer to a
+/// ping; a revocation of thousands acts within a second.
+const CLOSES_MAX: usize = 32;
 /// Turns in a row in which others have to wait because quiet connections have something to send.
 /// Protects those others from never being served.
 const PUT_OFF_MAX: u32 = 4;
@@ -60,12 +66,12 @@ impl Kind {
 impl Errands {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.orders.is_empty()
+        self.keys.is_empty() && self.has_no_orders()
     }
 
     /// Whether nothing is left of what the control plane ordered.
     pub(crate) fn has_no_orders(&self) -> bool {
-        self.orders.is_empty()
+        self.orders.is_empty() && self.closes.is_empty()
     }
 }
 
@@ -90,9 +96,19 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Empties the control plane's lane. An operator, or the end of a drain, waits for orders about
-    /// the whole shard: these are few, and done at once. Others wait for their turn.
+    /// the whole shard: these are few, and done at once. Some of those who are to go are told.
+    /// Others wait for their turn.
     pub(crate) fn take_orders(&mut self) {
-        for _ in self.errands.orders.len()..ORDERS_MAX {
+        self.empty_lane();
+        for _ in 0..CLOSES_MAX {
+            let Some(order) = self.errands.closes.pop_front() else { return };
+            self.on_command(order);
+        }
+    }
+
+    fn empty_lane(&mut self) {
+        let Errands { orders, closes, .. } = &self.errands;
+        for _ in orders.len().max(closes.len())..ORDERS_MAX {
             match self.ports.commands.receive() {
                 Some(
                     order @ (Command::Report { .. }
@@ -103,6 +119,7 @@ impl<D: Driver> Shard<D> {
                     | Command::SetLimits(_)
                     | Command::SetRoutes(_)),
                 ) => self.on_command(order),
+                Some(order @ Command::Close { .. }) => self.errands.closes.push_back(order),
                 Some(order) => self.errands.orders.push_back(order),
                 None => return,
             }
@@ -111,6 +128,8 @@ impl<D: Driver> Shard<D> {
 
     /// Does all that was ordered before the shard ends, so that every grant comes back.
     pub(crate) fn finish_orders(&mut self) {
+        let Errands { orders, closes, .. } = &mut self.errands;
+        orders.append(closes);
         while let Some(order) = self.errands.orders.pop_front() {
             self.on_command(order);
         }

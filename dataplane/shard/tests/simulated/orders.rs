@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use relay_contract::{
-    CloseReason, Command, Counter, Limits, Renewal, RenewalRefusal, Routes, ShardId, Versioned,
+    CloseReason, Command, ConnectionId, Counter, Limits, Refusal, Renewal, RenewalRefusal, Routes,
+    ShardId, Versioned,
 };
 
 use crate::bench::{Bench, Office, Setup};
@@ -54,6 +55,45 @@ fn a_dismissed_connection_is_told_why_and_released() {
         bench.until("the release", |bench| bench.ledger.released.len() == 1);
         assert_eq!(bench.ledger.released, [bench.ledger.granted[1]]);
         assert!(bench.socket(daemon).take_frames().is_empty(), "the daemon stays");
+    }
+}
+
+/// A revocation acts within a second, however much else was ordered and whoever is talking.
+#[test]
+fn who_is_to_go_is_told_before_other_orders() {
+    let limits = Limits { guests_per_address_max: 1000, ..Setup::default().limits };
+    let mut bench = Bench::new(Setup { limits, ..Setup::default() });
+    let (_, quiet) = bench.pair("quiet");
+    let crowd: Vec<_> = (0..200).map(|_| bench.open("client", "t")).collect();
+    bench.steps(3);
+    let revoked: Vec<_> = bench.ledger.opened[2..].iter().map(|opened| opened.1).collect();
+    let mut seq = 0;
+    let mut step = |bench: &mut Bench| {
+        bench.socket(quiet).send(&frames::text(&frames::envelope(seq, 10)));
+        seq += 1;
+        bench.step();
+    };
+    let nobody = ConnectionId { shard: SHARD, slot: 1 << 20, generation: 0 };
+    for _ in 0..40 {
+        for _ in 0..60 {
+            let refusal = Refusal::Forbidden;
+            bench.command(SHARD, Command::Refuse { connection: nobody, refusal });
+        }
+        step(&mut bench);
+    }
+    for part in revoked.chunks(50) {
+        for &connection in part {
+            let reason = CloseReason::TokenRevoked;
+            bench.command(SHARD, Command::Close { connection, reason });
+        }
+        step(&mut bench);
+    }
+    for _ in 0..10 {
+        step(&mut bench);
+    }
+    for id in crowd {
+        let told = bench.socket(id).take_frames();
+        assert_eq!(told, [Frame::close(4008, "token revoked")]);
     }
 }
 
