@@ -63,6 +63,7 @@ pub struct Controller {
     pub(crate) gate: Gate,
     /// When this controller was made, for `/health`.
     pub(crate) started: Tick,
+    pub(crate) started_unix_ms: i64,
     /// The operators' door, until it is opened.
     door: Option<(AdminListener, AdminSocket)>,
     /// What is asked there; for ever silent without a door.
@@ -250,6 +251,7 @@ impl Controller {
             journal: Journal::new(settings.log, log)?,
             gate: Gate::new(&settings.admin),
             started: clock.now(),
+            started_unix_ms: clock.unix_ms(),
             door: None,
             operators: mpsc::channel(1).1,
             refused_at_door: Arc::default(),

@@ -235,10 +235,7 @@ impl Controller {
                 (JSON, state::node(&self.settings, reports, &facts).into_bytes())
             }
             Topic::Metrics(format) => self.exposition(format, reports),
-            Topic::Histograms => {
-                let uptime = self.clock.now().since(self.started);
-                (TEXT, hdr_log::text(reports, unix_ms, uptime).into_bytes())
-            }
+            Topic::Histograms => (TEXT, hdr_log::text(reports, unix_ms).into_bytes()),
         };
         self.respond(asker, 200, content_type, body);
     }
@@ -268,7 +265,9 @@ impl Controller {
             keys_age_secs: self.keys.as_ref().map_or(0, |ring| ring.age().as_secs()),
             worker_calls: count(self.calling.len()),
             draining: self.is_leaving(),
+            data_planes: count(self.attached.len()),
             uptime: self.clock.now().since(self.started),
+            started_unix_ms: self.started_unix_ms,
             process: Process::now(),
         };
         let info = Info {

@@ -14,9 +14,12 @@ use relay_contract::{Histogram, Measure, ShardReport, Unit};
 ///
 /// Shape: interval log, version 1.3; `Tag=<measure>/shard=<number>`; two significant digits, in
 /// nanoseconds, bytes or things. Each bucket of a shard is counted at its middle, so values are off
-/// by 1/64 at most and counts are exact. `now_unix_ms` and `uptime` are of the relay.
-pub(crate) fn text(reports: &[ShardReport], now_unix_ms: i64, uptime: Duration) -> String {
-    let uptime_ms = i64::try_from(uptime.as_millis()).unwrap_or(i64::MAX);
+/// by 1/64 at most and counts are exact. A line begins with its shard's process, which may be older
+/// or younger than this one; the log begins with the oldest.
+pub(crate) fn text(reports: &[ShardReport], now_unix_ms: i64) -> String {
+    let uptimes = reports.iter().map(|report| report.load.uptime);
+    let longest = uptimes.max().unwrap_or(Duration::ZERO);
+    let uptime_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
     let start_ms = now_unix_ms.saturating_sub(uptime_ms);
     let mut text = String::from("#[Histogram log format version 1.3]\n");
     let (secs, millis) = (start_ms.div_euclid(1000), start_ms.rem_euclid(1000));
@@ -28,6 +31,8 @@ pub(crate) fn text(reports: &[ShardReport], now_unix_ms: i64, uptime: Duration) 
         ),
     );
     for report in reports {
+        let uptime = report.load.uptime;
+        let start = longest.saturating_sub(uptime).as_secs_f64();
         for &measure in Measure::ALL {
             let histogram = report.histograms.of(measure);
             let name = measure.name();
@@ -40,7 +45,7 @@ pub(crate) fn text(reports: &[ShardReport], now_unix_ms: i64, uptime: Duration) 
             line(
                 &mut text,
                 format_args!(
-                    "Tag={name}{label}/shard={shard},0.000,{:.3},{max:.3},{encoded}",
+                    "Tag={name}{label}/shard={shard},{start:.3},{:.3},{max:.3},{encoded}",
                     uptime.as_secs_f64()
                 ),
             );
@@ -164,7 +169,7 @@ mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use relay_contract::{Histograms, ShardId};
+    use relay_contract::{Histograms, ShardId, ShardLoad};
 
     use super::*;
 
@@ -192,10 +197,23 @@ mod tests {
         intervals.collect()
     }
 
+    fn report(shard: u16, uptime_ms: u64) -> ShardReport {
+        let uptime = Duration::from_millis(uptime_ms);
+        let load = ShardLoad { uptime, ..ShardLoad::default() };
+        ShardReport { shard: ShardId(shard), load, ..ShardReport::default() }
+    }
+
+    #[test]
+    fn a_line_lasts_as_long_as_the_process_of_its_shard() {
+        let text = text(&[report(0, 500), report(1, 9000)], 10_000);
+        assert!(text.contains("#[StartTime: 1.000 "), "{text}");
+        assert!(text.contains("/shard=0,8.500,0.500,"), "{text}");
+        assert!(text.contains("/shard=1,0.000,9.000,"), "{text}");
+    }
+
     #[test]
     fn a_log_has_a_line_for_each_shard_and_measure_even_without_values() {
-        let report = |shard| ShardReport { shard: ShardId(shard), ..ShardReport::default() };
-        let lines = lines(&text(&[report(0), report(3)], 10_000, Duration::from_millis(1500)));
+        let lines = lines(&text(&[report(0, 1500), report(3, 1500)], 10_000));
         assert_eq!(lines.len(), 2 * Measure::ALL.len());
         assert_eq!(lines[0].0, "relay_hop_latency_seconds/shard=0");
         assert!(lines.iter().all(|(_, histogram)| histogram.is_empty()));
@@ -208,8 +226,8 @@ mod tests {
         let mut histograms = Histograms::default();
         histograms.record_many(Measure::HopLatency, 100_000, 98);
         histograms.record_many(Measure::HopLatency, 2_000_000, 2);
-        let report = ShardReport { histograms, ..ShardReport::default() };
-        let lines = lines(&text(&[report], 10_000, Duration::from_millis(1500)));
+        let report = ShardReport { histograms, ..report(0, 1500) };
+        let lines = lines(&text(&[report], 10_000));
         let hops = &lines[0].1;
         assert_eq!(hops.len(), 100);
         for (quantile, expected) in [(0.5, 100_000.0), (0.99, 2_000_000.0)] {

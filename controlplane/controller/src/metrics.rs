@@ -32,8 +32,11 @@ pub(crate) struct Gauges {
     pub(crate) worker_calls: u64,
     /// Whether everybody is being let go.
     pub(crate) draining: bool,
+    /// Data planes in processes of their own.
+    pub(crate) data_planes: u64,
     /// Since the control plane began.
     pub(crate) uptime: Duration,
+    pub(crate) started_unix_ms: i64,
     pub(crate) process: Process,
 }
 
@@ -99,6 +102,7 @@ pub(crate) fn families<'a>(
             ),
             ("relay_worker_calls", "Worker calls in flight.", gauges.worker_calls),
             ("relay_draining", "Whether the relay is drained or stops.", gauges.draining.into()),
+            ("relay_data_planes", "Data planes in processes of their own.", gauges.data_planes),
         ]
         .map(|(name, help, value)| Family::plain(name, Kind::Gauge, help, value)),
     );
@@ -130,10 +134,22 @@ fn of_process<'f>(gauges: &Gauges) -> impl Iterator<Item = Family<'f>> + use<'f>
             Some(Value::Time(gauges.uptime)),
         ),
         (
+            "process_start_time_seconds",
+            Kind::Gauge,
+            "When the process started, since 1970.",
+            u64::try_from(gauges.started_unix_ms).ok().map(Duration::from_millis).map(Value::Time),
+        ),
+        (
             "process_cpu_seconds_total",
             Kind::Counter,
             "Processor time of all threads.",
             Some(Value::Time(process.cpu)),
+        ),
+        (
+            "relay_processors",
+            Kind::Gauge,
+            "Processors that the process may use: its affinity, and its control group's quota.",
+            whole(process.processors),
         ),
         (
             "process_resident_memory_bytes",

@@ -11,6 +11,8 @@ use rustix::time::{ClockId, clock_gettime};
 pub(crate) struct Process {
     /// Processor time of all threads.
     pub(crate) cpu: Duration,
+    /// Processors it may use.
+    pub(crate) processors: Option<u64>,
     pub(crate) resident_bytes: Option<u64>,
     /// Descriptors in use. Those in tables of rings are not among them.
     pub(crate) open_descriptors: Option<u64>,
@@ -19,12 +21,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Cost: a few system calls, however many descriptors there are.
+    /// Cost: some system calls, however many descriptors there are.
     pub(crate) fn now() -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let nanos = u32::try_from(cpu.tv_nsec).unwrap_or(0);
         Self {
             cpu: Duration::new(u64::try_from(cpu.tv_sec).unwrap_or(0), nanos),
+            processors: std::thread::available_parallelism().ok().map(|count| count.get() as u64),
             resident_bytes: resident_bytes(),
             open_descriptors: open_descriptors(),
             max_descriptors: getrlimit(Resource::Nofile).current,

@@ -67,6 +67,12 @@ const SERIES: &[Series] = &[
         value: |report| Value::Whole(report.scope_count),
     },
     Series {
+        name: "relay_shard_uptime_seconds",
+        kind: Kind::Gauge,
+        help: "Time since a shard's process started; its counts are since then.",
+        value: |report| Value::Time(report.load.uptime),
+    },
+    Series {
         name: "relay_shard_cpu_seconds_total",
         kind: Kind::Counter,
         help: "Processor time of a shard's thread.",
@@ -83,6 +89,12 @@ const SERIES: &[Series] = &[
         kind: Kind::Counter,
         help: "Bytes of those frames' messages.",
         value: |report| Value::Whole(message_bytes(report)),
+    },
+    Series {
+        name: "relay_shard_pings_total",
+        kind: Kind::Counter,
+        help: "Pings that a shard sent to connections that were silent.",
+        value: |report| Value::Whole(report.counters.of(Counter::PingsSent)),
     },
     Series {
         name: "relay_shard_received_bytes_total",

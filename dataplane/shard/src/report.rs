@@ -26,6 +26,7 @@ impl<D: Driver> Shard<D> {
     fn load(&self) -> ShardLoad {
         let stats = self.driver.stats();
         ShardLoad {
+            uptime: self.now.since(self.config.health.started),
             cpu: self.driver.cpu_time(),
             system_calls: stats.system_calls,
             received_bytes: stats.received_bytes,

@@ -91,7 +91,10 @@ impl Switchboard {
     ) {
         let (counter, reason) = match verdict {
             Verdict::Well => return,
-            Verdict::Ping => return effects.push(Effect::Ping { to: connection }),
+            Verdict::Ping => {
+                self.counters.count(Counter::PingsSent);
+                return effects.push(Effect::Ping { to: connection });
+            }
             Verdict::Stale => (Counter::WsStaleTerminated, "heartbeat timeout"),
             Verdict::Idle => (Counter::WsIdleTerminated, "idle timeout"),
         };

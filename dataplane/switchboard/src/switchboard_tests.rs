@@ -25,6 +25,7 @@ fn pings_are_counted_from_each_connection_s_own_start() {
     board.pass(100);
     board.daemon();
     assert_eq!(board.pass(600), ["1300 ping 0", "1400 ping 1", "1600 ping 0", "1700 ping 1"]);
+    assert_eq!(board.count(Counter::PingsSent), 4);
 }
 
 #[test]

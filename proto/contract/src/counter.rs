@@ -255,6 +255,8 @@ counters! {
         "Log entries left out because their connection had caused many already."
     PongsMerged "relay_pongs_merged_total"
         "Pings answered by the pong to a later one, because their sender reads too slowly."
+    PingsSent "relay_pings_sent_total"
+        "Pings sent to connections that were silent."
     ShardStalls "relay_shard_stalls_total"
         "Times a shard went on after it had been stopped, and asked its peers before judging them."
     TlsHandshakes "relay_tls_handshakes_total"

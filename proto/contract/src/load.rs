@@ -5,6 +5,8 @@ use std::time::Duration;
 /// What a shard's thread has done since start, and what its tables hold now.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ShardLoad {
+    /// Since its process started: what the counts are since. The control plane may be younger.
+    pub uptime: Duration,
     /// Processor time of the thread.
     pub cpu: Duration,
     /// System calls of its driver.

@@ -128,11 +128,13 @@ fn load_out(load: &ShardLoad) -> v1::Load {
         frames_squared,
         turns_cpu_ns: cpu_ns,
         frames_cpu_ns,
+        uptime_ns: u64::try_from(load.uptime.as_nanos()).unwrap_or(u64::MAX),
     }
 }
 
 fn load_in(load: &v1::Load) -> ShardLoad {
     ShardLoad {
+        uptime: Duration::from_nanos(load.uptime_ns),
         cpu: Duration::from_nanos(load.cpu_ns),
         system_calls: load.system_calls,
         received_bytes: load.received_bytes,

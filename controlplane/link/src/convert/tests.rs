@@ -276,6 +276,7 @@ fn report() -> impl Strategy<Value = ShardReport> {
             report.counters.add(Counter::ALL[Counter::ALL.len() - 1], other);
             (report.connection_count, report.scope_count) = (count, other);
             report.load.cpu = Duration::from_nanos(load);
+            report.load.uptime = Duration::from_nanos(other);
             report.load.turn_cost.frames_cpu_ns = load;
             report.load.buffers_max = other;
             for value in values {
