@@ -152,6 +152,10 @@ pub(crate) struct PlanArguments {
     /// The objective: 99th percentile of hop latency, microseconds
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000.0, value_parser = micros)]
     pub(crate) p99_us: f64,
+    /// Processors that its shards may use together, where its metrics do not tell: a recorded
+    /// result of an older version, or a data plane in a process of its own
+    #[arg(long, value_name = "COUNT", value_parser = processors)]
+    pub(crate) processors: Option<f64>,
     /// Print one JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -160,6 +164,11 @@ pub(crate) struct PlanArguments {
 /// A time a person waits for.
 fn seconds(text: &str) -> Result<f64, String> {
     positive(text, 0.1, 86_400.0)
+}
+
+/// Processors, also a part of one.
+fn processors(text: &str) -> Result<f64, String> {
+    positive(text, 0.01, 4096.0)
 }
 
 /// A latency.

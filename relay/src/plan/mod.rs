@@ -1,6 +1,7 @@
 //! `relay plan`: how much more this relay holds, and what ends first.
 
 mod answer;
+mod cost;
 mod model;
 mod recorded;
 
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::cli::PlanArguments;
-use crate::readings::{Door, Readings};
+use crate::readings::{Door, Interval, Readings};
 use crate::screen;
 use answer::Answer;
 use model::Observed;
@@ -25,9 +26,12 @@ pub(crate) fn run(arguments: &PlanArguments) -> Result<()> {
         [file] => recorded::interval(file, case)?,
         [earlier, later, ..] => (recorded::reading(earlier)?, recorded::reading(later)?),
     };
-    let observed = Observed::between(&earlier, &later);
-    ensure!(observed.seconds > 0.0, "the second reading is not later than the first");
-    ensure!(observed.busiest().is_some(), "there are no shards in this");
+    let interval = match earlier.is_empty() {
+        true => Interval::since_start(&earlier, &later),
+        false => Interval::between(&earlier, &later)?,
+    };
+    let observed = Observed::of(&interval, arguments.processors);
+    ensure!(!observed.shards.is_empty(), "there are no shards in this");
     let answer = Answer::new(observed, arguments.p99_us / 1e6);
     match arguments.json {
         true => screen::say(io::stdout(), format_args!("{:#}\n", answer.json())),

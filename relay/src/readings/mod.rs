@@ -2,11 +2,13 @@
 
 mod distribution;
 mod door;
+mod interval;
 
 use std::collections::BTreeMap;
 
 pub(crate) use distribution::Distribution;
 pub(crate) use door::Door;
+pub(crate) use interval::Interval;
 
 /// One reading of all metrics.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,11 @@ impl Readings {
             readings.0.entry(name).or_default().push(sample);
         }
         Ok(readings)
+    }
+
+    /// Whether nothing was read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The value of a metric without labels.
@@ -120,9 +127,11 @@ fn sample(line: &str) -> Option<(String, Sample)> {
     Some((name.to_owned(), Sample { labels, value }))
 }
 
-/// The value of a sample; a time behind it is not looked at.
+/// The value of a sample; a time behind it is not looked at. The format knows infinities and what
+/// is no number; a relay never says them, and nothing can be worked out with them.
 fn number(text: &str) -> Option<f64> {
-    text.split_whitespace().next()?.parse().ok()
+    let number: f64 = text.split_whitespace().next()?.parse().ok()?;
+    number.is_finite().then_some(number)
 }
 
 /// Escaped text up to its closing quote, and what follows.
@@ -177,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_is_no_sample_is_named_by_its_line() {
-        for text in ["x", "\nx{a=\"b\" 1", "\nx{a=\"b\"} y"] {
+        for text in ["x", "\nx{a=\"b\" 1", "\nx{a=\"b\"} y", "x NaN", "\nx inf", "x -Inf"] {
             let line = text.lines().count();
             assert_eq!(Readings::parse(text).unwrap_err(), NoSample { line }, "{text}");
         }

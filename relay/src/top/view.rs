@@ -7,6 +7,8 @@ use crate::readings::Distribution;
 
 /// Reasons shown.
 const REFUSALS_MAX: usize = 8;
+/// Receives without a buffer, for each completion, from which on times tell too little.
+const STARVED_SHOWN: f64 = 0.05;
 /// Scopes shown.
 const HOTTEST_MAX: usize = 10;
 
@@ -42,6 +44,12 @@ pub(crate) fn text(snapshot: &Snapshot) -> String {
     }
     if snapshot.shards.len() > 1 {
         line(format_args!("{}", row("all", &all(&snapshot.shards))));
+    }
+    if snapshot.starved > STARVED_SHOWN {
+        line(format_args!(
+            "of 100 receives {:.0} found no buffer: what waits in the kernel is in no time here",
+            snapshot.starved * 100.0
+        ));
     }
     if !snapshot.refusals.is_empty() {
         line(format_args!(""));
@@ -148,10 +156,13 @@ mod tests {
     const HOTTEST: &str = include_str!("recorded/node.json");
     const SHOWN: &str = include_str!("recorded/shown.txt");
 
+    fn reading(text: &str) -> Readings {
+        Readings::parse(text).expect("a relay wrote it")
+    }
+
     fn shown(earlier: &str, later: &str) -> String {
-        let reading = |text| Readings::parse(text).expect("a relay wrote it");
         let hottest = Hottest::parse(HOTTEST).expect("a relay wrote it");
-        text(&Snapshot::between(&reading(earlier), &reading(later), hottest))
+        text(&super::super::snapshot(&reading(earlier), &reading(later), hottest))
     }
 
     #[test]
@@ -165,6 +176,15 @@ mod tests {
         let is_negative = |l: &[u8]| l.starts_with(b" -") && l[2].is_ascii_digit();
         let numbers = anew.lines().skip(1).map(str::as_bytes);
         assert!(!numbers.flat_map(|line| line.windows(3)).any(is_negative), "{anew}");
+    }
+
+    #[test]
+    fn receives_without_a_buffer_are_told_of() {
+        let name = "relay_receive_starved_total";
+        let lines = LATER.lines().filter(|line| !line.starts_with(name));
+        let starved: Vec<_> = lines.chain(["relay_receive_starved_total 100000000"]).collect();
+        let shown = shown(EARLIER, &starved.join("\n"));
+        assert!(shown.contains("found no buffer"), "{shown}");
     }
 
     #[test]
