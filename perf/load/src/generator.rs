@@ -16,6 +16,7 @@ use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
 use crate::readiness;
 use crate::script::Script;
+use crate::silence::{STALL_NS, Silence};
 use crate::span::{Sampler, Span};
 use crate::subject::Subject;
 use crate::target::Target;
@@ -114,7 +115,7 @@ impl Generator {
     ///
     /// In an open loop latency counts from when a frame was due. A frame that was due in the window
     /// counts however late it arrives, and one that could not even be sent counts with the time
-    /// until the window's end.
+    /// until the window's end, also where this program did not come to calling for it.
     pub(crate) fn run(
         &mut self,
         span: &Span,
@@ -143,9 +144,11 @@ impl Generator {
                 outcome.latency = outcome::encode(&self.latency)?;
                 self.drain()?;
             }
-            Some(pace) => {
+            Some(mut pace) => {
                 self.drain()?;
-                for due in pace.unsent(|pair| self.pairs[pair].released()) {
+                pace.close(span.end_ns);
+                let unsent = pace.unsent(|pair| self.pairs[pair].released());
+                for due in unsent.filter(|&due| due >= span.measure_ns) {
                     self.latency.saturating_record(span.end_ns.saturating_sub(due));
                     outcome.unsent += 1;
                 }
@@ -160,8 +163,7 @@ impl Generator {
 
     /// Runs the loop until some moment; fails when nothing arrives any more.
     fn turn_until(&mut self, end_ns: u64, sampler: &mut Sampler<'_>) -> Result<()> {
-        let mut last_arrival = processor::now_ns();
-        let mut frames = self.frames;
+        let mut silence = Silence::new(self.bytes);
         loop {
             let mut now = processor::now_ns();
             if now >= end_ns {
@@ -175,13 +177,11 @@ impl Generator {
             }
             self.turn(wake_ns.saturating_sub(now))?;
             sampler.look(now, self.frames);
-            if self.frames != frames {
-                (frames, last_arrival) = (self.frames, now);
-            } else if now.saturating_sub(last_arrival) > STALL_NS {
+            if silence.length(self.bytes, now) > STALL_NS {
                 // At a slow pace there may be nothing on its way.
                 let is_idle = self.pairs.iter().all(|pair| pair.in_flight() == 0);
                 ensure!(is_idle && self.pace.is_some(), "nothing has arrived for 5 s");
-                last_arrival = now;
+                silence = Silence::new(self.bytes);
             }
         }
     }
@@ -248,30 +248,25 @@ impl Generator {
 
     /// Runs the loop for some time; fails when nothing arrives any more.
     fn turn_for(&mut self, time: Duration) -> Result<()> {
-        let mut now = processor::now_ns();
-        let end = now + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let mut last_arrival = now;
-        while now < end {
-            let before = self.frames;
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let end = processor::now_ns().saturating_add(nanos);
+        let mut silence = Silence::new(self.bytes);
+        while processor::now_ns() < end {
             self.turn(PATIENCE_NS)?;
-            now = processor::now_ns();
-            if self.frames > before {
-                last_arrival = now;
-            }
-            ensure!(now - last_arrival < STALL_NS, "nothing has arrived for 5 s");
+            silence.bear(self.bytes, "everything in flight is missing")?;
         }
         Ok(())
     }
 
     /// Runs the loop until nothing is in flight.
     fn drain(&mut self) -> Result<()> {
-        let deadline = processor::now_ns() + STALL_NS;
+        let mut silence = Silence::new(self.bytes);
         loop {
             let in_flight: u64 = self.pairs.iter().map(Pair::in_flight).sum();
             if in_flight == 0 {
                 return Ok(());
             }
-            ensure!(processor::now_ns() < deadline, "{in_flight} frames never arrived");
+            silence.bear(self.bytes, &format!("{in_flight} frames are missing"))?;
             self.turn(PATIENCE_NS)?;
         }
     }
@@ -328,7 +323,5 @@ const GENTLE_BYTES: usize = 32 << 10;
 const CALLS_MAX: usize = 256;
 /// Sockets served in one turn, at most.
 const EVENTS_MAX: usize = 256;
-/// Silence that means frames are lost.
-const STALL_NS: u64 = 5_000_000_000;
 /// How long a turn waits, so that ends of windows are noticed.
 const PATIENCE_NS: u64 = 20_000_000;

@@ -42,6 +42,7 @@ mod scenario;
 mod script;
 mod sealed;
 mod secured;
+mod silence;
 mod slow;
 mod span;
 mod storm;

@@ -62,7 +62,7 @@ impl Clocks {
         Ok(Outcome {
             elapsed_ns: now.at_ns - self.at_ns,
             used_ns: now.own.used_ns - self.own.used_ns,
-            waited_ns: now.own.waited_ns - self.own.waited_ns,
+            waited_ns: now.own.waited_ns.saturating_sub(self.own.waited_ns),
             subject_used_ns: now.subject.used_ns.saturating_sub(self.subject.used_ns),
             subject_waited_ns: now.subject.waited_ns.saturating_sub(self.subject.waited_ns),
             ..Outcome::default()

@@ -58,6 +58,11 @@ impl Pace {
         Some(self.due_ns(released * self.pairs + pair as u64))
     }
 
+    /// Calls for everything that was due before `end_ns`, however far behind this program is.
+    pub(crate) fn close(&mut self, end_ns: u64) {
+        while self.call(end_ns.saturating_sub(1)).is_some() {}
+    }
+
     /// When frames were due that were called for and not sent; `released` tells how many a pair
     /// has.
     pub(crate) fn unsent(&self, released: impl Fn(usize) -> u64) -> impl Iterator<Item = u64> {
@@ -90,6 +95,19 @@ mod tests {
         assert_eq!(pace.call(8_500_000), Some(1));
         assert_eq!(pace.call(8_500_000), Some(0));
         assert_eq!(pace.lag.max(), pace.lag.highest_equivalent(2_500_000));
+    }
+
+    #[test]
+    fn a_pace_that_is_behind_owes_everything_that_was_due_in_the_end() {
+        let mut pace = Pace::new(1000.0, 2, 0).expect("a pace");
+        assert_eq!(pace.call(0), Some(0));
+        assert_eq!(pace.pay(0, 0), Some(0));
+        // It stands still from here to the end of the window.
+        pace.close(5_000_000);
+        let mut unsent: Vec<u64> = pace.unsent(|pair| [1, 0][pair]).collect();
+        unsent.sort_unstable();
+        assert_eq!(unsent, [1_000_000, 2_000_000, 3_000_000, 4_000_000]);
+        assert_eq!(pace.lag.max(), pace.lag.highest_equivalent(3_999_999));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::event::Timespec;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -47,12 +47,23 @@ fn run_thread_first(thread: libc::pid_t, urgency: i32) -> bool {
     unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameter) == 0 }
 }
 
-/// Nanoseconds that all threads of a process have run, user and kernel together.
+/// Nanoseconds that all threads of a process have run, user and kernel together, those that have
+/// ended too: it never goes backwards.
 ///
-/// Source: proc(5), `/proc/pid/task/tid/schedstat`, first field. Interrupts that happen to run on
-/// top of the process count as its own, for a relay and for a pass-through alike.
+/// Source: clock_getcpuclockid(3). Interrupts that happen to run on top of the process count as its
+/// own, for a relay and for a pass-through alike.
+#[expect(unsafe_code, reason = "no safe wrapper takes any process's clock")]
 pub(crate) fn used_ns(process: u32) -> Result<u64> {
-    Ok(times(process)?.used_ns)
+    let process = libc::pid_t::try_from(process).context("a process id")?;
+    let mut clock = 0;
+    // SAFETY: clock_getcpuclockid(3) writes one clockid_t during the call.
+    let error = unsafe { libc::clock_getcpuclockid(process, &raw mut clock) };
+    ensure!(error == 0, "the process under test is gone");
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime(2) writes one timespec during the call.
+    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    ensure!(failed == 0, "the process under test is gone");
+    Ok(time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs())
 }
 
 /// What all threads of a process have done so far, nanoseconds.
@@ -60,22 +71,22 @@ pub(crate) fn used_ns(process: u32) -> Result<u64> {
 pub(crate) struct Times {
     /// They ran.
     pub(crate) used_ns: u64,
-    /// They could have run, but something else had the processor.
+    /// They could have run, but something else had the processor. Threads that have ended are not
+    /// in it.
     pub(crate) waited_ns: u64,
 }
 
-/// Reads both times of a process. Source: proc(5), `/proc/pid/task/tid/schedstat`.
+/// Reads both times of a process. Source of the second: proc(5), `/proc/pid/task/tid/schedstat`.
 pub(crate) fn times(process: u32) -> Result<Times> {
+    let mut total = Times { used_ns: used_ns(process)?, waited_ns: 0 };
     let folder = format!("/proc/{process}/task");
-    let mut total = Times::default();
     for task in fs::read_dir(&folder).context("the process under test is gone")? {
         // A thread may end between the listing and the reading.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
             continue;
         };
-        let mut numbers = text.split_whitespace().map_while(|number| number.parse::<u64>().ok());
-        total.used_ns += numbers.next().context("schedstat has no run time")?;
-        total.waited_ns += numbers.next().context("schedstat has no waiting time")?;
+        let waited = text.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+        total.waited_ns += waited.context("schedstat has no waiting time")?;
     }
     Ok(total)
 }
@@ -189,6 +200,20 @@ fn first_number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_thread_used_stays_when_it_has_ended() {
+        let process = std::process::id();
+        let before = used_ns(process).expect("it lives");
+        let burn = move || {
+            let begun = now_ns();
+            while now_ns() - begun < 20_000_000 {}
+            used_ns(process).expect("it lives")
+        };
+        let at_its_end = std::thread::spawn(burn).join().expect("it ran");
+        let after = used_ns(process).expect("it lives");
+        assert!(before < at_its_end && at_its_end <= after, "{before} {at_its_end} {after}");
+    }
 
     #[test]
     fn this_process_has_run_and_holds_memory() {

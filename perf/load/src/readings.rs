@@ -13,7 +13,8 @@ use serde::Serialize;
 use crate::span::Span;
 use crate::subject::ADMIN_TOKEN;
 
-/// Samples of `/metrics`, a line each, that are not zero, without comments: for `relay plan`.
+/// Samples of `/metrics`, a line each, without comments: for `relay plan`. Zeros are left out, but
+/// not those of buckets, whose bounds say where the next one begins.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Readings {
     pub(crate) before: Vec<String>,
@@ -68,7 +69,8 @@ fn samples(address: SocketAddr) -> Result<Vec<String>> {
 }
 
 fn tells_something(line: &str) -> bool {
-    !line.starts_with('#') && line.rsplit_once(' ').is_some_and(|(_, value)| value != "0")
+    let Some((name, value)) = line.rsplit_once(' ') else { return false };
+    !line.starts_with('#') && (value != "0" || name.contains("_bucket{"))
 }
 
 /// The second reading begins so long before the window's end, so that the load still runs.
@@ -81,9 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_and_zeros_are_left_out() {
-        let text = "# HELP a An a.\n# TYPE a counter\na 0\na{shard=\"0\"} 10\nb 0.5\n\nc 0\n";
+    fn comments_and_zeros_are_left_out_but_bounds_of_buckets_are_kept() {
+        let text = "# HELP a An a.\n# TYPE a counter\na 0\na{shard=\"0\"} 10\nb 0.5\n\nc 0\n\
+                    d_bucket{le=\"1\"} 0\n";
         let kept: Vec<_> = text.lines().filter(|line| tells_something(line)).collect();
-        assert_eq!(kept, ["a{shard=\"0\"} 10", "b 0.5"]);
+        assert_eq!(kept, ["a{shard=\"0\"} 10", "b 0.5", "d_bucket{le=\"1\"} 0"]);
     }
 }

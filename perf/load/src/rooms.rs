@@ -18,6 +18,7 @@ use crate::outcome::{self, Clocks, Outcome};
 use crate::platform;
 use crate::processor;
 use crate::readiness;
+use crate::silence::Silence;
 use crate::span::{Sampler, Span};
 use crate::target::Target;
 use crate::upgrade::{Upgrade, expect_text, send_text};
@@ -108,9 +109,9 @@ impl Rooms {
         (outcome.frames, outcome.bytes) = (self.frames, self.bytes);
         outcome.latency = outcome::encode(&self.latency)?;
         self.is_feeding = false;
-        let deadline = processor::now_ns() + STALL_NS;
+        let mut silence = Silence::new(self.bytes);
         while self.rooms.iter().any(|room| room.complete < room.sender.released()) {
-            ensure!(processor::now_ns() < deadline, "frames never reached everybody");
+            silence.bear(self.bytes, "frames have not reached everybody")?;
             self.turn(PATIENCE_NS)?;
         }
         outcome.verified =
@@ -121,8 +122,7 @@ impl Rooms {
     }
 
     fn turn_until(&mut self, end_ns: u64, sampler: &mut Sampler<'_>) -> Result<()> {
-        let mut last_arrival = processor::now_ns();
-        let mut frames = self.frames;
+        let mut silence = Silence::new(self.bytes);
         loop {
             let now = processor::now_ns();
             if now >= end_ns {
@@ -130,10 +130,7 @@ impl Rooms {
             }
             self.turn(end_ns.min(sampler.next_ns()).saturating_sub(now))?;
             sampler.look(now, self.frames);
-            if self.frames != frames {
-                (frames, last_arrival) = (self.frames, now);
-            }
-            ensure!(now.saturating_sub(last_arrival) < STALL_NS, "nothing has arrived for 5 s");
+            silence.bear(self.bytes, "everything that was said is missing")?;
         }
     }
 
@@ -291,8 +288,6 @@ const PRESENCE_BYTES_MAX: usize = 16 << 10;
 const READ_BYTES: usize = 256 << 10;
 /// Sockets served in one turn, at most.
 const EVENTS_MAX: usize = 256;
-/// Silence that means frames are lost.
-const STALL_NS: u64 = 5_000_000_000;
 /// How long a turn waits while nothing is due.
 const PATIENCE_NS: u64 = 20_000_000;
 

@@ -65,6 +65,12 @@ impl<'t> SlowReaders<'t> {
         (self.closed, self.frames) = (0, 0);
         self.send_until(span.end_ns, sampler)?;
         let mut outcome = clocks.passed()?;
+        // Every one of them has a budget that is full within a moment.
+        ensure!(
+            self.closed > 0 || self.readers.is_empty(),
+            "none of {} slow readers was closed in the window",
+            self.readers.len()
+        );
         outcome.counts.insert("slow readers closed with 4008".to_owned(), self.closed);
         outcome.counts.insert("frames that slow readers got before".to_owned(), self.frames);
         Ok(outcome)
