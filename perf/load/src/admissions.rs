@@ -12,15 +12,18 @@ use serde::Serialize;
 use crate::arguments::{Admissions, Through};
 use crate::authority::{Authority, Signer};
 use crate::crowd::{Crowd, Then, upgrade_request};
-use crate::figures::write_json;
+use crate::figures::{Spread, write_json};
+use crate::guard::{self, Guard, Watched};
 use crate::idle::{Holder, Manner, hold_so};
-use crate::processor::{self, Machine};
-use crate::subject::{Processors, Subject};
+use crate::processor;
+use crate::subject::Subject;
+use crate::trial::Header;
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
-    machine: Machine,
+    #[serde(flatten)]
+    header: Header,
     through: Through,
     forged: bool,
     held: usize,
@@ -31,7 +34,7 @@ struct Report {
 }
 
 /// One measured window.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Window {
     admissions: usize,
     per_s: f64,
@@ -40,18 +43,19 @@ struct Window {
     cpu_share: f64,
     latency_p50_us: f64,
     latency_p99_us: f64,
+    watched: Watched,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Admissions) -> Result<()> {
     let authority = Authority::start()?;
     let signer = Signer::read(&authority.key_file())?;
-    let processors = Processors { subject: 0, load: 1 };
+    let trial = &arguments.trial;
     let subject = Subject::relay_set(
-        &arguments.relay()?,
-        arguments.driver.as_deref(),
+        &trial.relay()?,
+        trial.driver.as_deref(),
         authority.address,
-        processors,
+        trial.processors(),
         None,
         &settings(arguments.through, &authority, arguments.held + arguments.at_once),
     )?;
@@ -74,9 +78,10 @@ pub(crate) fn run(arguments: &Admissions) -> Result<()> {
             windows.push(window);
         }
     }
-    let cpu_us_per_admission = median(windows.iter().map(|window| window.cpu_us_per_admission));
+    let cpu_us_per_admission =
+        Spread::of(windows.iter().map(|window| window.cpu_us_per_admission)).median;
     let report = Report {
-        machine: processor::machine(),
+        header: trial.header()?,
         through: arguments.through,
         forged: arguments.forged,
         held: arguments.held,
@@ -94,7 +99,8 @@ pub(crate) fn run(arguments: &Admissions) -> Result<()> {
         if report.forged { "refusal" } else { "admission" },
         report.per_s_per_processor
     );
-    write_json(arguments.json.as_deref(), &report)
+    write_json(trial.json.as_deref(), &report)?;
+    trial.judge(&guard::found(report.windows.iter().map(|window| &window.watched)))
 }
 
 /// Settings of a relay that admits through the authority, on as many shards as its connections
@@ -138,11 +144,13 @@ fn measure(
     arguments: &Admissions,
 ) -> Result<Window> {
     let count = requests.len();
+    let guard = Guard::start(&[subject.process()], arguments.trial.processors())?;
     let used_before_ns = processor::used_ns(subject.process())?;
     let start = processor::now_ns();
     crowd.open(requests.into_iter(), arguments.at_once, Then::Leave)?;
     let elapsed_ns = (processor::now_ns() - start) as f64;
     let used_ns = (processor::used_ns(subject.process())? - used_before_ns) as f64;
+    let watched = guard.finish()?;
     let outcome = &crowd.outcome;
     let expected = if arguments.forged { 0 } else { count };
     ensure!(
@@ -151,13 +159,25 @@ fn measure(
         outcome.opened,
         outcome.first_refusal
     );
+    // A full lane or a limit refuses too, at another price.
+    let unexpected = outcome.refused - outcome.refused_with(UNAUTHORIZED);
+    ensure!(
+        !arguments.forged || unexpected == 0,
+        "{unexpected} of {count} were refused with something else than 401: {:?}",
+        outcome.first_refusal
+    );
+    let latency = match arguments.forged {
+        true => &outcome.refusal_latency,
+        false => &outcome.latency,
+    };
     Ok(Window {
         admissions: count,
         per_s: count as f64 * 1e9 / elapsed_ns,
         cpu_us_per_admission: used_ns / count as f64 / 1e3,
         cpu_share: used_ns / elapsed_ns,
-        latency_p50_us: outcome.latency.value_at_quantile(0.5) as f64 / 1e3,
-        latency_p99_us: outcome.latency.value_at_quantile(0.99) as f64 / 1e3,
+        latency_p50_us: latency.value_at_quantile(0.5) as f64 / 1e3,
+        latency_p99_us: latency.value_at_quantile(0.99) as f64 / 1e3,
+        watched,
     })
 }
 
@@ -175,18 +195,13 @@ impl Window {
     }
 }
 
-/// The middle one of some figures.
-pub(crate) fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<_> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
-}
-
 /// Addresses that connections come from.
 pub(crate) fn sources() -> Vec<Ipv4Addr> {
     (1..=SOURCES).map(|last| Ipv4Addr::new(127, 2, 0, last)).collect()
 }
 
+/// What a forged token is answered with.
+const UNAUTHORIZED: u16 = 401;
 const SOURCES: u8 = 16;
 const CLIENTS_PER_WORKSPACE: usize = 50;
 /// Connections of one child, by its descriptors.

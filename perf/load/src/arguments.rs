@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::Point;
@@ -12,7 +12,7 @@ use crate::disturber::Neighbour;
 use crate::pair::Shape;
 use crate::platform;
 use crate::run;
-use crate::subject::Processors;
+use crate::trial::Trial;
 
 /// Load for a relay, and the limit to hold its figures against.
 ///
@@ -60,6 +60,8 @@ pub(crate) enum Command {
     Storm(Storm),
     /// What idle connections cost a relay and its rivals, in turns
     CompareIdle(CompareIdle),
+    /// Print all goals as a Markdown table: what results show, held or missed
+    Goals(Goals),
     /// The pass-through: forwards bytes between the sockets of each pair (started by the others)
     #[command(hide = true)]
     Passthrough(Passthrough),
@@ -86,6 +88,9 @@ pub(crate) struct Run {
     /// Seconds to measure, instead of what the scenario says
     #[arg(long)]
     pub(crate) seconds: Option<f64>,
+    /// Leave the course over time out of the data: for results that are committed
+    #[arg(long)]
+    pub(crate) no_slices: bool,
     /// The folder for results
     #[arg(long, default_value_os_t = run::default_results())]
     pub(crate) results: PathBuf,
@@ -127,21 +132,8 @@ pub(crate) struct Load {
     /// Seconds of load before each window
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warm_up: f64,
-    /// The relay's program [default: relay, beside this program]
-    #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Processor of the process under test
-    #[arg(long, default_value_t = 0)]
-    relay_cpu: usize,
-    /// Processor of the load
-    #[arg(long, default_value_t = 1)]
-    load_cpu: usize,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 /// What the pairs send.
@@ -205,15 +197,8 @@ pub(crate) struct Fairness {
     /// Connections of the idle neighbours
     #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
     pub(crate) idle: usize,
-    /// The relay's program [default: relay, beside this program]
-    #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 #[derive(Debug, Args)]
@@ -230,18 +215,21 @@ pub(crate) struct Capacity {
     /// Messages per second of each pair while the plan is made
     #[arg(long, default_value_t = 800, value_parser = at_least_one)]
     pub(crate) rate: usize,
-    /// How far the median plan may be off, as a share of what was measured
+    /// Shards of the relay, which share the one processor
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub(crate) shards: usize,
+    /// The objective of the plan: 99th percentile of hop latency, microseconds
+    #[arg(long, default_value_t = 500.0)]
+    pub(crate) p99_us: f64,
+    /// How far any plan's rate with full processors may be off, as a share of what was measured
     #[arg(long, default_value_t = 0.15)]
     pub(crate) tolerance: f64,
-    /// The relay's program [default: relay, beside this program]
-    #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    /// How far above the objective latency may be with as many connections as the plan allows: a
+    /// bucket of the relay's histogram is a quarter of a power of two wide
+    #[arg(long, default_value_t = 0.2)]
+    pub(crate) latency_tolerance: f64,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 #[derive(Debug, Args)]
@@ -268,15 +256,8 @@ pub(crate) struct Idle {
     /// ping as many sockets
     #[arg(long, requires = "heartbeat_secs")]
     pub(crate) raw: bool,
-    /// The relay's program [default: relay, beside this program]
-    #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 /// Who judges tokens.
@@ -322,15 +303,8 @@ pub(crate) struct Admissions {
     /// Measured windows
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     pub(crate) rounds: usize,
-    /// The relay's program [default: relay, beside this program]
-    #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 #[derive(Debug, Args)]
@@ -350,18 +324,24 @@ pub(crate) struct Storm {
     /// RELAY_DECISION_CACHE_MS of the relay [default: none]
     #[arg(long)]
     pub(crate) decision_cache_ms: Option<u64>,
+    /// Take a storm in which some were refused first and had to come again
+    #[arg(long)]
+    pub(crate) allow_refusals: bool,
     /// Storms, one after the other
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub(crate) rounds: usize,
-    /// The relay's program [default: relay, beside this program]
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Goals {
+    /// The folder with results
+    #[arg(default_value_os_t = run::default_results())]
+    pub(crate) results: PathBuf,
+    /// Fail where a goal is missed, or no result tells
     #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -388,15 +368,8 @@ pub(crate) struct CompareIdle {
     /// Processes of each, in turns
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub(crate) rounds: usize,
-    /// The relay's program [default: relay, beside this program]
-    #[arg(long)]
-    relay: Option<PathBuf>,
-    /// The relay's driver: uring or epoll [default: the relay's own choice]
-    #[arg(long)]
-    pub(crate) driver: Option<String>,
-    /// Also write the result to this file
-    #[arg(long)]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 #[derive(Debug, Args)]
@@ -436,66 +409,15 @@ impl Load {
         }
     }
 
-    /// Where the two sides run.
-    pub(crate) fn processors(&self) -> Processors {
-        Processors { subject: self.relay_cpu, load: self.load_cpu }
-    }
-
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-
     /// What contenders are started with, and a platform that admits everybody.
     pub(crate) fn stage(&self) -> Result<Stage> {
         Ok(Stage {
-            relay: self.relay()?,
-            driver: self.driver.clone(),
+            relay: self.trial.relay()?,
+            driver: self.trial.driver.clone(),
             platform: platform::start()?,
-            processors: self.processors(),
+            processors: self.trial.processors(),
             pairs: self.shape.pairs,
         })
-    }
-
-    /// How the relay under test is called in results.
-    pub(crate) fn relay_name(&self) -> String {
-        format!("relay ({})", self.driver.as_deref().unwrap_or("default driver"))
-    }
-}
-
-impl Fairness {
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-
-    /// Where the two sides run.
-    pub(crate) fn processors(&self) -> Processors {
-        Processors { subject: 0, load: 1 }
-    }
-}
-
-impl Capacity {
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-
-    /// Where the two sides run.
-    pub(crate) fn processors(&self) -> Processors {
-        Processors { subject: 0, load: 1 }
-    }
-}
-
-impl Idle {
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-
-    /// Where the two sides run.
-    pub(crate) fn processors(&self) -> Processors {
-        Processors { subject: 0, load: 1 }
     }
 }
 
@@ -505,42 +427,6 @@ impl Idle {
         let (connections, share) = (self.connections, self.per_process);
         (0..connections).step_by(share).map(move |begun| share.min(connections - begun))
     }
-}
-
-impl Admissions {
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-}
-
-impl Storm {
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-}
-
-impl CompareIdle {
-    /// The relay's program.
-    pub(crate) fn relay(&self) -> Result<PathBuf> {
-        find_relay(self.relay.as_ref())
-    }
-
-    /// Where the two sides run.
-    pub(crate) fn processors(&self) -> Processors {
-        Processors { subject: 0, load: 1 }
-    }
-}
-
-pub(crate) fn find_relay(given: Option<&PathBuf>) -> Result<PathBuf> {
-    let path = match given {
-        Some(path) => path.clone(),
-        None => std::env::current_exe()?.with_file_name("relay"),
-    };
-    let shown = path.display();
-    ensure!(path.is_file(), "{shown} is missing: cargo build --release -p relay, or give --relay");
-    path.canonicalize().context("the relay's path")
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -14,13 +14,12 @@ use crate::arguments::{Compare, Load};
 use crate::contender::Contender;
 use crate::figures::{Spread, Window, write_json};
 use crate::generator::Generator;
+use crate::goals::Share;
+use crate::guard::{self, Guard, Watched};
 use crate::pair::Shape;
-use crate::processor::{self, Machine, Resident};
+use crate::processor::{self, Resident};
 use crate::subject::Subject;
-
-use goal::Goal;
-
-mod goal;
+use crate::trial::Header;
 
 /// Bytes of a message, and frames in flight per pair.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -32,7 +31,8 @@ pub(crate) struct Point {
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
-    machine: Machine,
+    #[serde(flatten)]
+    header: Header,
     relay: String,
     rounds: usize,
     seconds: f64,
@@ -55,14 +55,17 @@ struct Standing {
     /// The relay's processor time per frame over this one's, round by round.
     relay_over_this: Spread,
     /// The most that ratio may be.
-    goal: Option<Goal>,
+    goal: Option<Share>,
     frames_per_s: Spread,
     latency_p50_ns: Spread,
     latency_p99_ns: Spread,
+    latency_p999_ns: Spread,
     /// After the last window.
     resident: Resident,
     /// Two per round, out and back.
     windows: Vec<Window>,
+    /// What was seen of the machine in each.
+    watched: Vec<Watched>,
 }
 
 /// A contender while it is measured.
@@ -71,6 +74,7 @@ struct Lane {
     subject: Subject,
     generator: Generator,
     windows: Vec<Window>,
+    watched: Vec<Watched>,
 }
 
 /// Measures and prints.
@@ -79,8 +83,8 @@ pub(crate) fn run(arguments: &Compare) -> Result<()> {
     let given = Point { payload_bytes: load.shape.payload, depth: load.shape.depth };
     let points = if arguments.points.is_empty() { vec![given] } else { arguments.points.clone() };
     let mut report = Report {
-        machine: processor::machine(),
-        relay: load.relay_name(),
+        header: load.trial.header()?,
+        relay: load.trial.relay_name(),
         rounds: arguments.rounds,
         seconds: load.seconds,
         points: Vec::new(),
@@ -88,13 +92,14 @@ pub(crate) fn run(arguments: &Compare) -> Result<()> {
     for point in points {
         report.points.push(measure(arguments, point)?);
         // Written after each point: a run of many is long.
-        write_json(load.json.as_deref(), &report)?;
+        write_json(load.trial.json.as_deref(), &report)?;
     }
     println!();
     for point in &report.points {
         point.print();
     }
-    Ok(())
+    let contenders = report.points.iter().flat_map(|point| &point.contenders);
+    load.trial.judge(&guard::found(contenders.flat_map(|standing| &standing.watched)))
 }
 
 fn measure(arguments: &Compare, point: Point) -> Result<PointReport> {
@@ -109,7 +114,7 @@ fn measure(arguments: &Compare, point: Point) -> Result<PointReport> {
             let subject = contender.start(&stage);
             let subject = subject.with_context(|| format!("starting {}", contender.name()))?;
             let generator = Generator::open(&subject, shape).with_context(|| contender.name())?;
-            Ok(Lane { contender, subject, generator, windows: Vec::new() })
+            Ok(Lane { contender, subject, generator, windows: Vec::new(), watched: Vec::new() })
         })
         .collect::<Result<Vec<_>>>()?;
     for round in 1..=arguments.rounds {
@@ -130,7 +135,9 @@ impl Lane {
         let name = self.contender.name();
         let warm_up = Duration::from_secs_f64(load.warm_up);
         let window = Duration::from_secs_f64(load.seconds);
+        let guard = Guard::start(&[self.subject.process()], load.trial.processors())?;
         let window = self.generator.measure(warm_up, window).with_context(|| name)?;
+        self.watched.push(guard.finish()?);
         self.windows.push(window);
         Ok(format!("{name:<18} {}", window.line()))
     }
@@ -143,11 +150,13 @@ impl Lane {
             name: self.contender.name(),
             cpu_ns_per_frame: spread(|window| window.cpu_ns_per_frame),
             relay_over_this: Spread::of(ratios(relay, &windows)),
-            goal: Goal::of(self.contender, point),
+            goal: Share::of(self.contender.name(), point.payload_bytes as u64, point.depth as u64),
             frames_per_s: spread(|window| window.frames_per_s),
             latency_p50_ns: spread(|window| window.latency_p50_ns as f64),
             latency_p99_ns: spread(|window| window.latency_p99_ns as f64),
+            latency_p999_ns: spread(|window| window.latency_p999_ns as f64),
             resident,
+            watched: self.watched,
             windows,
         })
     }

@@ -11,12 +11,14 @@ use crate::contender::{Contender, Stage};
 use crate::figures::{Spread, write_json};
 use crate::idle;
 use crate::platform;
-use crate::processor::{self, Machine, Resident};
+use crate::processor::{self, Resident};
+use crate::trial::Header;
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
-    machine: Machine,
+    #[serde(flatten)]
+    header: Header,
     connections: usize,
     /// The relay first.
     contenders: Vec<Standing>,
@@ -42,11 +44,12 @@ struct Round {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &CompareIdle) -> Result<()> {
+    let trial = &arguments.trial;
     let stage = Stage {
-        relay: arguments.relay()?,
-        driver: arguments.driver.clone(),
+        relay: trial.relay()?,
+        driver: trial.driver.clone(),
         platform: platform::start()?,
-        processors: arguments.processors(),
+        processors: trial.processors(),
         pairs: 0,
     };
     let contenders: Vec<Contender> =
@@ -70,12 +73,12 @@ pub(crate) fn run(arguments: &CompareIdle) -> Result<()> {
         rounds,
     });
     let report = Report {
-        machine: processor::machine(),
+        header: trial.header()?,
         connections: arguments.connections,
         contenders: contenders.collect(),
     };
     report.print();
-    write_json(arguments.json.as_deref(), &report)
+    write_json(trial.json.as_deref(), &report)
 }
 
 fn measure(contender: Contender, stage: &Stage, connections: usize) -> Result<Round> {

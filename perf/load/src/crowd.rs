@@ -3,6 +3,7 @@
 //! A socket of the crowd does little: it connects, asks to become a WebSocket, answers pings, and
 //! is reset. What counts is how many there are and how fast they come.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,12 +42,16 @@ pub(crate) struct Outcome {
     pub(crate) opened: usize,
     /// Answered with anything else, ended, or never connected.
     pub(crate) refused: usize,
+    /// How many of them were told what, by the status of the answer; zero without one.
+    statuses: BTreeMap<u16, usize>,
     /// What the first of them was told.
     pub(crate) first_refusal: Option<String>,
     /// Ended by the relay after they were open.
     pub(crate) lost: usize,
     /// Pings answered.
     pub(crate) pings: u64,
+    /// Nanoseconds from the first packet to any other answer.
+    pub(crate) refusal_latency: Histogram<u64>,
     /// Nanoseconds from the first packet to 101.
     pub(crate) latency: Histogram<u64>,
 }
@@ -148,18 +153,23 @@ impl Crowd {
         }
     }
 
-    /// Answers pings until `stop` becomes readable.
-    pub(crate) fn serve_until(&mut self, stop: impl AsFd) -> Result<()> {
-        let data = epoll::EventData::new_u64(STOP);
-        epoll::add(&self.epoll, stop, data, epoll::EventFlags::IN)?;
+    /// Answers pings; `asked` is called whenever `asker` is readable, and says whether to go on.
+    pub(crate) fn serve_until(
+        &mut self,
+        asker: impl AsFd,
+        mut asked: impl FnMut(&Outcome) -> Result<bool>,
+    ) -> Result<()> {
+        let data = epoll::EventData::new_u64(ASKED);
+        epoll::add(&self.epoll, asker, data, epoll::EventFlags::IN)?;
         loop {
             self.wait(None)?;
             let mut events = std::mem::take(&mut self.events);
             for event in events.drain(..) {
-                if event.data.u64() == STOP {
-                    return Ok(());
+                match event.data.u64() == ASKED {
+                    true if asked(&self.outcome)? => {}
+                    true => return Ok(()),
+                    false => drop(self.on_event(event, Then::Stay)?),
                 }
-                self.on_event(event, Then::Stay)?;
             }
             self.events = events;
         }
@@ -258,12 +268,15 @@ impl Crowd {
         let answered = match step {
             Step::Nothing => 0,
             Step::Opened => {
-                let began_ns = self.members[at].as_ref().map_or(0, |member| member.began_ns);
-                self.outcome.latency.saturating_record(processor::now_ns() - began_ns);
+                let passed_ns = self.passed_ns(at);
+                self.outcome.latency.saturating_record(passed_ns);
                 self.outcome.opened += 1;
                 1
             }
             Step::Refused(told) => {
+                let passed_ns = self.passed_ns(at);
+                self.outcome.refusal_latency.saturating_record(passed_ns);
+                *self.outcome.statuses.entry(status(&told)).or_default() += 1;
                 self.outcome.refused += 1;
                 self.outcome.first_refusal.get_or_insert(told);
                 1
@@ -279,18 +292,40 @@ impl Crowd {
         }
         answered
     }
+
+    /// Since a member's first packet.
+    fn passed_ns(&self, at: usize) -> u64 {
+        let began_ns = self.members[at].as_ref().map_or(0, |member| member.began_ns);
+        processor::now_ns().saturating_sub(began_ns)
+    }
+}
+
+/// The status in the first line of an answer; zero where it is none.
+fn status(told: &str) -> u16 {
+    let code = told.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    code.unwrap_or_default()
+}
+
+fn latencies() -> Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).context("a histogram of three digits")
 }
 
 impl Outcome {
+    /// How many were refused with this status.
+    pub(crate) fn refused_with(&self, status: u16) -> usize {
+        self.statuses.get(&status).copied().unwrap_or_default()
+    }
+
     fn new() -> Result<Self> {
         Ok(Self {
             opened: 0,
             refused: 0,
+            statuses: BTreeMap::new(),
             first_refusal: None,
             lost: 0,
             pings: 0,
-            latency: Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-                .context("a histogram of three digits")?,
+            refusal_latency: latencies()?,
+            latency: latencies()?,
         })
     }
 }
@@ -464,8 +499,8 @@ pub(crate) fn upgrade_request(workspace: &str, target: &str, token: &str) -> Vec
     .into_bytes()
 }
 
-/// Names the descriptor that ends [`Crowd::serve_until`].
-const STOP: u64 = u64::MAX;
+/// Names the descriptor of who asks, in [`Crowd::serve_until`].
+const ASKED: u64 = u64::MAX;
 /// The first byte of a ping: final, opcode 9. Source: RFC 6455 §5.2.
 const PING: u8 = 0x89;
 /// An empty pong under the mask zero.

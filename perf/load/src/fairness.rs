@@ -18,15 +18,18 @@ use serde::Serialize;
 use crate::arguments::Fairness;
 use crate::disturber::{Neighbour, Signals};
 use crate::figures::{Spread, write_json};
+use crate::guard::{self, Guard, Watched};
 use crate::metronome::{Beat, Metronome};
 use crate::platform;
-use crate::processor::{self, Machine};
+use crate::processor;
 use crate::subject::Subject;
+use crate::trial::Header;
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
-    machine: Machine,
+    #[serde(flatten)]
+    header: Header,
     relay: String,
     pairs: usize,
     messages_per_s_and_pair: usize,
@@ -45,15 +48,17 @@ struct Verdict {
     p99_ratio: Spread,
     /// Share of its processor that the relay used while disturbed.
     cpu_share: Spread,
+    /// What was seen of the machine in each round.
+    watched: Vec<Watched>,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Fairness) -> Result<()> {
     let platform = platform::start()?;
-    let processors = arguments.processors();
-    let driver = arguments.driver.as_deref();
-    let subject =
-        Subject::relay(&arguments.relay()?, driver, platform, processors, SLOW_READER_BYTES)?;
+    let trial = &arguments.trial;
+    let processors = trial.processors();
+    let driver = trial.driver.as_deref();
+    let subject = Subject::relay(&trial.relay()?, driver, platform, processors, SLOW_READER_BYTES)?;
     // Its control plane does not: that it steps back behind the shard is the relay's own affair.
     let shard_first = processor::run_threads_first(subject.process(), "shard-", URGENCY)?;
     if !(processor::run_first(URGENCY) && shard_first) {
@@ -65,8 +70,8 @@ pub(crate) fn run(arguments: &Fairness) -> Result<()> {
         None => Neighbour::ALL.to_vec(),
     };
     let mut report = Report {
-        machine: processor::machine(),
-        relay: format!("relay ({})", driver.unwrap_or("default driver")),
+        header: trial.header()?,
+        relay: trial.relay_name(),
         pairs: arguments.pairs,
         messages_per_s_and_pair: arguments.rate,
         seconds: arguments.seconds,
@@ -75,9 +80,12 @@ pub(crate) fn run(arguments: &Fairness) -> Result<()> {
     let mut turn = 1;
     for kind in kinds {
         let (mut without, mut with, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+        let mut watched = Vec::new();
         for round in 1..=arguments.rounds {
+            let guard = Guard::start(&[subject.process()], processors)?;
             let quiet = metronome.measure(WARM_UP, window(arguments))?;
             let (loud, share) = beside(kind, &subject, &mut metronome, turn, arguments)?;
+            watched.push(guard.finish()?);
             turn += 1;
             println!(
                 "{round}/{}  {kind:?}: p50 {} -> {} µs, p99 {} -> {} µs ({:.0} % of its processor)",
@@ -99,10 +107,12 @@ pub(crate) fn run(arguments: &Fairness) -> Result<()> {
             cpu_share: Spread::of(shares),
             without,
             with,
+            watched,
         });
     }
     report.print();
-    write_json(arguments.json.as_deref(), &report)
+    write_json(trial.json.as_deref(), &report)?;
+    trial.judge(&guard::found(report.neighbours.iter().flat_map(|verdict| &verdict.watched)))
 }
 
 /// One window beside a neighbour, and the share of its processor that the relay used.

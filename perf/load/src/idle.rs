@@ -16,18 +16,22 @@ use crate::arguments::{Idle, IdleChild};
 use crate::authority::Signer;
 use crate::crowd::{Crowd, Then, upgrade_request};
 use crate::figures::write_json;
+use crate::guard::{self, Guard, Watched};
 use crate::platform;
-use crate::processor::{self, Machine, Resident};
+use crate::processor::{self, Resident};
 use crate::secured::{Certificate, Trust};
 use crate::subject::{PENDING_BYTES_MAX, Subject};
+use crate::trial::Header;
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
-    machine: Machine,
+    #[serde(flatten)]
+    header: Header,
     connections: usize,
     clients_per_workspace: usize,
     shards: usize,
+    tls: bool,
     /// Of a relay without connections.
     base: Resident,
     before: Resident,
@@ -50,10 +54,14 @@ struct Heartbeat {
 }
 
 /// One interval.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Pulse {
     cpu_share: f64,
+    /// Pings that arrived and were answered, and how many were due.
+    pings: u64,
+    pings_due: f64,
     cpu_ns_per_ping: f64,
+    watched: Watched,
 }
 
 /// Measures and prints.
@@ -61,11 +69,12 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
     let platform = platform::start()?;
     let certificate = arguments.tls.then(Certificate::new).transpose()?;
     let chain = certificate.as_ref().map(Certificate::chain);
+    let trial = &arguments.trial;
     let subject = Subject::relay_set(
-        &arguments.relay()?,
-        arguments.driver.as_deref(),
+        &trial.relay()?,
+        trial.driver.as_deref(),
         platform,
-        arguments.processors(),
+        trial.processors(),
         certificate.as_ref(),
         &settings(arguments),
     )?;
@@ -89,10 +98,11 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         bytes(&after).saturating_sub(bytes(&before)) as f64 / arguments.connections as f64
     };
     let mut report = Report {
-        machine: processor::machine(),
+        header: trial.header()?,
         connections: arguments.connections,
         clients_per_workspace: arguments.clients_per_workspace,
         shards: arguments.shards,
+        tls: arguments.tls,
         base,
         before,
         after,
@@ -105,7 +115,9 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
     if arguments.heartbeat_secs > 0 {
         report.heartbeat = Some(heartbeat(arguments, subject, children)?);
     }
-    write_json(arguments.json.as_deref(), &report)
+    write_json(trial.json.as_deref(), &report)?;
+    let pulses = report.heartbeat.iter().flat_map(|it| std::iter::once(&it.relay).chain(&it.raw));
+    trial.judge(&guard::found(pulses.map(|pulse| &pulse.watched)))
 }
 
 /// Settings that make the relay do what is measured.
@@ -123,9 +135,10 @@ fn settings(arguments: &Idle) -> Vec<(&'static str, String)> {
 }
 
 /// Measures one interval of the relay's, and one of a program that does nothing else.
-fn heartbeat(arguments: &Idle, subject: Subject, children: Vec<Holder>) -> Result<Heartbeat> {
+fn heartbeat(arguments: &Idle, subject: Subject, mut children: Vec<Holder>) -> Result<Heartbeat> {
     let seconds = arguments.heartbeat_secs;
-    let relay = pulse(&[subject.process()], arguments)?;
+    let held_count = arguments.connections + WARM_UP;
+    let relay = pulse(&[subject.process()], &mut children, held_count, arguments)?;
     relay.print("the relay");
     let mut held = Held::default();
     for child in children {
@@ -137,8 +150,9 @@ fn heartbeat(arguments: &Idle, subject: Subject, children: Vec<Holder>) -> Resul
     ensure!(held.lost == 0, "the relay ended connections that answered its pings");
     drop(subject);
     let raw = arguments.raw.then(|| raw(arguments)).transpose()?;
-    let cpu_ratio = raw.map(|raw| relay.cpu_share / raw.cpu_share);
-    if let (Some(raw), Some(ratio)) = (raw, cpu_ratio) {
+    // Both for each ping: the relay holds a few connections more.
+    let cpu_ratio = raw.as_ref().map(|raw| relay.cpu_ns_per_ping / raw.cpu_ns_per_ping);
+    if let (Some(raw), Some(ratio)) = (&raw, cpu_ratio) {
         raw.print("raw ping/pong");
         println!("ratio of processor time: {ratio:.2}");
     }
@@ -151,32 +165,63 @@ fn raw(arguments: &Idle) -> Result<Pulse> {
     let mut children = Vec::new();
     for (number, count) in arguments.shares().enumerate() {
         let interval_ms = arguments.heartbeat_secs * 1000;
-        let subject = Subject::raw_pings(count, interval_ms, arguments.processors())?;
+        let subject = Subject::raw_pings(count, interval_ms, arguments.trial.processors())?;
         children.push(hold_so(&subject, Manner::PLAIN, number, count)?);
         subjects.push(subject);
     }
     let processes: Vec<_> = subjects.iter().map(Subject::process).collect();
-    let pulse = pulse(&processes, arguments);
+    let pulse = pulse(&processes, &mut children, arguments.connections, arguments);
     // Before their peers, whose end they would complain about.
     drop(subjects);
     pulse
 }
 
 /// Processor time of one interval.
-fn pulse(processes: &[u32], arguments: &Idle) -> Result<Pulse> {
+///
+/// Errors: of the pings that were due more than a few did not come.
+fn pulse(
+    processes: &[u32],
+    children: &mut [Holder],
+    connections: usize,
+    arguments: &Idle,
+) -> Result<Pulse> {
     let used_ns =
         || processes.iter().map(|&process| processor::used_ns(process)).sum::<Result<u64>>();
+    let guard = Guard::start(processes, arguments.trial.processors())?;
+    let pings_before = pings(children)?;
     let before = used_ns()?;
     let start = processor::now_ns();
     processor::rest(Duration::from_secs(arguments.heartbeat_secs));
     let elapsed_ns = (processor::now_ns() - start) as f64;
-    let used = (used_ns()? - before) as f64;
-    let pings = arguments.connections as f64 * elapsed_ns / (arguments.heartbeat_secs as f64 * 1e9);
-    Ok(Pulse { cpu_share: used / elapsed_ns, cpu_ns_per_ping: used / pings })
+    let used = used_ns()?.saturating_sub(before) as f64;
+    let pings = pings(children)? - pings_before;
+    let watched = guard.finish()?;
+    let interval_ns = arguments.heartbeat_secs as f64 * 1e9;
+    let pings_due = connections as f64 * elapsed_ns / interval_ns;
+    check_pings(pings, pings_due)?;
+    Ok(Pulse {
+        cpu_share: used / elapsed_ns,
+        pings,
+        pings_due,
+        cpu_ns_per_ping: used / pings.max(1) as f64,
+        watched,
+    })
+}
+
+/// Who does not ping is the cheapest: a window without its pings says nothing.
+fn check_pings(pings: u64, due: f64) -> Result<()> {
+    let share = pings as f64 / due.max(1.0);
+    ensure!(share >= PINGS_SHARE_MIN, "{pings} pings came, of {due:.0} that were due");
+    Ok(())
+}
+
+/// Pings that all children have answered so far.
+fn pings(children: &mut [Holder]) -> Result<u64> {
+    children.iter_mut().map(Holder::pings).sum()
 }
 
 impl Pulse {
-    fn print(self, whose: &str) {
+    fn print(&self, whose: &str) {
         println!(
             "{whose}: {:.1} % of a processor, {:.2} µs per ping and pong",
             self.cpu_share * 100.0,
@@ -216,6 +261,15 @@ pub(crate) struct Held {
 }
 
 impl Holder {
+    /// Asks how many pings it has answered so far.
+    fn pings(&mut self) -> Result<u64> {
+        let stdin = self.child.stdin.as_mut().context("its input is piped")?;
+        stdin.write_all(b"\n")?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        line.trim().parse().context("a child ended too early")
+    }
+
     /// Ends it and asks what it did.
     fn end(mut self) -> Result<Held> {
         drop(self.child.stdin.take());
@@ -329,7 +383,15 @@ pub(crate) fn run_child(arguments: &IdleChild) -> Result<()> {
     );
     println!("{READY}");
     std::io::stdout().flush()?;
-    crowd.serve_until(std::io::stdin())?;
+    let mut question = [0];
+    crowd.serve_until(std::io::stdin(), |outcome| {
+        if rustix::io::read(std::io::stdin(), &mut question)? == 0 {
+            return Ok(false);
+        }
+        println!("{}", outcome.pings);
+        std::io::stdout().flush()?;
+        Ok(true)
+    })?;
     println!("{} {}", crowd.outcome.pings, crowd.outcome.lost);
     Ok(())
 }
@@ -348,5 +410,20 @@ const AT_ONCE: usize = 64;
 const CLIENTS_PER_WORKSPACE: usize = 50;
 /// Connections made before the first reading.
 const WARM_UP: usize = 2000;
+/// Pings that have to come, of those that are due: a window may end within a burst of them.
+const PINGS_SHARE_MIN: f64 = 0.95;
 /// What a child prints when it holds its connections.
 const READY: &str = "ready";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_without_its_pings_is_an_error() {
+        assert!(check_pings(1000, 1000.0).is_ok());
+        assert!(check_pings(960, 1000.0).is_ok());
+        assert!(check_pings(900, 1000.0).is_err());
+        assert!(check_pings(0, 1000.0).is_err());
+    }
+}

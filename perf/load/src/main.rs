@@ -21,6 +21,8 @@ mod fairness;
 mod figures;
 mod flow;
 mod generator;
+mod goals;
+mod guard;
 mod idle;
 mod job;
 mod metronome;
@@ -49,6 +51,7 @@ mod storm;
 mod subject;
 mod target;
 mod traffic;
+mod trial;
 mod upgrade;
 mod watch;
 mod wire;
@@ -85,6 +88,7 @@ fn run(command: &Command) -> Result<()> {
         Command::IdleChild(arguments) => idle::run_child(arguments),
         Command::Admissions(arguments) => admissions::run(arguments),
         Command::Storm(arguments) => storm::run(arguments),
+        Command::Goals(arguments) => goals::run(arguments),
         Command::RawPings(arguments) => {
             let listener = TcpListener::bind(arguments.listen).context("listening")?;
             println!("listening on {}", arguments.listen);

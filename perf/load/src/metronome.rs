@@ -40,6 +40,16 @@ pub(crate) struct Beat {
 impl Metronome {
     /// Opens `pair_count` pairs that send `rate` messages per second each.
     pub(crate) fn open(subject: &Subject, pair_count: usize, rate: usize) -> Result<Self> {
+        Self::open_from(subject, 0, pair_count, rate)
+    }
+
+    /// The same, the first of them number `first` of its kind: for a relay that had others.
+    pub(crate) fn open_from(
+        subject: &Subject,
+        first: usize,
+        pair_count: usize,
+        rate: usize,
+    ) -> Result<Self> {
         let shape = Shape {
             pairs: pair_count,
             payload_bytes: PAYLOAD_BYTES,
@@ -49,7 +59,7 @@ impl Metronome {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut pairs = Vec::with_capacity(pair_count);
         for index in 0..pair_count {
-            let pair = Pair::open(subject, FIRST_WORKSPACE + index, shape)
+            let pair = Pair::open(subject, FIRST_WORKSPACE + first + index, shape)
                 .with_context(|| format!("quiet pair {index}"))?;
             pair.watch(&epoll, |side| token(index, side))?;
             arrival::note_arrivals(pair.socket(Side::Daemon))?;

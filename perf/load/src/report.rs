@@ -1,10 +1,12 @@
 //! What a scenario came to, as data and as a page.
 
+mod listing;
 mod page;
 mod plot;
 
+pub(crate) use listing::page_of_command;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -13,10 +15,11 @@ use serde::Serialize;
 use crate::crew::Told;
 use crate::figures::Spread;
 use crate::outcome;
-use crate::processor::{Machine, Resident};
+use crate::processor::Resident;
 use crate::readings::Readings;
 use crate::scenario::{Case, CaseLoad, Scenario};
 use crate::span::{Sample, Span};
+use crate::trial::Header;
 use crate::watch::{self, Bottleneck, Facts, Seen};
 
 /// The result of a scenario.
@@ -24,9 +27,8 @@ use crate::watch::{self, Bottleneck, Facts, Seen};
 pub(crate) struct Report {
     pub(crate) name: String,
     pub(crate) scenario: Scenario,
-    pub(crate) machine: Machine,
-    /// The checkout, as `git describe` calls it.
-    pub(crate) commit: Option<String>,
+    #[serde(flatten)]
+    pub(crate) header: Header,
     pub(crate) cases: Vec<CaseReport>,
 }
 
@@ -259,13 +261,17 @@ fn slices(span: &Span, told: &[Told]) -> Vec<Slice> {
 }
 
 impl Report {
-    /// Writes both forms into a folder, named as the scenario; returns where the page is.
-    pub(crate) fn write(&self, folder: &Path) -> Result<PathBuf> {
+    /// Writes both forms into a folder, named as the scenario; returns where the page is. The data
+    /// are without their course over time where that is not wanted, which the page always shows.
+    pub(crate) fn write(&mut self, folder: &Path, with_slices: bool) -> Result<PathBuf> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let path = |ending: &str| folder.join(format!("{}.{ending}", self.name));
-        crate::figures::write_json(Some(&path("json")), self)?;
-        let html = path("html");
+        let (data, html) = (path("json"), path("html"));
         std::fs::write(&html, page::render(self)).with_context(|| html.display().to_string())?;
+        if !with_slices {
+            self.cases.iter_mut().for_each(|case| case.slices.clear());
+        }
+        crate::figures::write_json(Some(&data), self)?;
         Ok(html)
     }
 
@@ -275,13 +281,6 @@ impl Report {
             .iter()
             .flat_map(|case| case.bottlenecks.iter().map(|found| (case.case.name.as_str(), found)))
     }
-}
-
-/// How git calls the checkout that this runs in; nothing outside of one.
-pub(crate) fn commit() -> Option<String> {
-    let described = Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
-    let name = String::from_utf8(described.stdout).ok()?.trim().to_owned();
-    (described.status.success() && !name.is_empty()).then_some(name)
 }
 
 /// Points of a latency curve, and how many of them for each further nine.

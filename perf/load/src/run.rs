@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::arguments::{Run, find_relay};
+use crate::arguments::Run;
 use crate::crew::Crew;
 use crate::flow::Between;
 use crate::job::{Job, PairsWork, RoomsWork, SlowWork, Work};
@@ -13,11 +13,12 @@ use crate::platform::{self, KeyFile};
 use crate::processor;
 use crate::progress::Progress;
 use crate::readings::Reader;
-use crate::report::{CaseReport, Report, commit};
+use crate::report::{CaseReport, Report};
 use crate::scenario::{Case, CaseLoad, Scenario, SubjectKind, WindowSection};
 use crate::secured::Certificate;
 use crate::span::Span;
 use crate::subject::{PENDING_BYTES_MAX, Processors, Subject};
+use crate::trial::{Header, find_relay};
 use crate::watch::Watch;
 
 /// Runs the scenarios and says what set their figures.
@@ -46,8 +47,7 @@ fn run_file(arguments: &Run, file: &Path) -> Result<()> {
     }
     let mut report = Report {
         name: name.to_owned(),
-        machine: processor::machine(),
-        commit: commit(),
+        header: Header::of(arguments.relay.as_ref())?,
         cases: Vec::new(),
         scenario,
     };
@@ -55,7 +55,7 @@ fn run_file(arguments: &Run, file: &Path) -> Result<()> {
     for case in report.scenario.cases()? {
         report.cases.push(stage.play(case)?);
     }
-    let page = report.write(&arguments.results)?;
+    let page = report.write(&arguments.results, !arguments.no_slices)?;
     println!("  {}", page.display());
     let found: Vec<String> = report
         .bottlenecks()
@@ -73,21 +73,37 @@ fn run_file(arguments: &Run, file: &Path) -> Result<()> {
 }
 
 /// Hands a scenario to another command of this program.
+///
+/// Errors: the command failed, or was asked for what it cannot do.
 fn run_command(arguments: &Run, name: &str, words: &[String]) -> Result<()> {
     let result = arguments.results.join(format!("{name}.json"));
     std::fs::create_dir_all(&arguments.results).context("the folder of results")?;
-    let relay = find_relay(arguments.relay.as_ref())?;
-    let status = Command::new(std::env::current_exe()?)
-        .args(words)
-        .arg("--relay")
-        .arg(relay)
-        .arg("--json")
-        .arg(&result)
-        .status()
-        .context("this program again")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(words).args(passed_on(arguments)?);
+    command.arg("--relay").arg(find_relay(arguments.relay.as_ref())?).arg("--json").arg(&result);
+    let status = command.status().context("this program again")?;
     ensure!(status.success(), "relay-load {} failed", words.join(" "));
-    println!("  {}", result.display());
+    let page = result.with_extension("html");
+    let text = std::fs::read_to_string(&result).with_context(|| result.display().to_string())?;
+    std::fs::write(&page, crate::report::page_of_command(name, &text)?)
+        .with_context(|| page.display().to_string())?;
+    println!("  {}", page.display());
     Ok(())
+}
+
+/// The options that any command takes.
+///
+/// Errors: a window's length was given, which commands have none of, or several.
+fn passed_on(arguments: &Run) -> Result<Vec<String>> {
+    ensure!(arguments.seconds.is_none(), "--seconds is for scenarios that describe a load");
+    let mut options = Vec::new();
+    if let Some(driver) = &arguments.driver {
+        options.extend(["--driver".to_owned(), driver.clone()]);
+    }
+    if arguments.allow_bottleneck {
+        options.push("--allow-bottleneck".to_owned());
+    }
+    Ok(options)
 }
 
 /// What all loads of a scenario share.
@@ -118,7 +134,9 @@ impl<'a> Stage<'a> {
             progress.show(opened as f64 / to_open as f64, &format!("{opened} of {to_open} opened"));
         })?;
         let span = self.span(window);
-        let watch = Watch::start(span, window.load_cpus[0])?;
+        let mut used = window.load_cpus.clone();
+        used.push(window.subject_cpu);
+        let watch = Watch::start(span, &window.load_cpus, &used)?;
         // Where TLS ends in the relay, nobody else speaks to it.
         let is_open = subject.between == Between::Relay && self.certificate.is_none();
         let reader = is_open.then(|| Reader::start(subject.address, span));

@@ -6,19 +6,22 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use crate::admissions::{median, settings, sources};
+use crate::admissions::{settings, sources};
 use crate::arguments::Storm;
 use crate::authority::{Authority, Signer};
 use crate::crowd::{Crowd, Then, upgrade_request};
-use crate::figures::write_json;
-use crate::processor::{self, Machine};
+use crate::figures::{Spread, write_json};
+use crate::guard::{self, Guard, Watched};
+use crate::processor;
 use crate::secured::{Certificate, Trust};
 use crate::subject::{Processors, Subject};
+use crate::trial::Header;
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
 struct Report {
-    machine: Machine,
+    #[serde(flatten)]
+    header: Header,
     through: crate::arguments::Through,
     tls: bool,
     fresh_tokens: bool,
@@ -39,6 +42,7 @@ struct Round {
     cpu_seconds: f64,
     latency_p50_ms: f64,
     latency_p99_ms: f64,
+    watched: Watched,
 }
 
 /// Measures and prints.
@@ -46,7 +50,7 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
     let authority = Authority::start()?;
     let signer = Signer::read(&authority.key_file())?;
     let certificate = arguments.tls.then(Certificate::new).transpose()?;
-    let processors = Processors { subject: 0, load: 1 };
+    let trial = &arguments.trial;
     let mut settings = settings(arguments.through, &authority, arguments.connections);
     settings[0].1 = "1".to_owned();
     // As an operator sets it who expects that many at once.
@@ -55,10 +59,10 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
         settings.push(("RELAY_DECISION_CACHE_MS", millis.to_string()));
     }
     let subject = Subject::relay_set(
-        &arguments.relay()?,
-        arguments.driver.as_deref(),
+        &trial.relay()?,
+        trial.driver.as_deref(),
         authority.address,
-        processors,
+        trial.processors(),
         certificate.as_ref(),
         &settings,
     )?;
@@ -77,30 +81,39 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
         if arguments.fresh_tokens {
             requests = sign(&signer, arguments.connections)?;
         }
-        let round = storm(&mut crowd, &subject, &requests)?;
+        let round = storm(&mut crowd, &subject, &requests, trial.processors())?;
         round.print(arguments.connections);
         rounds.push(round);
     }
     let report = Report {
-        machine: processor::machine(),
+        header: trial.header()?,
         through: arguments.through,
         tls: arguments.tls,
         fresh_tokens: arguments.fresh_tokens,
         decision_cache_ms: arguments.decision_cache_ms,
         connections: arguments.connections,
-        seconds: median(rounds.iter().map(|round| round.seconds)),
+        seconds: Spread::of(rounds.iter().map(|round| round.seconds)).median,
         rounds,
     };
     println!("{} connections back in {:.2} s (median)", report.connections, report.seconds);
-    write_json(arguments.json.as_deref(), &report)?;
+    write_json(trial.json.as_deref(), &report)?;
     let refused: usize = report.rounds.iter().map(|round| round.refused).sum();
-    ensure!(refused == 0, "{refused} connections were refused and had to come again");
-    Ok(())
+    ensure!(
+        refused == 0 || arguments.allow_refusals,
+        "{refused} connections were refused and had to come again (--allow-refusals takes that)"
+    );
+    trial.judge(&guard::found(report.rounds.iter().map(|round| &round.watched)))
 }
 
 /// Resets everybody and waits until everybody is back. Who is refused comes again at once.
-fn storm(crowd: &mut Crowd, subject: &Subject, requests: &[Vec<u8>]) -> Result<Round> {
+fn storm(
+    crowd: &mut Crowd,
+    subject: &Subject,
+    requests: &[Vec<u8>],
+    processors: Processors,
+) -> Result<Round> {
     crowd.recount()?;
+    let guard = Guard::start(&[subject.process()], processors)?;
     let used_before_ns = processor::used_ns(subject.process())?;
     let start = processor::now_ns();
     crowd.reset();
@@ -113,6 +126,7 @@ fn storm(crowd: &mut Crowd, subject: &Subject, requests: &[Vec<u8>]) -> Result<R
     }
     let elapsed_ns = processor::now_ns() - start;
     let used_ns = processor::used_ns(subject.process())? - used_before_ns;
+    let watched = guard.finish()?;
     let outcome = &crowd.outcome;
     ensure!(outcome.lost == 0, "{} were let in and ended", outcome.lost);
     Ok(Round {
@@ -123,6 +137,7 @@ fn storm(crowd: &mut Crowd, subject: &Subject, requests: &[Vec<u8>]) -> Result<R
         cpu_seconds: used_ns as f64 / 1e9,
         latency_p50_ms: outcome.latency.value_at_quantile(0.5) as f64 / 1e6,
         latency_p99_ms: outcome.latency.value_at_quantile(0.99) as f64 / 1e6,
+        watched,
     })
 }
 

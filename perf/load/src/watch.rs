@@ -16,9 +16,9 @@ use crate::outcome;
 use crate::processor;
 use crate::span::Span;
 
-/// Watches the machine over the window of a span.
+/// Watches the machine over the window of a span: a canary on each processor of the load.
 pub(crate) struct Watch {
-    thread: JoinHandle<Result<Seen>>,
+    canaries: Vec<JoinHandle<Result<Seen>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -30,31 +30,57 @@ pub(crate) struct Seen {
     pub(crate) stall_p99_ns: u64,
     /// How often it was late by more than [`STALL_NS`].
     pub(crate) stall_count: u64,
-    /// Share of all processors' time that a hypervisor took.
+    /// Share of a processor's time that a hypervisor took, of the one in use where it is most.
     pub(crate) steal_share: f64,
     /// Whether the canary could go before other work. Where not, it also sees the load itself.
     pub(crate) is_canary_first: bool,
 }
 
 impl Watch {
-    /// Begins to watch on a processor.
-    pub(crate) fn start(span: Span, processor: usize) -> Result<Self> {
+    /// Begins to watch the processors of the `load`; what a hypervisor takes counts on all that are
+    /// `used`. A canary beside the process under test would be load of its own; what that process
+    /// waited for is told by the kernel.
+    pub(crate) fn start(span: Span, load: &[usize], used: &[usize]) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new()
-            .name("canary".into())
-            .spawn(move || look(&span, processor, &stopped))?;
-        Ok(Self { thread, stop })
+        let mut load = load.to_vec();
+        load.sort_unstable();
+        load.dedup();
+        let canary = |processor: usize| {
+            let (stopped, used) = (Arc::clone(&stop), used.to_vec());
+            let canary = move || look(&span, processor, &used, &stopped);
+            Ok(thread::Builder::new().name("canary".into()).spawn(canary)?)
+        };
+        let canaries = load.into_iter().map(canary).collect::<Result<_>>()?;
+        Ok(Self { canaries, stop })
     }
 
-    /// What was seen. Waits for the end of the span unless `is_cut` says that the load failed.
+    /// What was seen, at worst. Waits for the end of the span unless `is_cut` says that the load
+    /// has ended, or failed.
     pub(crate) fn finish(self, is_cut: bool) -> Result<Seen> {
         self.stop.store(is_cut, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the canary panicked"))?
+        let seen = self
+            .canaries
+            .into_iter()
+            .map(|canary| canary.join().map_err(|_| anyhow!("the canary panicked"))?);
+        let seen = seen.collect::<Result<Vec<_>>>()?;
+        seen.into_iter().reduce(Seen::worse).context("a load has a processor")
     }
 }
 
-fn look(span: &Span, processor: usize, stop: &AtomicBool) -> Result<Seen> {
+impl Seen {
+    /// The worse of both, figure by figure.
+    fn worse(self, other: Self) -> Self {
+        Self {
+            stall_worst_ns: self.stall_worst_ns.max(other.stall_worst_ns),
+            stall_p99_ns: self.stall_p99_ns.max(other.stall_p99_ns),
+            stall_count: self.stall_count.max(other.stall_count),
+            steal_share: self.steal_share.max(other.steal_share),
+            is_canary_first: self.is_canary_first && other.is_canary_first,
+        }
+    }
+}
+
+fn look(span: &Span, processor: usize, used: &[usize], stop: &AtomicBool) -> Result<Seen> {
     processor::pin_to(processor)?;
     processor::wake_precisely();
     let is_canary_first = processor::run_first(URGENCY);
@@ -64,19 +90,20 @@ fn look(span: &Span, processor: usize, stop: &AtomicBool) -> Result<Seen> {
     while due < span.end_ns && !stop.load(Ordering::Relaxed) {
         processor::rest_until(due);
         if before.is_none() {
-            before = Some(Ticks::read()?);
+            before = Some(Ticks::read(used)?);
         }
         let now = processor::now_ns();
         late.saturating_record(now - due);
         due = now + PERIOD_NS;
     }
-    let now = Ticks::read()?;
-    let before = before.unwrap_or(now);
+    let now = Ticks::read(used)?;
+    let before = before.unwrap_or_else(|| now.clone());
+    let shares = before.iter().zip(&now).map(|(before, now)| now.stolen_share(before));
     Ok(Seen {
         stall_worst_ns: late.max(),
         stall_p99_ns: late.value_at_quantile(0.99),
         stall_count: count_above(&late, STALL_NS),
-        steal_share: (now.stolen - before.stolen) as f64 / (now.all - before.all).max(1) as f64,
+        steal_share: shares.fold(0.0, f64::max),
         is_canary_first,
     })
 }
@@ -90,7 +117,7 @@ pub(crate) fn count_above(histogram: &Histogram<u64>, bound: u64) -> u64 {
         .sum()
 }
 
-/// Time of all processors in the kernel's unit. Source: proc(5), `/proc/stat`.
+/// Time of one processor in the kernel's unit. Source: proc(5), `/proc/stat`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Ticks {
     all: u64,
@@ -98,17 +125,29 @@ struct Ticks {
 }
 
 impl Ticks {
-    fn read() -> Result<Self> {
-        Self::parse(&std::fs::read_to_string("/proc/stat")?).context("/proc/stat has no totals")
+    fn read(processors: &[usize]) -> Result<Vec<Self>> {
+        let text = std::fs::read_to_string("/proc/stat")?;
+        let ticks = processors.iter().map(|&processor| {
+            Self::parse(&text, processor)
+                .with_context(|| format!("/proc/stat has no processor {processor}"))
+        });
+        ticks.collect()
     }
 
-    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal, and two that are
+    /// A processor's line: user, nice, system, idle, iowait, irq, softirq, steal, and two that are
     /// part of the first two.
-    fn parse(text: &str) -> Option<Self> {
-        let totals = text.lines().next()?.strip_prefix("cpu ")?;
+    fn parse(text: &str, processor: usize) -> Option<Self> {
+        let name = format!("cpu{processor} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name))?;
         let numbers: Vec<u64> =
-            totals.split_whitespace().map_while(|number| number.parse().ok()).take(8).collect();
+            line.split_whitespace().map_while(|number| number.parse().ok()).take(8).collect();
         Some(Self { all: numbers.iter().sum(), stolen: *numbers.get(7)? })
+    }
+
+    /// The part of the time since an earlier reading that a hypervisor took.
+    fn stolen_share(&self, before: &Self) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 / all as f64
     }
 }
 
@@ -288,10 +327,23 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_s_totals_are_read() {
-        let text = "cpu  10 1 20 300 5 0 2 7 0 0\ncpu0 1 2 3\n";
-        assert_eq!(Ticks::parse(text), Some(Ticks { all: 345, stolen: 7 }));
-        assert_eq!(Ticks::parse("intr 1"), None);
-        assert!(Ticks::read().expect("this machine tells").all > 0);
+    fn steal_of_one_processor_is_not_diluted_by_the_others() {
+        let text = "cpu  400 0 0 0 0 0 0 10 0 0\ncpu0 190 0 0 0 0 0 0 10 0 0\n\
+                    cpu1 200 0 0 0 0 0 0 0\ncpu10 1 0 0 0 0 0 0 1\n";
+        assert_eq!(Ticks::parse(text, 0), Some(Ticks { all: 200, stolen: 10 }));
+        assert_eq!(Ticks::parse(text, 1), Some(Ticks { all: 200, stolen: 0 }));
+        assert_eq!(Ticks::parse(text, 2), None);
+        let (before, now) = (Ticks { all: 100, stolen: 6 }, Ticks { all: 200, stolen: 10 });
+        assert!((now.stolen_share(&before) - 0.04).abs() < 1e-9);
+        assert!(Ticks::read(&[0]).expect("this machine tells")[0].all > 0);
+    }
+
+    #[test]
+    fn the_worst_of_several_canaries_counts() {
+        let stalled = Seen { stall_count: 3, is_canary_first: false, ..CALM };
+        let stolen = Seen { steal_share: 0.5, ..CALM };
+        let worse = stalled.worse(stolen);
+        assert_eq!((worse.stall_count, worse.steal_share), (3, 0.5));
+        assert!(!worse.is_canary_first);
     }
 }

@@ -196,10 +196,11 @@ fn judged(cases: &[CaseReport]) -> String {
 }
 
 fn settings(report: &Report) -> String {
-    let machine = &report.machine;
+    let machine = &report.header.machine;
     let kind = if machine.is_virtual { "virtual" } else { "not said to be virtual" };
     let rows = [
-        ("commit", report.commit.clone().unwrap_or_else(|| "outside of a checkout".to_owned())),
+        ("relay", report.header.program.clone()),
+        ("command", report.header.command.clone()),
         ("kernel", machine.kernel.clone()),
         ("processor", format!("{} × {}", machine.processor_count, machine.processor)),
         ("machine", kind.to_owned()),
@@ -220,7 +221,7 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a string takes all text");
 }
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1a1a1a;--dim:#666;--rule:#ddd;--back:#fff;--shade:#8884}\
 @media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--dim:#999;--rule:#333;--back:#141414}}\
 body{max-width:60rem;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--back);\

@@ -94,14 +94,18 @@ fn slices_leave_out_where_counts_begin_anew() {
 #[test]
 fn both_forms_are_written_and_the_page_needs_nothing_beside_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let report = Report {
+    let mut report = Report {
         name: "sample".to_owned(),
         scenario: scenario(),
-        machine: processor::machine(),
-        commit: None,
+        header: Header {
+            machine: processor::machine(),
+            program: "0.1.0 (abc)".to_owned(),
+            commit: "abc".to_owned(),
+            command: "relay-load run".to_owned(),
+        },
         cases: vec![case_report(&[1], &[told(1000)])],
     };
-    let html = report.write(folder.path()).expect("written");
+    let html = report.write(folder.path(), true).expect("written");
     let page = std::fs::read_to_string(html).expect("the page");
     assert_eq!(page.matches("<svg").count(), 4);
     assert!(page.contains("is &lt;this&gt; true?"));
