@@ -125,13 +125,22 @@ impl Pipeline {
         Ok(step.advise("the seed printed above fails the same way every time: relay-sim --seed N"))
     }
 
-    /// Records the released relay under load, and draws where its time goes.
+    /// Records a relay under load, and draws where its time goes. Crates of that build stay apart,
+    /// so that functions do: it has a place of its own, because the release has the same one.
     pub(crate) fn flamegraph(&self, extra: &[String]) -> Result<[Step; 2]> {
-        let (relay, load) = (self.release("relay")?, self.release("relay-load")?);
+        let folder = self.target.join("recorded");
+        let build = ["build", "--profile", "bench", "-p", "relay", "-p", "relay-load"];
+        let build = [&build[..], &["--target-dir", self.path(&folder)?]].concat();
+        let program = |name: &str| folder.join("release").join(name);
+        let (relay, load) = (program("relay"), program("relay-load"));
+        let (relay, load) = (self.path(&relay)?, self.path(&load)?);
         let mut arguments = vec!["run", "--quiet", "--package", "relay-flamegraph", "--"];
-        arguments.extend(["--relay", &relay, "--load", &load]);
+        arguments.extend(["--relay", relay, "--load", load]);
         arguments.extend(extra.iter().map(String::as_str));
-        Ok([Self::build(), Step::program("flame graphs", &cargo(), &arguments)])
+        Ok([
+            Step::program("build to record", &cargo(), &build),
+            Step::program("flame graphs", &cargo(), &arguments),
+        ])
     }
 
     /// The recorded scenarios, once per driver.
