@@ -7,7 +7,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -16,17 +17,23 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use relay_contract::Scope;
 use relay_platform::{Issuer, JWKS_PATH, SigningKey, TokenClaims};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Starts the platform; it serves until the process ends.
 pub(crate) fn start() -> Result<SocketAddr> {
+    start_with(issuer().key_set().to_string().into(), Arc::default())
+}
+
+/// The same with other keys; validate calls are counted.
+pub(crate) fn start_with(keys: Arc<str>, validations: Arc<AtomicU64>) -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the platform's port")?;
     let address = listener.local_addr()?;
     thread::Builder::new().name("platform".into()).spawn(move || {
         for socket in listener.incoming().flatten() {
+            let (keys, validations) = (Arc::clone(&keys), Arc::clone(&validations));
             // A connection that fails is the relay's to open again.
-            let serve = move || drop(serve(&socket));
+            let serve = move || drop(serve(&socket, &keys, &validations));
             drop(thread::Builder::new().name("platform".into()).spawn(serve));
         }
     })?;
@@ -94,17 +101,19 @@ impl KeyFile {
 }
 
 /// Answers requests on one connection until it ends.
-fn serve(socket: &TcpStream) -> Result<()> {
+fn serve(socket: &TcpStream, keys: &str, validations: &AtomicU64) -> Result<()> {
     socket.set_nodelay(true)?;
     let mut reader = BufReader::new(socket);
     let mut writer = socket;
+    let mut line = String::new();
+    let mut body = Vec::new();
     loop {
-        let mut length = 0;
-        let mut line = String::new();
+        line.clear();
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
         let asks_for_keys = line.split(' ').nth(1) == Some(JWKS_PATH);
+        let mut length = 0;
         loop {
             line.clear();
             reader.read_line(&mut line)?;
@@ -115,10 +124,14 @@ fn serve(socket: &TcpStream) -> Result<()> {
                 length = value.trim().parse().context("content-length")?;
             }
         }
-        let mut body = vec![0; length];
+        body.resize(length, 0);
         reader.read_exact(&mut body)?;
-        let answer = if asks_for_keys { issuer().key_set() } else { answer(&body) };
-        let answer = answer.to_string();
+        let answer = if asks_for_keys {
+            keys.to_owned()
+        } else {
+            validations.fetch_add(1, Ordering::Relaxed);
+            answer(&body)
+        };
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             answer.len()
@@ -127,28 +140,35 @@ fn serve(socket: &TcpStream) -> Result<()> {
     }
 }
 
-/// The claims that the token in the request spells out.
-fn answer(body: &[u8]) -> Value {
+/// The claims that the token in the request spells out, as they stand there: reading them would be
+/// time of the load.
+fn answer(body: &[u8]) -> String {
     let request: Value = serde_json::from_slice(body).unwrap_or_default();
     let token = request["relayToken"].as_str().unwrap_or_default();
-    let claims = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    match claims.and_then(|claims| serde_json::from_slice::<TokenClaims>(&claims).ok()) {
-        Some(claims) => json!({"ok": true, "claims": claims}),
-        None => json!({"ok": false, "reason": "INVALID_RELAY_TOKEN"}),
+    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    match payload.and_then(|payload| String::from_utf8(payload).ok()) {
+        Some(claims) if !claims.is_empty() => format!(r#"{{"ok":true,"claims":{claims}}}"#),
+        _ => r#"{"ok":false,"reason":"INVALID_RELAY_TOKEN"}"#.to_owned(),
     }
 }
 
 /// Where children find the key to sign with.
 pub(crate) const KEY_FILE_VARIABLE: &str = "RELAY_LOAD_KEY_FILE";
 /// How long a token is good: longer than any run.
-const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
+    fn told(body: &[u8]) -> Value {
+        serde_json::from_str(&answer(body)).expect("an answer is JSON")
+    }
+
     fn asked(token: &str) -> Value {
-        answer(json!({"relayToken": token}).to_string().as_bytes())
+        told(json!({"relayToken": token}).to_string().as_bytes())
     }
 
     #[test]
@@ -174,8 +194,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        assert_eq!(answer(b"{}")["ok"], false);
-        assert_eq!(answer(b"no json")["ok"], false);
+        assert_eq!(told(b"{}")["ok"], false);
+        assert_eq!(told(b"no json")["ok"], false);
         assert_eq!(asked("a.!.c")["ok"], false);
     }
 }
