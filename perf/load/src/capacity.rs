@@ -131,7 +131,12 @@ fn round(arguments: &Capacity, subject: &Subject) -> Result<Round> {
     let predicted = plan["saturatesAtFramesPerSecond"].as_f64();
     let predicted = predicted.context("the plan found too little traffic")?;
     let planned_connections = plan["holdsConnections"].as_f64().context("the plan has no end")?;
-    let pairs = ((planned_connections / 2.0) as usize).clamp(1, PAIRS_MAX);
+    ensure!(
+        planned_connections >= 2.0,
+        "even one pair would miss the objective of {} µs, says the plan: take another",
+        arguments.p99_us
+    );
+    let pairs = ((planned_connections / 2.0) as usize).min(PAIRS_MAX);
     let numbers = arguments.pairs..arguments.pairs + pairs;
     let at_objective = beside_plan(arguments, subject, numbers, &mut watched)?;
     let shards = at_objective.plan["shards"].as_array().into_iter().flatten();

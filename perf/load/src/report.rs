@@ -18,6 +18,7 @@ use crate::outcome;
 use crate::processor::Resident;
 use crate::readings::Readings;
 use crate::scenario::{Case, CaseLoad, Scenario};
+use crate::slow::SLOW_READERS_CLOSED;
 use crate::span::{Sample, Span};
 use crate::trial::Header;
 use crate::watch::{self, Bottleneck, Facts, Seen};
@@ -43,9 +44,9 @@ pub(crate) struct CaseReport {
     pub(crate) frames_per_s: f64,
     pub(crate) bytes_per_s: f64,
     /// Processor time of the process under test per frame, nanoseconds: over the whole window, and
-    /// slice by slice.
-    pub(crate) cpu_ns_per_frame: f64,
-    pub(crate) cpu_ns_per_frame_by_slice: Spread,
+    /// slice by slice. Nothing beside slow readers, whose frames cost as well and are not counted.
+    pub(crate) cpu_ns_per_frame: Option<f64>,
+    pub(crate) cpu_ns_per_frame_by_slice: Option<Spread>,
     /// The same of the load itself.
     pub(crate) load_cpu_ns_per_frame: f64,
     pub(crate) latency: Latency,
@@ -119,16 +120,16 @@ impl CaseReport {
         let facts = facts(told, processors, &lag);
         let seconds = elapsed_ns / 1e9;
         let slices = slices(span, told);
+        let is_whole = !counts.contains_key(SLOW_READERS_CLOSED);
         Ok(Self {
             processes: told.len(),
             seconds,
             frames,
             frames_per_s: frames as f64 / seconds,
             bytes_per_s: sum(|outcome| outcome.bytes) as f64 / seconds,
-            cpu_ns_per_frame: per_frame(first.subject_used_ns),
-            cpu_ns_per_frame_by_slice: Spread::of(
-                slices.iter().filter_map(Slice::cpu_ns_per_frame),
-            ),
+            cpu_ns_per_frame: is_whole.then(|| per_frame(first.subject_used_ns)),
+            cpu_ns_per_frame_by_slice: is_whole
+                .then(|| Spread::of(slices.iter().filter_map(Slice::cpu_ns_per_frame))),
             load_cpu_ns_per_frame: per_frame(sum(|outcome| outcome.used_ns)),
             latency: Latency::of(&latency)?,
             resident,
@@ -150,11 +151,13 @@ impl CaseReport {
             0 => String::new(),
             unsent => format!("   {unsent} due and not sent"),
         };
+        let cost = self
+            .cpu_ns_per_frame
+            .map_or_else(|| "     –".to_owned(), |cost| format!("{:>6.3}", cost / 1e3));
         format!(
-            "{:>9.0} frames/s   {:>6.3} µs CPU/frame ({:>3.0} % of its processor)   p50 {:.0} µs   \
+            "{:>9.0} frames/s   {cost} µs CPU/frame ({:>3.0} % of its processor)   p50 {:.0} µs   \
              p99 {:.0} µs   p99.9 {:.0} µs   load {:>3.0} %{unsent}",
             self.frames_per_s,
-            self.cpu_ns_per_frame / 1e3,
             self.facts.subject_cpu_share * 100.0,
             micros(self.latency.p50_ns),
             micros(self.latency.p99_ns),

@@ -71,7 +71,7 @@ impl<'t> SlowReaders<'t> {
             "none of {} slow readers was closed in the window",
             self.readers.len()
         );
-        outcome.counts.insert("slow readers closed with 4008".to_owned(), self.closed);
+        outcome.counts.insert(SLOW_READERS_CLOSED.to_owned(), self.closed);
         outcome.counts.insert("frames that slow readers got before".to_owned(), self.frames);
         Ok(outcome)
     }
@@ -195,6 +195,8 @@ impl SlowReader {
     }
 }
 
+/// How what is counted of them is called in results.
+pub(crate) const SLOW_READERS_CLOSED: &str = "slow readers closed with 4008";
 /// First byte of a whole text message, and of a close.
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;

@@ -173,10 +173,15 @@ fn a_relay_and_the_pass_through_are_loaded_alike() {
 
 #[test]
 fn slow_readers_are_closed_in_every_window() {
-    let load = "[relay.env]\nRELAY_MAX_PENDING_BYTES = '65536'\n\
+    // Long enough for a reader's budget to fill on a machine that is busy.
+    let text = "question = 'q'\nshows = 's'\n\
+                [window]\nseconds = 4.0\nwarm_up = 0.1\nload_cpus = [0]\n\
                 [pairs]\ncount = 2\npayload = 300\ndepth = 2\n\
-                [slow_readers]\ncount = 2\npayload = 4096\n";
-    let cases = cases("slow", load);
+                [slow_readers]\ncount = 2\npayload = 65536\n";
+    let (output, folder) = run_text("slow", text, &["--allow-bottleneck"]);
+    assert!(output.status.success(), "{output:?}");
+    let cases = read(&folder.path().join("slow.json"))["cases"].clone();
+    assert!(cases[0]["cpu_ns_per_frame"].is_null(), "their frames cost as well");
     let closed = cases[0]["counts"]["slow readers closed with 4008"].as_u64();
     assert!(closed.is_some_and(|closed| closed > 0), "{}", cases[0]["counts"]);
 }
@@ -223,13 +228,22 @@ fn a_comparison_has_a_ratio_and_its_goal() {
 #[test]
 fn a_plan_is_held_against_what_comes_of_it() {
     let result = command(
-        "capacity --rounds 1 --seconds 0.5 --pairs 4 --rate 50 --shards 2 --tolerance 1000 \
-         --latency-tolerance 100000",
+        "capacity --rounds 1 --seconds 0.5 --pairs 4 --rate 50 --shards 2 --p99-us 1000000 \
+         --tolerance 1000 --latency-tolerance 1000",
     );
     let round = &result["rounds"][0];
     assert_eq!(round["plan"]["shards"].as_array().map(Vec::len), Some(2));
     assert_eq!(round["plan"]["processors"], 1.0);
     assert!(round["held"]["hop_p99_us"].as_f64() > Some(0.0), "{round}");
+}
+
+#[test]
+fn quiet_pairs_are_measured_beside_a_neighbour() {
+    let result = command("fairness --neighbour flood --rounds 1 --seconds 0.2 --pairs 2 --rate 50");
+    let verdict = &result["neighbours"][0];
+    assert_eq!(verdict["neighbour"], "flood");
+    assert!(verdict["p99_ratio"]["median"].as_f64() > Some(0.0), "{verdict}");
+    assert_eq!(verdict["watched"].as_array().map(Vec::len), Some(1));
 }
 
 #[test]

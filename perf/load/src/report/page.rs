@@ -72,21 +72,22 @@ fn figures(cases: &[CaseReport]) -> String {
     for case in cases {
         let latency = &case.latency;
         let micros = |ns: u64| format!("{:.0}", ns as f64 / 1e3);
-        let spread = &case.cpu_ns_per_frame_by_slice;
+        let shown = |ns: f64| format!("{:.3}", ns / 1e3);
+        let cost = case.cpu_ns_per_frame.map_or_else(|| "–".to_owned(), shown);
+        let spread = case.cpu_ns_per_frame_by_slice.map_or_else(
+            || "–".to_owned(),
+            |it| format!("{} ({}–{})", shown(it.median), shown(it.least), shown(it.most)),
+        );
         push(
             &mut table,
             format_args!(
-                "<tr><th>{}<td>{:.0} {}<td>{:.1}<td>{:.3}<td>{:.3} ({:.3}–{:.3})\
+                "<tr><th>{}<td>{:.0} {}<td>{:.1}<td>{cost}<td>{spread}\
              <td>{:.0} %<td>{}<td>{}\
              <td>{}<td>{}<td>{}<td>{}<td>{:.1}<td>{}</tr>",
                 escape(&case.case.name),
                 case.frames_per_s,
                 case.frame_noun(),
                 case.bytes_per_s / 1e6,
-                case.cpu_ns_per_frame / 1e3,
-                spread.median / 1e3,
-                spread.least / 1e3,
-                spread.most / 1e3,
                 case.facts.subject_cpu_share * 100.0,
                 micros(latency.p50_ns),
                 micros(latency.p90_ns),

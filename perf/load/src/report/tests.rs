@@ -63,7 +63,7 @@ fn processes_add_up_and_histograms_merge() {
     assert_eq!((report.frames, report.verified), (4_000_000, 6_000_000));
     assert_eq!(report.frames_per_s, 2e6);
     // Both processes look at the same process under test: its time counts once.
-    assert_eq!(report.cpu_ns_per_frame, 250.0);
+    assert_eq!(report.cpu_ns_per_frame, Some(250.0));
     assert_eq!(report.load_cpu_ns_per_frame, 250.0);
     assert_eq!(report.latency.count, 4_000_000);
     assert!((1000..1002).contains(&report.latency.p50_ns), "{}", report.latency.p50_ns);
