@@ -85,6 +85,9 @@ pub(crate) struct Run {
     /// Take figures that the load or the machine has set
     #[arg(long)]
     pub(crate) allow_bottleneck: bool,
+    /// Take storms in which some were refused first and had to come again
+    #[arg(long)]
+    pub(crate) allow_refusals: bool,
     /// Seconds to measure, instead of what the scenario says
     #[arg(long)]
     pub(crate) seconds: Option<f64>,

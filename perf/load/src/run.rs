@@ -79,7 +79,7 @@ fn run_command(arguments: &Run, name: &str, words: &[String]) -> Result<()> {
     let result = arguments.results.join(format!("{name}.json"));
     std::fs::create_dir_all(&arguments.results).context("the folder of results")?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(words).args(passed_on(arguments)?);
+    command.args(words).args(passed_on(arguments, words)?);
     command.arg("--relay").arg(find_relay(arguments.relay.as_ref())?).arg("--json").arg(&result);
     let status = command.status().context("this program again")?;
     ensure!(status.success(), "relay-load {} failed", words.join(" "));
@@ -91,10 +91,10 @@ fn run_command(arguments: &Run, name: &str, words: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The options that any command takes.
+/// The options that any command takes, and those of its own.
 ///
 /// Errors: a window's length was given, which commands have none of, or several.
-fn passed_on(arguments: &Run) -> Result<Vec<String>> {
+fn passed_on(arguments: &Run, words: &[String]) -> Result<Vec<String>> {
     ensure!(arguments.seconds.is_none(), "--seconds is for scenarios that describe a load");
     let mut options = Vec::new();
     if let Some(driver) = &arguments.driver {
@@ -102,6 +102,9 @@ fn passed_on(arguments: &Run) -> Result<Vec<String>> {
     }
     if arguments.allow_bottleneck {
         options.push("--allow-bottleneck".to_owned());
+    }
+    if arguments.allow_refusals && words.first().is_some_and(|command| command == "storm") {
+        options.push("--allow-refusals".to_owned());
     }
     Ok(options)
 }
