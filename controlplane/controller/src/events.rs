@@ -235,7 +235,7 @@ impl Controller {
                 (JSON, state::node(&self.settings, reports, &facts).into_bytes())
             }
             Topic::Metrics(format) => self.exposition(format, reports),
-            Topic::Histograms => (TEXT, hdr_log::text(reports, unix_ms).into_bytes()),
+            Topic::Histograms => (TEXT, hdr_log::text(reports, |_| true, unix_ms).into_bytes()),
         };
         self.respond(asker, 200, content_type, body);
     }

@@ -16,7 +16,11 @@ use relay_contract::{Histogram, Measure, ShardReport, Unit};
 /// nanoseconds, bytes or things. Each bucket of a shard is counted at its middle, so values are off
 /// by 1/64 at most and counts are exact. A line begins with its shard's process, which may be older
 /// or younger than this one; the log begins with the oldest.
-pub(crate) fn text(reports: &[ShardReport], now_unix_ms: i64) -> String {
+pub(crate) fn text(
+    reports: &[ShardReport],
+    is_wanted: impl Fn(Measure) -> bool,
+    now_unix_ms: i64,
+) -> String {
     let uptimes = reports.iter().map(|report| report.load.uptime);
     let longest = uptimes.max().unwrap_or(Duration::ZERO);
     let uptime_ms = i64::try_from(longest.as_millis()).unwrap_or(i64::MAX);
@@ -33,7 +37,7 @@ pub(crate) fn text(reports: &[ShardReport], now_unix_ms: i64) -> String {
     for report in reports {
         let uptime = report.load.uptime;
         let start = longest.saturating_sub(uptime).as_secs_f64();
-        for &measure in Measure::ALL {
+        for measure in Measure::ALL.iter().copied().filter(|measure| is_wanted(*measure)) {
             let histogram = report.histograms.of(measure);
             let name = measure.name();
             let label = measure.label().map(|(name, value)| format!("/{name}={value}"));
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_line_lasts_as_long_as_the_process_of_its_shard() {
-        let text = text(&[report(0, 500), report(1, 9000)], 10_000);
+        let text = text(&[report(0, 500), report(1, 9000)], |_| true, 10_000);
         assert!(text.contains("#[StartTime: 1.000 "), "{text}");
         assert!(text.contains("/shard=0,8.500,0.500,"), "{text}");
         assert!(text.contains("/shard=1,0.000,9.000,"), "{text}");
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_log_has_a_line_for_each_shard_and_measure_even_without_values() {
-        let lines = lines(&text(&[report(0, 1500), report(3, 1500)], 10_000));
+        let lines = lines(&text(&[report(0, 1500), report(3, 1500)], |_| true, 10_000));
         assert_eq!(lines.len(), 2 * Measure::ALL.len());
         assert_eq!(lines[0].0, "relay_hop_latency_seconds/shard=0");
         assert!(lines.iter().all(|(_, histogram)| histogram.is_empty()));
@@ -222,12 +226,20 @@ mod tests {
     }
 
     #[test]
+    fn measures_that_are_not_wanted_have_no_line() {
+        let wanted = |measure| measure == Measure::Turn;
+        let lines = lines(&text(&[report(0, 1500)], wanted, 10_000));
+        assert_eq!(lines.len(), 1);
+        assert_eq!(lines[0].0, "relay_turn_duration_seconds/shard=0");
+    }
+
+    #[test]
     fn the_library_of_the_format_reads_what_was_measured() {
         let mut histograms = Histograms::default();
         histograms.record_many(Measure::HopLatency, 100_000, 98);
         histograms.record_many(Measure::HopLatency, 2_000_000, 2);
         let report = ShardReport { histograms, ..report(0, 1500) };
-        let lines = lines(&text(&[report], 10_000));
+        let lines = lines(&text(&[report], |_| true, 10_000));
         let hops = &lines[0].1;
         assert_eq!(hops.len(), 100);
         for (quantile, expected) in [(0.5, 100_000.0), (0.99, 2_000_000.0)] {

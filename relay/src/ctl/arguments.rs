@@ -84,6 +84,9 @@ pub(crate) enum Call {
         /// Of this shard alone; may be repeated
         #[arg(long = "shard", value_name = "ID")]
         shards: Vec<u32>,
+        /// Print HdrHistogram's log format, for its tools, instead of a table
+        #[arg(long, conflicts_with = "json")]
+        hdr: bool,
     },
     /// The limits in force
     Limits {

@@ -45,6 +45,19 @@ pub(super) fn table(of_shards: &[proto::GetHistogramsResponse]) -> String {
     table.text()
 }
 
+/// One file in HdrHistogram's log format: the first shard's whole, of the others what is measured.
+pub(super) fn hdr_log(of_shards: &[proto::GetHistogramsResponse]) -> String {
+    let mut log = String::new();
+    for (place, shard) in of_shards.iter().enumerate() {
+        let lines = shard.hdr_log.lines().filter(|line| place == 0 || line.starts_with("Tag="));
+        for line in lines {
+            log.push_str(&super::table::plain(line));
+            log.push('\n');
+        }
+    }
+    log
+}
+
 /// The values of one measure on all shards.
 struct Merged<'a> {
     name: &'a str,
@@ -122,7 +135,15 @@ mod tests {
             sum,
             buckets: buckets.collect(),
         };
-        proto::GetHistogramsResponse { shard_id: 0, histograms: vec![histogram] }
+        let hdr_log = "#[StartTime: 1]\nTag=a/shard=0,0.000,1.000,1.000,AA\n".to_owned();
+        proto::GetHistogramsResponse { shard_id: 0, histograms: vec![histogram], hdr_log }
+    }
+
+    #[test]
+    fn a_log_of_all_shards_has_one_header() {
+        let log = hdr_log(&[of_shard(&[(1, 1)]), of_shard(&[(1, 1)])]);
+        let line = "Tag=a/shard=0,0.000,1.000,1.000,AA\n";
+        assert_eq!(log, format!("#[StartTime: 1]\n{line}{line}"));
     }
 
     #[test]

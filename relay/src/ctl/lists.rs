@@ -70,16 +70,18 @@ pub(super) async fn revocations(mut client: Client, show: Show) -> Result<(), Fa
 pub(super) async fn histograms(
     mut client: Client,
     show: Show,
-    names: Vec<String>,
-    shard_ids: Vec<u32>,
+    request: proto::GetHistogramsRequest,
 ) -> Result<(), Failed> {
-    let request = proto::GetHistogramsRequest { shard_ids, names };
+    let with_hdr_log = request.with_hdr_log;
     let mut messages = client.get_histograms(request).await?.into_inner();
     let mut all = Vec::new();
     while let Some(of_shard) = messages.message().await? {
         show.each(vec![of_shard], &mut all);
     }
-    show.table(|| histograms::table(&all));
+    show.table(|| match with_hdr_log {
+        true => histograms::hdr_log(&all),
+        false => histograms::table(&all),
+    });
     Ok(())
 }
 

@@ -139,8 +139,13 @@ async fn perform(mut client: Client, arguments: &CtlArguments) -> Result<(), Fai
         Call::Scopes { workspace } => lists::scopes(client, show, workspace.clone()).await?,
         Call::Connections(filter) => lists::connections(client, show, filter).await?,
         Call::Revocations => lists::revocations(client, show).await?,
-        Call::Histograms { names, shards } => {
-            lists::histograms(client, show, names.clone(), shards.clone()).await?;
+        Call::Histograms { names, shards, hdr } => {
+            let request = proto::GetHistogramsRequest {
+                shard_ids: shards.clone(),
+                names: names.clone(),
+                with_hdr_log: *hdr,
+            };
+            lists::histograms(client, show, request).await?;
         }
         Call::Keys => {
             let answer = client.list_key_sets(proto::ListKeySetsRequest {}).await?.into_inner();

@@ -113,6 +113,13 @@ fn an_operator_sees_who_is_there() -> Result<()> {
     assert_eq!(lines.len(), 3);
     let histograms = stage.done(&["histograms", "--name", "relay_admission_duration_seconds"])?;
     assert!(histograms.contains("{outcome=\"admitted\"}"), "{histograms}");
+    let titles = histograms.lines().next().unwrap_or_default();
+    assert!(["P50", "P99", "P99.9"].iter().all(|title| titles.contains(title)), "{titles}");
+    let log = stage.done(&["histograms", "--hdr"])?;
+    assert_eq!(log.matches("#[Histogram log format version 1.3]").count(), 1);
+    for shard in planes[0]["shardIds"].as_array().context("shards")? {
+        assert!(log.contains(&format!("/shard={shard},")), "{log}");
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use relay_e2e::{Platform, Relay, run};
@@ -193,5 +194,10 @@ fn a_drain_sends_clients_to_another_relay_where_they_find_their_daemon() -> Resu
     talk(&mut client, &mut daemon)?;
 
     here.ctl(&["resume"])?;
-    open(&platform, &here.relay.url(), "client").map(drop)
+    // Shards hear of it a moment later.
+    let end = Instant::now() + Duration::from_secs(5);
+    while open(&platform, &here.relay.url(), "client").is_err() {
+        ensure!(Instant::now() < end, "nobody is admitted again");
+    }
+    Ok(())
 }

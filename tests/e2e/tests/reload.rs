@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use relay_e2e::{Platform, Relay, get, refused_upgrade};
-use relay_platform::TokenClaims;
+use relay_platform::{JWKS_PATH, TokenClaims};
 use tempfile::TempDir;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::stream::MaybeTlsStream;
@@ -157,6 +157,30 @@ fn a_bad_file_changes_nothing() -> Result<()> {
     assert_eq!(stage.frames_of("one")?, 6);
     ensure!(stage.frame_arrives(&mut resident)?);
     assert_eq!(stage.version()?, before);
+    Ok(())
+}
+
+#[test]
+fn who_judges_tokens_changes_at_noon_and_nobody_is_disconnected() -> Result<()> {
+    let mut stage = Stage::set("")?;
+    let mut resident = stage.client("resident")?;
+    let keys = format!("{}{JWKS_PATH}", stage.platform.url());
+    let by_keys =
+        |more: &str| format!("[admission]\nadmission = \"jwks\"\njwks_url = \"{keys}\"\n{more}");
+    stage.reload(&by_keys(""), "config_reloaded", "RELAY_ADMISSION, RELAY_JWKS_URL")?;
+    let mut newcomer = stage.client("newcomer")?;
+    ensure!(stage.frame_arrives(&mut newcomer)?, "its token was checked here");
+    let node = get(stage.relay.port(), "/node", Some(Relay::ADMIN_TOKEN))?;
+    ensure!(node.body.contains(r#""admission":"jwks""#), "{}", node.body);
+
+    let strict = by_keys("jwt_issuer = \"somebody-else\"\njwks_withdrawn = \"close\"\n");
+    stage.reload(&strict, "config_reloaded", "RELAY_JWT_ISSUER, RELAY_JWKS_WITHDRAWN")?;
+    ensure!(stage.client("stranger").is_err(), "its issuer is not ours any more");
+    ensure!(stage.frame_arrives(&mut newcomer)?, "the key is where it was");
+
+    stage.reload("", "config_reloaded", "RELAY_ADMISSION")?;
+    stage.client("last")?;
+    ensure!(stage.frame_arrives(&mut resident)?, "it was there all the time");
     Ok(())
 }
 

@@ -100,7 +100,8 @@ impl Controller {
                 tell(reply, answer);
             }
             Reported::Histograms(wanted, reply) => {
-                tell(reply, reports.ok_or_else(silent).map(|reports| wanted.of(reports)));
+                let of = |reports| wanted.of(reports, self.clock.unix_ms());
+                tell(reply, reports.ok_or_else(silent).map(of));
             }
         }
     }

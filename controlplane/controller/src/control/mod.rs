@@ -219,7 +219,8 @@ impl Api {
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .add_service(control)
             .add_service(health)
-            .add_service(reflection())
+            .add_service(reflected().build_v1().expect(COMPILED))
+            .add_service(reflected().build_v1alpha().expect(COMPILED))
             .serve_with_incoming(connections);
         tokio::select! {
             served = served => served.map_err(io::Error::other),
@@ -228,18 +229,17 @@ impl Api {
     }
 }
 
-/// For tools that have no schema.
-fn reflection() -> tonic_reflection::server::v1::ServerReflectionServer<
-    impl tonic_reflection::server::v1::ServerReflection,
-> {
+/// For tools that have no schema. Those of before 2023 know `v1alpha` alone.
+fn reflected() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(SERVICE_NAME)
         .with_service_name(health::SERVICE)
-        .build_v1()
-        .expect("the schemas were compiled with the program")
 }
+
+/// Why reflection cannot fail.
+const COMPILED: &str = "the schemas were compiled with the program";
 
 /// Questions on their way to the controller. Reached: RESOURCE_EXHAUSTED, with a count.
 const QUESTIONS_MAX: usize = 64;

@@ -196,6 +196,51 @@ async fn tools_without_a_schema_are_told_it() {
     assert!(!names.iter().any(|name| name.contains("plane")), "{names:?}");
 }
 
+/// What the document's lines for grpcurl ask for: services, and calls of services.
+fn asked_with_grpcurl() -> Vec<&'static str> {
+    let document = include_str!("../../../../docs/control-api.md");
+    let lines = document.lines().filter(|line| line.starts_with("grpcurl "));
+    let words = lines.flat_map(|line| line.split_whitespace());
+    words.filter(|word| word.contains(".v1.")).collect()
+}
+
+#[tokio::test]
+async fn reflection_knows_what_the_document_has_tools_ask_for_in_both_versions() {
+    use tonic_reflection::pb::v1::{self, server_reflection_client};
+    use tonic_reflection::pb::v1alpha::ServerReflectionRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1alpha::server_reflection_response::MessageResponse;
+
+    let place = Place::new();
+    let (_relay, _shards) = Relay::with_api::<1>(settings(NOWHERE), place.api());
+    let asked = asked_with_grpcurl();
+    assert!(asked.len() >= 4, "{asked:?}");
+    for word in asked {
+        let symbol = word.replace('/', ".");
+        let mut old = ServerReflectionClient::new(place.channel().await);
+        let message_request = Some(MessageRequest::FileContainingSymbol(symbol.clone()));
+        let request = ServerReflectionRequest { host: String::new(), message_request };
+        let mut answers =
+            old.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response;
+        assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{word}");
+
+        let mut new = server_reflection_client::ServerReflectionClient::new(place.channel().await);
+        let wanted = v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol);
+        let request =
+            v1::ServerReflectionRequest { host: String::new(), message_request: Some(wanted) };
+        let mut answers =
+            new.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response;
+        let is_file = matches!(
+            answer,
+            Some(v1::server_reflection_response::MessageResponse::FileDescriptorResponse(_))
+        );
+        assert!(is_file, "{word}");
+    }
+}
+
 #[tokio::test]
 async fn at_a_port_the_token_decides() {
     let (listener, address) = port();

@@ -214,12 +214,12 @@ async fn histograms_come_shard_by_shard_and_by_name() {
     let mut client = place.client().await;
     let asking = tokio::spawn(async move {
         let names = vec!["relay_hop_latency_seconds".to_owned()];
-        let request = proto::GetHistogramsRequest { names, shard_ids: vec![1] };
+        let request = proto::GetHistogramsRequest { names, shard_ids: vec![1], with_hdr_log: true };
         let mut messages = client.get_histograms(request).await.unwrap().into_inner();
         let first = messages.message().await.unwrap().unwrap();
         assert_eq!(messages.message().await.unwrap(), None);
-        let unknown =
-            proto::GetHistogramsRequest { names: vec!["x".to_owned()], shard_ids: vec![] };
+        let names = vec!["x".to_owned()];
+        let unknown = proto::GetHistogramsRequest { names, ..Default::default() };
         (first, client.get_histograms(unknown).await.unwrap_err())
     });
     let mut histograms = Histograms::default();
@@ -230,6 +230,9 @@ async fn histograms_come_shard_by_shard_and_by_name() {
     b.report(ShardReport { histograms, ..ShardReport::default() }).await;
     let (first, refused) = asking.await.unwrap();
     assert_eq!(first.shard_id, u32::from(ShardId(1).0));
+    let tagged = first.hdr_log.lines().filter(|line| line.starts_with("Tag="));
+    let tags: Vec<_> = tagged.filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(tags, ["Tag=relay_hop_latency_seconds/shard=1"]);
     let [one] = &first.histograms[..] else { panic!("{first:?}") };
     assert_eq!((one.count, one.sum), (2, 40));
     assert_eq!(one.buckets, [proto::Bucket { low: 20, high: 20, count: 2 }]);
