@@ -22,10 +22,19 @@ pub(crate) struct Line {
 pub(crate) enum Told {
     /// A shard tells something.
     Event(Event),
-    /// The data plane offers what it holds; each connection has a new number here.
-    Attached(Vec<AdmissionId>),
+    /// The data plane offers what it holds.
+    Attached(Vec<Offered>),
     /// What is known of it means nothing any more.
     Detached,
+}
+
+/// A connection of a data plane that is back.
+pub(crate) struct Offered {
+    /// Its new number here.
+    pub(crate) admission: AdmissionId,
+    pub(crate) workspace: String,
+    /// Where that lives.
+    pub(crate) home: ShardId,
 }
 
 /// How often the link did its worst.
@@ -114,6 +123,11 @@ impl Line {
 
     pub(crate) fn severed(&self) -> Severed {
         self.apart.as_ref().map_or_else(Severed::default, |apart| apart.severed)
+    }
+
+    /// Whether the data plane hears orders at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.apart.as_ref().is_some_and(|apart| !apart.connected)
     }
 
     /// Connections that the data plane would offer, where the planes are apart and know each other.
@@ -289,13 +303,15 @@ impl Apart {
                 Some(Arrived::Inventory(inventory)) => {
                     self.severed.inventories += 1;
                     self.attached = true;
-                    let adopted = inventory.holdings.iter().map(|holding| {
+                    let offered = inventory.holdings.iter().map(|holding| {
                         *numbers += 1;
-                        (holding.admission, AdmissionId(*numbers))
+                        let admission = AdmissionId(*numbers);
+                        let workspace = holding.request.workspace_id.as_str().to_owned();
+                        (holding.admission, Offered { admission, workspace, home: holding.home })
                     });
-                    let adopted: Vec<_> = adopted.collect();
-                    berth.adopt(adopted.iter().copied());
-                    told.push(Told::Attached(adopted.into_iter().map(|(_, own)| own).collect()));
+                    let offered: Vec<_> = offered.collect();
+                    berth.adopt(offered.iter().map(|(theirs, own)| (*theirs, own.admission)));
+                    told.push(Told::Attached(offered.into_iter().map(|(_, own)| own).collect()));
                     let waiting = inventory.waiting.into_iter();
                     let asked = waiting.map(|(connection, request)| {
                         Told::Event(Event::AdmissionAsked { connection, request })

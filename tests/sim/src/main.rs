@@ -31,6 +31,7 @@ use clap::Parser;
 use relay_driver::sim::Injected;
 
 use crate::line::Severed;
+use crate::office::Moves;
 use crate::plan::Plan;
 use crate::run::{Deeds, Outcome, Run};
 
@@ -80,7 +81,7 @@ fn main() -> Result<()> {
         total.closes,
         total.policy_closes,
         total.rewrites,
-        total.moves,
+        total.moves.made,
         total.simulated_ms
     );
     total.print_faults();
@@ -123,6 +124,11 @@ impl Outcome {
         println!(
             "  link: {cuts} cuts, {resumed} times both went on, {restarts} restarts of the control \
              plane, {inventories} inventories"
+        );
+        let Moves { apart, ordered_while_cut, forgotten, .. } = self.moves;
+        println!(
+            "  moves: {apart} between planes apart, {ordered_while_cut} ordered while the link was \
+             cut, {forgotten} whose order was forgotten when they ended"
         );
         let Deeds { closes, cuts, ends, stalls, nonsense } = self.deeds;
         println!(

@@ -9,7 +9,7 @@ use relay_contract::{
 };
 use relay_driver::sim::Seed;
 
-use crate::line::{Line, Severed, Told};
+use crate::line::{Line, Offered, Severed, Told};
 use crate::message::Actor;
 use crate::oracle::Oracle;
 use crate::peer::PAIRING_TOKEN;
@@ -38,12 +38,33 @@ pub(crate) struct Office {
     homes: HashMap<String, ShardId>,
     /// Workspaces on their way.
     moving: BTreeSet<String>,
-    /// Moves that were made.
-    moves: u64,
+    /// Moves so far.
+    moves: Moves,
     /// Who sent what it answers, for the oracle.
     numbers: HashMap<ConnectionId, u64>,
     /// Whether each connection of a client counts for itself at the limits.
     unique_clients: bool,
+}
+
+/// Workspaces that went to another shard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moves {
+    pub(crate) made: u64,
+    /// Of them, those between planes that are apart.
+    pub(crate) apart: u64,
+    /// Orders that were given while the link was cut.
+    pub(crate) ordered_while_cut: u64,
+    /// Moves whose end a control plane heard that had not ordered them, or had forgotten it.
+    pub(crate) forgotten: u64,
+}
+
+impl Moves {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.made += other.made;
+        self.apart += other.apart;
+        self.ordered_while_cut += other.ordered_while_cut;
+        self.forgotten += other.forgotten;
+    }
 }
 
 /// A worker's call, as far as its answer needs it.
@@ -69,7 +90,7 @@ impl Office {
             refusal: plan.refusal,
             homes: HashMap::new(),
             moving: BTreeSet::new(),
-            moves: 0,
+            moves: Moves::default(),
             numbers: HashMap::new(),
             unique_clients: plan.unique_clients,
         }
@@ -116,8 +137,11 @@ impl Office {
         for told in self.line.turn(calm, &mut self.admissions)? {
             let event = match told {
                 Told::Event(event) => event,
-                Told::Attached(held) => {
-                    self.open.extend(held);
+                Told::Attached(offered) => {
+                    for Offered { admission, workspace, home } in offered {
+                        self.open.insert(admission);
+                        self.homes.insert(workspace, home);
+                    }
                     continue;
                 }
                 Told::Detached => {
@@ -160,9 +184,13 @@ impl Office {
                 }
                 Event::Moved { workspace_id, to, .. } => {
                     let workspace = workspace_id.as_str().to_owned();
-                    ensure!(self.moving.remove(&workspace), "{workspace} moved by itself");
+                    // Apart, one that forgot may hear the end of what it ordered before.
+                    let is_ours = self.moving.remove(&workspace);
+                    ensure!(is_ours || self.is_apart(), "{workspace} moved by itself");
                     self.homes.insert(workspace, to);
-                    self.moves += 1;
+                    self.moves.made += 1;
+                    self.moves.apart += u64::from(self.is_apart());
+                    self.moves.forgotten += u64::from(!is_ours);
                 }
                 Event::MoveFailed { workspace_id, .. } => {
                     self.moving.remove(workspace_id.as_str());
@@ -188,19 +216,28 @@ impl Office {
     /// Now and then a workspace goes to another shard.
     fn move_one(&mut self, seed: &mut Seed) -> Result<()> {
         let shards = self.line.shard_count();
-        // Apart, a control plane that forgot has to find out first who lives where.
-        let is_apart = self.line.first() > 0;
-        if is_apart || shards < 2 || self.stopped() > 0 || !seed.happens(MOVES) {
+        if shards < 2 || self.stopped() > 0 || !seed.happens(MOVES) {
             return Ok(());
         }
         let workspace = format!("w{}", seed.below(WORKSPACES_MAX as u64));
-        let to = ShardId(seed.below(shards) as u16);
+        let to = ShardId(self.line.first() + seed.below(shards) as u16);
         let from = self.home_of(&workspace);
         if from == to || !self.moving.insert(workspace.clone()) {
             return Ok(());
         }
         let workspace_id = workspace.as_str().into();
-        self.order(from, Command::Move { workspace_id, to })
+        let is_cut = self.line.is_cut();
+        if self.line.order(from, Command::Move { workspace_id, to })? {
+            self.moves.ordered_while_cut += u64::from(is_cut);
+        } else {
+            self.moving.remove(&workspace);
+        }
+        Ok(())
+    }
+
+    /// Whether the planes are two processes.
+    fn is_apart(&self) -> bool {
+        self.line.first() > 0
     }
 
     /// Answers come in order to each name that a worker has; one for its earlier name may be
@@ -216,8 +253,8 @@ impl Office {
         self.homes.get(workspace).copied().unwrap_or(usual)
     }
 
-    /// Moves that were made.
-    pub(crate) fn moves(&self) -> u64 {
+    /// Moves so far.
+    pub(crate) fn moves(&self) -> Moves {
         self.moves
     }
 
@@ -248,6 +285,8 @@ impl Office {
         self.pending.clear();
         self.calls.clear();
         self.in_flight.clear();
+        self.homes.clear();
+        self.moving.clear();
     }
 
     fn on_call(

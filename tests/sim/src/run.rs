@@ -13,7 +13,7 @@ use relay_wire::http1::{TrustedProxies, UpgradeRules};
 
 use crate::cast::Cast;
 use crate::line::{Line, Severed};
-use crate::office::Office;
+use crate::office::{Moves, Office};
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 
@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) policy_closes: u64,
     pub(crate) rewrites: u64,
     /// Workspaces that went to another shard.
-    pub(crate) moves: u64,
+    pub(crate) moves: Moves,
     pub(crate) simulated_ms: u64,
     pub(crate) transcript: u64,
     /// How often a shard let a loud connection wait.
@@ -75,7 +75,7 @@ impl Outcome {
         self.closes += other.closes;
         self.policy_closes += other.policy_closes;
         self.rewrites += other.rewrites;
-        self.moves += other.moves;
+        self.moves.add(&other.moves);
         self.simulated_ms += other.simulated_ms;
         self.deferrals += other.deferrals;
         self.injected.add(&other.injected);
