@@ -42,8 +42,28 @@ struct Admitted {
 
 #[derive(Debug)]
 struct Calls {
-    worker: ConnectionId,
+    /// What the worker was called since the first of them, the newest last: an answer that was on
+    /// its way while the worker moved has an earlier name.
+    names: Vec<ConnectionId>,
     request_ids: Vec<String>,
+}
+
+impl Calls {
+    /// Names kept. Protects memory from a workspace that moves all the time. Reached: the oldest is
+    /// forgotten, and an answer that comes under it is none, so that the worker may hear of this
+    /// call a second time when the control plane is lost.
+    const NAMES_MAX: usize = 16;
+
+    /// The worker is called that from now on.
+    fn rename(&mut self, worker: ConnectionId) {
+        if self.names.last() == Some(&worker) {
+            return;
+        }
+        if self.names.len() == Self::NAMES_MAX {
+            self.names.remove(0);
+        }
+        self.names.push(worker);
+    }
 }
 
 impl Held {
@@ -103,7 +123,7 @@ impl Held {
             admitted.home = connection.shard;
         }
         if let Some(calls) = self.calls.get_mut(&admission) {
-            calls.worker = connection;
+            calls.rename(connection);
         }
     }
 
@@ -185,8 +205,8 @@ impl Held {
     /// A worker called.
     pub(crate) fn call(&mut self, admission: AdmissionId, worker: ConnectionId, request_id: &str) {
         let calls = self.calls.entry(admission);
-        let calls = calls.or_insert_with(|| Calls { worker, request_ids: Vec::new() });
-        calls.worker = worker;
+        let calls = calls.or_insert_with(|| Calls { names: Vec::new(), request_ids: Vec::new() });
+        calls.rename(worker);
         calls.request_ids.push(request_id.to_owned());
     }
 
@@ -195,7 +215,7 @@ impl Held {
     /// Cost: looks at the workers that have calls in flight, of which the control plane bounds the
     /// number.
     pub(crate) fn called(&mut self, worker: ConnectionId, request_id: &str) {
-        let found = self.calls.iter_mut().find(|(_, calls)| calls.worker == worker);
+        let found = self.calls.iter_mut().find(|(_, calls)| calls.names.contains(&worker));
         let Some((&admission, calls)) = found else { return };
         if let Some(at) = calls.request_ids.iter().position(|id| id == request_id) {
             calls.request_ids.swap_remove(at);
@@ -208,8 +228,9 @@ impl Held {
     /// Answers for all calls that are not answered.
     pub(crate) fn take_calls(&mut self) -> Vec<(ConnectionId, Box<WorkerResponse>)> {
         let answers = std::mem::take(&mut self.calls).into_values().flat_map(|calls| {
-            let worker = calls.worker;
-            calls.request_ids.into_iter().map(move |id| (worker, call_failed(id)))
+            let worker = calls.names.last().copied();
+            let request_ids = calls.request_ids.into_iter();
+            request_ids.filter_map(move |id| Some((worker?, call_failed(id))))
         });
         answers.collect()
     }
@@ -273,6 +294,34 @@ mod tests {
         held.renew(ADMISSION, connection);
         held.renewed(connection, renewed);
         assert_eq!(expiry(&held), Some(200));
+    }
+
+    #[test]
+    fn a_call_is_answered_once_whatever_its_worker_was_called_meanwhile() {
+        let (mut held, first) = held(100);
+        let second = ConnectionId { slot: 4, ..ConnectionId::default() };
+        for id in ["under-the-earlier-name", "under-the-new-one", "never"] {
+            held.call(ADMISSION, first, id);
+        }
+        held.open(ADMISSION, second);
+        held.called(first, "under-the-earlier-name");
+        held.called(second, "under-the-new-one");
+        let left = held.take_calls();
+        let left: Vec<_> = left.iter().map(|(to, answer)| (*to, &*answer.request_id)).collect();
+        assert_eq!(left, [(second, "never")]);
+    }
+
+    #[test]
+    fn the_names_of_a_worker_that_moves_all_the_time_are_bounded() {
+        let (mut held, first) = held(100);
+        held.call(ADMISSION, first, "id");
+        let name = |slot| ConnectionId { slot, ..ConnectionId::default() };
+        for slot in 100..200 {
+            held.open(ADMISSION, name(slot));
+        }
+        assert_eq!(held.calls[&ADMISSION].names.len(), Calls::NAMES_MAX);
+        held.called(name(198), "id");
+        assert!(held.take_calls().is_empty());
     }
 
     #[test]
