@@ -179,7 +179,10 @@ impl Line {
         if let Some(apart) = &mut self.apart {
             apart.turn(calm, numbers, &mut told)?;
             while let Some((shard, command)) = apart.cord.next_command() {
-                give(&self.commands, shard, command)?;
+                // What was on its way when the shard ended.
+                if !self.stopped.contains(&shard) {
+                    give(&self.commands, shard, command)?;
+                }
             }
         }
         Ok(told)
