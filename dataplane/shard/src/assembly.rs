@@ -31,10 +31,15 @@ pub(crate) struct Assembly {
 /// large frame of 64 KiB at every alignment with room to spare.
 pub(crate) const LEASES_MAX: usize = 8;
 
+/// A message that will be longer is copied piece by piece as it comes. Protects the turns of
+/// others: copied once it has more than [`LEASES_MAX`], it would be 288 KiB at a time, which takes
+/// 0.1 ms. Source: what as many buffers of the default size hold.
+const LEASED_BYTES_MAX: usize = LEASES_MAX * (32 << 10);
+
 impl Assembly {
-    /// Adds the next piece. Returns how many leased bytes had to be copied to stay within the
-    /// bound.
-    pub(crate) fn push(&mut self, piece: Chunk) -> usize {
+    /// Adds the next piece, behind which `bytes_ahead` more are announced. Returns how many leased
+    /// bytes had to be copied to stay within the bounds.
+    pub(crate) fn push(&mut self, piece: Chunk, bytes_ahead: usize) -> usize {
         let len = piece.as_bytes().len();
         if len == 0 {
             return 0;
@@ -42,17 +47,23 @@ impl Assembly {
         self.len += len;
         let is_leased = matches!(piece, Chunk::Leased(_));
         if !is_leased && matches!(self.pieces.last(), Some(Chunk::Owned { .. })) {
-            append(&mut self.pieces, piece.as_bytes());
+            append(&mut self.pieces, piece.as_bytes(), 0);
             return 0;
         }
         self.leases += usize::from(is_leased);
         self.pieces.push(piece);
-        if self.leases > LEASES_MAX { self.copy_out() } else { 0 }
+        let is_long = self.len.saturating_add(bytes_ahead) > LEASED_BYTES_MAX;
+        if self.leases > LEASES_MAX || is_long { self.copy(bytes_ahead) } else { 0 }
     }
 
     /// Copies leased pieces into memory of its own, so that their buffers return. Returns the bytes
     /// copied.
     pub(crate) fn copy_out(&mut self) -> usize {
+        self.copy(0)
+    }
+
+    /// The same, with room for some of the bytes that are announced.
+    fn copy(&mut self, bytes_ahead: usize) -> usize {
         let first = self.pieces.iter().position(|piece| matches!(piece, Chunk::Leased(_)));
         let Some(first) = first else {
             return 0;
@@ -60,7 +71,7 @@ impl Assembly {
         // Blocks of an earlier copy stay where they are, so repeated copying is linear.
         let tail = self.pieces.split_off(first);
         for piece in &tail {
-            append(&mut self.pieces, piece.as_bytes());
+            append(&mut self.pieces, piece.as_bytes(), bytes_ahead);
         }
         self.leases = 0;
         self.copied = true;
@@ -122,8 +133,9 @@ impl Assembly {
     }
 }
 
-/// Copies `bytes` behind the pieces, into blocks that one send each can take.
-fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8]) {
+/// Copies `bytes` behind the pieces, into blocks that one send each can take. A new one has room
+/// for `bytes_ahead` as well, as far as what has come vouches for it.
+fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8], bytes_ahead: usize) {
     while !bytes.is_empty() {
         let room = match pieces.last_mut() {
             Some(Chunk::Owned { bytes: block, .. }) => {
@@ -135,7 +147,8 @@ fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8]) {
             _ => 0,
         };
         if room == 0 {
-            pieces.push(Vec::new().into());
+            let block_bytes = (bytes.len() + bytes_ahead.min(bytes.len())).min(BLOCK_BYTES);
+            pieces.push(Vec::with_capacity(block_bytes).into());
         }
     }
 }
@@ -152,10 +165,10 @@ mod tests {
     fn pieces_keep_their_order_through_copying() {
         let mut assembly = Assembly::default();
         for piece in ["ab", "c", "def"] {
-            assert_eq!(assembly.push(owned(piece)), 0);
+            assert_eq!(assembly.push(owned(piece), 0), 0);
         }
         assembly.copy_out();
-        assembly.push(owned("gh"));
+        assembly.push(owned("gh"), 0);
         assembly.copy_out();
         assert_eq!(assembly.text(), b"abcdefgh");
         assert_eq!(assembly.len(), 8);
@@ -164,7 +177,7 @@ mod tests {
     #[test]
     fn a_renewed_assembly_starts_over() {
         let mut assembly = Assembly::default();
-        assembly.push(owned("abc"));
+        assembly.push(owned("abc"), 0);
         let mut out = Vec::new();
         assembly.drain_into(&mut out);
         assembly.renew();
@@ -181,7 +194,7 @@ mod tests {
             lease.fill(number);
             expected.extend_from_slice(&lease);
             let shared = lease.freeze();
-            assembly.push(Chunk::Leased(shared.slice(0..shared.len())));
+            assembly.push(Chunk::Leased(shared.slice(0..shared.len())), 0);
             drop(shared);
             assembly.copy_out();
         }
@@ -192,10 +205,36 @@ mod tests {
     }
 
     #[test]
+    fn a_long_message_is_copied_a_piece_at_a_time() {
+        let pool = relay_driver::BufferPool::new(2, 32 << 10);
+        let mut assembly = Assembly::default();
+        for number in 0..32 {
+            let lease = pool.lease().expect("no piece keeps its buffer");
+            let piece_bytes = lease.len();
+            let bytes_ahead = (31 - number) * piece_bytes;
+            let copied = assembly.push(Chunk::Leased(lease.freeze().into_slice()), bytes_ahead);
+            assert_eq!((copied, assembly.leases()), (piece_bytes, 0));
+        }
+        assert_eq!(assembly.len(), 1 << 20);
+    }
+
+    #[test]
+    fn what_few_buffers_hold_is_not_copied() {
+        let pool = relay_driver::BufferPool::new(8, 32 << 10);
+        let mut assembly = Assembly::default();
+        for number in 0..8 {
+            let lease = pool.lease().expect("it is free");
+            let bytes_ahead = (7 - number) * lease.len();
+            assert_eq!(assembly.push(Chunk::Leased(lease.freeze().into_slice()), bytes_ahead), 0);
+        }
+        assert_eq!(assembly.leases(), 8);
+    }
+
+    #[test]
     fn tiny_pieces_take_no_more_memory_than_their_bytes() {
         let mut assembly = Assembly::default();
         for _ in 0..16_384 {
-            assembly.push(owned("x"));
+            assembly.push(owned("x"), 0);
         }
         assert_eq!(assembly.pieces.len(), 1);
         let Chunk::Owned { bytes, .. } = &assembly.pieces[0] else { panic!("owned stays owned") };

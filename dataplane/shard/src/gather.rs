@@ -30,7 +30,7 @@ impl<D: Driver> Shard<D> {
             return;
         };
         let before = assembly.leases();
-        let copied = assembly.push(piece);
+        let copied = assembly.push(piece, open.decoder.payload_bytes_ahead());
         let after = assembly.leases();
         self.pinned_leases = self.pinned_leases + after - before;
         self.counters.add(Counter::CopiedBytes, copied as u64);

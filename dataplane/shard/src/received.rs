@@ -131,7 +131,7 @@ mod tests {
         let held = retained(|| {
             let mut assembly = Assembly::default();
             for piece in split(vec![b' '; INPUT_LEN].into(), 1) {
-                assembly.push(piece);
+                assembly.push(piece, 0);
             }
             assert_eq!(assembly.len(), INPUT_LEN);
             assembly
@@ -148,7 +148,7 @@ mod tests {
         let held = retained(|| {
             let mut assembly = Assembly::default();
             for piece in split(Received::Leased(lease), 1) {
-                assembly.push(piece);
+                assembly.push(piece, 0);
             }
             assembly
         });

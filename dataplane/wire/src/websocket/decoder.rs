@@ -192,6 +192,14 @@ impl Decoder {
         step
     }
 
+    /// Payload bytes of the data frame in progress that have not come yet.
+    pub fn payload_bytes_ahead(&self) -> usize {
+        match self.phase {
+            Phase::Payload { remaining, .. } => remaining as usize,
+            Phase::Header { .. } | Phase::Control(_) | Phase::Ended => 0,
+        }
+    }
+
     /// Whether the payload of a data frame has begun and not ended: until it ends, the peer cannot
     /// say anything else, not even answer a ping.
     pub fn is_inside_payload(&self) -> bool {
