@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! quiet ──share used up──▶ loud ──backlog served, little more came──▶ quiet
+//!   └──much came in company──▶ ┘  └──backlog served, the company is gone──▶ quiet
 //! ```
 //!
 //! What a quiet connection sent is served as it comes. Loud ones are served when the quiet ones are
@@ -29,6 +30,8 @@ pub(crate) struct Backlog {
     end: Option<End>,
     /// Whether the last receive brought so much that more is likely to follow.
     more: bool,
+    /// Whether it is loud only because of company: it never used up more than a share in company.
+    in_company: bool,
     /// Whether the shard's round names this connection, to serve it or to let it receive.
     queued: bool,
     /// Whether this is an errand and its connection is not loud.
@@ -164,15 +167,17 @@ impl<D: Driver> Shard<D> {
 
     /// From here on the connection is loud.
     pub(crate) fn begin_backlog(&mut self, key: Key) {
+        let in_company = self.is_in_company();
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
         self.counters.count(Counter::ReceivesDeferred);
-        if connection.backlog.is_some() {
+        if let Some(backlog) = &mut connection.backlog {
+            backlog.in_company &= in_company;
             return;
         }
         let mut backlog = self.round.spare();
-        backlog.more = true;
+        (backlog.more, backlog.in_company) = (true, in_company);
         connection.backlog = Some(backlog);
         if connection.reading == Reading::Repeatedly {
             connection.reading = Reading::Pausing;
@@ -290,6 +295,7 @@ impl<D: Driver> Shard<D> {
 
     /// Everything that was received is served: the stream has ended, or more may be received.
     fn end_backlog(&mut self, key: Key) {
+        let has_company = self.is_in_company();
         let Some(connection) = self.table.get_mut(key) else {
             return;
         };
@@ -303,7 +309,7 @@ impl<D: Driver> Shard<D> {
         match connection.reading {
             // What it brings, or its end, goes on from here.
             Reading::Once | Reading::Pausing | Reading::Repeatedly => {}
-            Reading::Idle if !backlog.more => {
+            Reading::Idle if !backlog.more || backlog.in_company && !has_company => {
                 self.forget_backlog(key);
                 self.arm(key);
             }

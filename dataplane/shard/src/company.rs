@@ -70,7 +70,7 @@ impl<D: Driver> Shard<D> {
     /// What this turn may take.
     pub(crate) fn pace(&self) -> Pace {
         let work = self.limits.turn_work_max;
-        if self.company.is_there(self.now) {
+        if self.is_in_company() {
             let work = (work / WORK_PART).max(1);
             Pace { work, errands: COMPANY_ERRANDS, send_bytes: SEND_BYTES, bulk_bytes: BULK_BYTES }
         } else {
@@ -78,8 +78,13 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Whether a quiet connection was heard lately.
+    pub(crate) fn is_in_company(&self) -> bool {
+        self.company.is_there(self.now)
+    }
+
     /// Whether so much arrived at once that the rest of its kind has to wait, in company.
     pub(crate) fn is_bulk(&self, lease: &Lease) -> bool {
-        lease.len() >= lease.buffer_bytes() / BULK_PART && self.company.is_there(self.now)
+        lease.len() >= lease.buffer_bytes() / BULK_PART && self.is_in_company()
     }
 }

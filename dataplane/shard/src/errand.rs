@@ -138,10 +138,11 @@ impl<D: Driver> Shard<D> {
     /// Serves everybody but quiet connections: errands or loud connections, by turns.
     ///
     /// What quiet connections have to send goes first: it would wait for the end of this work, and
-    /// so the work is put off, a few turns at most.
+    /// so the work is put off, a few turns at most, while there are any.
     pub(crate) fn serve_others(&mut self) {
         let crowded = self.is_crowded();
-        if !self.dirty.is_empty() && !crowded && self.put_off < PUT_OFF_MAX {
+        let is_wanted = !self.dirty.is_empty() && self.is_in_company();
+        if is_wanted && !crowded && self.put_off < PUT_OFF_MAX {
             self.put_off += 1;
             return;
         }

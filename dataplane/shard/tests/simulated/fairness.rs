@@ -143,6 +143,35 @@ fn many_loud_streams_progress_alike() {
     assert!(*least > 10 && least * 5 >= most * 4, "{arrived:?}");
 }
 
+/// Short turns are for somebody quiet: a stream whose company is gone receives as much as comes.
+#[test]
+fn a_large_stream_is_held_back_only_in_company() {
+    const TURNS: usize = 20;
+    let driver = Config { buffer_count: 64, buffer_bytes: 8192, ..Setup::default().driver };
+    // A receive goes on for about ten buffers.
+    let faults = Faults { socket_bytes: 256 << 10, gulp: 900_000, ..Faults::none() };
+    let mut bench = Bench::new(Setup { driver, faults, ..Setup::default() });
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    let (daemon, client) = bench.pair("large");
+    let arrived_in_turns = |bench: &mut Bench| {
+        let mut arrived = 0;
+        for seq in 0..TURNS {
+            let frame = frames::text(&frames::envelope(seq, 50_000));
+            (0..2).for_each(|_| bench.socket(client).send(&frame));
+            bench.step();
+            arrived += texts(bench, daemon).len();
+        }
+        arrived
+    };
+    steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+    let in_company = arrived_in_turns(&mut bench);
+    // Loud connections have their share of every turn until nobody quiet was heard for two seconds.
+    bench.pass(std::time::Duration::from_secs(3));
+    texts(&mut bench, daemon);
+    let alone = arrived_in_turns(&mut bench);
+    assert!(in_company > 0 && alone >= 4 * in_company, "{in_company}, then {alone}");
+}
+
 #[test]
 fn a_slow_reader_delays_nobody() {
     let mut bench = bench(false);
