@@ -22,6 +22,7 @@ use crate::pair::Shape;
 use crate::platform;
 use crate::subject::{ADMIN_TOKEN, PENDING_BYTES_MAX, Subject};
 use crate::trial::Header;
+use crate::watch::{Bottleneck, Who};
 
 /// The result as it is written down.
 #[derive(Debug, Serialize)]
@@ -153,7 +154,9 @@ fn round(arguments: &Capacity, subject: &Subject) -> Result<Round> {
         Shape { pairs: arguments.pairs, payload_bytes: PAYLOAD_BYTES, depth: 1, echo: false };
     let mut generator = Generator::open(subject, shape)?;
     let full = generator.measure(WARM_UP, Duration::from_secs_f64(arguments.seconds))?;
-    watched.push(guard.finish()?);
+    let mut seen = guard.finish()?;
+    seen.bottlenecks.extend(unfilled(full.cpu_share));
+    watched.push(seen);
     Ok(Round {
         share: planned.share,
         predicted_frames_per_s: predicted,
@@ -163,6 +166,12 @@ fn round(arguments: &Capacity, subject: &Subject) -> Result<Round> {
         watched,
         plan,
     })
+}
+
+/// What a relay does with a full processor is not seen where the load leaves much of it unused.
+fn unfilled(share: f64) -> Option<Bottleneck> {
+    let why = format!("the load filled {:.0} % of the relay's processor only", share * 100.0);
+    (share < FULL_SHARE_MIN).then_some(Bottleneck { who: Who::Load, why })
 }
 
 /// A plan, and the share of its processor that the relay used while it was made.
@@ -224,6 +233,8 @@ impl Round {
 
 /// Pairs that the descriptors of this process allow.
 const PAIRS_MAX: usize = 9000;
+/// Share of its processor from which on a relay counts as full.
+const FULL_SHARE_MIN: f64 = 0.75;
 /// Load before each window.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// The load outlasts the plan by this, seconds.
@@ -241,6 +252,12 @@ mod tests {
         assert!(judge(Spread::of([0.6, 1.0, 1.4]), calm, 0.15, 0.2).is_err());
         assert!(judge(Spread::of([0.9, 1.0, 1.1]), calm, 0.15, 0.2).is_ok());
         assert!(judge(Spread::of([1.0, 1.0, 1.2]), calm, 0.15, 0.2).is_err());
+    }
+
+    #[test]
+    fn a_relay_that_was_not_filled_tells_nothing_of_a_full_one() {
+        assert_eq!(unfilled(0.63).map(|found| found.who), Some(Who::Load));
+        assert_eq!(unfilled(0.98), None);
     }
 
     #[test]
