@@ -55,6 +55,8 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         screen::say(io::stderr(), text);
     }
     let greeting = greeting(&parsed.config, &relay.places);
+    // It costs memory alone if it fails.
+    let _kept = relay_driver::unmap_code();
     // Through the log's queue: whoever reads stdout may be in no hurry, or gone.
     relay.mind.announce(greeting);
     relay.run()
