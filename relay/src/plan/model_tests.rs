@@ -100,14 +100,27 @@ fn a_relay_that_is_nearly_full_holds_nearly_what_it_does() {
 
 #[test]
 fn a_relay_at_a_part_of_its_processor_holds_more_than_in_proportion() {
-    for name in ["open-loop: relay, 64 pairs, 256 B, depth 64, 2", "open-loop: relay, 64"] {
-        let load = recorded(name);
+    for rate in ["20000", "50000"] {
+        let name = format!("open-loop: relay, 64 pairs, 256 B, depth 64, {rate}");
+        let load = recorded(&name);
         let growth = load.observed.growth().expect("it was busy");
         let predicted = load.observed.frames_per_s() * growth;
         // Turns grow, so a frame costs less than now; but at least as much as at depth 16.
         assert!(predicted > load.frames_per_cpu_s, "{name}: {predicted}");
         assert!(predicted < 600_000.0, "{name}: {predicted}");
     }
+}
+
+#[test]
+fn latency_at_a_higher_rate_is_foreseen_from_a_lower_one() {
+    let [few, many] = ["2", "5"].map(|rate| {
+        recorded(&format!("open-loop: relay, 64 pairs, 256 B, depth 64, {rate}0000")).observed
+    });
+    let measured = many.shards[0].hop.quantile(0.99).expect("there were frames");
+    let cores = few.cores();
+    let growth = cores[0].latency_growth(&few.shards[0], measured).expect("there were frames");
+    let foreseen = few.frames_per_s() * growth / many.frames_per_s();
+    assert!((0.85..1.15).contains(&foreseen), "{foreseen}");
 }
 
 #[test]
