@@ -12,7 +12,11 @@ pub(crate) fn version(files: &KernelFiles) -> Finding {
     const CHECK: &str = "kernel";
     let release = files.text("proc/sys/kernel/osrelease").unwrap_or_default();
     match numbers(&release) {
-        Some(version) if version >= RING_SINCE => Finding::ok(CHECK, format!("Linux {release}")),
+        Some(version) if version >= MOVES_SINCE => Finding::ok(CHECK, format!("Linux {release}")),
+        Some(version) if version >= RING_SINCE => Finding::ok(
+            CHECK,
+            format!("Linux {release}; workspaces move between shards on io_uring from 6.8 on"),
+        ),
         Some(version) if version >= OLDEST => Finding::warn(
             CHECK,
             format!("Linux {release} has no io_uring as the relay needs it: epoll carries it"),
@@ -108,6 +112,9 @@ fn numbers(release: &str) -> Option<(u32, u32)> {
 /// What the uring driver asks of the kernel.
 const RING_SINCE: (u32, u32) = (6, 1);
 
+/// What a move asks of it, to give a connection out of the ring.
+const MOVES_SINCE: (u32, u32) = (6, 8);
+
 /// The oldest kernel with long-term support when this was written.
 const OLDEST: (u32, u32) = (5, 10);
 
@@ -128,6 +135,10 @@ mod tests {
     fn an_old_kernel_is_named_with_what_it_lacks() {
         assert_eq!(of_release("6.18.5-cloud\n").verdict, Verdict::Ok);
         assert_eq!(of_release("6.1.0-13-amd64").verdict, Verdict::Ok);
+        assert!(
+            of_release("6.7.9").found.contains("move")
+                && !of_release("6.8.0").found.contains("move")
+        );
         assert_eq!(of_release("5.15.0-91-generic").verdict, Verdict::Warn);
         assert_eq!(of_release("4.19.0").verdict, Verdict::Fail);
         assert_eq!(of_release("").verdict, Verdict::Warn);
