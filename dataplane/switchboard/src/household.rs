@@ -71,10 +71,10 @@ impl Switchboard {
         members.sort_unstable_by_key(|(_, member)| member.sequence);
         let (places, scopes): (Vec<_>, Vec<_>) =
             self.core.directory.take_out(workspace).into_iter().unzip();
+        let index: HashMap<u32, u32> = places.into_iter().zip(0..).collect();
         for (_, member) in &mut members {
-            let place = places.iter().position(|&at| at == member.scope);
-            let place = place.expect("a member's scope is one of its workspace");
-            member.scope = u32::try_from(place).expect("scopes are numbered by u32");
+            member.scope =
+                *index.get(&member.scope).expect("a member's scope is one of its workspace");
         }
         let keys = members.iter().filter_map(|(_, member)| match &member.part {
             Part::Client(Client { key, origin, .. }) => Some((*key, *origin)),
