@@ -21,7 +21,7 @@ pub struct Audit {
     /// Bytes the budget says that connections hold.
     pub charged_bytes: usize,
     /// Bytes they hold, and those of what was discarded and is not free yet, or leaves for another
-    /// shard.
+    /// shard, and what scopes remember.
     pub held_bytes: usize,
     /// Receive buffers that wait for a loud connection's turn.
     pub deferred_leases: usize,
@@ -40,7 +40,8 @@ impl<D: Driver> Shard<D> {
             charged_bytes: self.budget.used_bytes(),
             held_bytes: self.table.iter().map(|(_, found)| held_bytes(found)).sum::<usize>()
                 + self.discarded.held_bytes()
-                + self.mail.held_bytes(),
+                + self.mail.held_bytes()
+                + self.board.tables_bytes(),
             deferred_leases: self.round.leases(),
         };
         for key in keys {

@@ -24,6 +24,8 @@ pub(crate) struct Budget {
     used_bytes: usize,
     /// The part of those that are not admitted yet.
     stranger_bytes: usize,
+    /// What scopes remember, which is no single connection's.
+    tables_bytes: usize,
 }
 
 /// What one connection was last found to hold.
@@ -76,6 +78,12 @@ impl Budget {
         self.used_bytes += charge.bytes as usize;
         self.stranger_bytes += charge.stranger_bytes();
         connection.charge = charge;
+    }
+
+    /// Brings the account of what scopes remember up to date.
+    fn settle_tables(&mut self, bytes: usize) {
+        self.used_bytes += bytes;
+        self.used_bytes -= std::mem::replace(&mut self.tables_bytes, bytes);
     }
 
     /// Counts memory that belongs to no connection any more and is not free yet.
@@ -141,6 +149,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Charges what scopes remember now. Cost: two additions.
+    pub(crate) fn charge_tables(&mut self) {
+        self.budget.settle_tables(self.board.tables_bytes());
+    }
+
     /// Frees a connection's slot and what it was charged for.
     pub(crate) fn forget(&mut self, key: Key) -> Option<Connection> {
         let connection = self.table.remove(key)?;
@@ -151,6 +164,7 @@ impl<D: Driver> Shard<D> {
     /// Keeps the shard within its budget: whoever holds most goes first, and if it then still holds
     /// most, it is cut. Called after every input; cost: one comparison while there is room.
     pub(crate) fn relieve(&mut self) {
+        self.charge_tables();
         for _ in 0..WALKS_MAX {
             if !self.budget.is_over(&self.limits) {
                 return;
@@ -282,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_eighth_is_kept_for_those_who_are_in() {
-        let budget = |used_bytes| Budget { used_bytes, stranger_bytes: 0 };
+        let budget = |used_bytes| Budget { used_bytes, ..Budget::default() };
         assert!(!budget(699).is_tight(&limits(800)));
         assert!(budget(700).is_tight(&limits(800)));
         assert!(!budget(800).is_over(&limits(800)));
@@ -291,7 +305,8 @@ mod tests {
 
     #[test]
     fn strangers_hold_a_quarter_at_most() {
-        let budget = |stranger_bytes| Budget { used_bytes: 300, stranger_bytes };
+        let budget =
+            |stranger_bytes| Budget { used_bytes: 300, stranger_bytes, ..Budget::default() };
         assert!(!budget(199).refuses_strangers(&limits(800)));
         assert!(budget(200).refuses_strangers(&limits(800)));
     }

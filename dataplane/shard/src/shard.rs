@@ -222,6 +222,7 @@ impl<D: Driver> Shard<D> {
         self.tell_some();
         self.flush();
         self.free_some();
+        self.charge_tables();
         self.post();
         self.measure_turn();
         Ok(self.verdict())

@@ -122,6 +122,7 @@ impl Switchboard {
                 scope.generation = scope.generation.max(grant.claims.daemon_issue_generation);
                 scope.exchanges.clear();
                 scope.sessions.clear();
+                core.directory.count_tables(at);
                 core.peer_count += 1;
                 Part::Daemon { machine_id, profile: grant.claims.e2ee_profile }
             }

@@ -5,6 +5,7 @@ use relay_wire::envelope::cold::{self, ColdFrame};
 use relay_wire::envelope::{ColdKind, Envelope, Invalid, emit, trim_js};
 
 use crate::connection::{Client, Member, Part};
+use crate::directory::Table;
 use crate::input::Message;
 use crate::limiter::RuntimeKeys;
 use crate::switchboard::{Switchboard, with_some};
@@ -145,7 +146,7 @@ impl Switchboard {
             ClientFrame::KeyExchange { request_id } => {
                 if core.limiters.key_exchange(origin, now, limits) {
                     let request = core.keyer.text(trim_js(request_id));
-                    scope.exchanges.track(request, from, now, limits);
+                    self.remember(now, at, Table::Exchanges, (request, from));
                     return Ok(());
                 }
                 (Counter::FramesClientKexRateLimited, CloseReason::KeyExchangeRateLimited)
@@ -161,7 +162,7 @@ impl Switchboard {
             ClientFrame::Pairing { request_id } => {
                 if core.limiters.pairing(origin, now, limits) {
                     let request = core.keyer.text(trim_js(request_id));
-                    scope.pairings.track(request, from, now, limits);
+                    self.remember(now, at, Table::Pairings, (request, from));
                     return Ok(());
                 }
                 (Counter::FramesClientPairingRateLimited, CloseReason::PairingRateLimited)

@@ -5,6 +5,7 @@ use relay_wire::envelope::cold::{self, ColdFrame};
 use relay_wire::envelope::{ColdKind, Envelope, Invalid, lossy, trim_js};
 
 use crate::connection::Part;
+use crate::directory::Table;
 use crate::input::Message;
 use crate::switchboard::Switchboard;
 use crate::{Effect, Effects};
@@ -157,7 +158,8 @@ impl Switchboard {
             _ => scope.exchanges.take(request, now, &self.limits),
         };
         if let Some(client) = client.filter(|&client| core.connections.member(client).is_some()) {
-            scope.own_session(core.keyer.text(session_id), client, now, &self.limits);
+            let session = core.keyer.text(session_id);
+            self.remember(now, at, Table::Sessions, (session, client));
             self.counters.count(Counter::KeyExchangeResponseRoutedLocal);
             return self.forward(now, client, answer.bytes, effects);
         }

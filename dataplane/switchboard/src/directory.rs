@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use relay_contract::{
-    ConnectionId, Limits, ScopeTraffic, ShardReport, TargetId, Tick, WorkspaceId,
+    ConnectionId, Counter, Limits, ScopeTraffic, ShardReport, TargetId, Tick, WorkspaceId,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::household::{Generations, Remembered};
 use crate::key::{Key, KeyMap, Keyer};
 use crate::recency::Recency;
+use crate::switchboard::Switchboard;
 use crate::traffic::Traffic;
 
 /// A workspace, or one target of it, and what its members have to do with each other.
@@ -61,6 +62,20 @@ pub(crate) struct Scope {
     /// Its workspace's own limits, if it has any. Not written down: routes are given anew.
     #[serde(skip)]
     pub(crate) limits: Option<Arc<Limits>>,
+    /// What the directory was last told that its tables hold.
+    #[serde(skip)]
+    counted_bytes: usize,
+}
+
+/// A table of a scope that its members fill.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Table {
+    /// Who waits for the answer to a key exchange.
+    Exchanges,
+    /// Who waits for the answer to a pairing frame.
+    Pairings,
+    /// Who owns a session.
+    Sessions,
 }
 
 /// One client's subscription to one channel.
@@ -115,6 +130,20 @@ impl Scope {
         self.sessions.prune(now, limits.session_owner_ttl);
         self.sessions.shrink(limits.session_owners_max.max(1) - 1);
         self.sessions.put(session, owner, now);
+    }
+
+    /// Memory of the tables that its members fill.
+    fn held_bytes(&self) -> usize {
+        let waiting = self.exchanges.0.held_bytes() + self.pairings.0.held_bytes();
+        self.sessions.held_bytes() + waiting
+    }
+
+    fn table_mut(&mut self, table: Table) -> &mut Recency<ConnectionId> {
+        match table {
+            Table::Exchanges => &mut self.exchanges.0,
+            Table::Pairings => &mut self.pairings.0,
+            Table::Sessions => &mut self.sessions,
+        }
     }
 
     pub(crate) fn member_count(&self) -> u32 {
@@ -188,6 +217,9 @@ pub(crate) struct Directory {
     /// its scope was empty for a while.
     generations: Generations,
     sequence: u64,
+    /// Memory of the tables of all scopes.
+    #[serde(skip)]
+    tables_bytes: usize,
 }
 
 impl Directory {
@@ -246,6 +278,7 @@ impl Directory {
                 machine_id: None,
                 traffic: Traffic::default(),
                 limits: None,
+                counted_bytes: 0,
             };
             self.place(scope)
         });
@@ -254,6 +287,54 @@ impl Directory {
             self.empty.put(key, at, now);
         }
         at
+    }
+
+    /// Remembers who waits for an answer, or owns a session. Returns whether an earlier entry of
+    /// the same table had to go although the scope may have more: there is no memory for it.
+    pub(crate) fn remember(
+        &mut self,
+        at: u32,
+        table: Table,
+        (key, client): (Key, ConnectionId),
+        now: Tick,
+        relay: &Limits,
+    ) -> bool {
+        let is_full = self.tables_bytes >= relay.memory_bytes_max / TABLES_PART;
+        let scope = self.scope_mut(at);
+        let entries = scope.table_mut(table);
+        let before = entries.len();
+        if is_full {
+            // The place of the oldest is used again, so that nothing grows.
+            entries.shrink(before.saturating_sub(1));
+        }
+        let has_crowded_out = entries.len() < before;
+        match table {
+            Table::Exchanges => scope.exchanges.track(key, client, now, relay),
+            Table::Pairings => scope.pairings.track(key, client, now, relay),
+            Table::Sessions => scope.own_session(key, client, now, relay),
+        }
+        self.count_tables(at);
+        has_crowded_out
+    }
+
+    /// Counts what the tables of a scope hold now; empty ones give their memory back.
+    pub(crate) fn count_tables(&mut self, at: u32) {
+        let scope = self.scope_mut(at);
+        for table in [Table::Exchanges, Table::Pairings, Table::Sessions] {
+            let entries = scope.table_mut(table);
+            if entries.is_empty() {
+                entries.clear();
+            }
+        }
+        let bytes = scope.held_bytes();
+        let before = std::mem::replace(&mut scope.counted_bytes, bytes);
+        self.tables_bytes += bytes;
+        self.tables_bytes -= before;
+    }
+
+    /// Memory of the tables that members of all scopes fill.
+    pub(crate) fn tables_bytes(&self) -> usize {
+        self.tables_bytes
     }
 
     /// A member joins a scope.
@@ -269,8 +350,9 @@ impl Directory {
         let scope = self.scope_mut(at);
         scope.last_activity = now;
         scope.member_count -= 1;
-        if scope.member_count == 0 {
-            let key = scope.key;
+        let (key, is_empty) = (scope.key, scope.member_count == 0);
+        self.count_tables(at);
+        if is_empty {
             self.empty.put(key, at, now);
         }
     }
@@ -285,6 +367,7 @@ impl Directory {
         self.by_key.remove(&key);
         self.free.push(at);
         let scope = self.scopes.get_mut(at as usize)?.take()?;
+        self.tables_bytes -= scope.counted_bytes;
         if let Some(generation) = scope.generation {
             let workspace = scope.workspace_key;
             self.generations.put(key, Remembered { generation, workspace }, now);
@@ -301,7 +384,8 @@ impl Directory {
         let places: Vec<u32> = places.collect();
         let mut out = Vec::with_capacity(places.len());
         for at in places {
-            if let Some(scope) = self.scopes[at as usize].take() {
+            if let Some(mut scope) = self.scopes[at as usize].take() {
+                self.tables_bytes -= std::mem::take(&mut scope.counted_bytes);
                 self.empty.remove(scope.key);
                 self.by_key.remove(&scope.key);
                 self.free.push(at);
@@ -325,11 +409,13 @@ impl Directory {
             mine.sessions = scope.sessions;
             mine.subscriptions.append(&mut scope.subscriptions);
             mine.traffic = scope.traffic;
+            self.count_tables(at);
             return at;
         }
         scope.sequence = self.sequence;
         self.sequence += 1;
         let at = self.place(*scope);
+        self.count_tables(at);
         self.empty.put(key, at, now);
         at
     }
@@ -410,6 +496,11 @@ impl Directory {
     pub(crate) fn reindex(&mut self) -> bool {
         let by_key = self.iter().map(|(at, scope)| (scope.key, at)).collect();
         self.by_key = by_key;
+        self.tables_bytes = 0;
+        for scope in self.scopes.iter_mut().flatten() {
+            scope.counted_bytes = scope.held_bytes();
+            self.tables_bytes += scope.counted_bytes;
+        }
         let scopes = self.scopes.iter().flatten().count();
         let empty = self.empty.iter().all(|(key, at, _)| {
             let scope = self.scopes.get(at as usize).and_then(Option::as_deref);
@@ -438,6 +529,32 @@ impl Directory {
         at
     }
 }
+
+impl Switchboard {
+    /// Remembers who waits for an answer, or owns a session.
+    pub(crate) fn remember(
+        &mut self,
+        now: Tick,
+        at: u32,
+        table: Table,
+        entry: (Key, ConnectionId),
+    ) {
+        if self.core.directory.remember(at, table, entry, now, &self.limits) {
+            self.counters.count(Counter::ScopeEntriesCrowdedOut);
+        }
+    }
+
+    /// Memory of what scopes remember of sessions and of requests that wait.
+    pub fn tables_bytes(&self) -> usize {
+        self.core.directory.tables_bytes()
+    }
+}
+
+/// The part of a shard's memory that the tables of its scopes may hold. Protects the memory of
+/// connections from members who work together. Reached: a scope forgets its oldest entry for each
+/// new one, and that is counted. Source: a quarter of what strangers and the last connections in
+/// are kept for; 4,096 sessions take half a MiB.
+const TABLES_PART: usize = 8;
 
 /// Generations remembered after their scopes were forgotten; the one forgotten first goes. Protects
 /// shard memory: 80 bytes each. Source: far more targets than one shard serves in a day.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relay_contract::{AdmissionId, ConnectionId, Counter, Counters, Grant, Role, Scope, ShardId};
 
-use super::Directory;
+use super::{Directory, Waiting};
 use crate::Input;
 use crate::board::{
     Board, assert_reviewed, board_with, frame, grant, init, key_update, offer, redeemed, response,
@@ -423,3 +423,60 @@ const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Shorter than a scope stays empty, so that one can be told from the other.
 const REQUEST_TTL: Duration = Duration::from_secs(60);
+
+/// A daemon and a client of each of some workspaces, who open sessions together.
+fn conspire(board: &mut Board, workspaces: usize, sessions: usize) {
+    for workspace in 0..workspaces {
+        let name = format!("ws{workspace}");
+        let [daemon, client] = [Role::Daemon, Role::Client].map(|role| {
+            let mut grant = grant(role);
+            grant.request.workspace_id = name.as_str().into();
+            grant.claims.workspace_id = Some(name.as_str().into());
+            board.open(grant).0
+        });
+        for session in 0..sessions {
+            let (request, session) = (format!("r{session}"), format!("s{session}"));
+            board.say(client, &init(&request));
+            let answer = board.say(daemon, &response(&request, &session));
+            assert!(answer[0].starts_with(&format!("forward {}", client.slot)), "{answer:?}");
+            // One more waits for ever.
+            board.say(client, &init(&session));
+        }
+    }
+}
+
+#[test]
+fn what_scopes_remember_has_a_share_of_memory_and_no_more() {
+    const MEMORY: usize = 1 << 20;
+    let mut board = board_with(|limits| {
+        limits.memory_bytes_max = MEMORY;
+        limits.key_exchange_per_minute = u32::MAX;
+    });
+    conspire(&mut board, 20, 200);
+    let most = board.switchboard.tables_bytes();
+    assert!((MEMORY / 8..MEMORY / 4).contains(&most), "{most} bytes");
+    assert!(board.count(Counter::ScopeEntriesCrowdedOut) > 1000);
+    let summed: usize = board
+        .switchboard
+        .core
+        .directory
+        .iter()
+        .map(|(_, scope)| {
+            let Waiting(exchanges) = &scope.exchanges;
+            let Waiting(pairings) = &scope.pairings;
+            scope.sessions.held_bytes() + exchanges.held_bytes() + pairings.held_bytes()
+        })
+        .sum();
+    assert_eq!(most, summed, "the account is exact");
+    for slot in 0..40 {
+        board.close(ConnectionId { shard: ShardId(0), slot, generation: 0 });
+    }
+    assert_eq!(board.switchboard.tables_bytes(), 0, "all of it comes back");
+}
+
+#[test]
+fn what_scopes_remember_is_not_cut_while_there_is_memory() {
+    let mut board = board_with(|limits| limits.key_exchange_per_minute = u32::MAX);
+    conspire(&mut board, 4, 200);
+    assert_eq!(board.count(Counter::ScopeEntriesCrowdedOut), 0);
+}

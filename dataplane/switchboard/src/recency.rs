@@ -40,6 +40,13 @@ impl<V: Copy> Recency<V> {
         self.index.is_empty()
     }
 
+    /// Memory of its own, by capacity. A hash table is an eighth larger than what it may hold, and
+    /// has a byte more for each place.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let index = self.index.capacity() * (size_of::<(Key, u32)>() + 1);
+        self.nodes.capacity() * size_of::<Node<V>>() + index + index / 7
+    }
+
     /// The value under a key and when it was last used.
     pub(crate) fn get(&self, key: Key) -> Option<(V, Tick)> {
         let node = self.node(*self.index.get(&key)?);

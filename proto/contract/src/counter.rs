@@ -221,6 +221,8 @@ counters! {
         "Validations asked again with the other internal key, during its rotation."
     HandedOver "relay_sockets_handed_over_total"
         "Sockets moved to their workspace's home shard."
+    ScopeEntriesCrowdedOut "relay_scope_entries_crowded_out_total"
+        "Sessions and waiting requests forgotten because all of a shard's hold their share."
     HandOversRefused "relay_hand_overs_refused_total"
         "Upgrades answered 503 because their home shard takes no more sockets."
     WorkspacesMoved "relay_workspaces_moved_total"
