@@ -31,6 +31,7 @@ pub(crate) fn settings(config: &Config, port: u16, driver: &'static str) -> Sett
         jwks: jwks(config),
         expiry: config.admission.expiry,
         decision_cache: config.admission.decision_cache,
+        revocations_file: config.admission.revocations_file.clone(),
         admission_timeout: platform.admission_timeout,
         admission_response_bytes_max: platform.admission_response_bytes_max,
         internal_timeout: platform.api_timeout,

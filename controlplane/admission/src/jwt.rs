@@ -208,6 +208,7 @@ impl<'a> Jwt<'a> {
             token_id: text(said.jti),
             subject: text(said.sub),
             expires_at_secs: said.exp.as_ref().and_then(date),
+            key_print: None,
         }
     }
 
@@ -268,6 +269,7 @@ pub(crate) fn credential(claims: &Map<String, Value>, key_id: Option<&str>) -> C
         token_id: text("jti"),
         subject: text("sub"),
         expires_at_secs: expiry(claims),
+        key_print: None,
     }
 }
 

@@ -30,8 +30,13 @@ pub struct SkippedKey {
 pub struct KeyPrint([u8; 16]);
 
 impl KeyPrint {
+    /// One that was written down.
+    pub fn from_bytes(digest: [u8; 16]) -> Self {
+        Self(digest)
+    }
+
     /// The digest.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }

@@ -311,11 +311,13 @@ impl Controller {
         }
         // Withdrawn while the platform was asked: the next comparison would not know of it.
         if let (Some(SignedWith { issuer, print }), Some(ring)) = (key, &self.keys)
-            && !ring.has(issuer, print)
+            && ring.lacks(issuer, print)
             && self.book.withdrawn_since(numbered.number).is_none()
         {
             self.book.withdraw(self.clock.now(), numbered.number);
-            self.withdrawals.push(numbered.number);
+            if self.keys_withdrawn() != Ending::Ignore {
+                self.withdrawals.push(numbered.number);
+            }
         }
         numbered.number
     }
@@ -324,7 +326,7 @@ impl Controller {
     fn give_up(&mut self, connection: ConnectionId) {
         if self.renewing.remove(&connection).is_some() {
             let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
-            self.send(connection, Command::Renewed { connection, outcome });
+            self.send(connection, Command::Renewed { connection, outcome, credential: None });
             return;
         }
         self.judge.abandon(connection);
@@ -340,14 +342,17 @@ impl Controller {
         facts: Facts,
     ) {
         let mut outcome = renewing.outcome(&answer);
-        if matches!(outcome, Renewal::Renewed { .. }) {
-            match self.judge.renew(renewing.admission, facts) {
-                true => self.watch_expiry(renewing.admission, facts.expiry),
+        let mut credential = None;
+        if let (Renewal::Renewed { .. }, Answer::Accepted(accepted)) = (outcome, answer) {
+            if self.judge.renew(renewing.admission, facts) {
+                self.watch_expiry(renewing.admission, facts.expiry);
+                credential = Some(Box::new(accepted.credential));
+            } else {
                 // Gone meanwhile.
-                false => outcome = Renewal::Refused(RenewalRefusal::Unavailable),
+                outcome = Renewal::Refused(RenewalRefusal::Unavailable);
             }
         }
-        self.send(connection, Command::Renewed { connection, outcome });
+        self.send(connection, Command::Renewed { connection, outcome, credential });
     }
 
     /// An open connection is gone, and what was found out for it with it.

@@ -35,6 +35,7 @@ use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
 use crate::jwks::{IssuerNumber, KeyRing};
 use crate::keepers::Keepers;
+use crate::keeping::Keeping;
 use crate::key_book::KeyBook;
 use crate::live::{Acknowledged, Order};
 use crate::notices::Notices;
@@ -45,6 +46,7 @@ use crate::question::{Printer, QuestionPrint};
 use crate::reload::Reloads;
 use crate::renewal::Renewing;
 use crate::reporter::{Reporter, Reports};
+use crate::revocation_file::{RevocationFile, RevocationFileError};
 use crate::revocations::Revocations;
 use crate::settings::Settings;
 use crate::started::{node_started, relay_started};
@@ -112,6 +114,7 @@ pub struct Controller {
     /// The keys that connections were admitted under.
     pub(crate) book: KeyBook,
     pub(crate) revocations: Revocations,
+    pub(crate) keeping: Keeping,
     /// Finds tokens that expire.
     pub(crate) sweep: ExpirySweep,
     /// Keys that were withdrawn and whose connections do not all end yet.
@@ -168,6 +171,13 @@ pub(crate) enum Done {
         /// Its answer.
         response: Box<WorkerResponse>,
     },
+    /// The revocations are written down, or could not be.
+    Kept {
+        /// The changes that are in them.
+        changes: u64,
+        /// How it went.
+        outcome: io::Result<()>,
+    },
 }
 
 /// Why a controller cannot start. The operator's to mend; nothing was started.
@@ -188,6 +198,9 @@ pub enum StartError {
     /// Validate calls cannot be made.
     #[error(transparent)]
     Validator(#[from] ValidatorError),
+    /// The revocations of an earlier life cannot be had.
+    #[error("RELAY_REVOCATIONS_FILE: {0}")]
+    Revocations(#[from] RevocationFileError),
     /// The log's thread cannot be started.
     #[error("the log cannot be started: {0}")]
     Log(#[from] io::Error),
@@ -204,7 +217,7 @@ pub enum Ended {
 
 impl Controller {
     /// A controller that has not started yet. `log` receives one JSON line per event, on a thread
-    /// of its own; the program passes stdout. Reads the TLS files of `settings`; opens no
+    /// of its own; the program passes stdout. Reads the files of `settings`; opens no
     /// connection.
     ///
     /// # Errors
@@ -246,6 +259,9 @@ impl Controller {
                 response_bytes_max: settings.caps.worker_response_bytes_max,
             },
         };
+        let mut revocations = Revocations::default();
+        let file = settings.revocations_file.clone().map(RevocationFile::at);
+        let keeping = Keeping::open(file, clock.unix_ms().div_euclid(1000), &mut revocations)?;
         Ok(Self {
             judge,
             journal: Journal::new(settings.log, log)?,
@@ -278,7 +294,8 @@ impl Controller {
             renewing: HashMap::new(),
             names: NamePrinter::default(),
             book: KeyBook::default(),
-            revocations: Revocations::default(),
+            revocations,
+            keeping,
             sweep: ExpirySweep::default(),
             withdrawals: Vec::new(),
             withdrawals_seen_at: None,

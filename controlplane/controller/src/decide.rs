@@ -113,11 +113,12 @@ impl Decider {
     ) -> Answer {
         match self.validator.validate(&self.platform, request, token).await {
             Ok(claims) => {
-                let credential = validated(token, &claims);
                 let key = match basis {
                     Basis::Signed(key) => Some(key),
                     Basis::Unchecked | Basis::Doubtful(_) => None,
                 };
+                let key_print = key.map(|key| *key.print.as_bytes());
+                let credential = Credential { key_print, ..validated(token, &claims) };
                 Answer::Accepted(Box::new(Accepted { claims, credential, key }))
             }
             Err(denial) => Answer::Denied(denial),
@@ -162,7 +163,8 @@ impl Decider {
 fn mapped(request: &UpgradeRequest, token: &VerifiedToken, key: SignedWith) -> Answer {
     match token.claims_for(request.role) {
         Ok(claims) => {
-            let credential = token.credential();
+            let key_print = Some(*key.print.as_bytes());
+            let credential = Credential { key_print, ..token.credential() };
             Answer::Accepted(Box::new(Accepted { claims, credential, key: Some(key) }))
         }
         Err(unmapped) => Answer::Denied(unmapped.denial()),

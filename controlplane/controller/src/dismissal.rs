@@ -25,8 +25,9 @@ impl Controller {
         let concerned = self.concerned_by(&revocation.revoked);
         let kind = revocation.revoked.kind();
         let remembered = self.revocations.insert(self.now_secs(), revocation);
-        if !remembered {
-            self.counters.count(Counter::RevocationsUnremembered);
+        match remembered {
+            true => self.revocations_changed(),
+            false => self.counters.count(Counter::RevocationsUnremembered),
         }
         let closed = self.dismiss_all(&concerned, CloseReason::TokenRevoked);
         self.counters.add(Counter::RevokedClosed, closed as u64);
@@ -62,15 +63,19 @@ impl Controller {
     /// Whether [`Self::on_beat`] may have something to do.
     pub(crate) fn needs_beat(&self) -> bool {
         let expires = self.settings.expiry != Ending::Ignore && self.judge.admitted_count() > 0;
-        expires || self.inquiries.has_arrivals() || !self.withdrawals.is_empty()
+        expires
+            || self.inquiries.has_arrivals()
+            || !self.withdrawals.is_empty()
+            || self.keeping.is_behind()
     }
 
     /// What time brings about: upgrades that waited too long, tokens that expire, keys whose grace
-    /// runs out.
+    /// runs out, revocations that could not be written down.
     pub(crate) fn on_beat(&mut self) {
         self.expire_waiting();
         self.end_expired();
         self.end_withdrawn();
+        self.keep_revocations();
     }
 
     /// From now on an admission ends when this date passes, if that is wanted at all.
@@ -115,7 +120,8 @@ impl Controller {
         self.end_withdrawn();
     }
 
-    fn keys_withdrawn(&self) -> Ending {
+    /// What becomes of connections whose key was withdrawn.
+    pub(crate) fn keys_withdrawn(&self) -> Ending {
         self.settings.jwks.as_ref().map_or(Ending::Ignore, |jwks| jwks.withdrawn)
     }
 

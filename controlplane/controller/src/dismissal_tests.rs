@@ -1,20 +1,22 @@
 //! What is revoked ends, and stays out.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use relay_contract::{
-    AdmissionId, AdmissionRequest, Claims, CloseReason, Command, ConnectionId, Credential, Level,
-    Preflight, Role, Secret, ShardId, Tick, UpgradeRequest,
+    AdmissionId, AdmissionRequest, Claims, CloseReason, Command, ConnectionId, Counter, Credential,
+    Level, Preflight, Role, Secret, ShardId, Tick, UpgradeRequest,
 };
 use relay_link::{ShardSide, local};
 use relay_mailbox::{Bell, Ring};
+use tokio::sync::oneshot;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::controller::Controller;
+use crate::controller::{Controller, StartError};
 use crate::facts::Facts;
 use crate::filter::ConnectionFilter;
 use crate::judge::{Accepted, Answer, Decision, Ruling};
@@ -50,11 +52,20 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn bench() -> Bench {
+    bench_of(settings())
+}
+
+fn bench_of(settings: Settings) -> Bench {
     let (link, mut sides) = local(vec![Bell::new(Silent)]);
     let clock = Arc::new(StandingClock::default());
     let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
-    let controller = Controller::new(settings(), link, shared, std::io::sink()).unwrap();
+    let controller = Controller::new(settings, link, shared, std::io::sink()).unwrap();
     Bench { controller, shard: sides.remove(0), clock, slots: 0 }
+}
+
+/// One life of a relay that keeps its revocations in this file.
+fn life(file: &Path) -> Bench {
+    bench_of(Settings { revocations_file: Some(file.to_owned()), ..settings() })
 }
 
 pub(crate) fn settings() -> Settings {
@@ -75,6 +86,7 @@ pub(crate) fn settings() -> Settings {
         jwks: None,
         expiry: Ending::Ignore,
         decision_cache: None,
+        revocations_file: None,
         admission_timeout: Duration::from_secs(1),
         admission_response_bytes_max: 4096,
         internal_timeout: Duration::from_secs(1),
@@ -147,6 +159,19 @@ impl Bench {
         let outcome = self.controller.revoke(revocation);
         assert!(outcome.remembered);
         outcome.closed
+    }
+
+    /// Whether what is revoked now is kept, once that is known.
+    async fn is_kept(&mut self) -> bool {
+        let (told, mut kept) = oneshot::channel();
+        self.controller.when_kept(move |is_kept| told.send(is_kept).unwrap());
+        loop {
+            if let Ok(is_kept) = kept.try_recv() {
+                return is_kept;
+            }
+            let done = self.controller.jobs.join_next().await.expect("a write goes on");
+            self.controller.on_done(done.unwrap());
+        }
     }
 
     /// Who was told to go, in order.
@@ -269,4 +294,67 @@ async fn a_revocation_ends_when_it_says() {
     assert_eq!(bench.controller.revocations().len(), 1);
     bench.clock.0.store(1_000_000, Ordering::Relaxed);
     assert_eq!(bench.controller.revocations().len(), 0);
+}
+
+#[tokio::test]
+async fn what_was_revoked_stays_so_in_the_next_life_until_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("revocations");
+    let mut first = life(&file);
+    first.revoke(Revoked::TokenId("t1".into()));
+    // While that is written two more come: they go with the next write.
+    first.revoke(Revoked::Subject("s2".into()));
+    first.revoke(Revoked::KeyId("k3".into()));
+    assert!(first.is_kept().await);
+    drop(first);
+    let second = life(&file);
+    assert_eq!(second.controller.revocations().len(), 3);
+    let covers = |credential: &Credential| {
+        second.controller.revocations.covers(999, &"ws1".into(), credential)
+    };
+    assert!(covers(&credential("t1", "s1", "k1")) && covers(&credential("t9", "s9", "k3")));
+    assert!(!covers(&credential("t9", "s9", "k9")));
+    second.clock.0.store(1_000_000, Ordering::Relaxed);
+    assert_eq!(second.controller.revocations().len(), 0);
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_told_counted_and_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    let mut bench = life(&inner.join("revocations"));
+    std::fs::remove_dir(&inner).unwrap();
+    bench.revoke(Revoked::TokenId("t1".into()));
+    assert!(!bench.is_kept().await);
+    assert_eq!(bench.controller.counters.of(Counter::RevocationsUnsaved), 1);
+    assert!(bench.controller.needs_beat(), "it is not given up");
+    bench.controller.on_beat();
+    assert!(bench.controller.jobs.is_empty(), "it is early for another attempt");
+    std::fs::create_dir(&inner).unwrap();
+    bench.clock.0.store(1000, Ordering::Relaxed);
+    bench.controller.on_beat();
+    assert!(bench.is_kept().await);
+    assert!(!bench.controller.needs_beat());
+    assert_eq!(life(&inner.join("revocations")).controller.revocations().len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_file_nothing_is_kept_and_whoever_asks_is_told() {
+    let mut bench = bench();
+    bench.revoke(Revoked::TokenId("t1".into()));
+    assert!(!bench.is_kept().await);
+    assert!(!bench.controller.needs_beat());
+}
+
+#[tokio::test]
+async fn a_damaged_file_lets_nothing_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("revocations");
+    std::fs::write(&file, "{}").unwrap();
+    let (link, _sides) = local(vec![Bell::new(Silent)]);
+    let settings = Settings { revocations_file: Some(file), ..settings() };
+    let clock = Arc::new(StandingClock::default());
+    let started = Controller::new(settings, link, clock, std::io::sink());
+    assert!(matches!(started.err(), Some(StartError::Revocations(_))));
 }

@@ -74,6 +74,7 @@ impl Controller {
     pub(crate) fn on_done(&mut self, done: Done) {
         match done {
             Done::Decided { print, answer } => self.on_decided(print, answer),
+            Done::Kept { changes, outcome } => self.on_kept(changes, outcome),
             Done::Called { call, connection, response } => {
                 // Not there: its worker left in the moment it was answered.
                 if let Some((admission, _)) = self.calling.remove(&call) {

@@ -37,6 +37,7 @@ mod journal;
 mod judge;
 mod jwks;
 mod keepers;
+mod keeping;
 mod key_book;
 mod ledger;
 mod live;
@@ -57,6 +58,7 @@ mod record;
 mod reload;
 mod renewal;
 mod reporter;
+mod revocation_file;
 mod revocations;
 mod settings;
 mod shard_series;
@@ -83,6 +85,7 @@ pub use platform_tls::PlatformTlsError;
 pub use probe::{ANSWER_BYTES_MAX, Probe, ProbeAnswer, ProbeError};
 pub use reload::{ReloadAsked, ReloadRefused, Reloaded, Reloads};
 pub use reporter::{Report, Reporter, Reports};
+pub use revocation_file::RevocationFileError;
 pub use revocations::{Revocation, RevocationOutcome, Revoked};
 pub use settings::{
     AdminAccess, Admission, BackplaneFacts, Caps, ClientCertificate, Ending, IssuerSettings,

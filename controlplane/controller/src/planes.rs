@@ -3,11 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use relay_contract::{AdmissionId, Claims, CloseReason, Counter, Level, LogEntry, Versioned};
+use relay_admission::KeyPrint;
+use relay_contract::{
+    AdmissionId, Claims, CloseReason, Counter, Credential, Level, LogEntry, Versioned,
+};
 use relay_link::convert::{Holding, InForce};
 use relay_link::{Attached, Block, Detached, News};
 
 use crate::controller::{Controller, EVENTS_IN_A_ROW_MAX, EVENTS_PER_TURN};
+use crate::decide::SignedWith;
 use crate::judge::Accepted;
 use crate::settings::Settings;
 
@@ -92,8 +96,7 @@ impl Controller {
         let accepted = Accepted {
             claims: Claims { client_id: holding.client_id.clone(), ..Claims::default() },
             credential: holding.credential.clone(),
-            // Its signature was checked by another control plane.
-            key: None,
+            key: self.key_behind(&holding.credential),
         };
         let facts = self.facts(&accepted);
         let admission = self.judge.adopt(&holding, facts, block);
@@ -113,6 +116,14 @@ impl Controller {
         let told = numbers.into_iter().filter_map(told);
         let missed = self.unheard.keep(self.clock.now(), instance_id, told);
         self.counters.add(Counter::FarewellsForgotten, missed as u64);
+    }
+
+    /// The key by which another control plane checked a token's signature, where keys are known
+    /// here.
+    fn key_behind(&self, credential: &Credential) -> Option<SignedWith> {
+        let print = KeyPrint::from_bytes(credential.key_print?);
+        let issuer = self.keys.as_ref()?.issuer_named(credential.issuer.as_deref());
+        Some(SignedWith { issuer, print })
     }
 
     /// Its connections are gone, or will be offered anew by whoever still holds them.

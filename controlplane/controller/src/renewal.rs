@@ -38,7 +38,7 @@ impl Controller {
         let is_full = self.renewing.len() >= self.settings.caps.asked_at_once.max(1);
         if self.stopping || is_full || self.renewing.contains_key(&connection) {
             let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
-            self.send(connection, Command::Renewed { connection, outcome });
+            self.send(connection, Command::Renewed { connection, outcome, credential: None });
             return;
         }
         let renewing = Renewing { admission, request: request.clone(), claims_digest };

@@ -36,7 +36,7 @@ pub struct RevocationOutcome {
     pub remembered: bool,
 }
 
-/// The revocations in force, in memory alone: a relay that starts anew has none.
+/// The revocations in force, in memory; [`crate::keeping`] keeps them beyond that.
 #[derive(Debug, Default)]
 pub(crate) struct Revocations {
     until: HashMap<Revoked, i64>,
@@ -132,11 +132,10 @@ mod tests {
 
     fn credential() -> Credential {
         Credential {
-            issuer: None,
             key_id: Some("k1".into()),
             token_id: Some("t1".into()),
             subject: Some("s1".into()),
-            expires_at_secs: None,
+            ..Credential::default()
         }
     }
 

@@ -46,6 +46,9 @@ pub struct Settings {
     /// How long an acceptance of the platform is used for the same question again, if at all.
     /// `RELAY_DECISION_CACHE_MS`
     pub decision_cache: Option<Duration>,
+    /// Where revocations are kept beyond the life of the process, if anywhere.
+    /// `RELAY_REVOCATIONS_FILE`
+    pub revocations_file: Option<PathBuf>,
     /// The whole of a validate call, from first to last byte. `RELAY_ADMISSION_TIMEOUT_MS`
     pub admission_timeout: Duration,
     /// Bytes of a validate answer. Reached: refused. `RELAY_ADMISSION_MAX_RESPONSE_BYTES`

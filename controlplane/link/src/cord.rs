@@ -217,7 +217,7 @@ impl Cord {
         }
         for connection in self.held.take_renewing() {
             let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
-            let command = Command::Renewed { connection, outcome };
+            let command = Command::Renewed { connection, outcome, credential: None };
             self.commands.push_back((connection.shard, command));
         }
         for (worker, response) in self.held.take_calls() {
@@ -293,7 +293,8 @@ impl Cord {
             }
             Event::RenewalAsked { connection, .. } if !is_joined => {
                 let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
-                let command = Command::Renewed { connection: *connection, outcome };
+                let connection = *connection;
+                let command = Command::Renewed { connection, outcome, credential: None };
                 return self.commands.push_back((connection.shard, command));
             }
             Event::RenewalAsked { connection, admission, .. } => {
@@ -380,9 +381,9 @@ impl Cord {
                 self.held.called(connection, &response.request_id);
                 Command::WorkerReply { connection, response }
             }
-            Command::Renewed { connection, outcome } => {
-                self.held.renewed(connection, outcome);
-                Command::Renewed { connection, outcome }
+            Command::Renewed { connection, outcome, credential } => {
+                self.held.renewed(connection, outcome, credential);
+                Command::Renewed { connection, outcome, credential: None }
             }
             Command::SetLimits(mut limits) => {
                 let own = Arc::make_mut(&mut limits);

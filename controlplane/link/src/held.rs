@@ -141,14 +141,26 @@ impl Held {
         self.renewing.insert(connection, admission);
     }
 
-    /// What its fresh token is worth. Of a good one the new end is kept; its names are those of the
-    /// token before it.
-    pub(crate) fn renewed(&mut self, connection: ConnectionId, outcome: Renewal) {
+    /// What its fresh token is worth. A good one takes the place of the one before it; of an older
+    /// control plane, which does not say what it is, the new end is kept beside the names before
+    /// it, and the key is not known any more.
+    pub(crate) fn renewed(
+        &mut self,
+        connection: ConnectionId,
+        outcome: Renewal,
+        credential: Option<Box<Credential>>,
+    ) {
         let admitted = self.renewing.remove(&connection);
         let admitted = admitted.and_then(|admission| self.admitted.get_mut(&admission));
-        if let (Some(admitted), Renewal::Renewed { expires_at_ms }) = (admitted, outcome) {
-            let credential = admitted.credential.get_or_insert_default();
-            credential.expires_at_secs = expires_at_ms.map(|ms| ms.div_euclid(1000));
+        let (Some(admitted), Renewal::Renewed { expires_at_ms }) = (admitted, outcome) else {
+            return;
+        };
+        if credential.is_some() {
+            admitted.credential = credential;
+        } else {
+            let before = admitted.credential.get_or_insert_default();
+            before.expires_at_secs = expires_at_ms.map(|ms| ms.div_euclid(1000));
+            before.key_print = None;
         }
     }
 
@@ -262,8 +274,11 @@ mod tests {
         let mut held = Held::default();
         let request =
             UpgradeRequest { role: Role::Client, workspace_id: "ws1".into(), target_id: None };
-        let credential =
-            Credential { expires_at_secs: Some(expires_at_secs), ..Credential::default() };
+        let credential = Credential {
+            expires_at_secs: Some(expires_at_secs),
+            key_print: Some([1; 16]),
+            ..Credential::default()
+        };
         let grant = Grant {
             admission: ADMISSION,
             request,
@@ -286,14 +301,31 @@ mod tests {
     fn a_good_fresh_token_moves_the_end_that_is_offered_and_a_refused_one_does_not() {
         let (mut held, connection) = held(100);
         held.renew(ADMISSION, connection);
-        held.renewed(connection, Renewal::Refused(RenewalRefusal::Denied));
+        held.renewed(connection, Renewal::Refused(RenewalRefusal::Denied), None);
         assert_eq!(expiry(&held), Some(100));
         let renewed = Renewal::Renewed { expires_at_ms: Some(200_000) };
-        held.renewed(connection, renewed);
+        held.renewed(connection, renewed, None);
         assert_eq!(expiry(&held), Some(100), "nobody asked");
         held.renew(ADMISSION, connection);
-        held.renewed(connection, renewed);
+        held.renewed(connection, renewed, None);
         assert_eq!(expiry(&held), Some(200));
+        let credential = held.holding(ADMISSION).unwrap().credential;
+        assert_eq!(credential.key_print, None, "it may be another key's");
+    }
+
+    #[test]
+    fn a_connection_is_offered_with_the_token_it_stands_on_now() {
+        let (mut held, connection) = held(100);
+        held.renew(ADMISSION, connection);
+        let fresh = Credential {
+            token_id: Some("t2".into()),
+            expires_at_secs: Some(200),
+            key_print: Some([2; 16]),
+            ..Credential::default()
+        };
+        let renewed = Renewal::Renewed { expires_at_ms: Some(200_000) };
+        held.renewed(connection, renewed, Some(Box::new(fresh.clone())));
+        assert_eq!(held.holding(ADMISSION).unwrap().credential, fresh);
     }
 
     #[test]

@@ -304,7 +304,7 @@ impl<D: Driver> Shard<D> {
             Command::Close { connection, reason } => {
                 self.consult(Input::Dismissed { connection, reason });
             }
-            Command::Renewed { connection, outcome } => {
+            Command::Renewed { connection, outcome, credential: _ } => {
                 self.consult(Input::Renewed { to: connection, outcome });
             }
             Command::SetLimits(limits) => {

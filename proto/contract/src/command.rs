@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::{
-    CloseReason, ConnectionId, Grant, Limits, QueryId, Refusal, Renewal, Routes, ShardId,
-    WorkerResponse, WorkspaceId,
+    CloseReason, ConnectionId, Credential, Grant, Limits, QueryId, Refusal, Renewal, Routes,
+    ShardId, WorkerResponse, WorkspaceId,
 };
 
 /// One order to a shard. Lanes carry them in order; each names at most one connection, and an order
@@ -58,6 +58,8 @@ pub enum Command {
         connection: ConnectionId,
         /// What it is told.
         outcome: Renewal,
+        /// The token it stands on from now on, if that is good: for whoever remembers grants.
+        credential: Option<Box<Credential>>,
     },
     /// Replace the limits from now on. A version that is not newer than the one in force is
     /// refused. Answered with [`crate::Event::InForce`].
@@ -146,10 +148,11 @@ impl fmt::Debug for Command {
                 .field("connection", connection)
                 .field("reason", reason)
                 .finish(),
-            Self::Renewed { connection, outcome } => f
+            Self::Renewed { connection, outcome, credential } => f
                 .debug_struct("Renewed")
                 .field("connection", connection)
                 .field("outcome", outcome)
+                .field("credential", credential)
                 .finish(),
             Self::SetLimits(limits) => f.debug_tuple("SetLimits").field(limits).finish(),
             Self::SetRoutes(routes) => f

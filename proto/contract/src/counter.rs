@@ -309,6 +309,8 @@ counters! {
         "Connections told to go because the key of their token was withdrawn."
     RevocationsUnremembered "relay_revocations_unremembered_total"
         "Revocations that closed connections, but refuse no later ones: there are too many."
+    RevocationsUnsaved "relay_revocations_unsaved_total"
+        "Attempts to write the revocations down that failed."
     ConnectionsDismissed "relay_connections_dismissed_total"
         "Open connections closed because the control plane said so."
     RenewalsAsked "relay_renewals_asked_total"

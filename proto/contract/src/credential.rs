@@ -17,4 +17,7 @@ pub struct Credential {
     pub subject: Option<Box<str>>,
     /// When it expires (`exp`), seconds since 1970.
     pub expires_at_secs: Option<i64>,
+    /// Digest of the key by which the control plane checked its signature, if it did: what is
+    /// compared with the keys that its issuer publishes later.
+    pub key_print: Option<[u8; 16]>,
 }

@@ -1,5 +1,6 @@
 //! Who judges tokens, with which keys, and what becomes of connections whose token is good no more.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use relay_controller::{Ending, IssuerSettings, KeySchedule, UnknownKeys};
@@ -50,6 +51,8 @@ pub(crate) struct Admission {
     pub expiry: Ending,
     /// How long an acceptance of the platform is used again, if at all.
     pub decision_cache: Option<Duration>,
+    /// Where revocations are kept, if anywhere.
+    pub revocations_file: Option<PathBuf>,
     /// Questions to the platform at a time.
     pub validate_concurrency: u64,
     /// How long an upgrade waits for its question to be asked.
@@ -99,6 +102,7 @@ impl Admission {
                 .then(|| reader.count_or("RELAY_DECISION_CACHE_MS", 0))
                 .filter(|&millis| millis > 0)
                 .map(Duration::from_millis),
+            revocations_file: read_revocations_file(reader),
             validate_concurrency: reader.count("RELAY_VALIDATE_CONCURRENCY"),
             wait: reader.millis("RELAY_ADMISSION_WAIT_MS"),
             undecided_per_second: reader.count("RELAY_UNDECIDED_PER_SECOND"),
@@ -109,6 +113,16 @@ impl Admission {
     pub(crate) fn key_urls(&self) -> impl Iterator<Item = &Url> {
         self.issuers.iter().map(|issuer| &issuer.url)
     }
+}
+
+/// A path that means the same file wherever the next life is started.
+fn read_revocations_file(reader: &mut Reader<'_>) -> Option<PathBuf> {
+    let path = reader.path(REVOCATIONS)?;
+    if !path.is_absolute() {
+        reader.refuse(REVOCATIONS, format!("{} is not an absolute path", path.display()));
+        return None;
+    }
+    Some(path)
 }
 
 fn read_schedule(reader: &mut Reader<'_>) -> KeySchedule {
@@ -188,6 +202,7 @@ fn required(reader: &mut Reader<'_>, name: &'static str, default: Option<&str>) 
 }
 
 const ISSUERS: &str = "RELAY_JWT_ISSUERS";
+const REVOCATIONS: &str = "RELAY_REVOCATIONS_FILE";
 
 /// Issuers beside the first. Each costs a key set and a task that fetches it.
 const ISSUERS_MAX: usize = 15;

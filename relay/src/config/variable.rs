@@ -222,6 +222,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     path("RELAY_CONTROL_API_TLS_CLIENT_CA_PATH", "(none)",
         "Certificates of those who vouch for clients' certificates; then nobody comes in without \
          one, and without tokens whoever has one is an operator."),
+    any("RELAY_REVOCATIONS_FILE", Kind::Path, "(none)", "/var/lib/relay/revocations",
+        "Where revocations are kept, so that they hold when the relay starts anew; without it they \
+         end with the process."),
     any("RELAY_AUDIT_LOG", Kind::Text, "stdout", "/var/log/relay/audit.log",
         "Where calls of the control API that change something are written down: `stdout`, `off`, \
          or the path of a file."),

@@ -26,7 +26,15 @@ pub(super) fn request(arguments: &RevokeArguments) -> proto::RevokeRequest {
 }
 
 pub(super) fn revoked(answer: &proto::RevokeResponse) -> String {
-    format!("done; {} connections end\n", answer.closed_connections)
+    let closed = answer.closed_connections;
+    let note = match (answer.is_remembered, answer.is_kept) {
+        (true, true) => "",
+        (true, false) => {
+            "; not written down: it holds until the relay starts anew (RELAY_REVOCATIONS_FILE)"
+        }
+        (false, _) => "; too many are in force: later tokens are NOT refused",
+    };
+    format!("done; {closed} connections end{note}\n")
 }
 
 pub(super) fn revocations(revocations: &[proto::Revocation]) -> String {

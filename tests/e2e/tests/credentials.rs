@@ -101,6 +101,25 @@ fn a_revoked_token_ends_its_connection_within_a_second_and_opens_no_other() -> R
 }
 
 #[test]
+fn a_revoked_token_opens_no_connection_after_the_relay_was_killed_and_started_anew() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("revocations").display().to_string();
+    let mut stage = Stage::set(&[("RELAY_REVOCATIONS_FILE", &file)])?;
+    let (revoked, other) = (stage.token("cl1", 600)?, stage.token("cl2", 600)?);
+    let mut going = stage.open(&revoked)?;
+    let id = said(&revoked, "jti")?;
+    stage.revoke(&["--token-id", id.as_str().context("a token id")?])?;
+    ended(&mut going)?;
+    let platform = stage.platform.url();
+    let variables = [("SERVER_URL", &*platform), ("RELAY_REVOCATIONS_FILE", &*file)];
+    // The first one is killed when its place is taken.
+    stage.relay = Relay::serve(&variables)?;
+    ensure!(stage.open(&revoked).is_err(), "it is forgotten that the token was revoked");
+    stage.open(&other)?;
+    Ok(())
+}
+
+#[test]
 fn a_connection_ends_with_its_token_and_a_fresh_one_keeps_it() -> Result<()> {
     let stage = Stage::set(&[("RELAY_TOKEN_EXPIRY", "close")])?;
     let (short, kept) = (stage.token("cl1", 3)?, stage.token("cl2", 3)?);

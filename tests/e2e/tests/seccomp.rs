@@ -103,12 +103,13 @@ fn its_operator_is_heard_and_written_down_under_the_profile() -> Result<()> {
     let platform = Platform::start()?;
     let dir = tempfile::tempdir()?;
     let address = format!("unix:{}", dir.path().join("control.sock").display());
-    let audit = dir.path().join("audit.log");
+    let [audit, revocations] = ["audit.log", "revocations"].map(|name| dir.path().join(name));
     let relay = confined(|| {
         Relay::serve_as_one(&[
             ("SERVER_URL", &platform.url()),
             ("RELAY_CONTROL_API_LISTEN", &address),
             ("RELAY_AUDIT_LOG", audit.to_str().context("a path in UTF-8")?),
+            ("RELAY_REVOCATIONS_FILE", revocations.to_str().context("a path in UTF-8")?),
             // A few hundred lines.
             ("RELAY_AUDIT_LOG_MAX_BYTES", "64KiB"),
         ])
@@ -121,6 +122,9 @@ fn its_operator_is_heard_and_written_down_under_the_profile() -> Result<()> {
     }
     assert!(std::fs::read_to_string(&audit)?.contains("\"outcome\":\"failed\""));
     assert!(dir.path().join("audit.log.1").exists(), "it is rotated");
+    let revoked = run(&["ctl", "--address", &address, "revoke", "--subject", "somebody"], &[])?;
+    assert_eq!(String::from_utf8_lossy(&revoked.stdout), "done; 0 connections end\n");
+    assert!(std::fs::read_to_string(&revocations)?.contains("somebody"));
     assert!(relay.stop()?.success());
     Ok(())
 }

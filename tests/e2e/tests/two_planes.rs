@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use relay_e2e::{ControlPlane, Platform, Relay, free_port, get};
-use relay_platform::TokenClaims;
+use relay_e2e::{ControlPlane, Platform, Relay, free_port, get, run};
+use relay_platform::{JWKS_PATH, TokenClaims};
 use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
 use tungstenite::stream::MaybeTlsStream;
@@ -164,6 +164,70 @@ fn seats_of_an_earlier_control_plane_are_given_back_to_the_next() -> Result<()> 
     stage.control.wait_for("client_disconnected")?;
     stage.client(&relay, "cl2").context("there is a seat again")?;
     drop(daemon);
+    Ok(())
+}
+
+/// The close frame that ends the connection.
+fn ended(socket: &mut Socket) -> Result<(u16, String)> {
+    loop {
+        if let Message::Close(Some(frame)) = socket.read()? {
+            return Ok((frame.code.into(), frame.reason.to_string()));
+        }
+    }
+}
+
+#[test]
+fn a_key_withdrawn_while_there_is_no_control_plane_ends_its_connections_when_one_is_back()
+-> Result<()> {
+    let platform = Platform::start()?;
+    let successor = Platform::start()?;
+    let keys_of = |platform: &Platform| format!("{}{JWKS_PATH}", platform.url());
+    let (before, after) = (keys_of(&platform), keys_of(&successor));
+    let checked = [("RELAY_ADMISSION", "jwks"), ("RELAY_JWKS_WITHDRAWN", "close")];
+    let with_keys = |url| [&checked[..], &[("RELAY_JWKS_URL", url)]].concat();
+    let url = platform.url();
+    let control = ControlPlane::start(&with_platform(&url, &with_keys(before.as_str())))?;
+    let mut stage = Stage { platform, control };
+    let relay = stage.data_plane(&[])?;
+    let mut client = stage.client(&relay, "cl1")?;
+
+    stage.control.kill()?;
+    stage.control.start_again(&with_platform(&url, &with_keys(before.as_str())))?;
+    stage.control.wait_for("data_plane_attached")?;
+    // Nothing has changed: it is served, and what follows is not the restart's doing.
+    client.send(Message::Ping(Vec::new().into()))?;
+    while !matches!(client.read()?, Message::Pong(_)) {}
+
+    stage.control.kill()?;
+    stage.control.start_again(&with_platform(&url, &with_keys(after.as_str())))?;
+    let back = Instant::now();
+    let ended = ended(&mut client)?;
+    ensure!(ended == (4008, "signing key withdrawn".to_owned()), "{ended:?}");
+    ensure!(back.elapsed() < SOON, "ended {:?} after the return", back.elapsed());
+    let (status, _) = refusal(stage.client(&relay, "cl1"))?;
+    ensure!(status == 401, "{status}");
+    Ok(())
+}
+
+#[test]
+fn a_revoked_token_stays_out_of_the_next_control_plane() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("revocations").display().to_string();
+    let api = format!("unix:{}", folder.path().join("api.sock").display());
+    let variables = [("RELAY_REVOCATIONS_FILE", &*file), ("RELAY_CONTROL_API_LISTEN", &*api)];
+    let mut stage = Stage::set(&variables)?;
+    let relay = stage.data_plane(&[])?;
+    let client = stage.client(&relay, "cl1")?;
+    let revoke = ["ctl", "--address", &api, "revoke", "--workspace", WORKSPACE];
+    let output = run(&revoke, &[])?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    stage.control.kill()?;
+    drop(client);
+    let url = stage.platform.url();
+    stage.control.start_again(&with_platform(&url, &variables))?;
+    stage.control.wait_for("data_plane_attached")?;
+    let (status, _) = refusal(stage.client(&relay, "cl1"))?;
+    ensure!(status == 401, "{status}");
     Ok(())
 }
 

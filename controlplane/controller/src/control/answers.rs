@@ -65,7 +65,7 @@ impl Controller {
             Asked::Scopes(request, reply) => tell(reply, self.list_scopes(&request)),
             Asked::Connections(request, reply) => tell(reply, self.list_connections(request)),
             Asked::Close(request, reply) => tell(reply, self.close_by_call(request)),
-            Asked::Revoke(request, reply) => tell(reply, self.revoke_by_call(request)),
+            Asked::Revoke(request, reply) => self.revoke_by_call(request, reply),
             Asked::Revocations(request, reply) => tell(reply, self.list_revocations(&request)),
             Asked::KeySets(reply) => tell(reply, Ok(self.list_key_sets())),
             Asked::Histograms(wanted, reply) => {

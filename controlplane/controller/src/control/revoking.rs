@@ -5,17 +5,39 @@ use std::time::Duration;
 use relay_grpc::control::v1 as proto;
 use tonic::Status;
 
-use super::answers::Answer;
+use super::answers::{Answer, Reply, tell};
 use super::scopes::page_size;
 use crate::controller::Controller;
 use crate::jwks::{KeySetStatus, KeyStatus};
 use crate::revocations::{Revocation, Revoked};
 
 impl Controller {
+    /// Revokes at once, and answers when that is written down where it is kept.
     pub(super) fn revoke_by_call(
         &mut self,
         request: proto::RevokeRequest,
-    ) -> Answer<proto::RevokeResponse> {
+        reply: Reply<proto::RevokeResponse>,
+    ) {
+        let revocation = match self.revocation_of(request) {
+            Ok(revocation) => revocation,
+            Err(status) => return tell(reply, Err(status)),
+        };
+        let outcome = self.revoke(revocation);
+        let mut response = proto::RevokeResponse {
+            closed_connections: u64::try_from(outcome.closed).unwrap_or(u64::MAX),
+            is_remembered: outcome.remembered,
+            is_kept: false,
+        };
+        if !outcome.remembered {
+            return tell(reply, Ok(response));
+        }
+        self.when_kept(move |is_kept| {
+            response.is_kept = is_kept;
+            tell(reply, Ok(response));
+        });
+    }
+
+    fn revocation_of(&self, request: proto::RevokeRequest) -> Answer<Revocation> {
         use proto::revoke_request::Revoked as Asked;
         let (name, revoked): (_, fn(String) -> Revoked) = match request.revoked {
             Some(Asked::TokenId(id)) => (id, |id| Revoked::TokenId(id.into())),
@@ -39,11 +61,7 @@ impl Controller {
         };
         // The second that has begun counts.
         let until_secs = until_ms.saturating_add(999).div_euclid(1000);
-        let outcome = self.revoke(Revocation { revoked: revoked(name), until_secs });
-        Ok(proto::RevokeResponse {
-            closed_connections: u64::try_from(outcome.closed).unwrap_or(u64::MAX),
-            is_remembered: outcome.remembered,
-        })
+        Ok(Revocation { revoked: revoked(name), until_secs })
     }
 
     pub(super) fn list_revocations(

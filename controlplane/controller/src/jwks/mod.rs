@@ -211,10 +211,19 @@ impl KeyRing {
         self.sets.iter().filter_map(|set| Some((set.number, set.keeper.last()?)))
     }
 
-    /// Whether the last set of this issuer has the key.
-    pub(crate) fn has(&self, number: IssuerNumber, print: KeyPrint) -> bool {
-        let keys = self.set(number).and_then(|set| set.keeper.last());
-        keys.is_some_and(|keys| keys.facts().any(|key| key.print == print))
+    /// Whether the key is known to be withdrawn: the last set of this issuer lacks it, or it is no
+    /// issuer of ours any more.
+    pub(crate) fn lacks(&self, number: IssuerNumber, print: KeyPrint) -> bool {
+        let Some(set) = self.set(number) else {
+            return true;
+        };
+        let keys = set.keeper.last();
+        keys.is_some_and(|keys| keys.facts().all(|key| key.print != print))
+    }
+
+    /// Whose key a token was checked with by another control plane, going by its `iss`.
+    pub(crate) fn issuer_named(&self, issuer: Option<&str>) -> IssuerNumber {
+        self.find_named(issuer).map_or(NOBODY, |set| set.number)
     }
 
     /// Time since the last good fetch, of the issuer of whom that is longest ago.
@@ -243,8 +252,14 @@ impl KeyRing {
         if let [sole] = self.sets.as_slice() {
             return Some(sole);
         }
-        let issuer = token.issuer();
-        let named = |set: &&IssuerKeys| issuer.is_some() && set.checker.issuer == issuer;
+        self.find_named(token.issuer().as_deref())
+    }
+
+    fn find_named(&self, issuer: Option<&str>) -> Option<&IssuerKeys> {
+        if let [sole] = self.sets.as_slice() {
+            return Some(sole);
+        }
+        let named = |set: &&IssuerKeys| issuer.is_some() && set.checker.issuer.as_deref() == issuer;
         let any = || self.sets.iter().find(|set| set.checker.issuer.is_none());
         self.sets.iter().find(named).or_else(any)
     }
@@ -254,7 +269,7 @@ impl KeyRing {
     }
 }
 
-/// The issuer of tokens that no set was asked about.
+/// The issuer of tokens that no set was asked about, or of whom none is.
 const NOBODY: IssuerNumber = IssuerNumber(usize::MAX);
 
 /// A number in `0.0..1.0` that nobody can foresee; good for spreading, not for secrets.

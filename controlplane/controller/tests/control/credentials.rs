@@ -43,7 +43,7 @@ async fn renewed(
         token: Secret::from(token),
     });
     match shard.command().await {
-        Command::Renewed { connection: at, outcome } => {
+        Command::Renewed { connection: at, outcome, .. } => {
             assert_eq!(at, connection);
             outcome
         }

@@ -44,6 +44,7 @@ pub(crate) fn settings(base: &str) -> Settings {
         jwks: None,
         expiry: Ending::Ignore,
         decision_cache: None,
+        revocations_file: None,
         admission_timeout: Duration::from_secs(20),
         admission_response_bytes_max: 4096,
         internal_timeout: Duration::from_secs(20),

@@ -36,7 +36,7 @@ impl Open {
 
 async fn renewal(shard: &mut Shard) -> (ConnectionId, Renewal) {
     match shard.command().await {
-        Command::Renewed { connection, outcome } => (connection, outcome),
+        Command::Renewed { connection, outcome, .. } => (connection, outcome),
         other => panic!("no answer to a fresh token: {other:?}"),
     }
 }

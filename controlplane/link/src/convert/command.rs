@@ -51,9 +51,10 @@ impl Frame {
                 connection: self.connection_out(connection),
                 reason: format!("{reason:?}"),
             }),
-            Command::Renewed { connection, outcome } => Wire::Renewed(v1::Renewed {
+            Command::Renewed { connection, outcome, credential } => Wire::Renewed(v1::Renewed {
                 connection: self.connection_out(connection),
                 outcome: Some(renewal_out(outcome)),
+                credential: credential.map(|credential| upgrade::credential_out(*credential)),
             }),
             Command::SetLimits(limits) => Wire::SetLimits(limits::limits_out(&limits)),
             Command::SetRoutes(routes) => Wire::SetRoutes(routes::routes_out(&routes)),
@@ -120,9 +121,10 @@ impl Frame {
                 connection: self.connection_in(connection)?,
                 reason: reason_in(&reason)?,
             },
-            Wire::Renewed(v1::Renewed { connection, outcome }) => Command::Renewed {
+            Wire::Renewed(v1::Renewed { connection, outcome, credential }) => Command::Renewed {
                 connection: self.connection_in(connection)?,
                 outcome: renewal_in(outcome)?,
+                credential: credential.map(|said| Box::new(upgrade::credential_in(Some(said)))),
             },
             Wire::SetRoutes(routes) => Command::SetRoutes(Arc::new(routes::routes_in(routes)?)),
             Wire::SetLimits(limits) => Command::SetLimits(Arc::new(limits::limits_in(&limits)?)),

@@ -101,12 +101,14 @@ fn claims() -> impl Strategy<Value = Claims> {
 fn credential() -> impl Strategy<Value = Credential> {
     let names =
         (option::of(boxed()), option::of(boxed()), option::of(boxed()), option::of(boxed()));
-    (names, option::of(any::<i64>())).prop_map(|(names, expires_at_secs)| Credential {
+    let numbers = (option::of(any::<i64>()), option::of(any::<[u8; 16]>()));
+    (names, numbers).prop_map(|(names, (expires_at_secs, key_print))| Credential {
         issuer: names.0,
         key_id: names.1,
         token_id: names.2,
         subject: names.3,
         expires_at_secs,
+        key_print,
     })
 }
 
@@ -219,8 +221,13 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         (connection(), 0..2_usize)
             .prop_map(move |(connection, n)| Command::Close { connection, reason: reasons[n] }),
-        (connection(), renewal())
-            .prop_map(|(connection, outcome)| Command::Renewed { connection, outcome }),
+        (connection(), renewal(), option::of(credential())).prop_map(
+            |(connection, outcome, credential)| Command::Renewed {
+                connection,
+                outcome,
+                credential: credential.map(Box::new),
+            }
+        ),
         limits().prop_map(|limits| Command::SetLimits(Arc::new(limits))),
         routes().prop_map(|routes| Command::SetRoutes(Arc::new(routes))),
         (any::<u64>(), 0..3_usize).prop_map(|(query, n)| Command::Report {

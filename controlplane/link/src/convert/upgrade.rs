@@ -123,6 +123,8 @@ pub(super) fn credential_in(credential: Option<v1::Credential>) -> Credential {
         token_id: credential.token_id.map(Into::into),
         subject: credential.subject.map(Into::into),
         expires_at_secs: credential.expires_at_secs,
+        // A digest of another form is that of a later version: the key is not known.
+        key_print: credential.key_print.and_then(|print| print.try_into().ok()),
     }
 }
 
@@ -133,6 +135,7 @@ pub(super) fn credential_out(credential: Credential) -> v1::Credential {
         token_id: credential.token_id.map(Into::into),
         subject: credential.subject.map(Into::into),
         expires_at_secs: credential.expires_at_secs,
+        key_print: credential.key_print.map(Into::into),
     }
 }
 

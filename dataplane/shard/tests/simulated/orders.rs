@@ -126,7 +126,7 @@ fn a_fresh_token_is_asked_about_and_answered_and_forwarded_to_nobody() {
             0 => Renewal::Renewed { expires_at_ms: None },
             _ => Renewal::Refused(RenewalRefusal::Denied),
         };
-        bench.command(SHARD, Command::Renewed { connection, outcome });
+        bench.command(SHARD, Command::Renewed { connection, outcome, credential: None });
         bench.steps(3);
     }
     let renewed = r#"{"type":"relay.token_renewed/v1","expiresAtMs":null}"#;
