@@ -243,6 +243,7 @@ impl Controller {
 
     fn exposition(&self, format: Format, reports: &[ShardReport]) -> (&'static str, Vec<u8>) {
         let mut control = self.counters.clone();
+        control.add(Counter::PlaneNamesRefused, relay_link::convert::names_refused());
         control.add(Counter::InternalKeyRetries, self.decider.validator.retried());
         let refused = self.refused_at_door.load(Ordering::Relaxed);
         control.add(Counter::AdminConnectionsRefused, refused);

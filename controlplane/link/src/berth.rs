@@ -6,8 +6,7 @@ use relay_contract::{AdmissionId, AdmissionRequest, Command, ConnectionId, Event
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
 use crate::convert::{BadMessage, DrainInForce, Frame, Holding, InForce};
-use crate::cord::SILENT_BEATS_MAX;
-use crate::outbox::{Mistaken, Outbox};
+use crate::exchange::{Exchange, ExchangeError, Heard};
 
 /// What one data plane is to its control plane, for as long as both know each other.
 ///
@@ -15,17 +14,14 @@ use crate::outbox::{Mistaken, Outbox};
 /// earlier control plane's. The numbers of one data plane grow for as long as it lives.
 #[derive(Debug)]
 pub struct Berth {
-    outbox: Outbox<v1::FromControlPlane>,
-    received: u64,
-    unsaid: u32,
-    says_alive: bool,
+    exchange: Exchange<v1::FromControlPlane>,
     /// The inventory, until it is complete.
     taking: Option<Inventory>,
     /// By the number on the wire.
     admissions: HashMap<u64, AdmissionId>,
     last_admission: u64,
-    /// Beats since anything was heard.
-    silent: u32,
+    /// Connections, and upgrades that wait, of one inventory.
+    inventory_max: usize,
 }
 
 /// What a data plane holds when it comes.
@@ -55,47 +51,43 @@ pub enum Arrived {
 /// A data plane said what it may not say. Its stream is to be cut, and it is to come anew.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BerthError {
-    /// Messages are missing.
-    #[error("message {0} does not follow the one before it")]
-    Gap(u64),
-    /// It acknowledges what it cannot have.
+    /// Its numbers do not fit.
     #[error(transparent)]
-    Mistaken(#[from] Mistaken),
+    Exchange(#[from] ExchangeError),
     /// It greets twice, or takes stock when nobody asked.
     #[error("it does not keep to the order of the protocol")]
     Disorder,
     /// Its inventory cannot be read, and without that nothing can be counted.
     #[error("its inventory: {0}")]
     Inventory(BadMessage),
+    /// Its inventory is larger than any machine can hold.
+    #[error("its inventory has more than {0} connections")]
+    Inflated(usize),
 }
 
 impl Berth {
     /// For a data plane that comes anew: it offers its inventory next.
     pub fn new() -> Self {
         Self {
-            outbox: Outbox::new(),
-            received: 0,
-            unsaid: 0,
-            says_alive: false,
+            exchange: Exchange::new(),
             taking: Some(Inventory::default()),
             admissions: HashMap::new(),
             last_admission: 0,
-            silent: 0,
+            inventory_max: INVENTORY_MAX,
         }
     }
 
     /// The same data plane is there with a new stream, and has received so much. Whether both can
     /// go on where they were.
     pub fn resume(&mut self, received: u64) -> bool {
-        self.silent = 0;
-        self.outbox.resume(received).is_ok()
+        self.exchange.resume(received).is_ok()
     }
 
     /// The answer to `Hello`.
     pub fn welcome(&self, version: u32, life: u64, resumed: bool) -> v1::FromControlPlane {
         let welcome = v1::Welcome { protocol_version: version, control_life: life, resumed };
         let message = Some(down::Message::Welcome(welcome));
-        v1::FromControlPlane { message, number: 0, received: self.received }
+        v1::FromControlPlane { message, number: 0, received: self.exchange.received() }
     }
 
     /// Something came. Nothing, when it means nothing more; a message that cannot be read is an
@@ -109,18 +101,8 @@ impl Berth {
         message: v1::FromDataPlane,
     ) -> Result<Option<Result<Arrived, BadMessage>>, BerthError> {
         let v1::FromDataPlane { message, number, received } = message;
-        self.silent = 0;
-        self.outbox.acknowledge(received)?;
-        if number > 0 {
-            if number <= self.received {
-                return Ok(None);
-            }
-            if number != self.received + 1 {
-                return Err(BerthError::Gap(number));
-            }
-            self.received = number;
-            self.unsaid += 1;
-            self.says_alive |= self.unsaid >= UNSAID_MAX;
+        if self.exchange.hear(number, received)? == Heard::Again {
+            return Ok(None);
         }
         match message {
             Some(up::Message::Hello(_)) => Err(BerthError::Disorder),
@@ -142,10 +124,16 @@ impl Berth {
     ) -> Result<Option<Inventory>, BerthError> {
         let Some(taking) = &mut self.taking else { return Err(BerthError::Disorder) };
         let bad = BerthError::Inventory;
+        let most = taking.holdings.len().saturating_add(part.holdings.len());
+        let most = most.max(taking.waiting.len().saturating_add(part.waiting.len()));
+        // Versions are a few for each shard, of which there are at most 65,535.
+        if most.max(taking.in_force.len() + part.in_force.len()) > self.inventory_max {
+            return Err(BerthError::Inflated(self.inventory_max));
+        }
         for holding in part.holdings {
             let holding = frame.holding_in(holding).map_err(bad)?;
-            if taking.holdings.len() >= HOLDINGS_MAX || holding.admission.0 > ADMISSION_MAX {
-                return Err(bad(BadMessage::OutOfRange("number of connections")));
+            if holding.admission.0 > ADMISSION_MAX {
+                return Err(bad(BadMessage::OutOfRange("admission")));
             }
             self.last_admission = self.last_admission.max(holding.admission.0);
             taking.holdings.push(holding);
@@ -218,44 +206,33 @@ impl Berth {
             grant.admission = AdmissionId(self.last_admission);
         }
         let message = Some(down::Message::Command(frame.command_out(shard, command)));
-        self.outbox.push(v1::FromControlPlane { message, number: 0, received: 0 });
+        self.exchange.push(v1::FromControlPlane { message, number: 0, received: 0 });
     }
 
     /// Whether it can be given orders; else they wait.
     pub fn takes_orders(&self) -> bool {
-        self.taking.is_none() && !self.outbox.is_full()
+        self.taking.is_none() && !self.exchange.outbox().is_full()
     }
 
     /// Whether there is something to send.
     pub fn has_message(&self) -> bool {
-        self.outbox.has_unsent() || self.says_alive
+        self.exchange.has_message()
     }
 
     /// The next message to send.
     pub fn next_message(&mut self) -> Option<v1::FromControlPlane> {
-        let message = match self.outbox.next_unsent(self.received) {
-            Some(message) => message,
-            None if self.says_alive => {
-                let message = Some(down::Message::Beat(v1::Beat {}));
-                v1::FromControlPlane { message, number: 0, received: self.received }
-            }
-            None => return None,
-        };
-        self.says_alive = false;
-        self.unsaid = 0;
-        Some(message)
+        self.exchange.next_message()
     }
 
     /// Time has passed; to be called every [`crate::BEAT`].
     pub fn beat(&mut self) {
-        self.says_alive = true;
-        self.silent += 1;
+        self.exchange.beat();
     }
 
     /// Whether it was silent for so many beats that it is gone. After that it cannot go on where it
-    /// was. Beats are counted, and not time, because a process that was stopped has not listened.
+    /// was.
     pub fn is_gone(&self) -> bool {
-        self.silent > SILENT_BEATS_MAX
+        self.exchange.is_silent()
     }
 }
 
@@ -265,12 +242,60 @@ impl Default for Berth {
     }
 }
 
-/// Messages received before that is said without anything else to say.
-const UNSAID_MAX: u32 = 256;
-
-/// Connections of one data plane. Protects memory. Reached: its stream is cut. Source: four times
-/// what any machine was seen to hold.
-const HOLDINGS_MAX: usize = 4 << 20;
+/// Connections of one data plane, and upgrades that wait there. Protects memory. Reached: its
+/// stream is cut, with a count, and it offers another. Source: four times what any machine was seen
+/// to hold.
+const INVENTORY_MAX: usize = 4 << 20;
 
 /// Numbers of admissions stay far from the end of numbers.
 const ADMISSION_MAX: u64 = 1 << 62;
+
+#[cfg(test)]
+mod tests {
+    use relay_contract::Tick;
+
+    use super::*;
+
+    const FRAME: Frame = Frame { first: 0, count: 1, now: Tick(0), unix_ms: 0 };
+
+    fn holding(admission: u64) -> v1::Holding {
+        let request = relay_contract::UpgradeRequest {
+            role: relay_contract::Role::Client,
+            workspace_id: "ws1".into(),
+            target_id: None,
+        };
+        FRAME.holding_out(Holding {
+            admission: AdmissionId(admission),
+            home: ShardId(0),
+            request,
+            claimed_target: None,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+            connection: None,
+            credential: relay_contract::Credential::default(),
+            client_id: None,
+        })
+    }
+
+    fn part(number: u64, admissions: std::ops::Range<u64>) -> v1::FromDataPlane {
+        let holdings = admissions.map(holding).collect();
+        let part = v1::Inventory { holdings, ..v1::Inventory::default() };
+        v1::FromDataPlane { message: Some(up::Message::Inventory(part)), number, received: 0 }
+    }
+
+    #[test]
+    fn an_inventory_of_many_parts_is_bounded_as_a_whole() {
+        let mut berth = Berth { inventory_max: 5, ..Berth::new() };
+        assert!(berth.receive(&FRAME, part(1, 1..4)).unwrap().is_none());
+        assert!(berth.receive(&FRAME, part(2, 4..6)).unwrap().is_none());
+        let error = berth.receive(&FRAME, part(3, 6..7)).unwrap_err();
+        assert_eq!(error, BerthError::Inflated(5));
+    }
+
+    #[test]
+    fn an_admission_number_near_the_end_of_numbers_is_refused() {
+        let mut berth = Berth::new();
+        let first = ADMISSION_MAX + 1;
+        let error = berth.receive(&FRAME, part(1, first..first + 1)).unwrap_err();
+        assert!(matches!(error, BerthError::Inventory(_)), "{error:?}");
+    }
+}

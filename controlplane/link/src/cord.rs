@@ -12,8 +12,8 @@ use relay_contract::{
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
 use crate::convert::{DrainInForce, Drained, Frame, InForce};
+use crate::exchange::{Exchange, ExchangeError, Heard};
 use crate::held::{self, Held};
-use crate::outbox::{Mistaken, Outbox};
 use crate::version::{Apart, Versions};
 
 /// Sits between the shards' lanes and a stream to the control plane.
@@ -33,16 +33,9 @@ use crate::version::{Apart, Versions};
 pub struct Cord {
     identity: Identity,
     stream: Stream,
-    /// Beats since it was heard, or since there is no stream.
-    silent: u32,
     /// The control plane it knows and can go on with, as long as nothing was forgotten.
     known: Option<u64>,
-    outbox: Outbox<v1::FromDataPlane>,
-    /// The last number received.
-    received: u64,
-    /// Messages received since that was last said.
-    unsaid: u32,
-    says_alive: bool,
+    exchange: Exchange<v1::FromDataPlane>,
     /// What is left of the inventory.
     listing: Option<Listing>,
     held: Held,
@@ -93,12 +86,9 @@ pub enum CordError {
     /// It is too old, or too new.
     #[error(transparent)]
     Apart(#[from] Apart),
-    /// Messages are missing.
-    #[error("message {0} does not follow the one before it")]
-    Gap(u64),
-    /// It acknowledges what it cannot have.
+    /// Its numbers do not fit.
     #[error(transparent)]
-    Mistaken(#[from] Mistaken),
+    Exchange(#[from] ExchangeError),
     /// It greets twice, or speaks before it greets.
     #[error("it does not keep to the order of the protocol")]
     Disorder,
@@ -110,12 +100,8 @@ impl Cord {
         Self {
             identity,
             stream: Stream::Down,
-            silent: 0,
             known: None,
-            outbox: Outbox::new(),
-            received: 0,
-            unsaid: 0,
-            says_alive: false,
+            exchange: Exchange::new(),
             listing: None,
             held: Held::default(),
             in_force: BTreeMap::new(),
@@ -130,7 +116,7 @@ impl Cord {
     /// There is a stream. Returns what is said first.
     pub fn connect(&mut self) -> v1::FromDataPlane {
         self.stream = Stream::Greeting;
-        self.silent = 0;
+        self.exchange.begin_silence();
         let hello = v1::Hello {
             protocol_version: self.identity.versions.own(),
             instance_id: self.identity.instance_id.clone(),
@@ -139,7 +125,7 @@ impl Cord {
             driver: self.identity.driver.to_owned(),
         };
         let message = Some(up::Message::Hello(hello));
-        v1::FromDataPlane { message, number: 0, received: self.received }
+        v1::FromDataPlane { message, number: 0, received: self.exchange.received() }
     }
 
     /// The stream is gone.
@@ -147,7 +133,7 @@ impl Cord {
         match self.stream {
             Stream::Joined => {
                 self.counters.count(Counter::ControlPlaneLost);
-                self.silent = 0;
+                self.exchange.begin_silence();
             }
             // Nobody was there before either.
             Stream::Greeting | Stream::Down => {}
@@ -171,21 +157,13 @@ impl Cord {
             Stream::Joined if !is_welcome => {}
             _ => return Err(self.forget(CordError::Disorder)),
         }
-        self.silent = 0;
         if let Some(down::Message::Welcome(welcome)) = message {
+            self.exchange.begin_silence();
             return self.on_welcome(welcome, received).map_err(|e| self.forget(e));
         }
-        self.outbox.acknowledge(received).map_err(|e| self.forget(e.into()))?;
-        if number > 0 {
-            if number <= self.received {
-                return Ok(());
-            }
-            if number != self.received + 1 {
-                return Err(self.forget(CordError::Gap(number)));
-            }
-            self.received = number;
-            self.unsaid += 1;
-            self.says_alive |= self.unsaid >= UNSAID_MAX;
+        let heard = self.exchange.hear(number, received).map_err(|e| self.forget(e.into()))?;
+        if heard == Heard::Again {
+            return Ok(());
         }
         if let Some(down::Message::Command(command)) = message {
             match frame.command_in(command) {
@@ -203,13 +181,12 @@ impl Cord {
             if self.known != Some(welcome.control_life) {
                 return Err(CordError::Disorder);
             }
-            self.outbox.resume(received)?;
+            self.exchange.resume(received).map_err(ExchangeError::from)?;
             self.counters.count(Counter::ControlPlaneResumed);
             return Ok(());
         }
         self.counters.count(Counter::InventoriesOffered);
         self.known = Some(welcome.control_life);
-        self.received = 0;
         self.forget_outbox();
         // Whoever was asked does not know it any more.
         for connection in self.held.take_asked() {
@@ -240,7 +217,7 @@ impl Cord {
 
     /// Of what waits, log entries alone mean something to another control plane.
     fn forget_outbox(&mut self) {
-        for message in self.outbox.restart() {
+        for message in self.exchange.restart() {
             if let Some(up::Message::Event(event)) = message.message
                 && matches!(event.event, Some(v1::event::Event::Logged(_)))
             {
@@ -260,7 +237,7 @@ impl Cord {
     /// Whether the shards' next event can be taken in now. Otherwise it waits in its lane.
     pub fn takes_events(&self) -> bool {
         match self.stream {
-            Stream::Joined => self.listing.is_none() && !self.outbox.is_half_full(),
+            Stream::Joined => self.listing.is_none() && !self.exchange.outbox().is_half_full(),
             // There is a welcome or an end to this within moments.
             Stream::Greeting | Stream::Down => true,
         }
@@ -345,7 +322,7 @@ impl Cord {
             return self.keep_entry(event);
         }
         self.push(up::Message::Event(event));
-        if self.outbox.is_full() && !self.is_joined() {
+        if self.exchange.outbox().is_full() && !self.is_joined() {
             self.counters.count(Counter::PlaneResendExceeded);
             self.known = None;
             self.forget_outbox();
@@ -354,7 +331,7 @@ impl Cord {
 
     fn push(&mut self, message: up::Message) {
         let message = Some(message);
-        self.outbox.push(v1::FromDataPlane { message, number: 0, received: 0 });
+        self.exchange.push(v1::FromDataPlane { message, number: 0, received: 0 });
     }
 
     /// Nobody can be asked.
@@ -422,11 +399,11 @@ impl Cord {
 
     /// Whether there is something to send.
     pub fn has_message(&self) -> bool {
-        self.is_joined() && (self.outbox.has_unsent() || self.says_alive || self.can_list())
+        self.is_joined() && (self.exchange.has_message() || self.can_list())
     }
 
     fn can_list(&self) -> bool {
-        self.listing.is_some() && !self.outbox.is_half_full()
+        self.listing.is_some() && !self.exchange.outbox().is_half_full()
     }
 
     /// The next message to send.
@@ -434,20 +411,10 @@ impl Cord {
         if !self.is_joined() {
             return None;
         }
-        if !self.outbox.has_unsent() && self.can_list() {
+        if !self.exchange.outbox().has_unsent() && self.can_list() {
             self.list(frame);
         }
-        let message = match self.outbox.next_unsent(self.received) {
-            Some(message) => message,
-            None if self.says_alive => {
-                let message = Some(up::Message::Beat(v1::Beat {}));
-                v1::FromDataPlane { message, number: 0, received: self.received }
-            }
-            None => return None,
-        };
-        self.says_alive = false;
-        self.unsaid = 0;
-        Some(message)
+        self.exchange.next_message()
     }
 
     /// Puts the next part of the inventory on its way; after the last one, what was put aside.
@@ -506,9 +473,8 @@ impl Cord {
 
     /// Time has passed; to be called every [`BEAT`].
     pub fn beat(&mut self, frame: &Frame) {
-        self.silent += 1;
-        self.says_alive = true;
-        if !self.is_joined() && self.silent > AWAY_BEATS {
+        self.exchange.beat();
+        if !self.is_joined() && self.exchange.silent() > AWAY_BEATS {
             for connection in self.held.take_waiting() {
                 self.refuse(connection);
                 self.tell(frame, Event::Abandoned { connection });
@@ -516,10 +482,9 @@ impl Cord {
         }
     }
 
-    /// Whether nothing was heard for so long that the stream counts as cut. Beats are counted, and
-    /// not time, because a process that was stopped has not listened.
+    /// Whether nothing was heard for so long that the stream counts as cut.
     pub fn is_silent(&self) -> bool {
-        self.stream != Stream::Down && self.silent > SILENT_BEATS_MAX
+        self.stream != Stream::Down && self.exchange.is_silent()
     }
 
     /// The data plane is about to end: it is not ready any more.
@@ -536,7 +501,7 @@ impl Cord {
 
     /// Whether everything it has to say was sent and received.
     pub fn is_quiet(&self) -> bool {
-        !self.is_joined() || self.outbox.is_empty()
+        !self.is_joined() || self.exchange.outbox().is_empty()
     }
 
     /// Connections it holds.
@@ -580,18 +545,11 @@ const AWAY: &[u8] = br#"{"ok":false,"reason":"CONTROL_PLANE_AWAY"}"#;
 /// How often each side says that it is there.
 pub const BEAT: Duration = Duration::from_millis(250);
 
-/// Beats of silence after which the other side counts as gone. A data plane that is killed is gone
-/// from the control plane's state within 2 s.
-pub(crate) const SILENT_BEATS_MAX: u32 = 5;
-
 /// Beats that upgrades wait for a control plane that is away.
 const AWAY_BEATS: u32 = 8;
 
 /// When a peer may come back that nobody could be asked about.
 const RETRY_AFTER_SECS: u16 = 2;
-
-/// Messages received before that is said without anything else to say.
-const UNSAID_MAX: u32 = 256;
 
 /// Connections in one part of an inventory.
 const PART_MAX: usize = 256;

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use relay_contract::{Command, Counters, Event, Level, LogEntry, ShardId};
+use relay_contract::{Command, Counter, Counters, Event, Level, LogEntry, ShardId};
 use relay_grpc::plane::v1::plane_link_client::PlaneLinkClient;
 use relay_grpc::plane::v1::{FromControlPlane, FromDataPlane};
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use tonic::{Code, Request, Streaming};
 
 use crate::Link;
 use crate::access::{Access, Notes, Time};
-use crate::convert::Frame;
+use crate::convert::{Frame, names_refused};
 use crate::cord::{BEAT, Cord, Identity};
 use crate::hub::MESSAGE_BYTES_MAX;
 
@@ -241,6 +241,7 @@ impl Line {
         {
             let counters = &self.dial.counters;
             report.counters.merge(&counters.lock().unwrap_or_else(PoisonError::into_inner));
+            report.counters.add(Counter::PlaneNamesRefused, names_refused());
         }
         self.cord.take(frame, event);
     }

@@ -16,7 +16,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::access::{Access, Notes, Time};
-use crate::berth::{Arrived, Berth};
+use crate::berth::{Arrived, Berth, BerthError};
 use crate::convert::{Frame, kept};
 use crate::cord::BEAT;
 use crate::planes::{Attached, Block, Detached, News, Orders};
@@ -392,7 +392,15 @@ impl Docked {
         let arrived = match self.berth.receive(frame, message) {
             Ok(arrived) => arrived,
             Err(error) => {
-                self.note(Counter::PlaneMessagesRejected, "data_plane_mistaken", error.to_string());
+                let counter = match error {
+                    BerthError::Inventory(_) | BerthError::Inflated(_) => {
+                        Counter::InventoriesRejected
+                    }
+                    BerthError::Exchange(_) | BerthError::Disorder => {
+                        Counter::PlaneMessagesRejected
+                    }
+                };
+                self.note(counter, "data_plane_mistaken", error.to_string());
                 // It comes anew, and with its inventory: this berth is spoilt.
                 self.stream = None;
                 self.detach(false).await;

@@ -12,6 +12,7 @@ pub mod convert;
 mod cord;
 mod dial;
 mod events;
+mod exchange;
 mod held;
 mod hub;
 mod outbox;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use relay_contract::{Command, Event, ShardId};
-use relay_grpc::plane::v1;
+use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 use relay_mailbox::{Bell, Receiver, Sender, lane};
 
 pub use access::{Access, Notes, Time, Tls, TlsIdentity};
@@ -34,6 +35,7 @@ pub use berth::{Arrived, Berth, BerthError, Inventory};
 pub use cord::{BEAT, Cord, CordError, Identity};
 pub use dial::{Address, Dial, DialError, Dialled};
 pub use events::Events;
+pub use exchange::ExchangeError;
 pub use hub::{Hub, HubSettings, Incoming};
 pub use outbox::Mistaken;
 pub use planes::{Attached, Block, Detached, News, Orders, Planes};
@@ -57,6 +59,18 @@ impl outbox::Numbered for v1::FromControlPlane {
 
     fn bytes(&self) -> usize {
         self.encoded_len()
+    }
+}
+
+impl exchange::Beating for v1::FromDataPlane {
+    fn beat() -> Self {
+        Self { message: Some(up::Message::Beat(v1::Beat {})), ..Self::default() }
+    }
+}
+
+impl exchange::Beating for v1::FromControlPlane {
+    fn beat() -> Self {
+        Self { message: Some(down::Message::Beat(v1::Beat {})), ..Self::default() }
     }
 }
 

@@ -9,7 +9,7 @@ use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as
 
 use crate::convert::Frame;
 use crate::outbox::MESSAGES_MAX;
-use crate::{Arrived, Berth, Cord, CordError, Identity, Inventory, Versions};
+use crate::{Arrived, Berth, Cord, CordError, ExchangeError, Identity, Inventory, Versions};
 
 const HERE: Frame = Frame { first: 0, count: 2, now: Tick(0), unix_ms: 0 };
 const THERE: Frame = Frame { first: 6, ..HERE };
@@ -295,7 +295,7 @@ fn what_a_newer_control_plane_says_beyond_is_passed_over_and_counted() {
     };
     assert_eq!(report.counters.of(Counter::PlaneMessagesRejected), 1);
     let error = pair.cord.receive(&HERE, message(4, None)).unwrap_err();
-    assert_eq!(error, CordError::Gap(4));
+    assert_eq!(error, CordError::Exchange(ExchangeError::Gap(4)));
 }
 
 #[test]

@@ -20,6 +20,7 @@ use relay_grpc::plane::v1;
 pub(crate) use names::kept;
 
 pub use inventory::{DrainInForce, Drained, Holding, InForce};
+pub use names::names_refused;
 
 /// Why a message is none that can be acted on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
