@@ -37,6 +37,7 @@ use crate::jwks::{IssuerNumber, KeyRing};
 use crate::keepers::Keepers;
 use crate::keeping::Keeping;
 use crate::key_book::KeyBook;
+use crate::last_reports::LastReports;
 use crate::live::{Acknowledged, Order};
 use crate::notices::Notices;
 use crate::platform_http::{CallLimits, PlatformHttp};
@@ -84,6 +85,8 @@ pub struct Controller {
     pub(crate) version: u64,
     pub(crate) acknowledged: Acknowledged,
     pub(crate) queries: Queries,
+    /// Of data planes that run apart.
+    pub(crate) last_reports: LastReports,
     /// What the control plane itself counts; the shards' counters are added when somebody asks.
     pub(crate) counters: Counters,
     pub(crate) decider: Arc<Decider>,
@@ -279,6 +282,7 @@ impl Controller {
             version: settings.limits.version.max(settings.routes.version),
             acknowledged: Acknowledged::default(),
             queries: Queries::default(),
+            last_reports: LastReports::default(),
             counters: Counters::default(),
             decider: Arc::new(decider),
             workers: Arc::new(workers),

@@ -198,13 +198,19 @@ impl Controller {
     }
 
     fn on_reported(&mut self, query: QueryId, report: ShardReport) {
+        if self.link.shards.are_apart() {
+            self.last_reports.note(&report);
+        }
         if let Some(answered) = self.queries.report(query, report) {
             self.answer_question(answered);
         }
     }
 
     pub(crate) fn expire_queries(&mut self) {
-        for expired in self.queries.expire(self.clock.now()) {
+        // A data plane may be gone without a word: what is known of it answers for it until that
+        // is clear. A shard of this process that is silent hangs, and nothing hides that.
+        let told = self.link.shards.are_apart().then_some(&self.last_reports);
+        for expired in self.queries.expire(self.clock.now(), told) {
             self.answer_question(expired);
         }
     }
@@ -243,6 +249,7 @@ impl Controller {
 
     fn exposition(&self, format: Format, reports: &[ShardReport]) -> (&'static str, Vec<u8>) {
         let mut control = self.counters.clone();
+        control.merge(&self.last_reports.counted_before());
         control.add(Counter::PlaneNamesRefused, relay_link::convert::names_refused());
         control.add(Counter::InternalKeyRetries, self.decider.validator.retried());
         let refused = self.refused_at_door.load(Ordering::Relaxed);

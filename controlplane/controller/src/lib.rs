@@ -39,6 +39,7 @@ mod jwks;
 mod keepers;
 mod keeping;
 mod key_book;
+mod last_reports;
 mod ledger;
 mod live;
 mod metrics;

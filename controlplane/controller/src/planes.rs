@@ -46,6 +46,7 @@ impl Controller {
         self.show_driver(driver);
         self.link.shards.attach(block, &orders);
         self.attached.insert(block.first, (block, instance_id.clone()));
+        self.last_reports.attach(block, &instance_id);
         self.running.extend(block.shards());
         self.judge.attach(block);
         let unheard = self.unheard.take(&instance_id);
@@ -146,6 +147,7 @@ impl Controller {
         self.running.retain(|&shard| !block.contains(shard));
         self.acknowledged.forget(|shard| block.contains(shard));
         self.queries.detach(|shard| block.contains(shard));
+        self.last_reports.detach(block, instance_id.clone());
         self.settle_queries();
         let level = if said { Level::Info } else { Level::Warn };
         if !said {

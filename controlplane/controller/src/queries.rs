@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use crate::admin::Format;
 use crate::admin_listener::AdminReply;
 use crate::control::Reported;
+use crate::last_reports::LastReports;
 
 /// What an operator asked that only the shards together can answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -59,8 +60,15 @@ struct Query {
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) inquiry: Inquiry,
-    /// In order of shards; `None` when one did not answer in time.
+    /// In order of shards; `None` when one did not answer in time and nothing stands for it.
     pub(crate) reports: Option<Vec<ShardReport>>,
+}
+
+impl Inquiry {
+    /// Whether no answer stands for that of a shard.
+    fn needs_everybody(&self) -> bool {
+        matches!(self, Self::Control(Reported::Resumed(_)))
+    }
 }
 
 impl Query {
@@ -127,10 +135,20 @@ impl Queries {
         settled.map(|(_, query)| query.answered()).collect()
     }
 
-    /// Ends the questions whose time is over.
-    pub(crate) fn expire(&mut self, now: Tick) -> Vec<Answered> {
+    /// Ends the questions whose time is over. What silent shards told last, if that is given,
+    /// stands for what they do not tell; they are left out where there is nothing.
+    pub(crate) fn expire(&mut self, now: Tick, told: Option<&LastReports>) -> Vec<Answered> {
         let expired = self.open.extract_if(.., |_, query| query.deadline <= now);
-        expired.map(|(_, query)| Answered { inquiry: query.inquiry, reports: None }).collect()
+        let expired = expired.map(|(_, mut query)| match told {
+            Some(told) if !query.inquiry.needs_everybody() => {
+                let missing = std::mem::take(&mut query.missing).into_iter();
+                let known = missing.filter_map(|shard| Some((shard, told.of(shard)?.clone())));
+                query.reports.extend(known);
+                query.answered()
+            }
+            _ => Answered { inquiry: query.inquiry, reports: None },
+        });
+        expired.collect()
     }
 
     /// Whether any is open.
@@ -189,10 +207,34 @@ mod tests {
         let mut queries = Queries::default();
         let id = opened(&mut queries, 2);
         queries.report(id, report(0));
-        assert!(queries.expire(Tick(0).after(PATIENCE / 2)).is_empty());
-        let expired = queries.expire(Tick(0).after(PATIENCE));
+        assert!(queries.expire(Tick(0).after(PATIENCE / 2), None).is_empty());
+        let expired = queries.expire(Tick(0).after(PATIENCE), None);
         assert!(matches!(expired[..], [Answered { reports: None, .. }]));
         assert!(queries.report(id, report(1)).is_none());
+    }
+
+    #[test]
+    fn what_a_silent_shard_told_last_stands_for_its_answer() {
+        let mut queries = Queries::default();
+        let mut last = LastReports::default();
+        last.note(&ShardReport { connection_count: 7, ..report(1) });
+        let id = opened(&mut queries, 3);
+        queries.report(id, report(0));
+        let expired = queries.expire(Tick(0).after(PATIENCE), Some(&last));
+        let reports = expired[0].reports.as_deref().unwrap();
+        let counts = reports.iter().map(|report| (report.shard.0, report.connection_count));
+        assert_eq!(counts.collect::<Vec<_>>(), [(0, 0), (1, 7)]);
+    }
+
+    #[test]
+    fn an_order_is_not_carried_out_by_what_was_told_before() {
+        let mut queries = Queries::default();
+        let mut last = LastReports::default();
+        last.note(&report(0));
+        let resumed = Inquiry::Control(Reported::Resumed(oneshot::channel().0));
+        queries.open(Tick(0), resumed, shards(1)).unwrap();
+        let expired = queries.expire(Tick(0).after(PATIENCE), Some(&last));
+        assert!(expired[0].reports.is_none());
     }
 
     #[test]

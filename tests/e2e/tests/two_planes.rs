@@ -78,6 +78,14 @@ fn admitted(relay: &Relay) -> Result<u64> {
     asked(relay, "/node")?["admittedConnections"].as_u64().context("/node counts")
 }
 
+/// A sum over all data planes.
+fn counted(relay: &Relay, name: &str) -> Result<u64> {
+    let answer = get(relay.port(), "/metrics", Some(Relay::ADMIN_TOKEN))?;
+    ensure!(answer.status == 200, "/metrics: {}", answer.status);
+    let value = answer.body.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.with_context(|| format!("{name} in {}", answer.body))
+}
+
 /// The client's next frames reach the daemon, each once and in order.
 fn talk(client: &mut Socket, daemon: &mut Socket, numbers: std::ops::Range<u32>) -> Result<()> {
     for seq in numbers {
@@ -246,13 +254,17 @@ fn a_killed_data_plane_is_gone_from_state_and_leaves_its_seats() -> Result<()> {
     let (status, _) = refusal(stage.client(&second, "cl2"))?;
     ensure!(status == 503, "caps count over all data planes: {status}");
 
+    let opened = counted(&second, "relay_ws_connections_opened_total")?;
     first.kill()?;
     let killed = Instant::now();
+    ensure!(workspaces(&second)? == 1, "what is known is told while it is not clear what happened");
     let detached = stage.control.wait_for("data_plane_detached")?;
     ensure!(workspaces(&second)? == 1, "its scopes are gone");
     ensure!(killed.elapsed() < SOON, "gone after {:?}", killed.elapsed());
     ensure!(detached.contains(r#""connections":2"#), "{detached}");
     ensure!(admitted(&second)? == 1, "its seats are free");
+    let since = counted(&second, "relay_ws_connections_opened_total")?;
+    ensure!(opened == 3 && since >= opened, "a counter fell from {opened} to {since}");
     stage.client(&second, "cl2").context("there is a seat again")?;
     drop(on_first);
     Ok(())

@@ -50,6 +50,8 @@ pub(crate) enum Asked {
 pub(crate) enum Reported {
     State(Reply<proto::GetStateResponse>),
     Histograms(Wanted, Reply<Vec<proto::GetHistogramsResponse>>),
+    /// They were told to admit again, and are asked something afterwards.
+    Resumed(Reply<proto::ResumeResponse>),
 }
 
 impl Controller {
@@ -79,7 +81,7 @@ impl Controller {
                 tell(reply, reloads.ok_or_else(nobody));
             }
             Asked::Drain(request, reply) => tell(reply, self.drain_by_call(&request)),
-            Asked::Resume(reply) => tell(reply, self.resume_by_call()),
+            Asked::Resume(reply) => self.resume_by_call(reply),
             Asked::Move(request, reply) => tell(reply, self.move_by_call(&request)),
             Asked::SetLogLevel(request, reply) => tell(reply, self.set_log_level(request)),
         }
@@ -102,6 +104,10 @@ impl Controller {
             Reported::Histograms(wanted, reply) => {
                 let of = |reports| wanted.of(reports, self.clock.unix_ms());
                 tell(reply, reports.ok_or_else(silent).map(of));
+            }
+            Reported::Resumed(reply) => {
+                let resumed = proto::ResumeResponse { was_draining: true };
+                tell(reply, reports.map(|_| resumed).ok_or_else(unheard));
             }
         }
     }
@@ -201,6 +207,12 @@ pub(super) fn tell<T>(reply: Reply<T>, answer: Answer<T>) {
 
 fn silent() -> Status {
     Status::unavailable("a shard did not answer in time, or too much is asked at once; ask again")
+}
+
+fn unheard() -> Status {
+    Status::deadline_exceeded(
+        "the drain is taken back, but a shard has not said in time that it has heard of it",
+    )
 }
 
 fn log_level(level: Level) -> proto::LogLevel {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use relay_grpc::control::v1 as proto;
 use tonic::Status;
 
-use super::answers::Answer;
+use super::answers::{Answer, Reply, Reported, tell};
 use crate::controller::Controller;
 use crate::drain::{DrainError, DrainOrder, Draining, RedirectUrl};
+use crate::queries::Inquiry;
 
 impl Controller {
     pub(super) fn drain_by_call(
@@ -30,12 +31,16 @@ impl Controller {
         Ok(proto::DrainResponse { drain: self.drain_state() })
     }
 
-    pub(super) fn resume_by_call(&mut self) -> Answer<proto::ResumeResponse> {
+    /// Takes a drain back, and answers when every shard has heard of it: whoever calls next finds
+    /// them open. Shards do what they are told in order, so they are asked something afterwards.
+    pub(super) fn resume_by_call(&mut self, reply: Reply<proto::ResumeResponse>) {
         match self.resume() {
-            Ok(()) => Ok(proto::ResumeResponse { was_draining: true }),
+            Ok(()) => self.question(Inquiry::Control(Reported::Resumed(reply))),
             // It is as it was to become.
-            Err(DrainError::NotDraining) => Ok(proto::ResumeResponse { was_draining: false }),
-            Err(error @ DrainError::Stopping) => Err(refused(error)),
+            Err(DrainError::NotDraining) => {
+                tell(reply, Ok(proto::ResumeResponse { was_draining: false }));
+            }
+            Err(error @ DrainError::Stopping) => tell(reply, Err(refused(error))),
         }
     }
 

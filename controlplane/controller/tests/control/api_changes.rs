@@ -141,13 +141,31 @@ async fn a_drain_is_shown_while_it_goes_on_and_can_be_taken_back() {
     let answer = client.get_readiness(proto::GetReadinessRequest {}).await.unwrap().into_inner();
     let reasons = answer.readiness.unwrap().reasons;
     assert_eq!(reasons, [i32::from(proto::UnreadyReason::Draining)]);
-    for was_draining in [true, false] {
-        let answer = client.resume(proto::ResumeRequest {}).await.unwrap().into_inner();
-        assert_eq!(answer.was_draining, was_draining);
-    }
+    let mut operator = client.clone();
+    let resuming = tokio::spawn(async move { operator.resume(proto::ResumeRequest {}).await });
     assert!(matches!(shard.command().await, relay_contract::Command::Resume { .. }));
+    shard.report(ShardReport::default()).await;
+    assert!(resuming.await.unwrap().unwrap().into_inner().was_draining);
+    let answer = client.resume(proto::ResumeRequest {}).await.unwrap().into_inner();
+    assert!(!answer.was_draining);
     let answer = client.get_readiness(proto::GetReadinessRequest {}).await.unwrap().into_inner();
     assert!(answer.readiness.unwrap().ready);
+}
+
+#[tokio::test]
+async fn a_drain_counts_as_taken_back_when_the_shards_have_heard_of_it() {
+    let place = Place::new();
+    let (relay, [mut shard]) = Relay::with_api(settings(NOWHERE), place.api());
+    let mut client = place.client().await;
+    client.drain(proto::DrainRequest::default()).await.unwrap();
+    assert!(matches!(shard.command().await, relay_contract::Command::Drain { .. }));
+    let resuming = tokio::spawn(async move { client.resume(proto::ResumeRequest {}).await });
+    assert!(matches!(shard.command().await, relay_contract::Command::Resume { .. }));
+    assert!(matches!(shard.command().await, relay_contract::Command::Report { .. }));
+    // It hangs, and says nothing.
+    relay.clock.advance(std::time::Duration::from_secs(1));
+    let refused = resuming.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded);
 }
 
 /// Takes a shard's limits and routes of one version.
