@@ -104,7 +104,7 @@ fn alerts() -> Vec<(&'static str, &'static str, &'static str)> {
 }
 
 /// Counters of the control plane that wake nobody, each for a reason.
-const QUIET: [(&str, &str); 23] = [
+const QUIET: [(&str, &str); 24] = [
     ("relay_admission_ok_total", "as it should be"),
     ("relay_admission_denied_total", "tokens that are no good are the peers' matter"),
     ("relay_admission_decisions_reused_total", "as it should be"),
@@ -123,6 +123,7 @@ const QUIET: [(&str, &str); 23] = [
     ("relay_control_watch_restarts_total", "a watcher that reads slowly, and misses nothing"),
     ("relay_control_plane_resumed_total", "as it should be"),
     ("relay_inventories_offered_total", "as it should be"),
+    ("relay_plane_names_refused_total", "entries that are told all the same, as unknown"),
     ("relay_drain_told_total", "what an operator asked for"),
     ("relay_workspaces_moved_total", "what an operator asked for"),
     ("relay_tls_reloads_total", "as it should be"),
