@@ -26,6 +26,8 @@ pub(crate) struct Errands {
     first: Kind,
     /// Whether the last turn with a choice did errands and let loud connections wait.
     went_last: bool,
+    /// Hellos that this turn answered.
+    hellos: usize,
 }
 
 /// Where errands come from.
@@ -67,6 +69,12 @@ impl Errands {
     /// Whether there are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.has_no_orders()
+    }
+
+    /// Takes note of a TLS hello that was answered, which is the longest errand of all: a key
+    /// exchange and a signature.
+    pub(crate) fn note_hello(&mut self) {
+        self.hellos += 1;
     }
 
     /// Whether nothing is left of what the control plane ordered.
@@ -156,10 +164,11 @@ impl<D: Driver> Shard<D> {
 
     /// Does a turn's errands. Whether there were any.
     fn run_errands(&mut self) -> bool {
-        let errands_max = self.pace().errands;
+        let pace = self.pace();
         let mut done = 0;
         let mut missed = 0;
-        while done < errands_max && missed < KINDS {
+        self.errands.hellos = 0;
+        while done < pace.errands && self.errands.hellos < pace.hellos && missed < KINDS {
             let kind = self.errands.first;
             self.errands.first = kind.next();
             if self.run_errand(kind) {

@@ -93,8 +93,13 @@ impl<D: Driver> Shard<D> {
                 Err(failure) => return self.on_tls_failure(key, &failure),
             };
             let established = connection.shakes_hands && !session.is_handshaking();
-            if session.owes_output() {
+            let owes_output = session.owes_output();
+            let answered_hello = owes_output && session.is_handshaking();
+            if owes_output {
                 self.touch(key);
+            }
+            if answered_hello {
+                self.errands.note_hello();
             }
             if established {
                 self.end_handshake(key);

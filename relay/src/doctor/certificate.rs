@@ -10,12 +10,13 @@ use rustls::RootCertStore;
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ParsedCertificate;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use super::finding::Finding;
+use super::signature::signature;
 use crate::config::{ClientCertificate, Tls};
 use crate::tls;
 
@@ -39,7 +40,13 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
     let mut findings = vec![dates(CHECK, &chain, now)];
     findings.push(name(&chain, &tls.host));
     findings.push(completeness(&chain, now));
-    findings.push(key(&chain, &tls.key));
+    match key(&chain, &tls.key) {
+        Ok(key) => {
+            findings.push(permissions(KEY_CHECK, &tls.key));
+            findings.extend(signature(&chain[0], key.as_ref()));
+        }
+        Err(finding) => findings.push(*finding),
+    }
     findings
 }
 
@@ -195,26 +202,28 @@ fn is_vouched_for(chain: &[CertificateDer<'_>], now: Duration) -> bool {
     verify_server_cert_signed_by_trust_anchor(&leaf, &roots, rest, now, algorithms).is_ok()
 }
 
-/// Whether the key is the certificate's, and who can read it.
-fn key(chain: &[CertificateDer<'static>], path: &Path) -> Finding {
-    const CHECK: &str = "certificate key";
+/// The key, if it is the certificate's.
+fn key(
+    chain: &[CertificateDer<'static>],
+    path: &Path,
+) -> Result<Arc<dyn SigningKey>, Box<Finding>> {
     let fail = |what: &str, remedy: &str| {
-        Finding::fail(CHECK, format!("RELAY_TLS_KEY_PATH={}: {what}", path.display()), remedy)
+        let found = format!("RELAY_TLS_KEY_PATH={}: {what}", path.display());
+        Box::new(Finding::fail(KEY_CHECK, found, remedy))
     };
-    let key = match tls::private_key(path) {
-        Ok(key) => key,
-        Err(error) => {
-            let remedy = "a file with an unencrypted private key that this user can read";
-            return fail(&format!("{error:#}"), remedy);
+    let key = tls::private_key(path).map_err(|error| {
+        let remedy = "a file with an unencrypted private key that this user can read";
+        fail(&format!("{error:#}"), remedy)
+    })?;
+    let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|_| {
+        let remedy = "an RSA, P-256, P-384 or Ed25519 key";
+        fail("a kind of key that TLS does not take", remedy)
+    })?;
+    match CertifiedKey::new(chain.to_vec(), Arc::clone(&key)).keys_match() {
+        Ok(()) => Ok(key),
+        Err(_) => {
+            Err(fail("is not the key of the certificate", "certificate and key of one issuance"))
         }
-    };
-    let Ok(key) = aws_lc_rs::sign::any_supported_type(&key) else {
-        return fail("a kind of key that TLS does not take", "an RSA, P-256, P-384 or Ed25519 key");
-    };
-    let pair = CertifiedKey::new(chain.to_vec(), Arc::clone(&key));
-    match pair.keys_match() {
-        Ok(()) => permissions(CHECK, path),
-        Err(_) => fail("is not the key of the certificate", "certificate and key of one issuance"),
     }
 }
 
@@ -233,6 +242,8 @@ fn permissions(check: &'static str, path: &Path) -> Finding {
         Err(error) => Finding::fail(check, format!("{shown}: {error}"), "the right path"),
     }
 }
+
+const KEY_CHECK: &str = "certificate key";
 
 /// What everybody else may do.
 const OTHERS: u32 = 0o007;

@@ -1,6 +1,6 @@
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
-    PKCS_ECDSA_P256_SHA256,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
 };
 use tempfile::TempDir;
 
@@ -29,12 +29,16 @@ impl Authority {
 
     /// Writes a certificate for `relay.corp` that is good for this time, and its key.
     fn issue(&self, from_day: i32, days: i32) -> Tls {
+        self.issue_for(&key_pair(), from_day, days)
+    }
+
+    /// The same for a key of any kind.
+    fn issue_for(&self, key: &KeyPair, from_day: i32, days: i32) -> Tls {
         let mut params = CertificateParams::new(vec!["relay.corp".to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, "relay.corp");
         params.not_before = rcgen::date_time_ymd(2030, 1, 1) + days_of(from_day);
         params.not_after = params.not_before + days_of(days);
-        let key = key_pair();
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        let certificate = params.signed_by(key, &self.issuer).expect("signed");
         let path = |name| self.dir.path().join(name);
         fs::write(path("tls.crt"), certificate.pem()).expect("written");
         fs::write(path("tls.key"), key.serialize_pem()).expect("written");
@@ -135,4 +139,21 @@ fn files_that_are_missing_are_named() {
     assert!(authorities(&path, NOW).found.contains("none.pem"));
     let certificate = ClientCertificate { certificate: path.clone(), key: path, passphrase: None };
     assert_eq!(client(&certificate, NOW)[0].verdict, Verdict::Fail);
+}
+
+#[test]
+fn what_a_handshake_costs_is_said_and_large_rsa_keys_are_pointed_out() {
+    let authority = Authority::new();
+    let found = |key: &KeyPair| finding(&authority.issue_for(key, 0, 90), "certificate signature");
+    let small = found(&key_pair());
+    assert_eq!(small.verdict, Verdict::Ok);
+    assert!(small.found.ends_with(" µs of a shard per handshake"), "{small:?}");
+    let rsa = |size| KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, size).expect("a key");
+    let usual = found(&rsa(RsaKeySize::_2048));
+    assert_eq!(usual.verdict, Verdict::Ok);
+    assert!(usual.found.starts_with("RSA of 2048 bits: "), "{usual:?}");
+    let large = found(&rsa(RsaKeySize::_3072));
+    assert_eq!(large.verdict, Verdict::Warn);
+    assert!(large.found.starts_with("RSA of 3072 bits: "), "{large:?}");
+    assert!(large.remedy.is_some_and(|remedy| remedy.contains("P-256")));
 }

@@ -18,6 +18,7 @@ mod port;
 mod redis_server;
 mod report;
 mod secrets;
+mod signature;
 mod sockets;
 
 use std::io;

@@ -385,3 +385,36 @@ fn client_hello() -> Vec<u8> {
     client.write_tls(&mut hello).expect("memory takes everything");
     hello
 }
+
+/// The most hellos of a crowd that one turn answers.
+fn most_hellos_of_a_turn(in_company: bool) -> usize {
+    const CROWD: usize = 32;
+    let mut bench = tight(Limits::default());
+    let (_daemon, client) = bench.pair("t");
+    if in_company {
+        bench.socket(client).send(&frames::text(&frames::envelope(0, 10)));
+        bench.steps(3);
+    }
+    let crowd: Vec<_> = (0..CROWD).map(|_| bench.connect()).collect();
+    let (mut most, mut answered) = (0, 0);
+    // A quiet connection is company for two seconds; a step is a millisecond.
+    for _ in 0..1000 {
+        bench.step();
+        let all = crowd.iter().filter(|&&id| !bench.socket(id).tls().is_handshaking()).count();
+        most = most.max(all - answered);
+        answered = all;
+    }
+    assert_eq!(answered, CROWD, "everybody's turn comes");
+    most
+}
+
+#[test]
+fn in_company_a_turn_answers_one_hello() {
+    assert_eq!(most_hellos_of_a_turn(true), 1);
+}
+
+#[test]
+fn a_turn_answers_a_few_hellos() {
+    let most = most_hellos_of_a_turn(false);
+    assert!((2..=4).contains(&most), "{most}");
+}

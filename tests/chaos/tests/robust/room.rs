@@ -18,6 +18,8 @@ impl Room {
     /// Opens a room of the workspace `w` at a relay of its own.
     pub(crate) fn unlimited() -> Result<Self> {
         let stage = Stage::set(&[
+            // Whoever else comes lives on the same shard.
+            ("RELAY_SHARDS", "1"),
             ("RELAY_KEX_INIT_RATE_PER_MINUTE", PLENTY),
             ("RELAY_RUNTIME_RATE_PER_MINUTE", PLENTY),
             ("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", PLENTY),

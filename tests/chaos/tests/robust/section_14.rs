@@ -37,7 +37,7 @@ fn item_5_an_oversize_validate_answer_costs_its_upgrade_and_nothing_else() -> Re
 
 #[test]
 fn item_7_a_relay_that_is_told_to_end_takes_nobody_in_and_waits_for_nobody() -> Result<()> {
-    let stage = Stage::set(&[("RELAY_DRAIN_MS", "1500")])?;
+    let stage = Stage::set(&[("RELAY_DRAIN_MS", "1500"), ("RELAY_CLOSE_TIMEOUT_MS", "60000")])?;
     let scene = stage.scene();
     // Neither of them answers its close frame.
     let _daemon = scene.open(&stage.mint.daemon("w")?)?;
