@@ -128,12 +128,14 @@ impl Held {
     }
 
     /// It is gone, and its calls with it.
+    ///
+    /// Cost: looks at those whose fresh token is being judged, of whom the control plane bounds the
+    /// number.
     pub(crate) fn release(&mut self, admission: AdmissionId) {
-        let admitted = self.admitted.remove(&admission);
+        self.admitted.remove(&admission);
         self.calls.remove(&admission);
-        if let Some(connection) = admitted.and_then(|admitted| admitted.connection) {
-            self.renewing.remove(&connection);
-        }
+        // By who it is: it may have moved since it sent its token.
+        self.renewing.retain(|_, renewing| *renewing != admission);
     }
 
     /// It has sent a fresh token.
@@ -363,7 +365,8 @@ mod tests {
         assert_eq!(held.take_renewing(), [connection]);
         assert_eq!(held.take_renewing(), []);
         held.renew(ADMISSION, connection);
+        held.open(ADMISSION, ConnectionId { slot: 9, ..connection });
         held.release(ADMISSION);
-        assert_eq!(held.take_renewing(), []);
+        assert_eq!(held.take_renewing(), [], "although it moved meanwhile");
     }
 }
