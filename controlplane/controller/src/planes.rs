@@ -68,6 +68,7 @@ impl Controller {
         for held in inventory.in_force.iter().filter(|held| block.contains(held.shard)) {
             self.acknowledged.note(held.shard, held.value, held.version);
         }
+        self.outdo(&inventory.in_force, block);
         for shard in block.shards() {
             // Who comes back after a cut has them already.
             if !in_force(shard, Versioned::Limits, self.settings.limits.version)
@@ -82,6 +83,26 @@ impl Controller {
             .with("firstShard", i64::from(block.first.0))
             .with("shards", i64::from(block.count))
             .with("connections", connections);
+        self.log(entry.ours());
+    }
+
+    /// Shards refuse what is not newer than what they have. Where that is from a control plane whose
+    /// clock was ahead, what is in force here gets a version beyond it.
+    fn outdo(&mut self, in_force: &[InForce], block: Block) {
+        let of_settings = in_force
+            .iter()
+            .filter(|held| block.contains(held.shard) && held.value != Versioned::Drain);
+        let held = of_settings.map(|held| held.version).max().unwrap_or(0);
+        // Beyond that is no date, and no room.
+        if held <= self.version || held > VERSION_MAX {
+            return;
+        }
+        let before = std::mem::replace(&mut self.version, held);
+        let applied = self.apply(&self.live());
+        let entry = LogEntry::new(Level::Warn, "settings_version_raised")
+            .with("from", i64::try_from(before).unwrap_or(i64::MAX))
+            .with("to", i64::try_from(self.version).unwrap_or(i64::MAX))
+            .with("applied", applied.is_ok());
         self.log(entry.ours());
     }
 
@@ -162,3 +183,6 @@ impl Controller {
         self.log(entry.ours());
     }
 }
+
+/// Versions that a data plane may hold: far beyond every date in milliseconds.
+const VERSION_MAX: u64 = 1 << 60;

@@ -7,7 +7,7 @@ use relay_contract::{
     AdmissionId, CloseReason, Command, ConnectionId, Counter, Credential, Event, Role, ShardId,
     UpgradeRequest, Versioned,
 };
-use relay_link::convert::{DrainInForce, Drained, Holding};
+use relay_link::convert::{DrainInForce, Drained, Holding, InForce};
 use relay_link::{Attached, Block, Detached, Inventory, Orders, Planes, apart};
 use tokio::sync::{mpsc, oneshot};
 
@@ -265,4 +265,27 @@ fn a_workspace_whose_data_plane_came_anew_can_be_moved_again() {
     bench.detach(0, Vec::new());
     let _plane = bench.plane(0, None);
     to(&mut bench).unwrap();
+}
+
+#[test]
+fn settings_reach_shards_that_hold_a_later_version() {
+    let mut bench = bench();
+    let mut first = bench.plane(0, None);
+    first.commands();
+    let shards = block(2).shards();
+    let held = |shard| InForce { shard, value: Versioned::Limits, version: 900 };
+    let in_force = shards.map(held).collect();
+    let mut ahead = bench.attach(2, 64, Inventory { in_force, ..Inventory::default() });
+    for plane in [&mut first, &mut ahead] {
+        let versions = plane.commands().into_iter().filter_map(|(_, command)| match command {
+            Command::SetLimits(limits) => Some(limits.version),
+            Command::SetRoutes(routes) => Some(routes.version),
+            _ => None,
+        });
+        let newest: Vec<_> = versions.filter(|version| *version > 900).collect();
+        assert!(newest.len() >= 4, "limits and routes of two shards: {newest:?}");
+    }
+    let in_force = vec![InForce { shard: ShardId(4), value: Versioned::Routes, version: u64::MAX }];
+    let _plane = bench.attach(4, 64, Inventory { in_force, ..Inventory::default() });
+    assert_eq!(bench.controller.settings.limits.version, 901, "that is no version");
 }

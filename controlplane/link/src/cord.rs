@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, Command, ConnectionId, Counter, Counters, Event, Refusal, Renewal, RenewalRefusal,
-    ShardId, Versioned,
+    AdmissionId, Command, ConnectionId, Counter, Counters, Event, Level, LogEntry, Refusal,
+    Renewal, RenewalRefusal, ShardId, Versioned,
 };
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
-use crate::convert::{DrainInForce, Drained, Frame, InForce};
+use crate::convert::{BadMessage, DrainInForce, Drained, Frame, InForce};
 use crate::exchange::{Exchange, ExchangeError, Heard};
 use crate::held::{self, Held};
 use crate::version::{Apart, Versions};
@@ -33,6 +33,8 @@ use crate::version::{Apart, Versions};
 pub struct Cord {
     identity: Identity,
     stream: Stream,
+    /// Beats since the control plane was heard, whatever streams were tried meanwhile.
+    away: u32,
     /// The control plane it knows and can go on with, as long as nothing was forgotten.
     known: Option<u64>,
     exchange: Exchange<v1::FromDataPlane>,
@@ -100,6 +102,7 @@ impl Cord {
         Self {
             identity,
             stream: Stream::Down,
+            away: 0,
             known: None,
             exchange: Exchange::new(),
             listing: None,
@@ -162,21 +165,42 @@ impl Cord {
             return self.on_welcome(welcome, received).map_err(|e| self.forget(e));
         }
         let heard = self.exchange.hear(number, received).map_err(|e| self.forget(e.into()))?;
+        self.away = 0;
         if heard == Heard::Again {
             return Ok(());
         }
         if let Some(down::Message::Command(command)) = message {
+            let admission = frame.admission_of(&command);
             match frame.command_in(command) {
                 Ok((shard, command)) => self.on_command(frame, shard, command),
-                Err(_bad) => self.counters.count(Counter::PlaneMessagesRejected),
+                Err(bad) => self.on_unreadable(frame, admission, bad),
             }
         }
         Ok(())
     }
 
+    /// An order cannot be read: it is passed over, but for an admission, which is given back.
+    fn on_unreadable(
+        &mut self,
+        frame: &Frame,
+        admission: Option<(AdmissionId, Option<ConnectionId>)>,
+        bad: BadMessage,
+    ) {
+        self.counters.count(Counter::PlaneMessagesRejected);
+        let entry = LogEntry::new(Level::Error, "plane_order_rejected");
+        let entry = Box::new(entry.with("reason", bad.to_string()).ours());
+        self.take(frame, Event::Logged { at: frame.now, entry });
+        let Some((admission, connection)) = admission else { return };
+        if let Some(connection) = connection.filter(|id| self.held.end_wait(*id)) {
+            self.refuse(connection);
+        }
+        self.tell(frame, Event::Released { admission });
+    }
+
     fn on_welcome(&mut self, welcome: v1::Welcome, received: u64) -> Result<(), CordError> {
         self.identity.versions.agree(welcome.protocol_version)?;
         self.stream = Stream::Joined;
+        self.away = 0;
         if welcome.resumed {
             if self.known != Some(welcome.control_life) {
                 return Err(CordError::Disorder);
@@ -192,20 +216,24 @@ impl Cord {
         for connection in self.held.take_asked() {
             self.commands.push_back((connection.shard, unanswered(connection)));
         }
-        for connection in self.held.take_renewing() {
-            let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
-            let command = Command::Renewed { connection, outcome, credential: None };
-            self.commands.push_back((connection.shard, command));
-        }
-        for (worker, response) in self.held.take_calls() {
-            let reply = Command::WorkerReply { connection: worker, response };
-            self.commands.push_back((worker.shard, reply));
-        }
+        self.answer_for_it();
+        self.held.forget_late();
         self.listing = Some(Listing {
             admissions: self.held.admissions(),
             waiting: self.held.waiting().collect(),
         });
         Ok(())
+    }
+
+    /// Answers whoever waits for what a control plane says that is not there.
+    fn answer_for_it(&mut self) {
+        for connection in self.held.take_renewing() {
+            self.commands.push_back((connection.shard, not_renewed(connection)));
+        }
+        for (worker, response) in self.held.take_calls() {
+            let reply = Command::WorkerReply { connection: worker, response };
+            self.commands.push_back((worker.shard, reply));
+        }
     }
 
     /// Going on is not possible any more.
@@ -269,10 +297,7 @@ impl Cord {
                 return self.commands.push_back((connection.shard, reply));
             }
             Event::RenewalAsked { connection, .. } if !is_joined => {
-                let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
-                let connection = *connection;
-                let command = Command::Renewed { connection, outcome, credential: None };
-                return self.commands.push_back((connection.shard, command));
+                return self.commands.push_back((connection.shard, not_renewed(*connection)));
             }
             Event::RenewalAsked { connection, admission, .. } => {
                 self.held.renew(*admission, *connection);
@@ -354,6 +379,13 @@ impl Cord {
             }
             Command::Refuse { connection, .. } if !self.held.end_wait(connection) => return,
             Command::Respond { connection, .. } if !self.held.answer(connection) => return,
+            // Whoever waited has had an answer.
+            Command::WorkerReply { connection, ref response }
+                if self.held.is_late(connection, Some(&response.request_id)) =>
+            {
+                return;
+            }
+            Command::Renewed { connection, .. } if self.held.is_late(connection, None) => return,
             Command::WorkerReply { connection, response } => {
                 self.held.called(connection, &response.request_id);
                 Command::WorkerReply { connection, response }
@@ -474,11 +506,13 @@ impl Cord {
     /// Time has passed; to be called every [`BEAT`].
     pub fn beat(&mut self, frame: &Frame) {
         self.exchange.beat();
-        if !self.is_joined() && self.exchange.silent() > AWAY_BEATS {
+        self.away += 1;
+        if !self.is_joined() && self.away > AWAY_BEATS {
             for connection in self.held.take_waiting() {
                 self.refuse(connection);
                 self.tell(frame, Event::Abandoned { connection });
             }
+            self.answer_for_it();
         }
     }
 
@@ -533,6 +567,12 @@ fn unanswered(connection: ConnectionId) -> Command {
     unavailable(connection, AWAY)
 }
 
+/// A fresh token that nobody can judge.
+fn not_renewed(connection: ConnectionId) -> Command {
+    let outcome = Renewal::Refused(RenewalRefusal::Unavailable);
+    Command::Renewed { connection, outcome, credential: None }
+}
+
 fn unavailable(connection: ConnectionId, body: &[u8]) -> Command {
     let content_type = "application/json";
     Command::Respond { connection, status: 503, content_type, body: body.into() }
@@ -545,7 +585,7 @@ const AWAY: &[u8] = br#"{"ok":false,"reason":"CONTROL_PLANE_AWAY"}"#;
 /// How often each side says that it is there.
 pub const BEAT: Duration = Duration::from_millis(250);
 
-/// Beats that upgrades wait for a control plane that is away.
+/// Beats that upgrades, fresh tokens and calls wait for a control plane that is away: 2 s.
 const AWAY_BEATS: u32 = 8;
 
 /// When a peer may come back that nobody could be asked about.

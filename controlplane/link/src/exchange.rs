@@ -131,11 +131,6 @@ impl<M: Beating> Exchange<M> {
         self.says_alive = true;
     }
 
-    /// Beats since the other side was heard.
-    pub(crate) fn silent(&self) -> u32 {
-        self.silent
-    }
-
     /// Whether nothing was heard for so long that the other side counts as gone. Beats are counted,
     /// and not time, because a process that was stopped has not listened.
     pub(crate) fn is_silent(&self) -> bool {

@@ -25,6 +25,11 @@ pub(crate) struct Held {
     calls: BTreeMap<AdmissionId, Calls>,
     /// Open connections that wait for what their fresh token is worth.
     renewing: BTreeMap<ConnectionId, AdmissionId>,
+    /// Calls that were answered because nobody is there, by whatever their worker was called, and
+    /// that may be answered later all the same. As many as waited.
+    late_calls: Vec<(Vec<ConnectionId>, String)>,
+    /// The same of fresh tokens.
+    late_renewals: BTreeSet<ConnectionId>,
 }
 
 #[derive(Debug)]
@@ -198,7 +203,23 @@ impl Held {
 
     /// Everybody who waits for what a fresh token is worth, who then waits no more.
     pub(crate) fn take_renewing(&mut self) -> Vec<ConnectionId> {
-        std::mem::take(&mut self.renewing).into_keys().collect()
+        let renewing: Vec<_> = std::mem::take(&mut self.renewing).into_keys().collect();
+        self.late_renewals.extend(&renewing);
+        renewing
+    }
+
+    /// Whether this answers what was answered before; asked once.
+    pub(crate) fn is_late(&mut self, connection: ConnectionId, call: Option<&str>) -> bool {
+        let Some(call) = call else { return self.late_renewals.remove(&connection) };
+        let mut late = self.late_calls.iter();
+        let found = late.position(|(names, id)| id == call && names.contains(&connection));
+        found.map(|at| self.late_calls.swap_remove(at)).is_some()
+    }
+
+    /// Nobody answers late any more.
+    pub(crate) fn forget_late(&mut self) {
+        self.late_calls.clear();
+        self.late_renewals.clear();
     }
 
     /// A plain request was passed on.
@@ -241,12 +262,15 @@ impl Held {
 
     /// Answers for all calls that are not answered.
     pub(crate) fn take_calls(&mut self) -> Vec<(ConnectionId, Box<WorkerResponse>)> {
-        let answers = std::mem::take(&mut self.calls).into_values().flat_map(|calls| {
-            let worker = calls.names.last().copied();
-            let request_ids = calls.request_ids.into_iter();
-            request_ids.filter_map(move |id| Some((worker?, call_failed(id))))
-        });
-        answers.collect()
+        let mut answers = Vec::new();
+        for Calls { names, request_ids } in std::mem::take(&mut self.calls).into_values() {
+            let Some(&worker) = names.last() else { continue };
+            for id in request_ids {
+                self.late_calls.push((names.clone(), id.clone()));
+                answers.push((worker, call_failed(id)));
+            }
+        }
+        answers
     }
 }
 

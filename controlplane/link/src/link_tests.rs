@@ -2,8 +2,8 @@
 
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Credential, Event,
-    Grant, Level, LogEntry, Preflight, QueryId, Refusal, Role, Secret, ShardId, ShardReport, Tick,
-    UpgradeRequest, Versioned,
+    Grant, Level, LogEntry, Preflight, QueryId, Refusal, Renewal, RenewalRefusal, Role, Secret,
+    ShardId, ShardReport, Tick, UpgradeRequest, Versioned, WorkerRequest,
 };
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
@@ -288,11 +288,14 @@ fn what_a_newer_control_plane_says_beyond_is_passed_over_and_counted() {
     assert!(pair.commands().is_empty());
     let report = Box::new(ShardReport::default());
     pair.cord.take(&HERE, Event::Reported { query: QueryId(1), report });
-    let said = pair.cord.next_message(&HERE).unwrap();
-    let Some(up::Message::Event(event)) = said.message else { panic!("no event") };
-    let Event::Reported { report, .. } = THERE.event_in(event).unwrap() else {
-        panic!("no report");
+    let mut next = || {
+        let said = pair.cord.next_message(&HERE).unwrap();
+        let Some(up::Message::Event(event)) = said.message else { panic!("no event") };
+        THERE.event_in(event).unwrap()
     };
+    let Event::Logged { entry, .. } = next() else { panic!("nothing is said of it") };
+    assert_eq!(entry.event, "plane_order_rejected");
+    let Event::Reported { report, .. } = next() else { panic!("no report") };
     assert_eq!(report.counters.of(Counter::PlaneMessagesRejected), 1);
     let error = pair.cord.receive(&HERE, message(4, None)).unwrap_err();
     assert_eq!(error, CordError::Exchange(ExchangeError::Gap(4)));
@@ -354,4 +357,102 @@ fn who_is_about_to_end_is_neither_drained_nor_kept_by_anybody_else() {
     pair.down();
     let commands = pair.commands();
     assert!(commands.is_empty(), "{commands:?}");
+}
+
+#[test]
+fn an_order_that_cannot_be_read_is_told_and_its_admission_comes_back() {
+    let mut pair = pair();
+    pair.cord.take(&HERE, asked(1));
+    pair.up();
+    pair.berth.order(&THERE, ShardId(7), admit(1, 500));
+    let mut message = pair.berth.next_message().unwrap();
+    let Some(down::Message::Command(v1::Command {
+        command: Some(v1::command::Command::Admit(admit)),
+        ..
+    })) = &mut message.message
+    else {
+        panic!("no admission");
+    };
+    admit.grant.as_mut().unwrap().request = None;
+    pair.cord.receive(&HERE, message).unwrap();
+    let commands = pair.commands();
+    assert!(matches!(commands[..], [(ShardId(1), Command::Refuse { .. })]), "{commands:?}");
+    let arrived = pair.up();
+    let [
+        Arrived::Event(Event::Logged { entry, .. }),
+        Arrived::Event(Event::Released { admission }),
+    ] = &arrived[..]
+    else {
+        panic!("{arrived:?}");
+    };
+    assert_eq!((entry.event, *admission), ("plane_order_rejected", AdmissionId(500)));
+    assert_eq!(pair.counted(Counter::PlaneMessagesRejected), 1);
+}
+
+#[test]
+fn a_control_plane_that_hangs_keeps_nobody_waiting_however_often_it_is_dialled() {
+    let mut pair = pair();
+    pair.cord.take(&HERE, asked(1));
+    pair.up();
+    // It takes connections and says nothing.
+    let mut beats = 0;
+    while pair.commands().is_empty() {
+        pair.cord.beat(&HERE);
+        beats += 1;
+        if pair.cord.is_silent() {
+            pair.cord.disconnect();
+            pair.cord.connect();
+        }
+        assert!(beats < 10, "two seconds are over");
+    }
+}
+
+#[test]
+fn who_renews_or_calls_while_there_is_nobody_is_answered_after_a_while_and_once() {
+    let mut pair = pair();
+    pair.cord.take(&HERE, asked(1));
+    pair.up();
+    pair.berth.order(&THERE, ShardId(7), admit(1, 500));
+    pair.down();
+    let Some((_, Command::Admit { grant, .. })) = pair.commands().pop() else { panic!("refused") };
+    let (admission, connection) = (grant.admission, id(0, 9));
+    pair.cord.take(&HERE, Event::Opened { admission, connection });
+    let token = Secret::from("token-0123456789");
+    let renewal = Event::RenewalAsked { connection, admission, claims_digest: 1, token };
+    pair.cord.take(&HERE, renewal);
+    let request = WorkerRequest {
+        request_id: "w-1".to_owned(),
+        method: "GET".into(),
+        path: "/x".into(),
+        headers: Vec::new(),
+        body: None,
+    };
+    let call = Event::WorkerAsked { connection, admission, request: Box::new(request) };
+    pair.cord.take(&HERE, call);
+    pair.up();
+    pair.cord.disconnect();
+    for _ in 0..8 {
+        pair.cord.beat(&HERE);
+    }
+    assert!(pair.commands().is_empty());
+    pair.cord.beat(&HERE);
+    let commands = pair.commands();
+    let [(_, Command::Renewed { outcome, .. }), (_, Command::WorkerReply { response, .. })] =
+        &commands[..]
+    else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(*outcome, Renewal::Refused(RenewalRefusal::Unavailable));
+    assert_eq!((&*response.request_id, response.status), ("w-1", 502));
+    // It had answered both in time, and is back with it.
+    let connection = id(6, 9);
+    let outcome = Renewal::Renewed { expires_at_ms: None };
+    let late = Command::Renewed { connection, outcome, credential: None };
+    pair.berth.order(&THERE, ShardId(6), late);
+    let response = crate::held::call_failed("w-1".to_owned());
+    pair.berth.order(&THERE, ShardId(6), Command::WorkerReply { connection, response });
+    pair.join(true);
+    pair.down();
+    let commands = pair.commands();
+    assert!(commands.is_empty(), "they have had an answer: {commands:?}");
 }

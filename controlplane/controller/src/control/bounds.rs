@@ -33,7 +33,7 @@ impl Controller {
     ) -> Answer<proto::SetLimitsResponse> {
         let proto::SetLimitsRequest { workspace_id, limits, expected_version, reset } = request;
         let limits = limits.unwrap_or_default();
-        let workspace_id = workspace(&workspace_id);
+        let workspace_id = named(&workspace_id)?;
         let mut live = self.live();
         let version = live.limits.version;
         if expected_version != 0 && expected_version != version {
@@ -59,6 +59,16 @@ impl Controller {
         let limits = Some(in_force(&self.live(), workspace_id.as_ref()));
         Ok(proto::SetLimitsResponse { version, limits })
     }
+}
+
+/// The workspace that is to have limits of its own, if one is named. Others than workspaces can
+/// have been named by their requests are refused: a data plane could not read them.
+fn named(id: &str) -> Result<Option<WorkspaceId>, Status> {
+    if id.encode_utf16().count() > ID_UNITS_MAX {
+        let text = format!("workspace_id: longer than {ID_UNITS_MAX} characters");
+        return Err(Status::invalid_argument(text));
+    }
+    Ok(workspace(id))
 }
 
 /// What holds for the relay, or for one workspace.
@@ -234,6 +244,10 @@ fn number(value: usize) -> Option<u64> {
 fn ms(time: Duration) -> Option<u64> {
     u64::try_from(time.as_millis()).ok()
 }
+
+/// Characters of an id, as UTF-16 counts them. Source: relay specification, section 2, as for the
+/// configuration's.
+const ID_UNITS_MAX: usize = 128;
 
 /// Workspaces with limits of their own by calls. Protects the memory of every shard. Reached:
 /// RESOURCE_EXHAUSTED; the configuration may name more.

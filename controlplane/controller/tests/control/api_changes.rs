@@ -209,6 +209,8 @@ async fn limits_change_as_a_version_and_only_what_is_given() {
     let zero = proto::Limits { frame_bytes_max: Some(0), ..Default::default() };
     let zero = proto::SetLimitsRequest { limits: Some(zero), ..Default::default() };
     assert_eq!(client.set_limits(zero).await.unwrap_err().code(), Code::InvalidArgument);
+    let no_id = proto::SetLimitsRequest { workspace_id: "w".repeat(129), ..request.clone() };
+    assert_eq!(client.set_limits(no_id).await.unwrap_err().code(), Code::InvalidArgument);
     let huge = proto::Limits { pairing_per_minute: Some(u64::MAX), ..Default::default() };
     let huge = proto::SetLimitsRequest { limits: Some(huge), ..Default::default() };
     assert_eq!(client.set_limits(huge).await.unwrap_err().code(), Code::InvalidArgument);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use relay_contract::{
-    CloseReason, Command, Detail, QueryId, Renewal, RenewalRefusal, ShardId, WorkerResponse,
+    AdmissionId, CloseReason, Command, ConnectionId, Detail, QueryId, Renewal, RenewalRefusal,
+    ShardId, WorkerResponse,
 };
 use relay_grpc::plane::v1;
 use serde::Deserialize as _;
@@ -79,6 +80,17 @@ impl Frame {
         v1::Command { shard: self.shard_out(shard), command: Some(wire) }
     }
 
+    /// Which admission a command is about, if it admits somebody, and who waits for it, as far as
+    /// that can be read.
+    pub(crate) fn admission_of(
+        &self,
+        command: &v1::Command,
+    ) -> Option<(AdmissionId, Option<ConnectionId>)> {
+        let Some(v1::command::Command::Admit(admit)) = &command.command else { return None };
+        let admission = AdmissionId(admit.grant.as_ref()?.admission);
+        Some((admission, self.connection_in(admit.connection).ok()))
+    }
+
     /// A command from the wire, and whom it is for.
     ///
     /// # Errors
@@ -119,7 +131,7 @@ impl Frame {
             }
             Wire::Close(v1::Close { connection, reason }) => Command::Close {
                 connection: self.connection_in(connection)?,
-                reason: reason_in(&reason)?,
+                reason: reason_in(&reason),
             },
             Wire::Renewed(v1::Renewed { connection, outcome, credential }) => Command::Renewed {
                 connection: self.connection_in(connection)?,
@@ -151,10 +163,11 @@ impl Frame {
     }
 }
 
-/// The reason that has this name.
-fn reason_in(name: &str) -> Result<CloseReason, BadMessage> {
+/// The reason that has this name. One of a newer control plane is a general one: the connection is
+/// to end, whatever for.
+fn reason_in(name: &str) -> CloseReason {
     let name: StrDeserializer<'_, Error> = name.into_deserializer();
-    CloseReason::deserialize(name).map_err(|_| BadMessage::Unknown("reason"))
+    CloseReason::deserialize(name).unwrap_or(CloseReason::ClosedByOperator)
 }
 
 fn renewal_out(outcome: Renewal) -> v1::renewed::Outcome {

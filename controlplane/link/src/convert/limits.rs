@@ -22,24 +22,29 @@ macro_rules! limits {
         pub(super) fn limits_out(limits: &Limits) -> v1::Limits {
             v1::Limits {
                 version: limits.version,
-                $($size: size_out(limits.$size),)*
-                $($rate: limits.$rate,)*
-                $($time_ms: millis(limits.$time),)*
-                $($beat_ms: millis(limits.heartbeat.$beat),)*
+                $($size: Some(size_out(limits.$size)),)*
+                $($rate: Some(limits.$rate),)*
+                $($time_ms: Some(millis(limits.$time)),)*
+                $($beat_ms: Some(millis(limits.heartbeat.$beat)),)*
             }
         }
 
-        /// The memory budget is the default's: each data plane has its own.
+        /// The memory budget is the default's: each data plane has its own. So is what an older
+        /// control plane does not know.
         pub(super) fn limits_in(limits: &v1::Limits) -> Result<Limits, BadMessage> {
-            let Limits { memory_bytes_max, .. } = Limits::default();
+            let default = Limits::default();
+            let time = |ms: Option<u64>, default| ms.map_or(default, Duration::from_millis);
             Ok(Limits {
                 version: limits.version,
-                memory_bytes_max,
-                $($size: size_in(limits.$size, stringify!($size))?,)*
-                $($rate: limits.$rate,)*
-                $($time: Duration::from_millis(limits.$time_ms),)*
+                memory_bytes_max: default.memory_bytes_max,
+                $($size: match limits.$size {
+                    Some(size) => size_in(size, stringify!($size))?,
+                    None => default.$size,
+                },)*
+                $($rate: limits.$rate.unwrap_or(default.$rate),)*
+                $($time: time(limits.$time_ms, default.$time),)*
                 heartbeat: Heartbeat {
-                    $($beat: Duration::from_millis(limits.$beat_ms),)*
+                    $($beat: time(limits.$beat_ms, default.heartbeat.$beat),)*
                 },
             })
         }

@@ -435,3 +435,38 @@ fn a_counter_and_a_field_that_nobody_knows_here_are_left_out() {
     let Event::Reported { report, .. } = event else { panic!("not a report") };
     assert_eq!(report.counters, Counters::default());
 }
+
+#[test]
+fn what_an_older_control_plane_says_nothing_of_is_as_it_is_by_default() {
+    let older = v1::Limits { version: 3, daemon_per_minute: Some(7), ..v1::Limits::default() };
+    let command = Some(v1::command::Command::SetLimits(older));
+    let (_, arrived) = FRAME.command_in(v1::Command { shard: 0, command }).unwrap();
+    let Command::SetLimits(arrived) = arrived else { panic!("not limits") };
+    let expected = Limits { version: 3, daemon_per_minute: 7, ..Limits::default() };
+    assert_eq!(*arrived, expected);
+}
+
+#[test]
+fn a_reason_keeps_its_name_and_one_of_tomorrow_closes_too() {
+    let closed = |name: &str| {
+        let connection = FRAME.connection_out(ConnectionId { shard: ShardId(8), ..ID });
+        let close = v1::Close { connection, reason: name.to_owned() };
+        let command = Some(v1::command::Command::Close(close));
+        match FRAME.command_in(v1::Command { shard: 0, command }).unwrap() {
+            (_, Command::Close { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    // These go over the wire: another name would be another protocol.
+    for (name, reason) in [
+        ("TokenExpired", CloseReason::TokenExpired),
+        ("TokenRevoked", CloseReason::TokenRevoked),
+        ("KeyWithdrawn", CloseReason::KeyWithdrawn),
+        ("ClosedByOperator", CloseReason::ClosedByOperator),
+    ] {
+        assert_eq!((closed(name), format!("{reason:?}").as_str()), (reason, name));
+    }
+    assert_eq!(closed("OfTomorrow"), CloseReason::ClosedByOperator);
+}
+
+const ID: ConnectionId = ConnectionId { shard: ShardId(0), slot: 1, generation: 2 };
