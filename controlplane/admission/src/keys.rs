@@ -108,6 +108,10 @@ impl KeySet {
     /// Keys of a set. Protects memory from a document that never ends.
     pub const KEYS_MAX: usize = 64;
 
+    /// Entries of a document that are looked at. Protects time and memory from one of which very
+    /// many are no keys. Reached: the first one beyond is skipped, with that reason.
+    pub const ENTRIES_MAX: usize = 4 * Self::KEYS_MAX;
+
     /// Keys that a token without key id is tried with, the first ones of its algorithm. Protects
     /// the processor: each costs a signature check.
     pub const TRIED_MAX: usize = 8;
@@ -131,7 +135,11 @@ impl KeySet {
             serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
         let mut keys: Vec<Key> = Vec::new();
         let mut skipped = Vec::new();
-        for (index, value) in document.keys.into_iter().enumerate() {
+        if document.keys.len() > Self::ENTRIES_MAX {
+            let index = Self::ENTRIES_MAX;
+            skipped.push(SkippedKey { index, reason: "this and what follows is not looked at" });
+        }
+        for (index, value) in document.keys.into_iter().take(Self::ENTRIES_MAX).enumerate() {
             let key = if keys.len() < Self::KEYS_MAX {
                 parse_key(value)
             } else {
@@ -384,5 +392,15 @@ mod tests {
         let document = json!({ "keys": keys }).to_string();
         let (set, skipped) = KeySet::parse(document.as_bytes()).unwrap();
         assert_eq!((set.len(), skipped.len()), (KeySet::KEYS_MAX, 36));
+    }
+
+    #[test]
+    fn of_very_many_entries_that_are_no_keys_few_are_looked_at() {
+        let mut entries = vec![ed("k")];
+        entries.resize(130_000, json!(0));
+        let document = json!({ "keys": entries }).to_string();
+        let (set, skipped) = KeySet::parse(document.as_bytes()).unwrap();
+        assert_eq!((set.len(), skipped.len()), (1, KeySet::ENTRIES_MAX));
+        assert_eq!(skipped[0].index, KeySet::ENTRIES_MAX, "it says where it ended");
     }
 }

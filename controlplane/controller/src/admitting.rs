@@ -300,11 +300,21 @@ impl Controller {
     }
 
     fn key_number(&mut self, key: Option<SignedWith>, credential: &Credential) -> KeyNumber {
+        if self.book.wants_reclaiming(self.clock.now()) {
+            let used = self.judge.seated().map(|seated| seated.facts.key).collect();
+            self.book.reclaim(self.clock.now(), &used);
+            if self.book.wants_room() {
+                self.log(LogEntry::new(Level::Warn, "key_book_full").ours());
+            }
+        }
         let numbered = match (key, credential.key_id.as_deref()) {
             (Some(key), id) => self.book.number_of(key, id),
             (None, Some(id)) => self.book.number_of_name(id),
             (None, None) => return KeyNumber::NONE,
         };
+        if numbered.number == KeyNumber::NONE {
+            self.counters.count(Counter::KeysUnnumbered);
+        }
         if numbered.is_reused {
             self.judge.forget_key(numbered.number);
             self.withdrawals.retain(|number| *number != numbered.number);

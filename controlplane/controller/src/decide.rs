@@ -89,7 +89,11 @@ impl Decider {
                 }
                 match self.admission {
                     Admission::Jwks => Look::Settled(Answer::Unavailable),
-                    Admission::Both | Admission::Validate => Look::Open(Basis::Unchecked),
+                    // Without keys a forged token looks like a good one: it is as doubtful as one
+                    // whose key nobody knows.
+                    Admission::Both | Admission::Validate => {
+                        Look::Open(Basis::Doubtful(self.kind_of(Doubt::UnknownKey, token)))
+                    }
                 }
             }
             Held::KeyMissing(issuer) => {

@@ -254,6 +254,7 @@ impl Controller {
         control.add(Counter::InternalKeyRetries, self.decider.validator.retried());
         let refused = self.refused_at_door.load(Ordering::Relaxed);
         control.add(Counter::AdminConnectionsRefused, refused);
+        control.add(Counter::LogEntriesDropped, self.notify.lost());
         let tallies = self.desk.tallies();
         control.add(Counter::ControlConnectionsRefused, tallies.connections_refused());
         control.add(Counter::ControlUnauthorized, tallies.unauthorized());

@@ -96,6 +96,16 @@ impl Homes {
         self.moved.insert((plane.first, workspace_id.clone()), to);
     }
 
+    /// How many workspaces were moved and are not forgotten.
+    pub(crate) fn moved_count(&self) -> usize {
+        self.moved.len()
+    }
+
+    /// Forgets where workspaces were moved, of those that have nobody connected.
+    pub(crate) fn forget_moved(&mut self, has_somebody: impl Fn(&WorkspaceId, ShardId) -> bool) {
+        self.moved.retain(|(plane, workspace_id), _| has_somebody(workspace_id, *plane));
+    }
+
     /// Puts a newer table in force.
     pub(crate) fn replace(&mut self, table: HomeTable) -> Result<(), HomeTableError> {
         if table.version <= self.table.version {

@@ -41,7 +41,15 @@ pub(crate) struct Judge {
     /// Bytes of their tokens.
     pending_bytes: usize,
     pending_bytes_max: usize,
+    /// How many workspaces may have been moved before those are forgotten that have nobody
+    /// connected.
+    moved_max: usize,
 }
+
+/// Workspaces that were moved and are remembered, beside those with somebody connected. Protects
+/// memory from an orchestrator that moves for ever. Reached: who is gone lives where its hash says
+/// when it comes back.
+const MOVED_MAX: usize = 4096;
 
 /// An upgrade whose token is being checked.
 #[derive(Debug)]
@@ -122,6 +130,7 @@ impl Judge {
             pending_max: caps.pending_admissions_max,
             pending_bytes: 0,
             pending_bytes_max: caps.pending_tokens_bytes_max,
+            moved_max: MOVED_MAX,
         }
     }
 
@@ -301,6 +310,14 @@ impl Judge {
     /// A workspace lives there from now on, and its next connections go there.
     pub(crate) fn relocate(&mut self, workspace_id: &WorkspaceId, to: ShardId) {
         if let Some(plane) = self.homes.plane_of(to) {
+            if self.homes.moved_count() >= self.moved_max {
+                let ledger = &self.ledger;
+                self.homes.forget_moved(|workspace_id, plane| {
+                    ledger.home_of(workspace_id, plane).is_some()
+                });
+                // A look at all of them is worth it once for as many new ones.
+                self.moved_max = MOVED_MAX.max(2 * self.homes.moved_count());
+            }
             self.ledger.relocate(workspace_id, plane.first, to);
             self.homes.relocate(workspace_id, plane, to);
         }
@@ -730,5 +747,24 @@ mod tests {
         asked(&mut judge, 2, client());
         let ruling = judge.answer(connection(2), claims(None), Facts::default());
         assert!(matches!(ruling, Some(Ruling::Admit { home: at, .. }) if at == home));
+    }
+
+    #[test]
+    fn where_workspaces_were_moved_is_forgotten_once_nobody_of_them_is_there() {
+        let mut judge = judge(Caps::default());
+        judge.ask(Tick(0), connection(1), client());
+        let Some(Ruling::Admit { home, .. }) =
+            judge.answer(connection(1), claims(Some("rt1")), Facts::default())
+        else {
+            panic!("refused");
+        };
+        let elsewhere = ShardId(1 - home.0);
+        judge.relocate(&"ws1".into(), elsewhere);
+        for n in 0..2 * MOVED_MAX {
+            judge.relocate(&format!("moved {n}").into(), elsewhere);
+        }
+        assert!(judge.homes.moved_count() <= MOVED_MAX, "{}", judge.homes.moved_count());
+        let plane = judge.plane_of(home).unwrap();
+        assert_eq!(judge.homes.exception_of(&"ws1".into(), plane), Some(elsewhere));
     }
 }

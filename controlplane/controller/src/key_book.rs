@@ -1,6 +1,7 @@
 //! The keys that connections were admitted under, numbered, and which of them were withdrawn.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use relay_admission::KeySet;
 use relay_contract::Tick;
@@ -18,6 +19,10 @@ pub(crate) struct KeyBook {
     numbers: HashMap<Known, KeyNumber>,
     /// By number, from one on.
     entries: Vec<Entry>,
+    /// Places of entries that nobody needs any more.
+    free: Vec<usize>,
+    /// When it was looked for such places last.
+    reclaimed: Option<Tick>,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -43,8 +48,9 @@ pub(crate) struct Numbered {
 
 impl KeyBook {
     /// Keys with a number. Protects memory from a key server that publishes new ones for ever.
-    /// Reached: the number of the key withdrawn longest ago is used again; with none withdrawn a
-    /// new key has no number, and connections under it stay when it is withdrawn.
+    /// Reached: those of names that no connection stands on are used again, then the number of the
+    /// key withdrawn longest ago; with none withdrawn a new key has no number, and connections
+    /// under it stay when it is withdrawn or revoked. That is counted, and logged.
     pub(crate) const KEYS_MAX: usize = 4096;
 
     /// The number of a key by which a token was checked.
@@ -111,6 +117,31 @@ impl KeyBook {
         }
     }
 
+    /// Whether it is worth looking for numbers that nobody needs: all are given out, and the last
+    /// look, which goes through all connections, was not a moment ago.
+    pub(crate) fn wants_reclaiming(&self, now: Tick) -> bool {
+        self.wants_room() && self.reclaimed.is_none_or(|at| now.since(at) >= RECLAIM_PAUSE)
+    }
+
+    /// Whether a new key finds no number that was not another's.
+    pub(crate) fn wants_room(&self) -> bool {
+        self.free.is_empty() && self.entries.len() >= Self::KEYS_MAX
+    }
+
+    /// Takes back the numbers of names that no connection stands on.
+    pub(crate) fn reclaim(&mut self, now: Tick, used: &HashSet<KeyNumber>) {
+        self.reclaimed = Some(now);
+        for (index, entry) in self.entries.iter().enumerate() {
+            let is_name = matches!(entry.known, Known::Name(_));
+            if is_name
+                && !used.contains(&number_at(index))
+                && self.numbers.remove(&entry.known).is_some()
+            {
+                self.free.push(index);
+            }
+        }
+    }
+
     fn entry(&self, number: KeyNumber) -> Option<&Entry> {
         self.entries.get(usize::from(number.0).checked_sub(1)?)
     }
@@ -120,7 +151,10 @@ impl KeyBook {
             return Numbered { number, is_reused: false };
         }
         let entry = Entry { known: known.clone(), id: id.map(Into::into), withdrawn: None };
-        let (number, is_reused) = if self.entries.len() < Self::KEYS_MAX {
+        let (number, is_reused) = if let Some(index) = self.free.pop() {
+            self.entries[index] = entry;
+            (number_at(index), false)
+        } else if self.entries.len() < Self::KEYS_MAX {
             self.entries.push(entry);
             (number_at(self.entries.len() - 1), false)
         } else {
@@ -141,6 +175,9 @@ impl KeyBook {
 fn number_at(index: usize) -> KeyNumber {
     KeyNumber(u16::try_from(index + 1).expect("there are fewer keys than numbers"))
 }
+
+/// How often numbers are looked for that nobody needs.
+const RECLAIM_PAUSE: Duration = Duration::from_secs(1);
 
 const _: () = assert!(KeyBook::KEYS_MAX < u16::MAX as usize);
 
@@ -220,5 +257,27 @@ pub(crate) mod tests {
         assert_eq!(book.withdrawn_since(first), None);
         assert_eq!(book.entries.len(), KeyBook::KEYS_MAX);
         assert_eq!(book.numbers.len(), KeyBook::KEYS_MAX);
+    }
+
+    #[test]
+    fn names_that_nobody_stands_on_make_room_for_others() {
+        let mut book = KeyBook::default();
+        let now = Tick::from_millis(5000);
+        let first = book.number_of_name("name 0").number;
+        for n in 1..KeyBook::KEYS_MAX {
+            book.number_of_name(&format!("name {n}"));
+        }
+        assert_eq!(book.number_of_name("one more").number, KeyNumber::NONE);
+        assert!(book.wants_reclaiming(now));
+        book.reclaim(now, &HashSet::from([first]));
+        let next = book.number_of_name("one more");
+        assert!(next.number != KeyNumber::NONE && next.number != first && !next.is_reused);
+        assert_eq!((book.named("name 0"), book.named("name 1")), (vec![first], vec![]));
+        for n in 2..KeyBook::KEYS_MAX {
+            book.number_of_name(&format!("other {n}"));
+        }
+        assert_eq!(book.number_of_name("beyond").number, KeyNumber::NONE);
+        assert!(!book.wants_reclaiming(now), "a look costs too much to be taken at once again");
+        assert!(book.wants_reclaiming(now.after(RECLAIM_PAUSE)));
     }
 }

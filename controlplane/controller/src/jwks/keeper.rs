@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Uri};
 use http_body_util::Full;
 use relay_admission::{KeySet, SkippedKey};
+use relay_contract::{Level, LogEntry};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -37,6 +38,8 @@ pub(crate) struct KeyKeeper {
     /// A fetch is over, whatever came of it. Shared by all keepers.
     settled: Arc<Notify>,
     notices: Notices,
+    /// When it began.
+    born: Instant,
 }
 
 /// Whose keys, where they are, and how often they are fetched. May change.
@@ -47,6 +50,20 @@ pub(super) struct Rules {
     pub(super) url: Uri,
     pub(super) limits: CallLimits,
     pub(super) schedule: KeySchedule,
+}
+
+impl Rules {
+    /// What an operator is told, and of whose keys.
+    fn entry(&self, level: Level, event: &'static str, reason: Option<String>) -> LogEntry {
+        let mut entry = LogEntry::new(level, event);
+        if let Some(reason) = reason {
+            entry = entry.with("reason", reason);
+        }
+        if let Some(issuer) = &self.issuer {
+            entry = entry.with("issuer", issuer.clone());
+        }
+        entry.with("url", shown(&self.url))
+    }
 }
 
 #[derive(Debug)]
@@ -102,7 +119,8 @@ impl KeyKeeper {
             last_error: None,
             skipped: Vec::new(),
         };
-        Self { platform, state: Mutex::new(state), wanted: Notify::new(), settled, notices }
+        let (state, wanted) = (Mutex::new(state), Notify::new());
+        Self { platform, state, wanted, settled, notices, born: Instant::now() }
     }
 
     /// Whose keys these are.
@@ -137,9 +155,10 @@ impl KeyKeeper {
         (kept.since.elapsed() < state.rules.schedule.age_max).then(|| Arc::clone(&kept.keys))
     }
 
-    /// Time since the last good fetch.
-    pub(super) fn age(&self) -> Option<Duration> {
-        self.state().kept.as_ref().map(|kept| kept.since.elapsed())
+    /// Time since the last good fetch; without any, since it is waited for.
+    pub(super) fn age(&self) -> Duration {
+        let state = self.state();
+        state.kept.as_ref().map_or(self.born, |kept| kept.since).elapsed()
     }
 
     /// The keys of the last good fetch, however old.
@@ -235,10 +254,11 @@ impl KeyKeeper {
             state.unknown.clear();
         }
         for key in skipped.iter().filter(|key| !state.skipped.contains(key)) {
-            self.notices.warn("jwks_key_skipped", format!("key {}: {}", key.index, key.reason));
+            let reason = format!("key {}: {}", key.index, key.reason);
+            self.notices.send(state.rules.entry(Level::Warn, "jwks_key_skipped", Some(reason)));
         }
         if state.failures_in_a_row > 0 {
-            self.notices.info("jwks_fetched_again");
+            self.notices.send(state.rules.entry(Level::Info, "jwks_fetched_again", None));
         }
         state.skipped = skipped;
         state.kept = Some(Kept { keys: Arc::new(keys), since: now });
@@ -256,8 +276,7 @@ impl KeyKeeper {
         let pause = state.rules.schedule.after_failure(failures, unit_random());
         state.rest(Instant::now() + pause);
         state.last_error = Some(problem.clone());
-        drop(state);
-        self.notices.warn("jwks_fetch_failed", problem);
+        self.notices.send(state.rules.entry(Level::Warn, "jwks_fetch_failed", Some(problem)));
     }
 
     /// Fetches so far, and how many of them failed.

@@ -226,9 +226,10 @@ impl KeyRing {
         self.find_named(issuer).map_or(NOBODY, |set| set.number)
     }
 
-    /// Time since the last good fetch, of the issuer of whom that is longest ago.
+    /// Time since the last good fetch, of the issuer of whom that is longest ago. An issuer without
+    /// any is as old as the wait for its keys.
     pub(crate) fn age(&self) -> Duration {
-        let ages = self.sets.iter().filter_map(|set| set.keeper.age());
+        let ages = self.sets.iter().map(|set| set.keeper.age());
         ages.max().unwrap_or_default()
     }
 

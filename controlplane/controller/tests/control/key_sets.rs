@@ -145,6 +145,35 @@ async fn a_flood_of_invented_keys_reaches_the_platform_at_its_rate_and_no_more()
 }
 
 #[tokio::test]
+async fn without_keys_a_flood_of_forged_tokens_reaches_the_platform_at_its_rate_and_no_more() {
+    let platform = Platform::start(None).await;
+    platform.on(JWKS, Behaviour::Answer(503, String::new()));
+    platform.on(VALIDATE, Behaviour::Answer(401, r#"{"ok":false}"#.into()));
+    let mut settings = changed(&platform, Admission::Both, |_| {});
+    settings.caps.asked_at_once = 10;
+    settings.caps.undecided_per_second = 5;
+    let (_relay, mut shard) = Relay::one(settings);
+    let stranger = Signer::new("k");
+    for n in 0..100 {
+        shard.client(&stranger.client(1000 + n));
+        shard.refused().await;
+    }
+    assert_eq!(asked(&platform, VALIDATE), 20, "twice as many as may be asked at once");
+    // Those whom the platform knows are not held up.
+    validates(&platform);
+    let (_relay, mut shard) = {
+        let mut settings = changed(&platform, Admission::Both, |_| {});
+        settings.caps.asked_at_once = 10;
+        settings.caps.undecided_per_second = 5;
+        Relay::one(settings)
+    };
+    for n in 0..100 {
+        shard.client(&stranger.client(2000 + n));
+        shard.admitted().await;
+    }
+}
+
+#[tokio::test]
 async fn a_token_that_was_good_before_is_held_to_its_times_and_its_key_again() {
     let platform = Platform::start(None).await;
     let (old, new) = (Signer::new("k"), Signer::new("k"));
