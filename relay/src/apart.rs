@@ -1,21 +1,17 @@
 //! The way of a data plane to a control plane that runs apart.
 
-use std::fs;
 use std::future::Future;
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use relay_contract::Secret;
 use relay_controller::{Clock, Journal, Reporter, Reports};
-use relay_link::{
-    Access, Address, Dial, Dialled, Identity, Link, Time, Tls, TlsIdentity, Versions,
-};
+use relay_link::{Address, Dial, Dialled, Identity, Link, Time, Versions};
 
-use crate::config::{Config, Control, ControlUrl, Role};
+use crate::config::{Config, ControlUrl};
 use crate::control_plane::notes;
+use crate::link_credentials::LinkCredentials;
 
 /// Stands in the controller's place.
 pub(crate) struct Apart {
@@ -35,6 +31,7 @@ impl Apart {
         link: Link,
         clock: Arc<dyn Clock>,
         driver: &'static str,
+        credentials: &LinkCredentials,
         log: impl Write + Send + 'static,
     ) -> Result<Self> {
         let (reporter, reports) = Reporter::channel();
@@ -44,7 +41,7 @@ impl Apart {
                 ControlUrl::Url(url) => Address::Url(url.to_string()),
                 ControlUrl::Unix(path) => Address::Unix(path.display().to_string()),
             },
-            access: access(&config.control)?,
+            credentials: credentials.shown(),
             identity: Identity {
                 instance_id: instance_id(config)?,
                 shard_count: config.engine.shard_count,
@@ -111,33 +108,6 @@ fn instance_id(config: &Config) -> Result<String> {
     getrandom::fill(&mut bytes).context("the operating system gave no randomness")?;
     let id: String = config.relay_id.as_str().chars().take(RELAY_ID_CHARS).collect();
     Ok(format!("{id}/{:016x}", u64::from_le_bytes(bytes)))
-}
-
-/// How both planes know each other. Errors: names the file that cannot be read.
-pub(crate) fn access(control: &Control) -> Result<Access> {
-    let read = |name: &str, path: &Path| {
-        fs::read(path).with_context(|| format!("{name}: cannot read {}", path.display()))
-    };
-    let authorities = control.authorities.as_deref();
-    let authorities = authorities.map(|path| read("RELAY_CONTROL_CA_PATH", path)).transpose()?;
-    let identity = match (&control.certificate, &control.key) {
-        (Some(certificate), Some(key)) => {
-            let text = String::from_utf8(read("RELAY_CONTROL_KEY_PATH", key)?);
-            Some(TlsIdentity {
-                certificate: read("RELAY_CONTROL_CERT_PATH", certificate)?,
-                key: Secret::new(text.context("RELAY_CONTROL_KEY_PATH: it is no PEM")?),
-            })
-        }
-        _ => None,
-    };
-    // A data plane is told by its URL, a control plane by having a certificate.
-    let is_encrypted = match (control.role, &control.url) {
-        (Role::DataPlane, Some(ControlUrl::Url(url))) => url.scheme() == "https",
-        (Role::DataPlane, _) => false,
-        (Role::All | Role::ControlPlane, _) => identity.is_some(),
-    };
-    let tls = is_encrypted.then_some(Tls { authorities, identity });
-    Ok(Access { token: control.token.clone(), tls })
 }
 
 /// The clock, as the link takes it.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use relay_controller::{Controller, Reporter, SystemClock};
-use relay_link::{Hub, HubSettings, Incoming, Notes, Planes, Versions};
+use relay_link::{DoorSocket, DoorTls, Hub, HubSettings, Notes, Planes, Versions};
 
 use crate::admin_socket;
-use crate::apart::{access, time};
+use crate::apart::time;
 use crate::config::{ControlListen, Parsed};
 use crate::control_api;
+use crate::door_certificates::DoorCertificates;
+use crate::link_credentials::{LINK, LinkCredentials, listening_tls};
 use crate::notify::Notifier;
 use crate::orphans::Orphans;
 use crate::reload::Reload;
@@ -38,7 +40,14 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
     let hangups = Hangups::watch(manager.clone()).context("cannot watch signals")?;
     let orphans = Orphans::watch().context("cannot watch signals")?;
     let listen = config.control.listen.as_ref().context("RELAY_CONTROL_LISTEN is required")?;
-    let (incoming, _file) = bind(listen)?;
+    let certificates = match (listen, listening_tls(&config.control)) {
+        (ControlListen::Tcp(_), Some(files)) => {
+            Some(Arc::new(DoorCertificates::load(files, &LINK)?))
+        }
+        _ => None,
+    };
+    let (socket, _file) = bind(listen, certificates.clone())?;
+    let credentials = LinkCredentials::new(&config.control);
     let door = config.admin.listen.as_ref().map(admin_socket::bind).transpose()?;
     let clock = Arc::new(SystemClock);
     let (news, planes) = Planes::channel();
@@ -65,15 +74,19 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         Reload::new(None, Vec::new(), Some(controller.applier()), controller.reporter());
     controller.reload_through(reloads);
     reload.go_by(parsed.clone());
+    reload.rotate(credentials.clone());
+    if let Some(certificates) = &certificates {
+        certificates.report_to(controller.reporter());
+    }
     let hub = HubSettings {
         life: life()?,
-        access: access(&config.control)?,
+        tokens: credentials.asked(),
         versions: Versions::CURRENT,
         time: time(clock),
         notes: notes(controller.reporter()),
     };
     controller.announce(format!("[relay] deciding for data planes at {listen}"));
-    let hub = Hub::new(hub, news).serve(incoming);
+    let hub = Hub::new(hub, news).serve(socket);
     manager.ready();
     runtime.block_on(async {
         let serving = tokio::spawn(hub);
@@ -103,21 +116,20 @@ fn life() -> Result<u64> {
     Ok(u64::from_le_bytes(bytes).max(1))
 }
 
-fn bind(listen: &ControlListen) -> Result<(Incoming, Option<SocketFile>)> {
+fn bind(
+    listen: &ControlListen,
+    certificates: Option<Arc<DoorCertificates>>,
+) -> Result<(DoorSocket, Option<SocketFile>)> {
     let named = || format!("RELAY_CONTROL_LISTEN: cannot listen on {listen}");
     match listen {
         ControlListen::Tcp(address) => {
-            let socket = TcpListener::bind(address).with_context(named)?;
-            socket.set_nonblocking(true)?;
-            let socket = tokio::net::TcpListener::from_std(socket).with_context(named)?;
-            Ok((Incoming::Tcp(socket), None))
+            let listener = TcpListener::bind(address).with_context(named)?;
+            let tls = certificates.map(|held| DoorTls::new(move || held.newest()));
+            Ok((DoorSocket::Tcp { listener, tls }, None))
         }
         ControlListen::Unix(path) => {
             let (socket, file) = unix_socket::bind(path, MODE).with_context(named)?;
-            let socket = UnixListener::from(socket);
-            socket.set_nonblocking(true)?;
-            let socket = tokio::net::UnixListener::from_std(socket).with_context(named)?;
-            Ok((Incoming::Unix(socket), Some(file)))
+            Ok((DoorSocket::Unix(UnixListener::from(socket)), Some(file)))
         }
     }
 }

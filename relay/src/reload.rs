@@ -12,6 +12,7 @@ use relay_shard::{DoorNews, DoorRules};
 use tokio::sync::mpsc::Receiver;
 
 use crate::config::{Change, Config, Effective, Machine, Parsed, Source, Variable};
+use crate::link_credentials::LinkCredentials;
 use crate::settings::live;
 use crate::signals::Hangups;
 use crate::tls::{Loaded, Loader, Renewal};
@@ -25,6 +26,8 @@ pub(crate) struct Reload {
     doors: Doors,
     /// Where it is put in force: not in a process that decides nothing.
     applier: Option<Applier>,
+    /// What the planes know each other by, where they are apart.
+    link: Option<LinkCredentials>,
     asked: Receiver<ReloadAsked>,
     reporter: Reporter,
 }
@@ -39,7 +42,15 @@ impl Reload {
     ) -> (Self, Reloads) {
         let (reloads, asked) = Reloads::channel();
         (
-            Self { parsed: None, renewal, doors: Doors::new(doors), applier, asked, reporter },
+            Self {
+                parsed: None,
+                renewal,
+                doors: Doors::new(doors),
+                applier,
+                link: None,
+                asked,
+                reporter,
+            },
             reloads,
         )
     }
@@ -47,6 +58,11 @@ impl Reload {
     /// Reads the whole configuration from now on; this one is in force.
     pub(crate) fn go_by(&mut self, parsed: Parsed) {
         self.parsed = Some(parsed);
+    }
+
+    /// Gives the link the tokens of each configuration that is read.
+    pub(crate) fn rotate(&mut self, link: LinkCredentials) {
+        self.link = Some(link);
     }
 
     /// Reloads until it is dropped: whenever `hangups` or an operator says so, and certificates
@@ -118,6 +134,9 @@ impl Reload {
             renewal.replace(loader, loaded);
         }
         self.doors.offer(&parsed.config);
+        if let Some(link) = &self.link {
+            link.replace_tokens(&parsed.config.control);
+        }
         for warning in &parsed.warnings {
             let entry = LogEntry::new(Level::Warn, "config_questionable");
             self.reporter.report(None, entry.with("reason", warning.clone()));
@@ -243,7 +262,7 @@ fn differs(old: &Effective, new: &Effective) -> bool {
 }
 
 /// What a process acts on that decides nothing.
-const AT_THE_DOOR: [&str; 7] = [
+const AT_THE_DOOR: [&str; 9] = [
     "RELAY_TLS_CERT_DIR",
     "RELAY_TLS_CERT_PATH",
     "RELAY_TLS_KEY_PATH",
@@ -251,6 +270,8 @@ const AT_THE_DOOR: [&str; 7] = [
     "RELAY_TLS_CLIENT_AUTH",
     "RELAY_TRUSTED_PROXIES",
     "RELAY_ALLOWED_ORIGINS",
+    "RELAY_CONTROL_TOKEN",
+    "RELAY_CONTROL_TOKEN_PREVIOUS",
 ];
 
 /// What only the file has.

@@ -49,7 +49,9 @@ fn handed_on(config: &Config) -> String {
         .into_iter()
         .chain([&live.admin.previous_token])
         .map(|secret| secret.as_ref().map(|secret| secret.expose().to_owned()));
-    let tokens = control.readers.iter().chain(&control.operators).map(|token| token.expose());
+    let link = [&config.control.token, &config.control.previous_token].into_iter().flatten();
+    let tokens = control.readers.iter().chain(&control.operators).chain(link);
+    let tokens = tokens.map(|token| token.expose());
     format!(
         "{live:?} {:?} {:?} {:?} {:?} {:?}",
         secrets.collect::<Vec<_>>(),
@@ -85,6 +87,7 @@ fn beside(pair: Option<(&str, &str)>) -> Option<Parsed> {
         ("RELAY_ADMIN_TOKEN", "an-admin-token-that-is-long-enough"),
         ("RELAY_CONTROL_API_OPERATOR_TOKEN", "an-operator-token-that-is-long"),
         ("RELAY_CONTROL_API_READER_TOKEN", "a-reader-token-that-is-long-enough"),
+        ("RELAY_CONTROL_TOKEN", "a-token-of-both-planes-that-is-long"),
     ];
     let others = base.iter().filter(|(name, _)| pair.is_none_or(|(set, _)| set != *name));
     let pairs = others.copied().chain(pair);

@@ -20,6 +20,7 @@ use crate::control_api;
 use crate::control_plane;
 use crate::core_dumps;
 use crate::cores;
+use crate::link_credentials::LinkCredentials;
 use crate::listener::{Listener, Listeners, Place};
 use crate::notify::Notifier;
 use crate::orphans::Orphans;
@@ -202,6 +203,7 @@ impl Relay {
         let (mut shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
         let port = address.map_or(config.listen.port, |address| address.port());
         let mut files = listeners.into_files();
+        let mut credentials = None;
         let mut mind = if decides_here {
             let settings = settings(config, port, shards.driver);
             let mut controller = Controller::new(settings, link, clock, log)?;
@@ -217,12 +219,18 @@ impl Relay {
             }
             Mind::Own(Box::new(controller))
         } else {
-            Mind::Apart(Box::new(Apart::new(config, link, clock, shards.driver, log)?))
+            let known = LinkCredentials::new(&config.control);
+            let apart = Apart::new(config, link, clock, shards.driver, &known, log)?;
+            credentials = Some(known);
+            Mind::Apart(Box::new(apart))
         };
         let doors = std::mem::take(&mut shards.doors);
         let reporter = mind.reporter();
         let renewal = loader.map(|loader| Renewal::new(loader, doors.clone(), reporter.clone()));
-        let (reload, reloads) = Reload::new(renewal, doors, mind.applier(), reporter);
+        let (mut reload, reloads) = Reload::new(renewal, doors, mind.applier(), reporter);
+        if let Some(credentials) = credentials {
+            reload.rotate(credentials);
+        }
         mind.reload_through(reloads);
         Ok(Self {
             runtime,

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use relay_contract::{Counter, LogEntry, Secret, Tick};
-use subtle::ConstantTimeEq as _;
+use subtle::{Choice, ConstantTimeEq as _};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-/// How each side knows the other. Without either, whoever can connect is believed.
+/// What a data plane shows its control plane, and whom it believes.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// A secret that both know.
@@ -20,10 +20,9 @@ pub struct Access {
 /// Certificates in PEM.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Who vouches for the other side. A control plane without it lets data planes connect that
-    /// have no certificate.
+    /// Who vouches for the control plane.
     pub authorities: Option<Vec<u8>>,
-    /// What this side shows. A control plane needs it.
+    /// What this side shows.
     pub identity: Option<TlsIdentity>,
 }
 
@@ -49,17 +48,6 @@ impl TlsIdentity {
 }
 
 impl Tls {
-    pub(crate) fn server(&self) -> ServerTlsConfig {
-        let mut config = ServerTlsConfig::new();
-        if let Some(identity) = &self.identity {
-            config = config.identity(identity.tonic());
-        }
-        if let Some(authorities) = &self.authorities {
-            config = config.client_ca_root(Certificate::from_pem(authorities));
-        }
-        config
-    }
-
     pub(crate) fn client(&self) -> ClientTlsConfig {
         let mut config = ClientTlsConfig::new();
         if let Some(identity) = &self.identity {
@@ -73,20 +61,48 @@ impl Tls {
 }
 
 impl Access {
-    /// Whether a data plane shows what it has to.
-    pub(crate) fn admits(&self, metadata: &MetadataMap) -> bool {
-        let Some(token) = &self.token else { return true };
-        let shown = metadata.get("authorization").map(|value| value.as_bytes());
-        let shown = shown.and_then(|value| value.strip_prefix(b"Bearer "));
-        shown.is_some_and(|shown| bool::from(shown.ct_eq(token.expose().as_bytes())))
-    }
-
     /// What a data plane shows.
     pub(crate) fn shown(&self) -> Option<MetadataValue<Ascii>> {
         let token = self.token.as_ref()?;
         let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose()).parse().ok()?;
         value.set_sensitive(true);
         Some(value)
+    }
+}
+
+/// What a data plane shows, asked at each attempt to connect: files are replaced while it runs. The
+/// text says why there is nothing to show.
+#[derive(Clone)]
+pub struct Credentials(pub Arc<dyn Fn() -> Result<Access, String> + Send + Sync>);
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+/// The secrets of which a data plane has to show one, asked at each attempt: the one both know, and
+/// the one before it while it is rotated. Without any, whoever can connect is believed.
+#[derive(Clone)]
+pub struct Tokens(pub Arc<dyn Fn() -> Vec<Secret> + Send + Sync>);
+
+impl Tokens {
+    /// Whether a data plane shows what it has to.
+    pub(crate) fn admit(&self, metadata: &MetadataMap) -> bool {
+        let tokens = (self.0)();
+        let shown = metadata.get("authorization").map(|value| value.as_bytes());
+        let shown = shown.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+        // As long whichever of them it is.
+        let is_one = tokens
+            .iter()
+            .fold(Choice::from(0), |found, token| found | shown.ct_eq(token.expose().as_bytes()));
+        tokens.is_empty() || bool::from(is_one)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens(..)")
     }
 }
 
@@ -122,16 +138,23 @@ mod tests {
 
     #[test]
     fn only_the_right_token_is_admitted() {
-        let access = Access { token: Some("right-token".into()), tls: None };
+        let tokens = |known: &'static [&'static str]| {
+            Tokens(Arc::new(move || known.iter().map(|&token| token.into()).collect()))
+        };
+        let both = tokens(&["right-token", "old-token"]);
         let mut metadata = MetadataMap::new();
-        assert!(!access.admits(&metadata));
-        for (shown, admitted) in
-            [("Bearer right-token", true), ("Bearer right-toke", false), ("right-token", false)]
-        {
+        assert!(!both.admit(&metadata) && tokens(&[]).admit(&metadata));
+        for (shown, admitted) in [
+            ("Bearer right-token", true),
+            ("Bearer old-token", true),
+            ("Bearer right-toke", false),
+            ("right-token", false),
+            ("Bearer ", false),
+        ] {
             metadata.insert("authorization", shown.parse().unwrap());
-            assert_eq!(access.admits(&metadata), admitted, "{shown}");
+            assert_eq!(both.admit(&metadata), admitted, "{shown}");
         }
-        assert!(Access::default().admits(&MetadataMap::new()));
+        let access = Access { token: Some("right-token".into()), tls: None };
         assert!(!format!("{:?}", access.shown()).contains("right-token"));
     }
 }

@@ -14,11 +14,12 @@ use tokio::time::{
     Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout_at,
 };
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
 
 use crate::Link;
-use crate::access::{Access, Notes, Time};
+use crate::access::{Access, Credentials, Notes, Time};
 use crate::convert::{Frame, names_refused};
 use crate::cord::{BEAT, Cord, Identity};
 use crate::hub::MESSAGE_BYTES_MAX;
@@ -38,7 +39,7 @@ pub struct Dial {
     /// Where it is.
     pub address: Address,
     /// How both know each other.
-    pub access: Access,
+    pub credentials: Credentials,
     /// What this data plane is.
     pub identity: Identity,
     /// The clock.
@@ -75,8 +76,8 @@ struct Stream {
 type Waiting<T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send>>;
 
 enum Way {
-    /// On the way to a connection.
-    Connecting(Waiting<Channel>),
+    /// On the way to a connection; it comes with the token to show there.
+    Connecting(Waiting<(Channel, Option<Shown>)>),
     /// The greeting is sent.
     Greeting(Waiting<Stream>),
     There(Box<Stream>),
@@ -84,16 +85,18 @@ enum Way {
 
 /// What happened on the way.
 enum Step {
-    Connected(Channel),
+    Connected(Channel, Option<Shown>),
     Greeted(Stream),
     Message(Box<FromControlPlane>),
     Room,
     Failed(String),
 }
 
+/// A token, as the head of a request carries it.
+type Shown = MetadataValue<Ascii>;
+
 struct Line {
     dial: Dial,
-    endpoint: Endpoint,
     link: Link,
     cord: Cord,
     way: Way,
@@ -119,13 +122,14 @@ impl Dial {
         shutdown: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
     ) -> Result<Dialled, DialError> {
-        let endpoint = self.endpoint()?;
+        // What cannot be used now is told at once; later it is tried again and again.
+        let access = (self.credentials.0)().map_err(DialError)?;
+        endpoint(&self.address, &access)?;
         let mut line = Line {
             cord: Cord::new(self.identity.clone()),
-            way: Way::Connecting(connect(endpoint.clone(), Duration::ZERO)),
+            way: Way::Connecting(self.connect(Duration::ZERO)),
             running: link.shards.ids().collect(),
             dial: self,
-            endpoint,
             link,
             attempts: 0,
             told: None,
@@ -146,33 +150,37 @@ impl Dial {
         Ok(line.leave(&mut beats, hurry).await)
     }
 
-    fn endpoint(&self) -> Result<Endpoint, DialError> {
-        let url = match &self.address {
-            Address::Url(url) => url.clone(),
-            Address::Unix(path) => format!("unix:{path}"),
-        };
-        let wrong = |error: tonic::transport::Error| DialError(error.to_string());
-        let endpoint = Endpoint::from_shared(url).map_err(wrong)?;
-        let endpoint = endpoint
-            .connect_timeout(CONNECT_PATIENCE)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE);
-        match &self.access.tls {
-            Some(tls) => endpoint.tls_config(tls.client()).map_err(wrong),
-            None => Ok(endpoint),
-        }
+    /// Connects after a pause, with what there is to show by then.
+    fn connect(&self, pause: Duration) -> Waiting<(Channel, Option<Shown>)> {
+        let (address, credentials) = (self.address.clone(), self.credentials.clone());
+        Box::pin(async move {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            let access = (credentials.0)()?;
+            let endpoint = endpoint(&address, &access).map_err(|error| error.to_string())?;
+            let channel = endpoint.connect().await.map_err(|error| causes(&error))?;
+            Ok((channel, access.shown()))
+        })
     }
 }
 
-/// Connects after a pause.
-fn connect(endpoint: Endpoint, pause: Duration) -> Waiting<Channel> {
-    Box::pin(async move {
-        if !pause.is_zero() {
-            sleep(pause).await;
-        }
-        endpoint.connect().await.map_err(|error| causes(&error))
-    })
+fn endpoint(address: &Address, access: &Access) -> Result<Endpoint, DialError> {
+    let url = match address {
+        Address::Url(url) => url.clone(),
+        Address::Unix(path) => format!("unix:{path}"),
+    };
+    let wrong = |error: tonic::transport::Error| DialError(causes(&error));
+    let endpoint = Endpoint::from_shared(url).map_err(wrong)?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_PATIENCE)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE);
+    match &access.tls {
+        Some(tls) => endpoint.tls_config(tls.client()).map_err(wrong),
+        None => Ok(endpoint),
+    }
 }
 
 /// An error with what caused it: the first alone says that the transport failed.
@@ -203,14 +211,14 @@ impl Line {
     /// Waits for something to do and does it.
     async fn turn(&mut self, beats: &mut Interval) {
         self.deliver();
-        let frame = self.frame();
         let sends = self.cord.has_message();
         // Without shards nobody tells anything any more.
         let takes_events = self.cord.takes_events() && !self.running.is_empty();
-        let Self { link, cord, way, .. } = self;
+        let Self { link, way, .. } = self;
         tokio::select! {
             event = link.events.next(), if takes_events => match event {
                 Some(event) => {
+                    let frame = self.frame();
                     self.take(&frame, event);
                     for _ in 1..EVENTS_PER_TURN {
                         if !self.cord.takes_events() {
@@ -222,10 +230,14 @@ impl Line {
                 }
                 None => self.running.clear(),
             },
-            step = way.step(sends) => self.on_step(&frame, step),
+            step = way.step(sends) => {
+                let frame = self.frame();
+                self.on_step(&frame, step);
+            }
             _ = beats.tick() => {
-                cord.beat(&frame);
-                if cord.is_silent() {
+                let frame = self.frame();
+                self.cord.beat(&frame);
+                if self.cord.is_silent() {
                     self.lose("it was not heard for too long".to_owned());
                 }
             }
@@ -264,7 +276,7 @@ impl Line {
 
     fn on_step(&mut self, frame: &Frame, step: Step) {
         match step {
-            Step::Connected(channel) => self.greet(channel),
+            Step::Connected(channel, shown) => self.greet(channel, shown),
             Step::Greeted(stream) => self.way = Way::There(Box::new(stream)),
             Step::Message(message) => {
                 let was_joined = self.cord.is_joined();
@@ -289,13 +301,13 @@ impl Line {
         }
     }
 
-    fn greet(&mut self, channel: Channel) {
+    fn greet(&mut self, channel: Channel, shown: Option<Shown>) {
         let hello = self.cord.connect();
         let (outbound, messages) = mpsc::channel(STREAM_MESSAGES);
         let sent = outbound.try_send(hello);
         debug_assert!(sent.is_ok(), "an empty channel has room");
         let mut request = Request::new(ReceiverStream::new(messages));
-        if let Some(token) = self.dial.access.shown() {
+        if let Some(token) = shown {
             request.metadata_mut().insert("authorization", token);
         }
         let mut client = PlaneLinkClient::new(channel)
@@ -322,7 +334,7 @@ impl Line {
         }
         let pause = self.pause();
         self.attempts = self.attempts.saturating_add(1);
-        self.way = Way::Connecting(connect(self.endpoint.clone(), pause));
+        self.way = Way::Connecting(self.dial.connect(pause));
     }
 
     /// Until the next attempt: none before the first, then longer and longer, and each data plane
@@ -417,7 +429,7 @@ impl Way {
     async fn step(&mut self, sends: bool) -> Step {
         match self {
             Self::Connecting(channel) => match channel.await {
-                Ok(channel) => Step::Connected(channel),
+                Ok((channel, shown)) => Step::Connected(channel, shown),
                 Err(reason) => Step::Failed(reason),
             },
             Self::Greeting(stream) => match stream.await {

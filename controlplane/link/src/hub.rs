@@ -1,24 +1,24 @@
 //! Where data planes arrive.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use relay_contract::{Command, Counter, Event, Level, LogEntry, ShardId};
 use relay_grpc::plane::v1::plane_link_server::{PlaneLink, PlaneLinkServer};
 use relay_grpc::plane::v1::{FromControlPlane, FromDataPlane, Hello, from_data_plane};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
-use tonic::codegen::tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::access::{Access, Notes, Time};
+use crate::access::{Notes, Time, Tokens};
 use crate::berth::{Arrived, Berth, BerthError};
 use crate::convert::{Frame, kept};
 use crate::cord::BEAT;
+use crate::door::{Door, DoorSocket};
 use crate::planes::{Attached, Block, Detached, News, Orders};
 use crate::version::Versions;
 
@@ -27,23 +27,14 @@ use crate::version::Versions;
 pub struct HubSettings {
     /// One life of this control plane. Not 0.
     pub life: u64,
-    /// Whom it lets in.
-    pub access: Access,
+    /// Whom it lets in, beside certificates.
+    pub tokens: Tokens,
     /// What it speaks.
     pub versions: Versions,
     /// The clock.
     pub time: Time,
     /// Where it tells its operator.
     pub notes: Notes,
-}
-
-/// Where data planes connect.
-#[derive(Debug)]
-pub enum Incoming {
-    /// An address.
-    Tcp(TcpListener),
-    /// A file of this host, whose permissions say who may.
-    Unix(UnixListener),
 }
 
 /// Takes in data planes, each with one stream at a time, and tells the controller.
@@ -95,28 +86,26 @@ impl Hub {
     /// Serves until dropped.
     ///
     /// # Errors
-    /// TLS files that cannot be used, or a listener that fails.
-    pub async fn serve(self, incoming: Incoming) -> Result<(), tonic::transport::Error> {
-        let tls = self.shared.settings.access.tls.as_ref().map(|tls| tls.server());
+    /// A socket that cannot be watched.
+    pub async fn serve(self, socket: DoorSocket) -> io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let refused = move || {
+            let entry = LogEntry::new(Level::Warn, "plane_connection_refused");
+            shared.settings.notes.note(Some(Counter::PlaneConnectionsRefused), entry.ours());
+        };
+        let (door, connections) = Door::open(socket, CONNECTIONS_MAX, Arc::new(refused))?;
         let service = PlaneLinkServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let mut server = Server::builder()
+        let served = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .max_concurrent_streams(STREAMS_MAX);
-        if let Some(tls) = tls {
-            server = server.tls_config(tls)?;
-        }
-        let router = server.add_service(service);
-        match incoming {
-            Incoming::Tcp(listener) => {
-                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-                router.serve_with_incoming(incoming).await
-            }
-            Incoming::Unix(listener) => {
-                router.serve_with_incoming(UnixListenerStream::new(listener)).await
-            }
+            .max_concurrent_streams(STREAMS_MAX)
+            .add_service(service)
+            .serve_with_incoming(connections);
+        tokio::select! {
+            served = served => served.map_err(io::Error::other),
+            () = door.watch() => Ok(()),
         }
     }
 }
@@ -130,7 +119,7 @@ impl PlaneLink for Hub {
         request: Request<Streaming<FromDataPlane>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let settings = &self.shared.settings;
-        if !settings.access.admits(request.metadata()) {
+        if !settings.tokens.admit(request.metadata()) {
             let status = Status::unauthenticated("the token is not the control plane's");
             return Err(self.shared.turned_away(status, "unknown"));
         }
@@ -308,8 +297,10 @@ impl Docked {
     }
 
     async fn turn(&mut self, beats: &mut Interval) -> Fate {
+        let step = self.step(beats).await;
+        // Of the moment in which it happened, and not of that before the wait.
         let frame = self.frame();
-        match self.step(beats).await {
+        match step {
             Step::Arrival(arrival) => {
                 let knows = arrival.hello.control_life == self.shared.settings.life;
                 let resumed = knows && self.berth.resume(arrival.received);
@@ -489,6 +480,10 @@ impl Docked {
         false
     }
 }
+
+/// Connections at a time: a data plane has one, and one that takes its place. Protects descriptors
+/// from strangers. Reached: closed at once, with a count.
+const CONNECTIONS_MAX: usize = 1024;
 
 /// How long a data plane may take to say who it is. Protects descriptors from strangers.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);

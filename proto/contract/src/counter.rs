@@ -211,6 +211,8 @@ counters! {
         "Log lines kept back because there were too many of their kind."
     CommandsUndelivered "relay_commands_undelivered_total"
         "Orders to a shard that were dropped because too many waited for it."
+    PlaneConnectionsRefused "relay_plane_connections_refused_total"
+        "Connections to the port of the data planes that were closed because too many were open."
     KeysUnnumbered "relay_keys_unnumbered_total"
         "Tokens accepted under a key that nothing can be told of later: too many keys are in use."
     FarewellsForgotten "relay_farewells_forgotten_total"

@@ -43,6 +43,8 @@ pub(crate) struct Control {
     pub listen: Option<ControlListen>,
     /// A secret that both know.
     pub token: Option<Secret>,
+    /// The one before it, which a control plane accepts too.
+    pub previous_token: Option<Secret>,
     /// Who vouches for the other side's certificate.
     pub authorities: Option<PathBuf>,
     /// What this side shows.
@@ -90,6 +92,7 @@ impl Control {
             url: ControlUrl::read(reader),
             listen: ControlListen::read(reader),
             token: reader.secret("RELAY_CONTROL_TOKEN"),
+            previous_token: reader.secret("RELAY_CONTROL_TOKEN_PREVIOUS"),
             authorities: reader.path("RELAY_CONTROL_CA_PATH"),
             certificate: reader.path("RELAY_CONTROL_CERT_PATH"),
             key: reader.path("RELAY_CONTROL_KEY_PATH"),

@@ -82,7 +82,7 @@ struct Rotation<'a> {
     previous: &'a Option<Secret>,
 }
 
-fn rotations(config: &Config) -> [Rotation<'_>; 3] {
+fn rotations(config: &Config) -> [Rotation<'_>; 4] {
     [
         Rotation {
             name: "RELAY_INTERNAL_KEY",
@@ -98,6 +98,11 @@ fn rotations(config: &Config) -> [Rotation<'_>; 3] {
             name: "RELAY_BUS_HMAC_KEY",
             current: &config.backplane.bus_key,
             previous: &config.backplane.previous_bus_key,
+        },
+        Rotation {
+            name: "RELAY_CONTROL_TOKEN",
+            current: &config.control.token,
+            previous: &config.control.previous_token,
         },
     ]
 }

@@ -419,7 +419,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     any("RELAY_CONTROL_LISTEN", Kind::Text, "(none)", "unix:/run/relay/control.sock",
         "Where a control plane waits for its data planes: unix:/PATH or IP:PORT."),
     secret("RELAY_CONTROL_TOKEN", "$(openssl rand -base64 32)",
-        "A secret that both planes know: a data plane shows it."),
+        "A secret that both planes know: a data plane shows it.").at_once(),
+    secret("RELAY_CONTROL_TOKEN_PREVIOUS", "$(cat old-token)",
+        "The token before it, which a control plane accepts too while it is rotated.").at_once(),
     path("RELAY_CONTROL_CA_PATH", "(none)",
         "Who vouches for the other plane's certificate, in PEM. A control plane that has it lets \
          in data planes with such a certificate alone."),

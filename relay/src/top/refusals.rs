@@ -84,6 +84,7 @@ const REASONS: &[(&str, &str)] = &[
     ("relay_admin_connections_refused_total", "too many operators"),
     ("relay_admin_unauthorized_total", "operator without token"),
     ("relay_control_connections_refused_total", "too many control calls"),
+    ("relay_plane_connections_refused_total", "too many at the link"),
     ("relay_control_unauthorized_total", "control without token"),
     ("relay_control_overloaded_total", "control overloaded"),
 ];

@@ -1,7 +1,6 @@
 //! Who may make which call.
 
-use std::net::SocketAddr;
-
+use relay_link::Caller;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -18,25 +17,6 @@ pub(crate) enum Role {
     Reader,
     /// Every call.
     Operator,
-}
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Caller {
-    /// Somebody who may open the socket's file.
-    Local {
-        /// Their user.
-        uid: u32,
-        /// Their process, if the kernel says it.
-        pid: Option<i32>,
-    },
-    /// Somebody who connected to the port.
-    Remote {
-        /// From where.
-        address: SocketAddr,
-        /// SHA-256 of the certificate they showed, if they showed one; it was checked.
-        certificate_sha256: Option<[u8; 32]>,
-    },
 }
 
 /// Who makes a call.

@@ -3,7 +3,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use relay_contract::Tick;
 
-use super::super::access::{Caller, Role, Who};
+use relay_link::Caller;
+
+use super::super::access::{Role, Who};
 use super::*;
 
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! `relay.control.v1`: what operators and orchestrators ask over gRPC.
 //!
-//! `listener` takes connections, `access` says who may make which call, `service` takes the calls
+//! `access` says who may make which call, `service` takes the calls
 //! to the controller, and `answers` is what the controller does about them. Nothing of it runs
 //! unless [`crate::Controller::serve_control`] was called.
 
@@ -12,7 +12,6 @@ mod connections;
 mod draining;
 mod health;
 mod histograms;
-mod listener;
 mod moving;
 mod permitted;
 mod revoking;
@@ -21,7 +20,6 @@ mod service;
 mod state;
 mod watchers;
 
-use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,9 +27,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use relay_contract::Secret;
 use relay_grpc::DESCRIPTORS;
 use relay_grpc::control::v1::control_server::{ControlServer, SERVICE_NAME};
-use rustls::ServerConfig;
+use relay_link::Door;
 use tokio::sync::mpsc;
 use tonic::transport::Server;
+
+pub use relay_link::{DoorSocket as ControlSocket, DoorTls as ControlTls};
 
 pub(crate) use answers::{Asked, Reported};
 pub use audit::{AuditFile, AuditSink};
@@ -40,7 +40,6 @@ pub(crate) use watchers::Watchers;
 use access::Access;
 use audit::Audit;
 use health::Health;
-use listener::Door;
 use service::Service;
 
 use crate::clock::Clock;
@@ -57,42 +56,6 @@ pub struct ControlApi {
     pub audit: AuditSink,
     /// The commit the program was built from.
     pub commit: &'static str,
-}
-
-/// The socket of the control API.
-#[derive(Debug)]
-pub enum ControlSocket {
-    /// A path: whoever may open it is an operator.
-    Unix(std::os::unix::net::UnixListener),
-    /// A host and port.
-    Tcp {
-        /// Bound and listening.
-        listener: std::net::TcpListener,
-        /// What its connections speak. Without it they speak in the clear.
-        tls: Option<ControlTls>,
-    },
-}
-
-/// The certificates of the control API. Asked at every connection, so that new ones are used as
-/// soon as they are there.
-#[derive(Clone)]
-pub struct ControlTls(Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>);
-
-impl ControlTls {
-    /// Those that this says. It may look at a few files, and must not wait for anything else.
-    pub fn new(newest: impl Fn() -> Arc<ServerConfig> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(newest))
-    }
-
-    fn newest(&self) -> Arc<ServerConfig> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for ControlTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlTls").finish_non_exhaustive()
-    }
 }
 
 /// The tokens of the control API. Without any, whoever reaches the socket is an operator: the
@@ -209,7 +172,11 @@ impl Api {
     /// The socket cannot be watched.
     pub(crate) async fn serve(self) -> io::Result<()> {
         let Self { socket, service } = self;
-        let (door, connections) = Door::open(socket, Arc::clone(&service.tallies))?;
+        let tallies = Arc::clone(&service.tallies);
+        let refused = move || {
+            tallies.connections_refused.fetch_add(1, Ordering::Relaxed);
+        };
+        let (door, connections) = Door::open(socket, CONNECTIONS_MAX, Arc::new(refused))?;
         let health = Health::new(service.clone()).into_server();
         let control = ControlServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
         let served = Server::builder()
@@ -240,6 +207,10 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
 
 /// Why reflection cannot fail.
 const COMPILED: &str = "the schemas were compiled with the program";
+
+/// Connections at a time. Protects descriptors and memory from whoever reaches the socket. Reached:
+/// closed at once, counted by `relay_control_connections_refused_total`.
+const CONNECTIONS_MAX: usize = 64;
 
 /// Questions on their way to the controller. Reached: RESOURCE_EXHAUSTED, with a count.
 const QUESTIONS_MAX: usize = 64;

@@ -10,12 +10,13 @@ use std::time::Duration;
 use prost::Name;
 use relay_grpc::control::v1 as proto;
 use relay_grpc::control::v1::control_server::Control;
+use relay_link::Caller;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
 use super::Tallies;
-use super::access::{Access, Caller, Role, Who};
+use super::access::{Access, Role, Who};
 use super::answers::{Answer, Asked};
 use super::audit::{Audit, AuditError, Entry, Outcome};
 use super::histograms::Wanted;

@@ -1,0 +1,94 @@
+//! What the two planes know each other by. It is rotated while they run: files are read at every
+//! attempt to connect, tokens are those of the last configuration that was read.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use relay_contract::Secret;
+use relay_link::{Access, Credentials, Tls, TlsIdentity, Tokens};
+
+use crate::config::{Control, ControlTls, ControlUrl};
+use crate::door_certificates::Names;
+
+/// Where they are, and the tokens of the moment.
+#[derive(Clone)]
+pub(crate) struct LinkCredentials {
+    control: Arc<Mutex<Control>>,
+}
+
+impl LinkCredentials {
+    pub(crate) fn new(control: &Control) -> Self {
+        Self { control: Arc::new(Mutex::new(control.clone())) }
+    }
+
+    /// Goes by the tokens of this configuration from now on. Streams that are there stay.
+    pub(crate) fn replace_tokens(&self, control: &Control) {
+        let mut known = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        known.token = control.token.clone();
+        known.previous_token = control.previous_token.clone();
+    }
+
+    /// What a data plane shows.
+    pub(crate) fn shown(&self) -> Credentials {
+        let this = self.clone();
+        Credentials(Arc::new(move || access(&this.now()).map_err(|error| format!("{error:#}"))))
+    }
+
+    /// What a control plane asks for.
+    pub(crate) fn asked(&self) -> Tokens {
+        let this = self.clone();
+        Tokens(Arc::new(move || {
+            let Control { token, previous_token, .. } = this.now();
+            token.into_iter().chain(previous_token).collect()
+        }))
+    }
+
+    fn now(&self) -> Control {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The files of a control plane that speaks TLS.
+pub(crate) fn listening_tls(control: &Control) -> Option<ControlTls> {
+    let (certificate, key) = (control.certificate.clone()?, control.key.clone()?);
+    Some(ControlTls { certificate, key, client_authorities: control.authorities.clone() })
+}
+
+/// Where they are, and what is said of new ones.
+pub(crate) const LINK: Names = Names {
+    certificate: "RELAY_CONTROL_CERT_PATH",
+    key: "RELAY_CONTROL_KEY_PATH",
+    authorities: "RELAY_CONTROL_CA_PATH",
+    reloaded: "control_link_tls_reloaded",
+    reload_failed: "control_link_tls_reload_failed",
+};
+
+/// What a data plane shows. Errors: names the file that cannot be read.
+fn access(control: &Control) -> Result<Access> {
+    let read = |name: &str, path: &Path| {
+        fs::read(path).with_context(|| format!("{name}: cannot read {}", path.display()))
+    };
+    let is_encrypted =
+        matches!(&control.url, Some(ControlUrl::Url(url)) if url.scheme() == "https");
+    let tls = match is_encrypted {
+        false => None,
+        true => {
+            let authorities = control.authorities.as_deref();
+            let authorities = authorities.map(|path| read(LINK.authorities, path)).transpose()?;
+            let identity = match (&control.certificate, &control.key) {
+                (Some(certificate), Some(key)) => {
+                    let text = String::from_utf8(read(LINK.key, key)?);
+                    Some(TlsIdentity {
+                        certificate: read(LINK.certificate, certificate)?,
+                        key: Secret::new(text.context("RELAY_CONTROL_KEY_PATH: it is no PEM")?),
+                    })
+                }
+                _ => None,
+            };
+            Some(Tls { authorities, identity })
+        }
+    };
+    Ok(Access { token: control.token.clone(), tls })
+}
