@@ -12,7 +12,8 @@ use rustls::{RootCertStore, ServerConfig};
 use crate::config::ControlTls;
 use crate::tls::{Stamp, certificates, private_key};
 
-/// Certificates of a door for gRPC, read again when a file has changed by the time somebody connects.
+/// Certificates of a door for gRPC, read again when a file has changed by the time somebody
+/// connects.
 pub(crate) struct DoorCertificates {
     files: ControlTls,
     names: &'static Names,

@@ -86,8 +86,8 @@ impl Controller {
         self.log(entry.ours());
     }
 
-    /// Shards refuse what is not newer than what they have. Where that is from a control plane whose
-    /// clock was ahead, what is in force here gets a version beyond it.
+    /// Shards refuse what is not newer than what they have. Where that is from a control plane
+    /// whose clock was ahead, what is in force here gets a version beyond it.
     fn outdo(&mut self, in_force: &[InForce], block: Block) {
         let of_settings = in_force
             .iter()

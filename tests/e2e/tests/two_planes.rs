@@ -315,8 +315,14 @@ struct Certificates {
 
 impl Certificates {
     fn make() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let keep = |name: &str, text: String| std::fs::write(folder.path().join(name), text);
+        let made = Self { folder: tempfile::tempdir()? };
+        made.replace()?;
+        Ok(made)
+    }
+
+    /// Others, of another authority, in the same files.
+    fn replace(&self) -> Result<()> {
+        let keep = |name: &str, text: String| std::fs::write(self.folder.path().join(name), text);
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate()?;
@@ -330,7 +336,7 @@ impl Certificates {
             keep(&format!("{name}.pem"), leaf.signed_by(&key, &issuer)?.pem())?;
             keep(&format!("{name}.key"), key.serialize_pem())?;
         }
-        Ok(Self { folder })
+        Ok(())
     }
 
     fn path(&self, name: &str) -> String {
@@ -366,5 +372,80 @@ fn over_tcp_each_plane_shows_the_other_its_certificate() -> Result<()> {
     talk(&mut client, &mut daemon, 1..20)?;
     let (status, _) = refusal(stage.client(&stranger, "cl2"))?;
     ensure!(status == 503, "{status}");
+    Ok(())
+}
+
+#[test]
+fn certificates_are_replaced_while_the_data_plane_runs() -> Result<()> {
+    let certificates = Certificates::make()?;
+    let listen = format!("127.0.0.1:{}", free_port()?);
+    let url = format!("https://localhost:{}", listen.rsplit(':').next().context("a port")?);
+    let [ca, control, control_key, data, data_key] =
+        ["ca.pem", "control.pem", "control.key", "data.pem", "data.key"]
+            .map(|name| certificates.path(name));
+    let here = [
+        ("RELAY_CONTROL_LISTEN", &*listen),
+        ("RELAY_CONTROL_CA_PATH", &*ca),
+        ("RELAY_CONTROL_CERT_PATH", &*control),
+        ("RELAY_CONTROL_KEY_PATH", &*control_key),
+    ];
+    let mut stage = Stage::set(&here)?;
+    let mut relay = stage.data_plane(&[
+        ("RELAY_CONTROL_URL", &url),
+        ("RELAY_CONTROL_CA_PATH", &ca),
+        ("RELAY_CONTROL_CERT_PATH", &data),
+        ("RELAY_CONTROL_KEY_PATH", &data_key),
+    ])?;
+    let mut daemon = stage.daemon(&relay)?;
+    let mut client = stage.client(&relay, "cl1")?;
+    talk(&mut client, &mut daemon, 1..20)?;
+    certificates.replace()?;
+    // Nobody of the old authority is believed any more, by either side.
+    stage.control.kill()?;
+    relay.wait_for("control_plane_lost")?;
+    let platform = stage.platform.url();
+    stage.control.start_again(&with_platform(&platform, &here))?;
+    let attached = stage.control.wait_for("data_plane_attached")?;
+    ensure!(attached.contains(r#""connections":2"#), "{attached}");
+    talk(&mut client, &mut daemon, 20..40)?;
+    Ok(())
+}
+
+#[test]
+fn the_token_before_is_good_while_it_is_rotated() -> Result<()> {
+    let (old, new) = ("the-token-of-both-planes-so-far", "the-token-of-both-planes-from-now-on");
+    let both = [("RELAY_CONTROL_TOKEN", new), ("RELAY_CONTROL_TOKEN_PREVIOUS", old)];
+    let mut stage = Stage::set(&both)?;
+    for token in [old, new] {
+        stage.data_plane(&[("RELAY_CONTROL_TOKEN", token)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_drain_outlives_the_control_plane_that_ordered_it_and_the_next_takes_it_back() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let address = format!("unix:{}", folder.path().join("control.sock").display());
+    let api = [("RELAY_CONTROL_API_LISTEN", &*address)];
+    let ctl = |call: &str| -> Result<()> {
+        let output = run(&["ctl", "--address", &address, call], &[])?;
+        ensure!(output.status.success(), "{call}: {output:?}");
+        Ok(())
+    };
+    let mut stage = Stage::set(&api)?;
+    let mut relay = stage.data_plane(&[])?;
+    ctl("drain")?;
+    stage.control.wait_for("relay_draining")?;
+    stage.control.kill()?;
+    relay.wait_for("control_plane_lost")?;
+    let platform = stage.platform.url();
+    stage.control.start_again(&with_platform(&platform, &api))?;
+    stage.control.wait_for("data_plane_attached")?;
+    ensure!(get(relay.port(), "/ready", None)?.status == 503, "it is drained as it was");
+    let (status, _) = refusal(stage.client(&relay, "cl1"))?;
+    ensure!(status == 503, "{status}");
+    ctl("resume")?;
+    ensure!(get(relay.port(), "/ready", None)?.status == 200, "and not any more");
+    stage.client(&relay, "cl1").context("it admits again")?;
     Ok(())
 }
