@@ -33,7 +33,7 @@ use crate::homes::{HomeTable, HomeTableError};
 use crate::inquiries::Inquiries;
 use crate::journal::{Journal, Unflushed, Written};
 use crate::judge::{Answer, Judge};
-use crate::jwks::{IssuerNumber, KeyRing};
+use crate::jwks::{IssuerNumber, KeyRing, KeyServers};
 use crate::keepers::Keepers;
 use crate::keeping::Keeping;
 use crate::key_book::KeyBook;
@@ -94,6 +94,8 @@ pub struct Controller {
     /// The key sets, where tokens are checked locally.
     pub(crate) keys: Option<Arc<KeyRing>>,
     pub(crate) keepers: Keepers,
+    /// How they call the servers.
+    pub(crate) key_servers: KeyServers,
     /// Calls to the platform. Bounded by the judge's pending upgrades and by `worker_calls_max`.
     pub(crate) jobs: JoinSet<Done>,
     /// What the platform is being asked, at most `asked_at_once` questions, and what waits for it.
@@ -244,7 +246,9 @@ impl Controller {
         let platform = PlatformHttp::new(settings.platform_tls.clone(), notify.clone())?;
         let platform = Arc::new(platform);
         let mut keepers = Keepers::default();
-        let keys = keepers.ring(None, &settings, &platform, &notify)?;
+        let (url, tls) = (&settings.platform, &settings.platform_tls);
+        let key_servers = KeyServers::new(&platform, url, tls, notify.clone())?;
+        let keys = keepers.ring(None, &settings, &key_servers, &notify)?;
         let decider = Decider {
             admission: settings.admission,
             ring: keys.clone(),
@@ -288,6 +292,7 @@ impl Controller {
             workers: Arc::new(workers),
             keys,
             keepers,
+            key_servers,
             jobs: JoinSet::new(),
             inquiries: Inquiries::new(),
             printer: Printer::new(),

@@ -9,9 +9,9 @@ use tokio::task::AbortHandle;
 use crate::admitting::Ticket;
 use crate::controller::{Controller, StartError};
 use crate::decide::LookedAt;
-use crate::jwks::{IssuerNumber, KeyRing};
+use crate::jwks::{IssuerNumber, KeyRing, KeyServers};
 use crate::notices::Notices;
-use crate::platform_http::{CallLimits, PlatformHttp};
+use crate::platform_http::CallLimits;
 use crate::settings::{Admission, Settings};
 
 /// One task per issuer, from the moment the controller runs.
@@ -33,7 +33,7 @@ impl Keepers {
         &mut self,
         before: Option<&KeyRing>,
         settings: &Settings,
-        platform: &Arc<PlatformHttp>,
+        servers: &KeyServers,
         notices: &Notices,
     ) -> Result<Option<Arc<KeyRing>>, StartError> {
         let jwks = match (settings.admission, &settings.jwks) {
@@ -47,7 +47,7 @@ impl Keepers {
         };
         let empty = KeyRing::empty(settings.caps.connections_max);
         let before = before.unwrap_or(&empty);
-        let ring = before.with(jwks, limits, &mut self.next, platform, notices);
+        let ring = before.with(jwks, limits, &mut self.next, servers, notices);
         ring.map(|ring| Some(Arc::new(ring))).map_err(|_| StartError::KeySetUrl)
     }
 
@@ -92,7 +92,7 @@ impl Controller {
         settings: &Settings,
     ) -> Result<Option<Arc<KeyRing>>, StartError> {
         let before = self.keys.as_deref();
-        self.keepers.ring(before, settings, &self.decider.platform, &self.notify)
+        self.keepers.ring(before, settings, &self.key_servers, &self.notify)
     }
 
     /// Checks tokens against this ring from now on. Who waits for keys is looked at once more. The

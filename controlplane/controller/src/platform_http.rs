@@ -15,14 +15,15 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::notices::Notices;
-use crate::platform_tls::{self, PlatformTlsError, Stamp};
-use crate::settings::{ASKED_AT_ONCE, PlatformTls};
+use crate::platform_tls::{self, PlatformTlsError, Roots, Stamp};
+use crate::settings::{ASKED_AT_ONCE, PlatformTls, Verify};
 
 /// Speaks HTTP/1.1 with the platform. Redirects are not followed: what is behind one was not named
 /// by the operator. Nothing is retried, except a request that a kept-alive connection never took.
 #[derive(Debug)]
 pub(crate) struct PlatformHttp {
     tls: PlatformTls,
+    roots: Roots,
     current: Mutex<Current>,
     notices: Notices,
 }
@@ -83,9 +84,24 @@ impl PlatformHttp {
     /// # Errors
     /// [`PlatformTlsError`].
     pub(crate) fn new(tls: PlatformTls, notices: Notices) -> Result<Self, PlatformTlsError> {
+        Self::with(tls, Roots::NamedOrSystem, notices)
+    }
+
+    /// For others than the platform: whoever they are is always checked, by the system's authorities
+    /// and by those of the platform, and nobody is shown the platform's client certificate.
+    ///
+    /// # Errors
+    /// [`PlatformTlsError`].
+    pub(crate) fn of_others(tls: &PlatformTls, notices: Notices) -> Result<Self, PlatformTlsError> {
+        let ca_path = tls.ca_path.clone();
+        let tls = PlatformTls { verify: Verify::Auto, ca_path, client: None };
+        Self::with(tls, Roots::NamedAndSystem, notices)
+    }
+
+    fn with(tls: PlatformTls, roots: Roots, notices: Notices) -> Result<Self, PlatformTlsError> {
         let stamp = platform_tls::stamp(&tls);
-        let client = pool(&tls)?;
-        Ok(Self { tls, current: Mutex::new(Current { stamp, client, refused: None }), notices })
+        let current = Current { stamp, client: pool(&tls, roots)?, refused: None };
+        Ok(Self { tls, roots, current: Mutex::new(current), notices })
     }
 
     /// Makes one call. Dropping the future closes its connection.
@@ -116,7 +132,7 @@ impl PlatformHttp {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = platform_tls::stamp(&self.tls);
         if stamp != current.stamp && !current.refused_lately(stamp) {
-            match pool(&self.tls) {
+            match pool(&self.tls, self.roots) {
                 Ok(client) => {
                     *current = Current { stamp, client, refused: None };
                     self.notices.info("client_certificate_reloaded");
@@ -167,13 +183,13 @@ fn failed(error: &(dyn Error + 'static)) -> CallError {
     CallError::Failed(text)
 }
 
-fn pool(tls: &PlatformTls) -> Result<Pool, PlatformTlsError> {
+fn pool(tls: &PlatformTls, roots: Roots) -> Result<Pool, PlatformTlsError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(platform_tls::config(tls)?)
+        .with_tls_config(platform_tls::config(tls, roots)?)
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);

@@ -57,15 +57,24 @@ pub(crate) fn stamp(tls: &PlatformTls) -> Stamp {
     }
 }
 
+/// Who vouches for the other side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Roots {
+    /// The authorities that are named; the system's, if none are.
+    NamedOrSystem,
+    /// The system's, and those that are named.
+    NamedAndSystem,
+}
+
 /// Reads every file and builds the configuration.
 ///
 /// # Errors
 /// [`PlatformTlsError`]; nothing is kept.
-pub(crate) fn config(tls: &PlatformTls) -> Result<ClientConfig, PlatformTlsError> {
+pub(crate) fn config(tls: &PlatformTls, roots: Roots) -> Result<ClientConfig, PlatformTlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = HostAware {
         verify: tls.verify,
-        inner: chain_verifier(tls, Arc::clone(&provider))?,
+        inner: chain_verifier(tls, roots, Arc::clone(&provider))?,
         provider: Arc::clone(&provider),
     };
     let builder = ClientConfig::builder_with_provider(provider)
@@ -85,19 +94,18 @@ pub(crate) fn config(tls: &PlatformTls) -> Result<ClientConfig, PlatformTlsError
 /// container without root certificates. Such a relay starts, and trusts no platform.
 fn chain_verifier(
     tls: &PlatformTls,
+    wanted: Roots,
     provider: Arc<CryptoProvider>,
 ) -> Result<Option<Arc<WebPkiServerVerifier>>, PlatformTlsError> {
     let mut roots = RootCertStore::empty();
-    match &tls.ca_path {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate)?;
-            }
+    if let Some(path) = &tls.ca_path {
+        for certificate in certificates(path)? {
+            roots.add(certificate)?;
         }
-        None => {
-            let system = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(system.certs);
-        }
+    }
+    if roots.is_empty() || wanted == Roots::NamedAndSystem {
+        let system = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(system.certs);
     }
     if roots.is_empty() {
         return Ok(None);

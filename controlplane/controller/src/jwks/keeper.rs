@@ -12,11 +12,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::schedule::KeySchedule;
+use super::servers::KeyServers;
 use super::status::{KeySetStatus, KeyStatus};
 use super::unit_random;
 use super::unknown::UnknownKeys;
 use crate::notices::Notices;
-use crate::platform_http::{CallLimits, PlatformHttp};
+use crate::platform_http::CallLimits;
 
 /// Fetches one issuer's key set and keeps the last good one for at most
 /// [`KeySchedule::age_max`].
@@ -31,7 +32,7 @@ use crate::platform_http::{CallLimits, PlatformHttp};
 /// One task fetches, so there is one request in flight at most.
 #[derive(Debug)]
 pub(crate) struct KeyKeeper {
-    platform: Arc<PlatformHttp>,
+    servers: KeyServers,
     state: Mutex<State>,
     /// Somebody wants a fetch before the schedule does.
     wanted: Notify,
@@ -102,7 +103,7 @@ pub(crate) enum Newer {
 impl KeyKeeper {
     pub(super) fn new(
         rules: Rules,
-        platform: Arc<PlatformHttp>,
+        servers: KeyServers,
         settled: Arc<Notify>,
         notices: Notices,
     ) -> Self {
@@ -120,7 +121,7 @@ impl KeyKeeper {
             skipped: Vec::new(),
         };
         let (state, wanted) = (Mutex::new(state), Notify::new());
-        Self { platform, state, wanted, settled, notices, born: Instant::now() }
+        Self { servers, state, wanted, settled, notices, born: Instant::now() }
     }
 
     /// Whose keys these are.
@@ -229,7 +230,7 @@ impl KeyKeeper {
         };
         let mut request = Request::new(Full::new(Bytes::new()));
         *request.uri_mut() = url.clone();
-        let outcome = match self.platform.call(request, limits).await {
+        let outcome = match self.servers.of(&url).call(request, limits).await {
             Ok(answer) if answer.status.is_success() => match KeySet::parse(&answer.body) {
                 Ok((keys, skipped)) => Ok((keys, skipped, answer.headers)),
                 Err(error) => Err(error.to_string()),
@@ -338,6 +339,7 @@ fn shown(url: &Uri) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform_http::PlatformHttp;
     use crate::settings::PlatformTls;
 
     fn rules() -> Rules {
@@ -351,8 +353,21 @@ mod tests {
 
     fn keeper() -> KeyKeeper {
         let (notices, _) = Notices::channel();
-        let platform = PlatformHttp::new(PlatformTls::default(), notices.clone()).unwrap();
-        KeyKeeper::new(rules(), Arc::new(platform), Arc::default(), notices)
+        let tls = PlatformTls::default();
+        let platform = Arc::new(PlatformHttp::new(tls.clone(), notices.clone()).unwrap());
+        let url = url::Url::parse("http://127.0.0.1:9").unwrap();
+        let servers = KeyServers::new(&platform, &url, &tls, notices.clone()).unwrap();
+        KeyKeeper::new(rules(), servers, Arc::default(), notices)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_never_came_are_as_old_as_the_wait_for_them() {
+        let keeper = keeper();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        keeper.put_up_with("down".into());
+        assert_eq!(keeper.age(), Duration::from_secs(5));
+        fetched(&keeper);
+        assert_eq!(keeper.age(), Duration::ZERO);
     }
 
     fn fetched(keeper: &KeyKeeper) {

@@ -2,6 +2,7 @@
 
 mod keeper;
 mod schedule;
+mod servers;
 mod status;
 mod unknown;
 mod verified;
@@ -17,13 +18,14 @@ use tokio::task::AbortHandle;
 
 pub(crate) use keeper::{KeyKeeper, Newer};
 pub use schedule::KeySchedule;
+pub(crate) use servers::KeyServers;
 pub use status::{KeySetStatus, KeyStatus};
 
 use keeper::Rules;
 use verified::VerifiedTokens;
 
 use crate::notices::Notices;
-use crate::platform_http::{CallLimits, PlatformHttp};
+use crate::platform_http::CallLimits;
 use crate::settings::{IssuerSettings, JwksSettings};
 
 /// The key sets of all issuers.
@@ -80,7 +82,7 @@ impl KeyRing {
         settings: &JwksSettings,
         limits: CallLimits,
         next: &mut IssuerNumber,
-        platform: &Arc<PlatformHttp>,
+        servers: &KeyServers,
         notices: &Notices,
     ) -> Result<Self, BadUrl> {
         let rules = |issuer: &IssuerSettings| {
@@ -118,8 +120,8 @@ impl KeyRing {
             }
             let number = *next;
             next.0 += 1;
-            let (platform, settled) = (Arc::clone(platform), Arc::clone(&self.settled));
-            let keeper = KeyKeeper::new(rules, platform, settled, notices.clone());
+            let (servers, settled) = (servers.clone(), Arc::clone(&self.settled));
+            let keeper = KeyKeeper::new(rules, servers, settled, notices.clone());
             IssuerKeys { number, checker, keeper: Arc::new(keeper) }
         };
         let sets = known.into_iter().zip(rules).map(issuer_keys).collect();

@@ -9,7 +9,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 use relay_contract::Refusal;
-use relay_controller::{ClientCertificate, PlatformTls, Settings, Verify};
+use relay_controller::{Admission, ClientCertificate, PlatformTls, Settings, Verify};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::platform::{Behaviour, Platform};
 use crate::relay::{Relay, TOKEN, VALIDATE, settings};
+use crate::tokens::{JWKS, Signer, checked, publish};
 
 /// An authority of the test's own, its files, and who it vouches for.
 struct Authority {
@@ -243,4 +244,24 @@ async fn an_answer_over_tls_that_somebody_cut_is_no_answer() {
     platform.on(VALIDATE, Behaviour::RawThenClose(answer.into()));
     let ca = Some(authority.ca_path());
     assert!(!admits(&platform, "localhost", tls(Verify::Always, ca)).await);
+}
+
+#[tokio::test]
+async fn another_issuer_s_key_server_is_checked_whatever_holds_for_the_platform() {
+    let authority = Authority::new();
+    let keys = platform(&authority, false).await;
+    let signer = Signer::new("k");
+    publish(&keys, &[&signer]);
+    for (ca_path, admitted) in [(None, false), (Some(authority.ca_path()), true)] {
+        let own = Platform::start(None).await;
+        let mut settings = checked(&own, Admission::Jwks);
+        settings.platform_tls = tls(Verify::Never, ca_path);
+        let jwks = settings.jwks.as_mut().unwrap();
+        let url = format!("https://127.0.0.1:{}{JWKS}", keys.port());
+        jwks.issuers[0].url = url.parse().unwrap();
+        let (_relay, mut shard) = Relay::one(settings);
+        shard.client(&signer.client(60));
+        let (_, ruling) = shard.ruling().await;
+        assert_eq!(ruling.is_ok(), admitted);
+    }
 }
