@@ -40,6 +40,7 @@ use crate::key_book::KeyBook;
 use crate::last_reports::LastReports;
 use crate::live::{Acknowledged, Order};
 use crate::notices::Notices;
+use crate::planes::AttachedPlane;
 use crate::platform_http::{CallLimits, PlatformHttp};
 use crate::platform_tls::PlatformTlsError;
 use crate::queries::Queries;
@@ -75,8 +76,8 @@ pub struct Controller {
     /// Where the control API asks.
     pub(crate) desk: Desk,
     pub(crate) watchers: Watchers,
-    /// Data planes that run apart and are there, by first shard, with what each calls itself.
-    pub(crate) attached: BTreeMap<ShardId, (Block, String)>,
+    /// Data planes that run apart and are there, by first shard.
+    pub(crate) attached: BTreeMap<ShardId, AttachedPlane>,
     /// Settings that somebody wants in force; for ever silent without an applier.
     pub(crate) orders: mpsc::Receiver<Order>,
     /// Who can have the configuration read again, if anybody.
@@ -374,8 +375,8 @@ impl Controller {
     }
 
     /// Decides until `shutdown` completes, then lets everybody go, stops the shards and waits for
-    /// them, at most the drain time and a second. When `hurry` completes after that, what is left
-    /// of the drain time is a moment.
+    /// them, at most the drain time, [`STOP_GRACE`] and [`FLUSH_PATIENCE`]. When `hurry` completes
+    /// after that, what is left of the drain time is a moment.
     ///
     /// Needs a tokio runtime with time and I/O enabled.
     pub async fn run(

@@ -15,6 +15,16 @@ use crate::decide::SignedWith;
 use crate::judge::Accepted;
 use crate::settings::Settings;
 
+/// A data plane that runs apart and is there.
+#[derive(Debug)]
+pub(crate) struct AttachedPlane {
+    pub(crate) block: Block,
+    /// What it calls itself.
+    pub(crate) instance_id: String,
+    /// What moves its bytes.
+    pub(crate) driver: &'static str,
+}
+
 impl Controller {
     /// Takes in what data planes tell, and more of what is there, but not for ever: jobs and
     /// shutdown have their turn too.
@@ -45,7 +55,8 @@ impl Controller {
         let Attached { block, instance_id, driver, mut inventory, orders, adopted } = attached;
         self.show_driver(driver);
         self.link.shards.attach(block, &orders);
-        self.attached.insert(block.first, (block, instance_id.clone()));
+        let plane = AttachedPlane { block, instance_id: instance_id.clone(), driver };
+        self.attached.insert(block.first, plane);
         self.last_reports.attach(block, &instance_id);
         self.running.extend(block.shards());
         self.judge.attach(block);

@@ -12,6 +12,7 @@ use relay_link::{Attached, Block, Detached, Inventory, Orders, Planes, apart};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::control::Asked;
 use crate::controller::Controller;
 use crate::dismissal_tests::{StandingClock, settings};
 use crate::drain::{DrainError, DrainOrder};
@@ -288,4 +289,14 @@ fn settings_reach_shards_that_hold_a_later_version() {
     let in_force = vec![InForce { shard: ShardId(4), value: Versioned::Routes, version: u64::MAX }];
     let _plane = bench.attach(4, 64, Inventory { in_force, ..Inventory::default() });
     assert_eq!(bench.controller.settings.limits.version, 901, "that is no version");
+}
+
+#[test]
+fn each_data_plane_is_shown_with_what_moves_its_bytes() {
+    let mut bench = bench();
+    let _plane = bench.plane(0, None);
+    let (reply, mut answer) = oneshot::channel();
+    bench.controller.on_control_asked(Asked::Info(reply));
+    let info = answer.try_recv().unwrap().unwrap();
+    assert_eq!(info.data_planes[0].driver, "test");
 }

@@ -8,7 +8,7 @@ use relay_controller::AuditFile;
 use super::admin::host_of;
 use super::listen::is_loopback;
 use super::memory::Size;
-use super::{AdminListen, Problem, Reader};
+use super::{AdminListen, Problem, Reader, is_strong};
 
 /// The control API.
 #[derive(Clone, Debug)]
@@ -53,8 +53,7 @@ impl ControlApi {
         let mut tokens = |name, previous| -> Vec<Secret> {
             [reader.secret(name), reader.secret(previous)].into_iter().flatten().collect()
         };
-        let readers =
-            tokens("RELAY_CONTROL_API_READER_TOKEN", "RELAY_CONTROL_API_READER_TOKEN_PREVIOUS");
+        let readers = tokens(READER_TOKEN, "RELAY_CONTROL_API_READER_TOKEN_PREVIOUS");
         let operators = tokens(OPERATOR_TOKEN, "RELAY_CONTROL_API_OPERATOR_TOKEN_PREVIOUS");
         let tls = ControlTls::read(reader);
         let api = Self { listen, readers, operators, tls, audit: AuditLog::read(reader) };
@@ -64,6 +63,20 @@ impl ControlApi {
 
     /// Refuses what would let strangers in, and warns of what lets neighbours in.
     fn judge(&self, reader: &mut Reader<'_>) {
+        // All are the operator's: how long this takes tells nobody anything.
+        let is_operators =
+            |token: &Secret| self.operators.iter().any(|other| other.expose() == token.expose());
+        if self.readers.iter().any(is_operators) {
+            let what = format!(
+                "a reader's token is also an operator's: every reader would be one; \
+                 {OPERATOR_TOKEN} has to be another"
+            );
+            reader.problems.push(Problem::rule(
+                READER_TOKEN,
+                what,
+                "RELAY_CONTROL_API_READER_TOKEN=$(openssl rand -base64 32)",
+            ));
+        }
         let has_tokens = !(self.readers.is_empty() && self.operators.is_empty());
         let checks_certificates =
             self.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
@@ -78,6 +91,13 @@ impl ControlApi {
                 ));
             }
             return;
+        }
+        let tokens = || self.readers.iter().chain(&self.operators);
+        if tokens().any(|token| !is_strong(token.expose())) {
+            reader.warnings.push(format!(
+                "{LISTEN}={address}: a token there is shorter than 24 characters, or a placeholder; \
+                 whoever guesses it is a reader or an operator"
+            ));
         }
         if self.tls.is_none() {
             reader.problems.push(Problem::rule(
@@ -158,6 +178,7 @@ const AUDIT_BYTES_MAX: u64 = 64 << 20;
 /// Less would be a file for every few lines.
 const AUDIT_BYTES_LEAST: u64 = 64 << 10;
 
+const READER_TOKEN: &str = "RELAY_CONTROL_API_READER_TOKEN";
 const OPERATOR_TOKEN: &str = "RELAY_CONTROL_API_OPERATOR_TOKEN";
 pub(crate) const CERTIFICATE: &str = "RELAY_CONTROL_API_TLS_CERT_PATH";
 pub(crate) const KEY: &str = "RELAY_CONTROL_API_TLS_KEY_PATH";

@@ -291,8 +291,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 const URL: &str = "RELAY_CONTROL_URL";
 const LISTEN: &str = "RELAY_CONTROL_LISTEN";
 
-const URL_EXAMPLE: &str = "RELAY_CONTROL_URL=unix:/run/relay/control.sock";
-const LISTEN_EXAMPLE: &str = "RELAY_CONTROL_LISTEN=unix:/run/relay/control.sock";
+const URL_EXAMPLE: &str = "RELAY_CONTROL_URL=unix:/run/relay/planes.sock";
+const LISTEN_EXAMPLE: &str = "RELAY_CONTROL_LISTEN=unix:/run/relay/planes.sock";
 const URL_TLS_EXAMPLE: &str = "RELAY_CONTROL_URL=https://control.corp:7782 \
                                RELAY_CONTROL_CA_PATH=/etc/relay/control-ca.pem";
 const LISTEN_TLS_EXAMPLE: &str = "RELAY_CONTROL_CERT_PATH=/etc/relay/control.crt \
@@ -332,7 +332,7 @@ mod tests {
         refused(&[("RELAY_ROLE", "controlplane")], LISTEN);
         refused(&[("RELAY_ROLE", "both")], "RELAY_ROLE");
         parse(&[]).expect("one process needs neither");
-        let path = "unix:/run/relay/control.sock";
+        let path = "unix:/run/relay/planes.sock";
         parse(&[("RELAY_ROLE", "dataplane"), (URL, path)]).expect("usable");
         parse(&[("RELAY_ROLE", "controlplane"), (LISTEN, path)]).expect("usable");
     }

@@ -54,8 +54,38 @@ pub(crate) enum Reported {
     Resumed(Reply<proto::ResumeResponse>),
 }
 
+impl Asked {
+    /// Whether nobody waits for the answer any more: the caller was told to ask again, and the audit
+    /// log says that nothing came of it.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Info(reply) => reply.is_closed(),
+            Self::State(reply) => reply.is_closed(),
+            Self::Watch(_, reply) => reply.is_closed(),
+            Self::Readiness(reply) => reply.is_closed(),
+            Self::Scopes(_, reply) => reply.is_closed(),
+            Self::Connections(_, reply) => reply.is_closed(),
+            Self::Close(_, reply) => reply.is_closed(),
+            Self::Revoke(_, reply) => reply.is_closed(),
+            Self::Revocations(_, reply) => reply.is_closed(),
+            Self::KeySets(reply) => reply.is_closed(),
+            Self::Histograms(_, reply) => reply.is_closed(),
+            Self::Limits(_, reply) => reply.is_closed(),
+            Self::SetLimits(_, reply) => reply.is_closed(),
+            Self::Reloads(reply) => reply.is_closed(),
+            Self::Drain(_, reply) => reply.is_closed(),
+            Self::Resume(reply) => reply.is_closed(),
+            Self::Move(_, reply) => reply.is_closed(),
+            Self::SetLogLevel(_, reply) => reply.is_closed(),
+        }
+    }
+}
+
 impl Controller {
     pub(crate) fn on_control_asked(&mut self, asked: Asked) {
+        if asked.is_given_up() {
+            return;
+        }
         match asked {
             Asked::Info(reply) => tell(reply, Ok(self.info())),
             Asked::State(reply) => self.question(Inquiry::Control(Reported::State(reply))),
@@ -150,12 +180,11 @@ impl Controller {
                 (proto::ProcessRole::All, vec![local])
             }
             true => {
-                let attached =
-                    self.attached.values().map(|(block, instance_id)| proto::DataPlane {
-                        data_plane_id: instance_id.clone(),
-                        shard_ids: ids(&mut block.shards()),
-                        driver: String::new(),
-                    });
+                let attached = self.attached.values().map(|plane| proto::DataPlane {
+                    data_plane_id: plane.instance_id.clone(),
+                    shard_ids: ids(&mut plane.block.shards()),
+                    driver: plane.driver.to_owned(),
+                });
                 (proto::ProcessRole::ControlPlane, attached.collect())
             }
         };
@@ -226,4 +255,22 @@ fn log_level(level: Level) -> proto::LogLevel {
 
 fn count(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dismissal_tests::bench;
+
+    #[tokio::test]
+    async fn a_call_that_was_given_up_changes_nothing() {
+        let mut bench = bench();
+        let (reply, answer) = oneshot::channel();
+        drop(answer);
+        bench.controller.on_control_asked(Asked::Drain(proto::DrainRequest::default(), reply));
+        assert!(bench.controller.draining().is_none());
+        let (reply, answer) = oneshot::channel();
+        bench.controller.on_control_asked(Asked::Drain(proto::DrainRequest::default(), reply));
+        assert!(answer.await.unwrap().is_ok() && bench.controller.draining().is_some());
+    }
 }
