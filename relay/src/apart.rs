@@ -12,6 +12,7 @@ use relay_link::{Address, Dial, Dialled, Identity, Link, Time, Versions};
 use crate::config::{Config, ControlUrl};
 use crate::control_plane::notes;
 use crate::link_credentials::LinkCredentials;
+use crate::own_settings::OwnSettings;
 
 /// Stands in the controller's place.
 pub(crate) struct Apart {
@@ -20,6 +21,7 @@ pub(crate) struct Apart {
     clock: Arc<dyn Clock>,
     /// What this process alone has to say. Everything else is in the control plane's.
     journal: Journal,
+    own: OwnSettings,
     reporter: Reporter,
     reports: Reports,
 }
@@ -31,7 +33,7 @@ impl Apart {
         link: Link,
         clock: Arc<dyn Clock>,
         driver: &'static str,
-        credentials: &LinkCredentials,
+        (own, credentials): (&OwnSettings, &LinkCredentials),
         log: impl Write + Send + 'static,
     ) -> Result<Self> {
         let (reporter, reports) = Reporter::channel();
@@ -51,11 +53,11 @@ impl Apart {
             },
             time: time(Arc::clone(&clock)),
             notes: notes(reporter.clone()),
-            drain: Duration::from_millis(config.engine.drain_ms),
+            drain_ms: own.drain_ms(),
             counters: Arc::default(),
         };
         let journal = Journal::new(config.log, log).context("the log cannot be started")?;
-        Ok(Self { dial, link, clock, journal, reporter, reports })
+        Ok(Self { dial, link, clock, journal, own: own.clone(), reporter, reports })
     }
 
     /// Writes a line for people to the log.
@@ -78,13 +80,15 @@ impl Apart {
         shutdown: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
     ) -> Result<bool> {
-        let Self { dial, link, clock, mut journal, reporter: _reporter, mut reports } = self;
+        let Self { dial, link, clock, mut journal, own, reporter: _reporter, mut reports } = self;
         let counters = Arc::clone(&dial.counters);
         let mut write = async || {
             while let Some(report) = reports.next().await {
                 if let Some(counter) = report.counter {
                     counters.lock().unwrap_or_else(PoisonError::into_inner).count(counter);
                 }
+                let log = own.log();
+                journal.set_style(log.level, log.format);
                 let _written = journal.record(clock.now(), clock.unix_ms(), report.entry);
                 journal.flush();
             }

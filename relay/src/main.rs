@@ -24,6 +24,7 @@ mod link_credentials;
 mod listener;
 mod notify;
 mod orphans;
+mod own_settings;
 mod plan;
 mod readings;
 mod reload;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::config::{Change, Config, Effective, Machine, Parsed, Source, Variable};
 use crate::link_credentials::LinkCredentials;
+use crate::own_settings::OwnSettings;
 use crate::settings::live;
 use crate::signals::Hangups;
 use crate::tls::{Loaded, Loader, Renewal};
@@ -28,6 +29,8 @@ pub(crate) struct Reload {
     applier: Option<Applier>,
     /// What the planes know each other by, where they are apart.
     link: Option<LinkCredentials>,
+    /// What a data plane has of its own.
+    own: Option<OwnSettings>,
     asked: Receiver<ReloadAsked>,
     reporter: Reporter,
 }
@@ -48,6 +51,7 @@ impl Reload {
                 doors: Doors::new(doors),
                 applier,
                 link: None,
+                own: None,
                 asked,
                 reporter,
             },
@@ -58,6 +62,11 @@ impl Reload {
     /// Reads the whole configuration from now on; this one is in force.
     pub(crate) fn go_by(&mut self, parsed: Parsed) {
         self.parsed = Some(parsed);
+    }
+
+    /// Gives a data plane what it has of its own of each configuration that is read.
+    pub(crate) fn keep_own(&mut self, own: OwnSettings) {
+        self.own = Some(own);
     }
 
     /// Gives the link the tokens of each configuration that is read.
@@ -134,6 +143,9 @@ impl Reload {
             renewal.replace(loader, loaded);
         }
         self.doors.offer(&parsed.config);
+        if let Some(own) = &self.own {
+            own.replace(&parsed.config);
+        }
         if let Some(link) = &self.link {
             link.replace_tokens(&parsed.config.control);
         }
@@ -262,7 +274,7 @@ fn differs(old: &Effective, new: &Effective) -> bool {
 }
 
 /// What a process acts on that decides nothing.
-const AT_THE_DOOR: [&str; 9] = [
+const AT_THE_DOOR: [&str; 12] = [
     "RELAY_TLS_CERT_DIR",
     "RELAY_TLS_CERT_PATH",
     "RELAY_TLS_KEY_PATH",
@@ -272,6 +284,9 @@ const AT_THE_DOOR: [&str; 9] = [
     "RELAY_ALLOWED_ORIGINS",
     "RELAY_CONTROL_TOKEN",
     "RELAY_CONTROL_TOKEN_PREVIOUS",
+    "RELAY_DRAIN_MS",
+    "RELAY_LOG_LEVEL",
+    "RELAY_LOG_FORMAT",
 ];
 
 /// What only the file has.

@@ -153,3 +153,14 @@ fn a_change_that_takes_a_restart_is_refused_by_its_name() {
     }
     assert!(seen > 50, "{seen}");
 }
+
+#[test]
+fn a_data_plane_goes_by_what_is_its_own_as_soon_as_it_is_read() {
+    let own = OwnSettings::of(&parsed(&[]).config);
+    own.replace(&parsed(&[("RELAY_DRAIN_MS", "7000"), ("RELAY_LOG_LEVEL", "warn")]).config);
+    assert_eq!(own.drain_ms().load(std::sync::atomic::Ordering::Relaxed), 7000);
+    assert_eq!(own.log().level, Level::Warn);
+    for name in ["RELAY_DRAIN_MS", "RELAY_LOG_LEVEL", "RELAY_LOG_FORMAT"] {
+        assert!(AT_THE_DOOR.contains(&name) && is_live(name), "{name}");
+    }
+}

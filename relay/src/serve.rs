@@ -24,6 +24,7 @@ use crate::link_credentials::LinkCredentials;
 use crate::listener::{Listener, Listeners, Place};
 use crate::notify::Notifier;
 use crate::orphans::Orphans;
+use crate::own_settings::OwnSettings;
 use crate::reload::Reload;
 use crate::screen;
 use crate::settings::settings;
@@ -203,7 +204,7 @@ impl Relay {
         let (mut shards, link) = Shards::start(configs, &config.engine, &listeners, &stop)?;
         let port = address.map_or(config.listen.port, |address| address.port());
         let mut files = listeners.into_files();
-        let mut credentials = None;
+        let mut of_its_own = None;
         let mut mind = if decides_here {
             let settings = settings(config, port, shards.driver);
             let mut controller = Controller::new(settings, link, clock, log)?;
@@ -219,16 +220,17 @@ impl Relay {
             }
             Mind::Own(Box::new(controller))
         } else {
-            let known = LinkCredentials::new(&config.control);
-            let apart = Apart::new(config, link, clock, shards.driver, &known, log)?;
-            credentials = Some(known);
+            let own = (OwnSettings::of(config), LinkCredentials::new(&config.control));
+            let apart = Apart::new(config, link, clock, shards.driver, (&own.0, &own.1), log)?;
+            of_its_own = Some(own);
             Mind::Apart(Box::new(apart))
         };
         let doors = std::mem::take(&mut shards.doors);
         let reporter = mind.reporter();
         let renewal = loader.map(|loader| Renewal::new(loader, doors.clone(), reporter.clone()));
         let (mut reload, reloads) = Reload::new(renewal, doors, mind.applier(), reporter);
-        if let Some(credentials) = credentials {
+        if let Some((own, credentials)) = of_its_own {
+            reload.keep_own(own);
             reload.rotate(credentials);
         }
         mind.reload_through(reloads);

@@ -98,7 +98,7 @@ impl Journal {
     }
 
     /// Writes other levels, or in another form, from now on.
-    pub(crate) fn set_style(&mut self, level: Level, format: LogFormat) {
+    pub fn set_style(&mut self, level: Level, format: LogFormat) {
         self.settings = LogSettings { level, format, ..self.settings };
     }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,8 +47,8 @@ pub struct Dial {
     pub time: Time,
     /// Where it tells its operator.
     pub notes: Notes,
-    /// Time peers have to leave at the end.
-    pub drain: Duration,
+    /// Time peers have to leave at the end, in milliseconds. It may change.
+    pub drain_ms: Arc<AtomicU64>,
     /// What the program itself counts; it shows among what the first shard counts.
     pub counters: Arc<Mutex<Counters>>,
 }
@@ -354,10 +355,11 @@ impl Line {
         let began = Instant::now();
         tokio::pin!(hurry);
         let mut hurried = false;
+        let drain = Duration::from_millis(self.dial.drain_ms.load(Ordering::Relaxed));
         self.cord.prepare_to_leave();
         let connections = u32::try_from(self.cord.connections()).unwrap_or(u32::MAX);
         if connections > 0 {
-            let window = (self.dial.drain * 4 / 5).min(PACE.saturating_mul(connections));
+            let window = (drain * 4 / 5).min(PACE.saturating_mul(connections));
             let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
             self.link.shards.broadcast(|| Command::Drain { version: 0, window_ms, redirect: None });
             let entry = LogEntry::new(Level::Info, "relay_draining")
@@ -374,7 +376,7 @@ impl Line {
                 }
             }
         }
-        let left = self.dial.drain.saturating_sub(began.elapsed());
+        let left = drain.saturating_sub(began.elapsed());
         if hurried {
             return self.stop(beats, left.min(HURRIED), std::future::pending()).await;
         }
