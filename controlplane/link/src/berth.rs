@@ -1,6 +1,6 @@
 //! The control plane's end of the link to one data plane, without the network.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use relay_contract::{AdmissionId, AdmissionRequest, Command, ConnectionId, Event, ShardId};
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
@@ -17,6 +17,8 @@ pub struct Berth {
     exchange: Exchange<v1::FromControlPlane>,
     /// The inventory, until it is complete.
     taking: Option<Inventory>,
+    /// Scopes of reports that come in parts, by shard and query.
+    parts: BTreeMap<(u32, u64), Vec<v1::Scope>>,
     /// By the number on the wire.
     admissions: HashMap<u64, AdmissionId>,
     last_admission: u64,
@@ -71,6 +73,7 @@ impl Berth {
         Self {
             exchange: Exchange::new(),
             taking: Some(Inventory::default()),
+            parts: BTreeMap::new(),
             admissions: HashMap::new(),
             last_admission: 0,
             inventory_max: INVENTORY_MAX,
@@ -150,7 +153,29 @@ impl Berth {
         Ok(if part.complete { self.taking.take() } else { None })
     }
 
+    /// The event, with what came before of it; nothing, where more is to come.
+    fn whole(&mut self, mut event: v1::Event) -> Option<v1::Event> {
+        if let Some(v1::event::Event::Reported(reported)) = &mut event.event {
+            let of = (event.shard, reported.query);
+            if reported.more {
+                self.parts.entry(of).or_default().append(&mut reported.scopes);
+                if self.parts.len() > REPORTS_MAX {
+                    // The one that was asked for longest ago: nobody waits for it any more.
+                    let oldest = self.parts.keys().copied().min_by_key(|(_, query)| *query);
+                    oldest.and_then(|oldest| self.parts.remove(&oldest));
+                }
+                return None;
+            }
+            if let Some(mut scopes) = self.parts.remove(&of) {
+                scopes.append(&mut reported.scopes);
+                reported.scopes = scopes;
+            }
+        }
+        Some(event)
+    }
+
     fn on_event(&mut self, frame: &Frame, event: v1::Event) -> Option<Result<Arrived, BadMessage>> {
+        let event = self.whole(event)?;
         let mut event = match frame.event_in(event) {
             Ok(event) => event,
             Err(bad) => return Some(Err(bad)),
@@ -241,6 +266,10 @@ impl Default for Berth {
         Self::new()
     }
 }
+
+/// Reports that come in parts at a time. Protects memory. Reached: the oldest is forgotten; whoever
+/// asked for it is told that a shard is silent.
+const REPORTS_MAX: usize = 256;
 
 /// Connections of one data plane, and upgrades that wait there. Protects memory. Reached: its
 /// stream is cut, with a count, and it offers another. Source: four times what any machine was seen

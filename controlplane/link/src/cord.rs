@@ -11,7 +11,7 @@ use relay_contract::{
 };
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
-use crate::convert::{BadMessage, DrainInForce, Drained, Frame, InForce};
+use crate::convert::{BadMessage, DrainInForce, Drained, Frame, InForce, parts};
 use crate::exchange::{Exchange, ExchangeError, Heard};
 use crate::held::{self, Held};
 use crate::version::{Apart, Versions};
@@ -346,7 +346,9 @@ impl Cord {
         if is_entry && (self.known.is_none() || self.listing.is_some()) {
             return self.keep_entry(event);
         }
-        self.push(up::Message::Event(event));
+        for part in parts(event) {
+            self.push(up::Message::Event(part));
+        }
         if self.exchange.outbox().is_full() && !self.is_joined() {
             self.counters.count(Counter::PlaneResendExceeded);
             self.known = None;

@@ -2,8 +2,8 @@
 
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Credential, Event,
-    Grant, Level, LogEntry, Preflight, QueryId, Refusal, Renewal, RenewalRefusal, Role, Secret,
-    ShardId, ShardReport, Tick, UpgradeRequest, Versioned, WorkerRequest,
+    Grant, Level, LogEntry, Preflight, QueryId, Refusal, Renewal, RenewalRefusal, Role,
+    ScopeReport, Secret, ShardId, ShardReport, Tick, UpgradeRequest, Versioned, WorkerRequest,
 };
 use relay_grpc::plane::v1::{self, from_control_plane as down, from_data_plane as up};
 
@@ -455,4 +455,38 @@ fn who_renews_or_calls_while_there_is_nobody_is_answered_after_a_while_and_once(
     pair.down();
     let commands = pair.commands();
     assert!(commands.is_empty(), "they have had an answer: {commands:?}");
+}
+
+#[test]
+fn a_report_too_long_for_a_message_comes_in_parts_and_is_whole() {
+    let mut pair = pair();
+    let name = "w".repeat(128);
+    let scope = |n: usize| ScopeReport {
+        workspace_id: format!("{name}{n}").into(),
+        target_id: None,
+        daemon_connected: true,
+        client_ids: vec![name.as_str().into()],
+        last_activity: Tick(n as u64),
+    };
+    let scopes: Vec<_> = (0..40_000).map(scope).collect();
+    let report = ShardReport { scopes, connection_count: 7, ..ShardReport::default() };
+    let reported = Event::Reported { query: QueryId(3), report: Box::new(report.clone()) };
+    pair.cord.take(&HERE, reported);
+    let mut messages = 0;
+    let mut arrived = Vec::new();
+    while let Some(message) = pair.cord.next_message(&HERE) {
+        assert!(prost::Message::encoded_len(&message) < 5 << 20);
+        messages += 1;
+        arrived.extend(pair.berth.receive(&THERE, message).unwrap().map(Result::unwrap));
+    }
+    assert!(messages >= 3, "{messages}");
+    let [Arrived::Event(Event::Reported { report: whole, .. })] = &arrived[..] else {
+        panic!("{} reports", arrived.len());
+    };
+    assert_eq!((whole.connection_count, whole.scopes.len()), (7, 40_000));
+    let names = |report: &ShardReport| {
+        let names = report.scopes.iter().map(|scope| scope.workspace_id.clone());
+        names.collect::<Vec<_>>()
+    };
+    assert!(names(whole) == names(&report), "in their order");
 }

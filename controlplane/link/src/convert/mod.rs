@@ -21,6 +21,7 @@ pub(crate) use names::kept;
 
 pub use inventory::{DrainInForce, Drained, Holding, InForce};
 pub use names::names_refused;
+pub(crate) use report::parts;
 
 /// Why a message is none that can be acted on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use relay_contract::{
     Counter, Counters, Histogram, Histograms, Measure, QueryId, ScopeReport, ScopeTraffic, ShardId,
     ShardLoad, ShardReport, Tick, TurnCost,
@@ -41,8 +42,42 @@ pub(super) fn report_out(query: QueryId, report: ShardReport) -> v1::Reported {
         memory_used_bytes: report.memory_used_bytes,
         load: Some(load_out(&report.load)),
         distributions: distributions.collect(),
+        more: false,
     }
 }
+
+/// The event, in parts that are short enough for a message each where it is a long report.
+///
+/// Cost: nothing but a look at its length where it is not.
+pub(crate) fn parts(event: v1::Event) -> Vec<v1::Event> {
+    let v1::Event { shard, event: Some(v1::event::Event::Reported(mut reported)) } = event else {
+        return vec![event];
+    };
+    let mut parts = Vec::new();
+    if reported.encoded_len() > PART_BYTES_MAX {
+        let mut part = v1::Reported { query: reported.query, more: true, ..Default::default() };
+        let mut bytes = 0;
+        for scope in std::mem::take(&mut reported.scopes) {
+            bytes += scope.encoded_len() + SCOPE_HEAD_BYTES_MAX;
+            part.scopes.push(scope);
+            if bytes > PART_BYTES_MAX {
+                bytes = 0;
+                let scopes = std::mem::take(&mut part.scopes);
+                parts.push(v1::Reported { scopes, ..part.clone() });
+            }
+        }
+        reported.scopes = part.scopes;
+    }
+    parts.push(reported);
+    let event = |part| v1::Event { shard, event: Some(v1::event::Event::Reported(part)) };
+    parts.into_iter().map(event).collect()
+}
+
+/// Bytes of one part, but for its last scope: far below the longest message there may be.
+pub(crate) const PART_BYTES_MAX: usize = 4 << 20;
+
+/// What stands before a scope in a message: a tag and a length.
+const SCOPE_HEAD_BYTES_MAX: usize = 6;
 
 pub(super) fn report_in(shard: ShardId, reported: v1::Reported) -> Result<ShardReport, BadMessage> {
     let mut counters = Counters::default();
