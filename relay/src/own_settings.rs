@@ -1,4 +1,5 @@
-//! What a data plane has of its own, whatever its control plane says, and what a reload changes of it.
+//! What a data plane has of its own, whatever its control plane says, and what a reload changes of
+//! it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -87,8 +87,8 @@ impl PlatformHttp {
         Self::with(tls, Roots::NamedOrSystem, notices)
     }
 
-    /// For others than the platform: whoever they are is always checked, by the system's authorities
-    /// and by those of the platform, and nobody is shown the platform's client certificate.
+    /// For others than the platform: whoever they are is always checked, by the system's
+    /// authorities and by those of the platform, and nobody is shown its client certificate.
     ///
     /// # Errors
     /// [`PlatformTlsError`].

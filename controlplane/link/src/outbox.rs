@@ -107,9 +107,9 @@ impl<M: Numbered> Outbox<M> {
 }
 
 /// Messages that wait for their acknowledgement. Protects memory from a plane that does not read,
-/// or is away. Reached: a data plane lets its shards wait, or offers its inventory anew; at a control
-/// plane orders wait before the berth, then in their shards' backlogs, then are refused and counted.
-/// Source: a second of a storm of 30,000 upgrades.
+/// or is away. Reached: a data plane lets its shards wait, or offers its inventory anew; at a
+/// control plane orders wait before the berth, then in their shards' backlogs, then are refused and
+/// counted. Source: a second of a storm of 30,000 upgrades.
 pub(crate) const MESSAGES_MAX: usize = 32 << 10;
 /// Their bytes.
 pub(crate) const BYTES_MAX: usize = 32 << 20;

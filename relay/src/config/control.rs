@@ -95,8 +95,8 @@ impl ControlApi {
         let tokens = || self.readers.iter().chain(&self.operators);
         if tokens().any(|token| !is_strong(token.expose())) {
             reader.warnings.push(format!(
-                "{LISTEN}={address}: a token there is shorter than 24 characters, or a placeholder; \
-                 whoever guesses it is a reader or an operator"
+                "{LISTEN}={address}: a token there is shorter than 24 characters, or a \
+                 placeholder; whoever guesses it is a reader or an operator"
             ));
         }
         if self.tls.is_none() {

@@ -55,8 +55,8 @@ pub(crate) enum Reported {
 }
 
 impl Asked {
-    /// Whether nobody waits for the answer any more: the caller was told to ask again, and the audit
-    /// log says that nothing came of it.
+    /// Whether nobody waits for the answer any more: the caller was told to ask again, and the
+    /// audit log says that nothing came of it.
     fn is_given_up(&self) -> bool {
         match self {
             Self::Info(reply) => reply.is_closed(),

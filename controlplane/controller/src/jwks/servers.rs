@@ -1,4 +1,5 @@
-//! How key servers are called: the platform as it is called for anything else, others apart from it.
+//! How key servers are called: the platform as it is called for anything else, others apart from
+//! it.
 
 use std::sync::Arc;
 
