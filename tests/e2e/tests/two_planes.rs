@@ -2,6 +2,8 @@
 
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -86,25 +88,34 @@ fn counted(relay: &Relay, name: &str) -> Result<u64> {
     value.with_context(|| format!("{name} in {}", answer.body))
 }
 
+fn frame(seq: u32) -> String {
+    let frame = serde_json::json!({
+        "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
+        "seq": seq, "iv": "aXY", "tag": "dGFn", "ciphertext": "AAAA",
+    });
+    frame.to_string()
+}
+
+/// The daemon's next frame of a client is this one.
+fn take(daemon: &mut Socket, seq: u32) -> Result<()> {
+    loop {
+        let message = daemon.read()?;
+        if !message.is_text() {
+            continue;
+        }
+        let frame: Value = serde_json::from_str(message.to_text()?)?;
+        if frame["type"] == "e2ee" {
+            ensure!(frame["seq"] == seq, "{} instead of {seq}", frame["seq"]);
+            return Ok(());
+        }
+    }
+}
+
 /// The client's next frames reach the daemon, each once and in order.
 fn talk(client: &mut Socket, daemon: &mut Socket, numbers: std::ops::Range<u32>) -> Result<()> {
     for seq in numbers {
-        let frame = serde_json::json!({
-            "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
-            "seq": seq, "iv": "aXY", "tag": "dGFn", "ciphertext": "AAAA",
-        });
-        client.send(Message::text(frame.to_string()))?;
-        loop {
-            let message = daemon.read()?;
-            if !message.is_text() {
-                continue;
-            }
-            let frame: Value = serde_json::from_str(message.to_text()?)?;
-            if frame["type"] == "e2ee" {
-                ensure!(frame["seq"] == seq, "{} instead of {seq}", frame["seq"]);
-                break;
-            }
-        }
+        client.send(Message::text(frame(seq)))?;
+        take(daemon, seq)?;
     }
     Ok(())
 }
@@ -151,6 +162,46 @@ fn a_killed_control_plane_costs_open_connections_nothing() -> Result<()> {
     ensure!(admitted(&relay)? == 3, "the old connections and the new one are counted");
     ensure!(get(relay.port(), "/ready", None)?.status == 200, "ready again");
     drop(newcomer);
+    Ok(())
+}
+
+/// Sends these frames without waiting for any, then takes them: each once and in order.
+fn burst(client: &mut Socket, daemon: &mut Socket, numbers: std::ops::Range<u32>) -> Result<()> {
+    for seq in numbers.clone() {
+        client.send(Message::text(frame(seq)))?;
+    }
+    numbers.into_iter().try_for_each(|seq| take(daemon, seq))
+}
+
+#[test]
+fn frames_on_their_way_when_the_control_plane_is_killed_and_when_it_returns_arrive() -> Result<()> {
+    let rates = [
+        ("RELAY_RUNTIME_RATE_PER_MINUTE", "1000000"),
+        ("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "1000000"),
+    ];
+    let mut stage = Stage::set(&rates)?;
+    let mut relay = stage.data_plane(&rates)?;
+    let mut daemon = stage.daemon(&relay)?;
+    let mut client = stage.client(&relay, "cl1")?;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_over);
+    let talking = std::thread::spawn(move || -> Result<u32> {
+        let mut next = 1;
+        while !seen.load(Ordering::Relaxed) {
+            burst(&mut client, &mut daemon, next..next + 20)?;
+            next += 20;
+        }
+        Ok(next - 1)
+    });
+    stage.control.kill()?;
+    relay.wait_for("control_plane_lost")?;
+    let url = stage.platform.url();
+    stage.control.start_again(&with_platform(&url, &rates))?;
+    let attached = stage.control.wait_for("data_plane_attached")?;
+    ensure!(attached.contains(r#""connections":2"#), "{attached}");
+    is_over.store(true, Ordering::Relaxed);
+    let frames = talking.join().expect("it does not panic")?;
+    ensure!(frames > 100, "it was talked all the time: {frames}");
     Ok(())
 }
 
