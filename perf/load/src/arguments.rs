@@ -200,6 +200,11 @@ pub(crate) struct Fairness {
     /// Connections of the idle neighbours
     #[arg(long, default_value_t = 10_000, value_parser = at_least_one)]
     pub(crate) idle: usize,
+    /// Measure a pass-through instead of a relay: what quiet pairs lose to sharing the kernel. Of
+    /// the neighbours only nobody, flood and large-frames: it has no bound that would end a slow
+    /// reader, and nobody can do nothing on it
+    #[arg(long, conflicts_with_all = ["relay", "driver"])]
+    pub(crate) passthrough: bool,
     #[command(flatten)]
     pub(crate) trial: Trial,
 }

@@ -36,6 +36,36 @@ impl Neighbour {
     pub(crate) const ALL: [Self; 5] =
         [Self::Nobody, Self::Flood, Self::SlowReader, Self::LargeFrames, Self::Idle];
 
+    /// The pairs it is made of, if it is nothing but pairs.
+    pub(crate) fn shape(self) -> Option<Shape> {
+        let (pairs, payload_bytes, depth) = match self {
+            Self::Flood => (4, 256, 256),
+            Self::LargeFrames => (1, 1 << 20, 4),
+            Self::Nobody | Self::SlowReader | Self::Idle => return None,
+        };
+        Some(Shape { pairs, payload_bytes, depth, echo: false })
+    }
+
+    /// The same through a pass-through, which takes all pairs at once: opens its own, says so by
+    /// `opened`, and disturbs from `begin` on until told to stop.
+    pub(crate) fn disturb_passthrough(self, subject: &Subject, signals: &Signals) -> Result<()> {
+        processor::run_first(URGENCY);
+        let open = |shape| Generator::open_gently(subject, WORKSPACES_PER_TURN, shape);
+        let mut generator = self.shape().map(open).transpose()?;
+        signals.opened.store(true, Ordering::Release);
+        while !signals.begin.load(Ordering::Acquire) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        signals.ready.store(true, Ordering::Release);
+        match &mut generator {
+            Some(generator) => generator.load_until(&signals.stop),
+            None => {
+                signals.begin_and_wait();
+                Ok(())
+            }
+        }
+    }
+
     /// Disturbs until told to stop; `ready` is set once it is at it. `turn` numbers the calls, so
     /// that no two share a workspace.
     pub(crate) fn disturb(
@@ -48,19 +78,16 @@ impl Neighbour {
         // Only the quiet pairs' own thread measures: it goes first.
         processor::run_first(URGENCY);
         let first = turn * WORKSPACES_PER_TURN;
-        let load = |pairs, payload_bytes, depth| {
-            let shape = Shape { pairs, payload_bytes, depth, echo: false };
+        if let Some(shape) = self.shape() {
             let mut generator = Generator::open_gently(subject, first, shape)?;
             signals.ready.store(true, Ordering::Release);
-            generator.load_until(&signals.stop)
-        };
+            return generator.load_until(&signals.stop);
+        }
         match self {
-            Self::Nobody => {
+            Self::Nobody | Self::Flood | Self::LargeFrames => {
                 signals.begin_and_wait();
                 Ok(())
             }
-            Self::Flood => load(4, 256, 256),
-            Self::LargeFrames => load(1, 1 << 20, 4),
             Self::SlowReader => stop_reading(subject, first, signals),
             Self::Idle => {
                 let holder = idle::hold(subject, turn % 100, idle_count)?;
@@ -77,6 +104,8 @@ impl Neighbour {
 /// Between the thread that measures and the one that disturbs.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
+    pub(crate) opened: AtomicBool,
+    pub(crate) begin: AtomicBool,
     pub(crate) ready: AtomicBool,
     pub(crate) stop: AtomicBool,
 }
