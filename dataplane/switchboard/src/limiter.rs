@@ -1,5 +1,7 @@
 //! How often something may happen per minute and key.
 
+use std::time::Duration;
+
 use relay_contract::{Limits, Tick};
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +45,9 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// Takes a token if there is one. At most `keys_max` keys are known; the least recently used
-    /// goes.
+    /// goes, where uses within a second count as one.
     pub(crate) fn take(&mut self, key: Key, now: Tick, rate: Rate) -> bool {
-        if let Some(bucket) = self.buckets.touch(key, now) {
+        if let Some(bucket) = self.buckets.touch_roughly(key, now, USE_GRAIN) {
             return bucket.take(now, rate.per_minute);
         }
         let mut bucket = Bucket::default();
@@ -55,6 +57,10 @@ impl TokenBucket {
         taken
     }
 }
+
+/// How exactly buckets are kept in the order of their use. They are forgotten when they have been
+/// full for a minute, and a frame in thousands then writes to more than its own bucket.
+const USE_GRAIN: Duration = Duration::from_secs(1);
 
 /// How often, and how many keys to remember.
 #[derive(Clone, Copy, Debug)]
@@ -217,6 +223,20 @@ mod tests {
         assert!(!windows.admit(key("a"), Tick(4), rate(1)));
         assert!(windows.admit(key("b"), Tick(5), rate(1)));
         assert_eq!(windows.windows.len(), 2);
+    }
+
+    #[test]
+    fn buckets_in_use_are_kept_whatever_comes_and_goes() {
+        let mut buckets = TokenBucket::default();
+        let mut taken = 0;
+        for second in 0..20 {
+            let now = Tick::from_millis(second * 1000);
+            taken += u32::from(buckets.take(key("busy"), now, rate(10)));
+            buckets.take(key(&second.to_string()), now, rate(10));
+        }
+        // Ten at once and one every six seconds: a bucket that was forgotten would have been full.
+        assert_eq!(taken, 13);
+        assert_eq!(buckets.buckets.len(), 2);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Recency<V> {
     nodes: Vec<Node<V>>,
     oldest: u32,
     newest: u32,
+    /// The node that was looked up last.
+    last: u32,
     /// First of the unused nodes, linked through `newer`.
     free: u32,
 }
@@ -59,6 +61,18 @@ impl<V: Copy> Recency<V> {
         Some(self.renew(at, now))
     }
 
+    /// Uses an entry whose use counts only to the `grain`: within that time of its last use it
+    /// keeps its place in the order, and its date. Then neither its neighbours in that order are
+    /// written to nor the newest entry, which with many keys lie far from each other in memory.
+    pub(crate) fn touch_roughly(&mut self, key: Key, now: Tick, grain: Duration) -> Option<&mut V> {
+        let at = self.find(key)?;
+        if now.since(self.node(at).used) >= grain {
+            return Some(self.renew(at, now));
+        }
+        self.last = at;
+        Some(&mut self.node_mut(at).value)
+    }
+
     /// Uses an entry if it has this value.
     pub(crate) fn touch_if(&mut self, key: Key, value: &V, now: Tick)
     where
@@ -74,8 +88,8 @@ impl<V: Copy> Recency<V> {
     /// The node under a key. Whoever was used last is often used next: that costs no look-up.
     #[inline]
     fn find(&self, key: Key) -> Option<u32> {
-        match self.nodes.get(self.newest as usize) {
-            Some(newest) if newest.key == key => Some(self.newest),
+        match self.nodes.get(self.last as usize) {
+            Some(last) if last.key == key => Some(self.last),
             _ => self.index.get(&key).copied(),
         }
     }
@@ -86,6 +100,7 @@ impl<V: Copy> Recency<V> {
             self.unlink(at);
             self.link(at);
         }
+        self.last = at;
         let node = self.node_mut(at);
         node.used = now;
         &mut node.value
@@ -109,11 +124,15 @@ impl<V: Copy> Recency<V> {
         };
         self.index.insert(key, at);
         self.link(at);
+        self.last = at;
     }
 
     pub(crate) fn remove(&mut self, key: Key) -> Option<V> {
         let at = self.index.remove(&key)?;
         self.unlink(at);
+        if self.last == at {
+            self.last = NONE;
+        }
         let free = self.free;
         let node = self.node_mut(at);
         node.newer = free;
@@ -212,7 +231,8 @@ impl<V: Copy> Recency<V> {
 
 impl<V> Default for Recency<V> {
     fn default() -> Self {
-        Self { index: KeyMap::default(), nodes: Vec::new(), oldest: NONE, newest: NONE, free: NONE }
+        let (index, nodes) = (KeyMap::default(), Vec::new());
+        Self { index, nodes, oldest: NONE, newest: NONE, last: NONE, free: NONE }
     }
 }
 
