@@ -56,6 +56,12 @@ impl Table {
         entry.connection.as_mut()
     }
 
+    /// A slot, taken or not. Looks at nothing but where it is.
+    #[inline]
+    pub(crate) fn get_ahead(&self, key: Key) -> Option<&impl Sized> {
+        self.slots.get(key.slot as usize)
+    }
+
     /// Frees the slot. The generation moves on, so what still names the old connection finds
     /// nothing.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Connection> {

@@ -185,6 +185,11 @@ impl Connections {
         (connection.generation == id.generation && id.shard == shard).then_some(connection)
     }
 
+    /// A slot's seat, taken or not. Looks at nothing but where it is.
+    pub(crate) fn get_ahead(&self, slot: u32) -> Option<&Option<Connection>> {
+        self.seats.get(slot as usize)
+    }
+
     /// Who sits in a slot now.
     pub(crate) fn id_at(&self, slot: u32) -> Option<ConnectionId> {
         let connection = self.seats.get(slot as usize)?.as_ref()?;

@@ -119,6 +119,18 @@ impl Switchboard {
         self.wheel.next_deadline()
     }
 
+    /// What is kept of a connection, by its slot: the same bytes that its next input looks at
+    /// first. Whoever knows that input beforehand can bring them close.
+    pub fn seat(&self, connection: ConnectionId) -> Option<&(impl Sized + use<>)> {
+        self.core.connections.get_ahead(connection.slot)
+    }
+
+    /// What is kept of its scope, likewise. Looks at the connection's own seat.
+    pub fn place(&self, connection: ConnectionId) -> Option<&(impl Sized + use<>)> {
+        let member = self.core.connections.member(connection)?;
+        Some(self.core.directory.scope(member.scope))
+    }
+
     /// What was counted since the start, earlier processes of a hand-over included.
     pub fn counters(&self) -> &Counters {
         &self.counters
