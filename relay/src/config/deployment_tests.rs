@@ -104,7 +104,7 @@ fn alerts() -> Vec<(&'static str, &'static str, &'static str)> {
 }
 
 /// Counters of the control plane that wake nobody, each for a reason.
-const QUIET: [(&str, &str); 24] = [
+const QUIET: [(&str, &str); 31] = [
     ("relay_admission_ok_total", "as it should be"),
     ("relay_admission_denied_total", "tokens that are no good are the peers' matter"),
     ("relay_admission_decisions_reused_total", "as it should be"),
@@ -126,6 +126,13 @@ const QUIET: [(&str, &str); 24] = [
     ("relay_plane_names_refused_total", "entries that are told all the same, as unknown"),
     ("relay_drain_told_total", "what an operator asked for"),
     ("relay_workspaces_moved_total", "what an operator asked for"),
+    ("relay_workspace_moves_failed_no_such_shard_total", "RelayMovesFail says it"),
+    ("relay_workspace_moves_failed_driver_total", "RelayMovesFail says it"),
+    ("relay_workspace_moves_failed_timed_out_total", "RelayMovesFail says it"),
+    ("relay_workspace_moves_failed_stopping_total", "RelayMovesFail says it"),
+    ("relay_workspace_moves_failed_not_here_total", "RelayMovesFail says it"),
+    ("relay_workspace_moves_failed_too_many_total", "RelayMovesFail says it"),
+    ("relay_workspace_moves_failed_no_room_total", "RelayMovesFail says it"),
     ("relay_tls_reloads_total", "as it should be"),
     ("relay_internal_key_retries_total", "a rotation that goes on"),
     ("relay_worker_calls_limited_total", "the worker hears it, and asks again"),
