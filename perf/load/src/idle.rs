@@ -83,7 +83,7 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
         certificate: chain.as_deref(),
         signing_key: None,
     };
-    let base = processor::resident(subject.process())?;
+    let base = settled(subject.process())?;
     // The first connections make the relay touch what it touches once: buffers, pages of code, the
     // log that it keeps for operators.
     let first = hold_so(&subject, manner, 0, WARM_UP)?;
@@ -118,6 +118,23 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
     write_json(trial.json.as_deref(), &report)?;
     let pulses = report.heartbeat.iter().flat_map(|it| std::iter::once(&it.relay).chain(&it.raw));
     trial.judge(&guard::found(pulses.map(|pulse| &pulse.watched)))
+}
+
+/// The resident memory of a process once it has stopped to grow by itself.
+///
+/// A relay unmaps what only starting needed and then maps again what it goes on with: right after it
+/// says that it listens it looks smaller than it is.
+fn settled(process: u32) -> Result<Resident> {
+    let mut last = processor::resident(process)?;
+    for _ in 0..SETTLED_AFTER_MAX {
+        processor::rest(SETTLED_AFTER);
+        let now = processor::resident(process)?;
+        if now.total_bytes <= last.total_bytes {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Ok(last)
 }
 
 /// Settings that make the relay do what is measured.
@@ -401,6 +418,13 @@ fn sources(number: usize) -> Result<Vec<Ipv4Addr>> {
     let third = u8::try_from(number + 1).context("too many children")?;
     Ok((1..=SOURCES).map(|fourth| Ipv4Addr::new(127, 1, third, fourth)).collect())
 }
+
+/// Memory that has not grown for so long has settled: timers of the control plane come every quarter
+/// of a second.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+
+/// Looks at memory that keeps growing, after which it is taken as it is.
+const SETTLED_AFTER_MAX: usize = 10;
 
 /// Addresses of each child.
 const SOURCES: u8 = 4;
