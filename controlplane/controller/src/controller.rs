@@ -375,7 +375,7 @@ impl Controller {
     }
 
     /// Decides until `shutdown` completes, then lets everybody go, stops the shards and waits for
-    /// them, at most the drain time, [`STOP_GRACE`] and [`FLUSH_PATIENCE`]. When `hurry` completes
+    /// them, at most the drain time, `STOP_GRACE` and `FLUSH_PATIENCE`. When `hurry` completes
     /// after that, what is left of the drain time is a moment.
     ///
     /// Needs a tokio runtime with time and I/O enabled.

@@ -48,6 +48,21 @@ pub fn refused_upgrade(mut stream: impl Read + Write, headers: &str) -> Result<u
     status_of(&line)
 }
 
+/// Asks for an upgrade as a client of `ws1`, from one of this host's loopback addresses. Returns
+/// the status; the connection ends with the call.
+pub fn upgrade_from(source: Ipv4Addr, port: u16, token: &str) -> Result<u16> {
+    let mut socket = connect_from(source, port)?;
+    write!(
+        socket,
+        "GET /ws?role=client&workspaceId=ws1&runtimeTargetId=rt1 HTTP/1.1\r\nHost: relay\r\n\
+         Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n"
+    )?;
+    let mut line = String::new();
+    BufReader::new(&socket).read_line(&mut line)?;
+    status_of(&line)
+}
+
 /// Connects to a port of this host from one of its loopback addresses.
 pub fn connect_from(source: Ipv4Addr, port: u16) -> Result<TcpStream> {
     let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);

@@ -10,11 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod http;
+mod key_server;
 mod platform;
 mod process;
 mod python;
 
-pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade};
+pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade, upgrade_from};
+pub use key_server::KeyServer;
 pub use platform::Platform;
 pub use process::{ControlPlane, Relay, free_port, run};
 pub use python::PythonClient;

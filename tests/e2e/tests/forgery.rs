@@ -1,16 +1,12 @@
 //! A flood of forged tokens costs the platform nothing, and whoever has a good one nothing either.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, ensure};
-use relay_e2e::{Relay, connect_from};
-use relay_platform::{Issuer, JWKS_PATH, SigningKey, TokenClaims};
+use anyhow::{Result, ensure};
+use relay_e2e::{KeyServer, Relay, upgrade_from};
+use relay_platform::{Issuer, SigningKey, TokenClaims};
 
 /// Upgrades of one flood.
 const FLOOD: usize = 4000;
@@ -20,31 +16,14 @@ const THREADS: usize = 8;
 /// A platform that publishes its key, accepts every token it is asked about, and counts.
 struct Platform {
     issuer: Issuer,
-    url: String,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    validations: AtomicUsize,
-    fetches: AtomicUsize,
+    server: KeyServer,
 }
 
 impl Platform {
     fn start() -> Result<Self> {
         let issuer = Issuer::new(SigningKey::generate()?);
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let counts = Arc::<Counts>::default();
-        let (keys, counted) = (issuer.key_set().to_string(), Arc::clone(&counts));
-        thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                let (keys, counted) = (keys.clone(), Arc::clone(&counted));
-                // A connection that fails is the relay's to open again.
-                thread::spawn(move || drop(serve(&socket, &keys, &counted)));
-            }
-        });
-        Ok(Self { issuer, url, counts })
+        let server = KeyServer::start(&[&issuer])?;
+        Ok(Self { issuer, server })
     }
 
     fn token(&self, client: &str) -> Result<String> {
@@ -54,64 +33,20 @@ impl Platform {
     }
 
     fn relay(&self, more: &[(&str, &str)]) -> Result<Relay> {
-        let key_set = format!("{}{JWKS_PATH}", self.url);
+        let key_set = self.server.key_set_url();
         let mut variables = vec![
-            ("SERVER_URL", self.url.as_str()),
+            ("SERVER_URL", self.server.url()),
             ("RELAY_JWKS_URL", key_set.as_str()),
             ("RELAY_UPGRADE_RATE_PER_MINUTE", "1000000"),
         ];
         variables.extend_from_slice(more);
         Relay::serve(&variables)
     }
-
-    fn validations(&self) -> usize {
-        self.counts.validations.load(Ordering::Relaxed)
-    }
-}
-
-fn serve(socket: &TcpStream, keys: &str, counts: &Counts) -> Result<()> {
-    let mut reader = BufReader::new(socket);
-    let mut writer = socket;
-    let mut line = String::new();
-    loop {
-        line.clear();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        let asks_for_keys = line.contains(JWKS_PATH);
-        let mut length = 0;
-        while line != "\r\n" {
-            line.clear();
-            reader.read_line(&mut line)?;
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                length = value.trim().parse()?;
-            }
-        }
-        reader.read_exact(&mut vec![0; length])?;
-        let counter = if asks_for_keys { &counts.fetches } else { &counts.validations };
-        counter.fetch_add(1, Ordering::Relaxed);
-        let accepted = r#"{"ok":true,"claims":{"workspaceId":"ws1"}}"#;
-        let body = if asks_for_keys { keys } else { accepted };
-        let length = body.len();
-        write!(writer, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}")?;
-    }
 }
 
 /// The status of one upgrade.
 fn upgrade(port: u16, source: usize, token: &str) -> Result<u16> {
-    let source = [127, 0, 1, u8::try_from(source)? + 1];
-    let mut socket = connect_from(source.into(), port)?;
-    write!(
-        socket,
-        "GET /ws?role=client&workspaceId=ws1&runtimeTargetId=rt1 HTTP/1.1\r\nHost: relay\r\n\
-         Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {token}\r\n\r\n"
-    )?;
-    let mut line = String::new();
-    BufReader::new(&socket).read_line(&mut line)?;
-    line.get(9..12).context("a status line")?.parse().context("a status")
+    upgrade_from([127, 0, 1, u8::try_from(source)? + 1].into(), port, token)
 }
 
 /// Upgrades with these tokens, each as often as it takes; how often each status came.
@@ -148,7 +83,7 @@ fn the_platform_sees_nothing_of_forged_signatures() -> Result<()> {
     let platform = Platform::start()?;
     let relay = platform.relay(&[])?;
     admitted(&platform, relay.port())?;
-    let before = platform.validations();
+    let before = platform.server.validations();
     let forged = (0..16).map(|number| {
         let mut token = platform.token(&format!("forger-{number}"))?;
         token.replace_range(token.len() - 8.., "AAAAAAAA");
@@ -156,8 +91,8 @@ fn the_platform_sees_nothing_of_forged_signatures() -> Result<()> {
     });
     let statuses = flood(relay.port(), &forged.collect::<Result<Vec<_>>>()?)?;
     assert_eq!(statuses, BTreeMap::from([(401, FLOOD)]));
-    assert_eq!(platform.validations(), before);
-    assert_eq!(platform.counts.fetches.load(Ordering::Relaxed), 1);
+    assert_eq!(platform.server.validations(), before);
+    assert_eq!(platform.server.fetches(), 1);
     admitted(&platform, relay.port())
 }
 
@@ -167,8 +102,8 @@ fn the_platform_sees_nothing_of_invented_keys_where_the_sets_are_complete() -> R
     for more in [("RELAY_ADMISSION", "jwks"), ("RELAY_JWKS_UNKNOWN_KEY", "refuse")] {
         let relay = platform.relay(&[more])?;
         admitted(&platform, relay.port())?;
-        let before = platform.validations();
-        let fetches = platform.counts.fetches.load(Ordering::Relaxed);
+        let before = platform.server.validations();
+        let fetches = platform.server.fetches();
         let strangers = (0..64).map(|number| {
             let issuer = Issuer::new(SigningKey::generate()?);
             let claims = TokenClaims::client("ws1", "rt1", &format!("stranger-{number}"));
@@ -177,8 +112,8 @@ fn the_platform_sees_nothing_of_invented_keys_where_the_sets_are_complete() -> R
         });
         let statuses = flood(relay.port(), &strangers.collect::<Result<Vec<_>>>()?)?;
         assert_eq!(statuses, BTreeMap::from([(401, FLOOD)]));
-        assert_eq!(platform.validations(), before, "{more:?}");
-        let later = platform.counts.fetches.load(Ordering::Relaxed) - fetches;
+        assert_eq!(platform.server.validations(), before, "{more:?}");
+        let later = platform.server.fetches() - fetches;
         assert!(later <= 2, "{later} fetches");
         admitted(&platform, relay.port())?;
     }
