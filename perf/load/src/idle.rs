@@ -122,8 +122,8 @@ pub(crate) fn run(arguments: &Idle) -> Result<()> {
 
 /// The resident memory of a process once it has stopped to grow by itself.
 ///
-/// A relay unmaps what only starting needed and then maps again what it goes on with: right after it
-/// says that it listens it looks smaller than it is.
+/// A relay unmaps what only starting needed and then maps again what it goes on with: right after
+/// it says that it listens it looks smaller than it is.
 fn settled(process: u32) -> Result<Resident> {
     let mut last = processor::resident(process)?;
     for _ in 0..SETTLED_AFTER_MAX {
@@ -419,8 +419,8 @@ fn sources(number: usize) -> Result<Vec<Ipv4Addr>> {
     Ok((1..=SOURCES).map(|fourth| Ipv4Addr::new(127, 1, third, fourth)).collect())
 }
 
-/// Memory that has not grown for so long has settled: timers of the control plane come every quarter
-/// of a second.
+/// Memory that has not grown for so long has settled: timers of the control plane come every
+/// quarter of a second.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
 
 /// Looks at memory that keeps growing, after which it is taken as it is.
