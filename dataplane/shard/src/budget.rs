@@ -177,6 +177,8 @@ impl<D: Driver> Shard<D> {
                 let key = Key { slot, generation };
                 self.evict(key);
                 self.free_discarded(usize::MAX);
+                // Tables that nobody is left in give their memory back.
+                self.charge_tables();
                 if !self.budget.is_over(&self.limits) {
                     return;
                 }

@@ -227,7 +227,8 @@ impl<D: Driver> Shard<D> {
         self.tell_some();
         self.flush();
         self.free_some();
-        self.charge_tables();
+        // Telling, moving and flushing take memory too.
+        self.relieve();
         self.post();
         self.measure_turn();
         Ok(self.verdict())
