@@ -70,7 +70,7 @@ impl Load {
 
 #[test]
 fn keys_rotate_under_load_and_nobody_is_refused() -> Result<()> {
-    let issuers = (0..4).map(|_| Ok(Arc::new(Issuer::new(SigningKey::generate()?))));
+    let issuers = (0..3).map(|_| Ok(Arc::new(Issuer::new(SigningKey::generate()?))));
     let issuers = issuers.collect::<Result<Vec<_>>>()?;
     let server = KeyServer::start(&[&issuers[0]])?;
     let relay = serve(&server)?;
@@ -96,7 +96,7 @@ fn keys_rotate_under_load_and_nobody_is_refused() -> Result<()> {
         held.push(hold(&relay, &load, number + 1)?);
         load.go_on(port, &server, 0)?;
         server.fail();
-        load.go_on(port, &server, 2)?;
+        load.go_on(port, &server, 1)?;
     }
     load.is_over.store(true, Ordering::Relaxed);
     for caller in callers {
