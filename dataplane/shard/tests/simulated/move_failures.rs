@@ -10,21 +10,25 @@ use relay_driver::{Config, Driver};
 
 use crate::bench::{Bench, Setup, SocketId};
 use crate::frames::{self, Frame, PONG};
+use crate::moves::{self, order};
 
 /// Every time.
 const ALWAYS: u32 = 1_000_000;
 
+const SOCKET_BYTES: usize = 4096;
+
 fn faults() -> Faults {
-    Faults { socket_bytes: 4096, passed_over: 200_000, ..Faults::none() }
+    moves::faults(SOCKET_BYTES)
 }
 
 fn two_shards(encrypted: bool) -> Bench {
-    Bench::new(Setup { shard_count: 2, encrypted, faults: faults(), ..Setup::default() })
+    moves::two_shards(encrypted, SOCKET_BYTES)
 }
 
-fn order(bench: &mut Bench, from: u16, to: u16) {
-    let command = Command::Move { workspace_id: "w".into(), to: ShardId(to) };
-    bench.command(ShardId(from), command);
+/// Orders a move, whose sends do not end before these faults do.
+fn order_held_up(bench: &mut Bench) {
+    bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
+    order(bench, 0, 1);
 }
 
 /// A pair whose daemon does not read, and what was sent to it: more than its socket holds.
@@ -88,8 +92,7 @@ fn a_send_may_be_taken_whole_before_it_is_ended() {
     for encrypted in [false, true] {
         let mut bench = two_shards(encrypted);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-        order(&mut bench, 0, 1);
+        order_held_up(&mut bench);
         bench.steps(5);
         assert!(bench.ledger.moved.is_empty(), "the send goes on");
         assert_all_arrives(&mut bench, (daemon, client, &sent));
@@ -102,8 +105,7 @@ fn a_send_that_does_not_end_keeps_everybody_where_they_are() {
     for encrypted in [false, true] {
         let mut bench = two_shards(encrypted);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-        order(&mut bench, 0, 1);
+        order_held_up(&mut bench);
         bench.pass(Duration::from_millis(1900));
         assert!(bench.ledger.stayed.is_empty());
         bench.pass(Duration::from_millis(200));
@@ -121,8 +123,7 @@ fn who_is_told_to_go_while_its_send_ends_hears_it() {
     for encrypted in [false, true] {
         let mut bench = two_shards(encrypted);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-        order(&mut bench, 0, 1);
+        order_held_up(&mut bench);
         bench.steps(5);
         let connection = bench.ledger.opened[0].1;
         let reason = CloseReason::ClosedByOperator;
@@ -208,8 +209,7 @@ fn who_is_told_to_go_while_sockets_do_not_come_out_is_counted_once() {
 fn moves_that_may_not_even_wait_fail() {
     let mut bench = two_shards(false);
     let (daemon, client, sent) = backed_up(&mut bench);
-    bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-    order(&mut bench, 0, 1);
+    order_held_up(&mut bench);
     bench.steps(5);
     for index in 0..70 {
         let command = Command::Move { workspace_id: format!("w{index}").into(), to: ShardId(1) };
@@ -243,8 +243,7 @@ fn who_finds_no_room_among_the_residents_goes_on_as_a_guest() {
             Setup { shard_count: 2, encrypted, driver, faults: faults(), ..Setup::default() };
         let mut bench = Bench::new(setup);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-        order(&mut bench, 0, 1);
+        order_held_up(&mut bench);
         bench.steps(5);
         // There was room for both when it was asked for.
         other_there(&mut bench);
@@ -370,8 +369,7 @@ fn a_workspace_whose_new_home_has_ended_goes_on_at_its_old_one() {
     for encrypted in [false, true] {
         let mut bench = two_shards(encrypted);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-        order(&mut bench, 0, 1);
+        order_held_up(&mut bench);
         bench.steps(5);
         bench.stop(1, Duration::from_secs(5));
         bench.until("its end", |bench| bench.is_done(1));
@@ -391,8 +389,7 @@ fn who_waits_for_a_move_is_a_stranger_until_it_is_over() {
     for is_made in [false, true] {
         let mut bench = two_shards(false);
         let (daemon, client, sent) = backed_up(&mut bench);
-        bench.set_faults(Faults { late_cancel: ALWAYS, ..faults() });
-        order(&mut bench, 0, 1);
+        order_held_up(&mut bench);
         bench.steps(5);
         let before = bench.audit().charged_bytes;
         let late = [(); 2].map(|()| bench.request(frames::upgrade("client", "t")));

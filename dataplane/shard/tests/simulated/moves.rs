@@ -11,12 +11,19 @@ use crate::frames::{self, Frame};
 /// What the network holds: small sockets cut frames and records at other places each.
 const SOCKETS_BYTES: [usize; 4] = [101, 509, 4096, 64 << 10];
 
-fn two_shards(encrypted: bool, socket_bytes: usize) -> Bench {
-    let faults = Faults { socket_bytes, passed_over: 200_000, ..Faults::none() };
+/// What a network with sockets of this size does without anybody's ill will.
+pub(crate) fn faults(socket_bytes: usize) -> Faults {
+    Faults { socket_bytes, passed_over: 200_000, ..Faults::none() }
+}
+
+/// Two shards whose sockets hold so much.
+pub(crate) fn two_shards(encrypted: bool, socket_bytes: usize) -> Bench {
+    let faults = faults(socket_bytes);
     Bench::new(Setup { shard_count: 2, encrypted, faults, ..Setup::default() })
 }
 
-fn order(bench: &mut Bench, from: u16, to: u16) {
+/// Orders the workspace of all pairs to another shard.
+pub(crate) fn order(bench: &mut Bench, from: u16, to: u16) {
     let command = Command::Move { workspace_id: "w".into(), to: ShardId(to) };
     bench.command(ShardId(from), command);
 }

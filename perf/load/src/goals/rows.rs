@@ -9,12 +9,15 @@ use super::{Row, Share, Verdict};
 pub(super) fn all(results: &Results) -> Vec<Row> {
     let mut rows = shares(results);
     rows.extend(latency(results));
-    rows.extend(system_calls(results));
+    let calls = "system calls per frame, 64 active pairs";
+    rows.extend(per_frame(results, calls, "relay_shard_system_calls_total", 0.5));
     rows.extend(idle(results));
     rows.extend(admissions(results));
     rows.extend(storms(results));
     rows.extend(scaling(results));
-    rows.extend(copies(results));
+    // What is copied shows in the metrics; that nothing is allocated, in a test of the shard.
+    let copies = "copies per frame, 64 active pairs";
+    rows.extend(per_frame(results, copies, "relay_copied_frames_total", 0.0));
     rows
 }
 
@@ -198,20 +201,20 @@ fn grown(case: &Value, counter: &str) -> Option<f64> {
     Some(total("after")? - total("before")?)
 }
 
-/// With 64 pairs.
-fn system_calls(results: &Results) -> Vec<Row> {
-    const GOAL: &str = "system calls per frame, 64 active pairs";
+/// What a counter of the relay grows by for each frame, with 64 pairs.
+fn per_frame(results: &Results, goal: &str, counter: &str, most: f64) -> Vec<Row> {
     let mut rows = Vec::new();
     for found in results.scenario("closed-loop") {
         for case in found.rows("cases").filter(|case| name(case).starts_with("relay")) {
-            let calls = grown(case, "relay_shard_system_calls_total");
+            // Counters that are zero are not written down.
+            let counted = grown(case, counter);
             let frames = grown(case, "relay_shard_frames_total").filter(|frames| *frames > 0.0);
-            let ratio = calls.zip(frames).map(|(calls, frames)| calls / frames);
+            let ratio = counted.zip(frames).map(|(counted, frames)| counted / frames);
             let load = name(case).trim_start_matches("relay, ");
-            rows.push(judged(&format!("{GOAL}: {load}"), Bound::Most(0.5), "", found, ratio));
+            rows.push(judged(&format!("{goal}: {load}"), Bound::Most(most), "", found, ratio));
         }
     }
-    or_unknown(rows, GOAL, Bound::Most(0.5), "")
+    or_unknown(rows, goal, Bound::Most(most), "")
 }
 
 /// Memory and heartbeats.
@@ -347,21 +350,4 @@ fn scaling(results: &Results) -> Vec<Row> {
         _ => unknown(MEMORY, Bound::Most(1.1), ""),
     });
     rows
-}
-
-/// What is copied shows in the metrics; that nothing is allocated, in a test of the shard.
-fn copies(results: &Results) -> Vec<Row> {
-    const GOAL: &str = "copies per frame, 64 active pairs";
-    let mut rows = Vec::new();
-    for found in results.scenario("closed-loop") {
-        for case in found.rows("cases").filter(|case| name(case).starts_with("relay")) {
-            // Counters that are zero are not written down.
-            let copied = grown(case, "relay_copied_frames_total");
-            let frames = grown(case, "relay_shard_frames_total").filter(|frames| *frames > 0.0);
-            let ratio = copied.zip(frames).map(|(copied, frames)| copied / frames);
-            let load = name(case).trim_start_matches("relay, ");
-            rows.push(judged(&format!("{GOAL}: {load}"), Bound::Most(0.0), "", found, ratio));
-        }
-    }
-    or_unknown(rows, GOAL, Bound::Most(0.0), "")
 }
