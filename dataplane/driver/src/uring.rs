@@ -61,7 +61,7 @@ pub struct Uring {
     entries: Vec<Done>,
     completions_max: usize,
     busy_poll: Duration,
-    /// Bytes of one connection before others have their turn; zero where the kernel is too old.
+    /// Bytes after which a repeated receive is asked for again; zero where the kernel is too old.
     burst_bytes: u32,
     shelf: BatchShelf,
     doorbell: Arc<EventFd>,
@@ -582,9 +582,10 @@ fn send_batch(
     }
 }
 
-/// Bytes a repeated receive brings in a row: four buffers of the default size. Protects the other
-/// connections' receives, and their buffers, from a loud one. Reached: the kernel goes on with it
-/// in the next turn. Source: fewer cost a large frame more turns; the whole pool is 64 buffers.
+/// Bytes a repeated receive brings, in a row if they are there: four buffers of the default size.
+/// Protects the turns of other connections, and their buffers, from a loud one. Reached: it is asked
+/// for again in the next turn. Source: fewer cost a large frame more turns; the whole pool is 64
+/// buffers.
 const BURST_BYTES: u32 = 128 << 10;
 
 fn accept_token(place: u32, generation: u32) -> Token {

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::Uring;
 use super::ring::Done;
 use super::token::Kind;
+use super::{BURST_BYTES, Uring};
 use crate::{Completion, Config, Driver, End, Key, SendError, SendMode};
 
 const KEY: Key = Key { slot: 0, generation: 1 };
@@ -85,6 +85,32 @@ fn a_receive_without_memory_is_tried_again() {
         assert_eq!(received(&mut driver), b"next", "errno {errno}");
         assert_eq!(driver.buffers.pool().in_use(), 0, "the buffer of the lost one came home");
     }
+}
+
+#[test]
+fn a_turn_brings_a_bounded_part_of_a_long_stream() {
+    let Some((mut driver, mut peer)) = line() else { return };
+    peer.set_nonblocking(true).expect("it is a socket");
+    let mut written = 0;
+    while let Ok(count) = peer.write(&[7; 16 << 10]) {
+        written += count;
+    }
+    assert!(written > 4 * BURST_BYTES as usize, "{written} bytes show nothing");
+    driver.receive(KEY);
+    let turn_max = BURST_BYTES as usize + driver.buffers.pool().buffer_bytes();
+    let mut read = 0;
+    while read < written {
+        let mut completions = Vec::new();
+        driver.turn(Some(Duration::from_secs(5)), &mut completions).expect("it goes on");
+        let bytes = completions.iter().map(|completion| match completion {
+            Completion::Received { lease, .. } => lease.len(),
+            other => panic!("{other:?}"),
+        });
+        let bytes: usize = bytes.sum();
+        assert!(driver.burst_bytes == 0 || bytes < turn_max, "{bytes} in one turn");
+        read += bytes;
+    }
+    assert_eq!(read, written, "and all of it comes");
 }
 
 #[test]

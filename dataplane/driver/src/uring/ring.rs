@@ -37,6 +37,10 @@ pub(super) struct Ring {
     pub(super) operations: u64,
 }
 
+/// Where an entry says how many bytes a repeated receive brings in all: `optlen`, of which the crate
+/// knows for another operation only. Source: io_uring.h, `struct io_uring_sqe`.
+const RECEIVE_TOTAL_AT: usize = 44;
+
 /// What an operation works on.
 #[derive(Clone, Copy)]
 pub(super) enum Target {
@@ -173,14 +177,22 @@ impl Ring {
 
     /// Receives into buffers of the group until a completion lacks the MORE flag. Linux 6.0.
     ///
-    /// After `burst_bytes` it steps behind other connections' work; Linux 6.17. Zero leaves that to
-    /// the kernel, which then fills up to 32 buffers in a row.
+    /// With the buffer that makes it `burst_bytes` it ends, and what is behind waits for the next;
+    /// Linux 6.18. Zero leaves that to the kernel, which then fills up to 32 buffers in a row.
     pub(super) fn receive(&mut self, target: Target, burst_bytes: u32, token: Token) {
         let entry = match target {
             Target::Plain(fd) => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP),
             Target::Direct(index) => opcode::RecvMulti::new(Fixed(index), BUFFER_GROUP),
         };
-        self.queue(entry.len(burst_bytes).build(), token);
+        let mut entry = entry.build();
+        const { assert!(size_of::<Entry>() == 64, "as the kernel reads it") };
+        let total =
+            (&raw mut entry).cast::<u32>().wrapping_add(RECEIVE_TOTAL_AT / size_of::<u32>());
+        // SAFETY: an entry is laid out as the kernel reads it: 64 bytes, of which the four at this
+        // place are an integer that a receive without a bound leaves at zero. Sixteen such integers
+        // fill it, so this one lies inside and at a multiple of its size.
+        unsafe { total.write(burst_bytes) };
+        self.queue(entry, token);
     }
 
     /// Whether the kernel takes a bound for the bursts of a receive: asks for one from a stream
