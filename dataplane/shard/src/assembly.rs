@@ -3,7 +3,7 @@
 use relay_driver::Chunk;
 use relay_wire::envelope::Scanner;
 
-use crate::egress::BLOCK_BYTES;
+use crate::blocks::{BLOCK_BYTES, Blocks};
 
 /// The pieces so far, without copying them while they are few.
 ///
@@ -39,7 +39,7 @@ const LEASED_BYTES_MAX: usize = LEASES_MAX * (32 << 10);
 impl Assembly {
     /// Adds the next piece, behind which `bytes_ahead` more are announced. Returns how many leased
     /// bytes had to be copied to stay within the bounds.
-    pub(crate) fn push(&mut self, piece: Chunk, bytes_ahead: usize) -> usize {
+    pub(crate) fn push(&mut self, piece: Chunk, bytes_ahead: usize, blocks: &mut Blocks) -> usize {
         let len = piece.as_bytes().len();
         if len == 0 {
             return 0;
@@ -47,23 +47,23 @@ impl Assembly {
         self.len += len;
         let is_leased = matches!(piece, Chunk::Leased(_));
         if !is_leased && matches!(self.pieces.last(), Some(Chunk::Owned { .. })) {
-            append(&mut self.pieces, piece.as_bytes(), 0);
+            append(&mut self.pieces, piece.as_bytes(), 0, blocks);
             return 0;
         }
         self.leases += usize::from(is_leased);
         self.pieces.push(piece);
         let is_long = self.len.saturating_add(bytes_ahead) > LEASED_BYTES_MAX;
-        if self.leases > LEASES_MAX || is_long { self.copy(bytes_ahead) } else { 0 }
+        if self.leases > LEASES_MAX || is_long { self.copy(bytes_ahead, blocks) } else { 0 }
     }
 
     /// Copies leased pieces into memory of its own, so that their buffers return. Returns the bytes
     /// copied.
-    pub(crate) fn copy_out(&mut self) -> usize {
-        self.copy(0)
+    pub(crate) fn copy_out(&mut self, blocks: &mut Blocks) -> usize {
+        self.copy(0, blocks)
     }
 
     /// The same, with room for some of the bytes that are announced.
-    fn copy(&mut self, bytes_ahead: usize) -> usize {
+    fn copy(&mut self, bytes_ahead: usize, blocks: &mut Blocks) -> usize {
         let first = self.pieces.iter().position(|piece| matches!(piece, Chunk::Leased(_)));
         let Some(first) = first else {
             return 0;
@@ -71,7 +71,7 @@ impl Assembly {
         // Blocks of an earlier copy stay where they are, so repeated copying is linear.
         let tail = self.pieces.split_off(first);
         for piece in &tail {
-            append(&mut self.pieces, piece.as_bytes(), bytes_ahead);
+            append(&mut self.pieces, piece.as_bytes(), bytes_ahead, blocks);
         }
         self.leases = 0;
         self.copied = true;
@@ -135,7 +135,7 @@ impl Assembly {
 
 /// Copies `bytes` behind the pieces, into blocks that one send each can take. A new one has room
 /// for `bytes_ahead` as well, as far as what has come vouches for it.
-fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8], bytes_ahead: usize) {
+fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8], bytes_ahead: usize, blocks: &mut Blocks) {
     while !bytes.is_empty() {
         let room = match pieces.last_mut() {
             Some(Chunk::Owned { bytes: block, .. }) => {
@@ -148,7 +148,7 @@ fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8], bytes_ahead: usize) {
         };
         if room == 0 {
             let block_bytes = (bytes.len() + bytes_ahead.min(bytes.len())).min(BLOCK_BYTES);
-            pieces.push(Vec::with_capacity(block_bytes).into());
+            pieces.push(blocks.take(block_bytes).into());
         }
     }
 }
@@ -163,21 +163,21 @@ mod tests {
 
     #[test]
     fn pieces_keep_their_order_through_copying() {
-        let mut assembly = Assembly::default();
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
         for piece in ["ab", "c", "def"] {
-            assert_eq!(assembly.push(owned(piece), 0), 0);
+            assert_eq!(assembly.push(owned(piece), 0, &mut blocks), 0);
         }
-        assembly.copy_out();
-        assembly.push(owned("gh"), 0);
-        assembly.copy_out();
+        assembly.copy_out(&mut blocks);
+        assembly.push(owned("gh"), 0, &mut blocks);
+        assembly.copy_out(&mut blocks);
         assert_eq!(assembly.text(), b"abcdefgh");
         assert_eq!(assembly.len(), 8);
     }
 
     #[test]
     fn a_renewed_assembly_starts_over() {
-        let mut assembly = Assembly::default();
-        assembly.push(owned("abc"), 0);
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
+        assembly.push(owned("abc"), 0, &mut blocks);
         let mut out = Vec::new();
         assembly.drain_into(&mut out);
         assembly.renew();
@@ -187,32 +187,33 @@ mod tests {
     #[test]
     fn a_large_message_is_gathered_in_blocks_of_one_send_each() {
         let pool = relay_driver::BufferPool::new(1, 32 << 10);
-        let mut assembly = Assembly::default();
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
         let mut expected = Vec::new();
         for number in 0..33u8 {
             let mut lease = pool.lease().expect("copying gives the buffer back");
             lease.fill(number);
             expected.extend_from_slice(&lease);
             let shared = lease.freeze();
-            assembly.push(Chunk::Leased(shared.slice(0..shared.len())), 0);
+            assembly.push(Chunk::Leased(shared.slice(0..shared.len())), 0, &mut blocks);
             drop(shared);
-            assembly.copy_out();
+            assembly.copy_out(&mut blocks);
         }
         assert_eq!(assembly.text(), expected);
-        let blocks: Vec<_> = assembly.pieces.iter().map(|piece| piece.as_bytes().len()).collect();
-        assert!(blocks.iter().all(|&bytes| bytes <= BLOCK_BYTES), "{blocks:?}");
-        assert_eq!(blocks.len(), expected.len().div_ceil(BLOCK_BYTES));
+        let lens: Vec<_> = assembly.pieces.iter().map(|piece| piece.as_bytes().len()).collect();
+        assert!(lens.iter().all(|&bytes| bytes <= BLOCK_BYTES), "{lens:?}");
+        assert_eq!(lens.len(), expected.len().div_ceil(BLOCK_BYTES));
     }
 
     #[test]
     fn a_long_message_is_copied_a_piece_at_a_time() {
         let pool = relay_driver::BufferPool::new(2, 32 << 10);
-        let mut assembly = Assembly::default();
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
         for number in 0..32 {
             let lease = pool.lease().expect("no piece keeps its buffer");
             let piece_bytes = lease.len();
             let bytes_ahead = (31 - number) * piece_bytes;
-            let copied = assembly.push(Chunk::Leased(lease.freeze().into_slice()), bytes_ahead);
+            let piece = Chunk::Leased(lease.freeze().into_slice());
+            let copied = assembly.push(piece, bytes_ahead, &mut blocks);
             assert_eq!((copied, assembly.leases()), (piece_bytes, 0));
         }
         assert_eq!(assembly.len(), 1 << 20);
@@ -221,20 +222,21 @@ mod tests {
     #[test]
     fn what_few_buffers_hold_is_not_copied() {
         let pool = relay_driver::BufferPool::new(8, 32 << 10);
-        let mut assembly = Assembly::default();
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
         for number in 0..8 {
             let lease = pool.lease().expect("it is free");
             let bytes_ahead = (7 - number) * lease.len();
-            assert_eq!(assembly.push(Chunk::Leased(lease.freeze().into_slice()), bytes_ahead), 0);
+            let piece = Chunk::Leased(lease.freeze().into_slice());
+            assert_eq!(assembly.push(piece, bytes_ahead, &mut blocks), 0);
         }
         assert_eq!(assembly.leases(), 8);
     }
 
     #[test]
     fn tiny_pieces_take_no_more_memory_than_their_bytes() {
-        let mut assembly = Assembly::default();
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
         for _ in 0..16_384 {
-            assembly.push(owned("x"), 0);
+            assembly.push(owned("x"), 0, &mut blocks);
         }
         assert_eq!(assembly.pieces.len(), 1);
         let Chunk::Owned { bytes, .. } = &assembly.pieces[0] else { panic!("owned stays owned") };

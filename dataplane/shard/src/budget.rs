@@ -169,14 +169,14 @@ impl<D: Driver> Shard<D> {
             if !self.budget.is_over(&self.limits) {
                 return;
             }
-            if self.free_discarded(usize::MAX) {
+            if self.free_all() {
                 continue;
             }
             let mut heaviest = self.heaviest();
             while let Some((_, slot, generation)) = heaviest.pop() {
                 let key = Key { slot, generation };
                 self.evict(key);
-                self.free_discarded(usize::MAX);
+                self.free_all();
                 // Tables that nobody is left in give their memory back.
                 self.charge_tables();
                 if !self.budget.is_over(&self.limits) {

@@ -53,11 +53,11 @@ const COMPANY_ERRANDS: usize = 4;
 const HELLOS: usize = 4;
 /// The same in company.
 const COMPANY_HELLOS: usize = 1;
-/// Bytes one connection sends in a turn in company. Source: the kernel copies and, on loopback,
-/// delivers 64 KiB in about 15 µs.
-const SEND_BYTES: usize = 64 << 10;
+/// Bytes one connection sends in a turn in company. Source: BENCHMARKS.md, "What does a quiet
+/// message wait for?"
+const SEND_BYTES: usize = 32 << 10;
 /// Bytes of all who have much to send, in company.
-const BULK_BYTES: usize = 128 << 10;
+const BULK_BYTES: usize = 64 << 10;
 
 impl Company {
     /// Takes note of what arrived on a connection that is neither loud nor inside a frame: the last

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use relay_driver::{Batch, Chunk, SendMode, Slice};
 
 use crate::arrivals::Arrivals;
+use crate::blocks::{BLOCK_BYTES, Blocks};
 use crate::discarded::Discarded;
 
 /// Frames in order, each a run of chunks, and what the socket said about the last attempt.
@@ -91,10 +92,6 @@ pub(crate) struct Progress {
 /// with the next turn's send. Source: beyond this, gathering no longer lowers the cost per byte.
 pub(crate) const SEND_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes of one block of copied chunks. A send takes whole chunks, so this is the least that the
-/// bytes of a send can be bounded to. Source: the kernel copies them in about 15 µs.
-pub(crate) const BLOCK_BYTES: usize = 64 << 10;
-
 /// Pongs that may wait. Reached: the last of them makes room for the answer to a later ping, which
 /// answers the earlier one too (RFC 6455 §5.5.3). Protects memory from peers that ping faster than
 /// they read: a pong has at most 127 bytes.
@@ -105,23 +102,14 @@ const SPARE_QUEUE_LEN: usize = 64;
 
 impl Egress {
     /// Queues one frame. Returns the bytes that had to be copied because the reader is slow.
-    pub(crate) fn push(&mut self, frame: &mut Vec<Chunk>) -> usize {
+    pub(crate) fn push(&mut self, frame: &mut Vec<Chunk>, blocks: &mut Blocks) -> usize {
         // While records are on their way nobody knows when the next can be made: a leased buffer
         // must not wait for that.
         let is_sealing = self.flight.is_some_and(|flight| flight.plain.is_some());
         if self.stalled || is_sealing {
-            let mut copied = 0;
-            let mut block = Vec::new();
-            for chunk in frame.drain(..) {
-                copied += leased_len(&chunk);
-                for part in chunk.as_bytes().chunks(BLOCK_BYTES) {
-                    if block.len() + part.len() > BLOCK_BYTES {
-                        self.enqueue(std::mem::take(&mut block).into(), false);
-                    }
-                    block.extend_from_slice(part);
-                }
-            }
-            self.enqueue(block.into(), true);
+            let copied = frame.iter().map(leased_len).sum();
+            self.copy_frame(frame, blocks);
+            frame.clear();
             return copied;
         }
         if let [Chunk::Leased(_)] = frame[..] {
@@ -135,6 +123,54 @@ impl Egress {
             self.enqueue(chunk, index + 1 == count);
         }
         0
+    }
+
+    /// Queues a copy of one frame.
+    fn copy_frame(&mut self, frame: &[Chunk], blocks: &mut Blocks) {
+        let parts = || frame.iter().map(Chunk::as_bytes);
+        if parts().map(<[u8]>::len).sum::<usize>() <= BLOCK_BYTES {
+            return self.copy_whole(parts, 1, blocks);
+        }
+        let mut block = blocks.take(BLOCK_BYTES);
+        for part in parts().flat_map(|bytes| bytes.chunks(BLOCK_BYTES)) {
+            if block.len() + part.len() > BLOCK_BYTES {
+                self.enqueue(std::mem::replace(&mut block, blocks.take(BLOCK_BYTES)).into(), false);
+            }
+            block.extend_from_slice(part);
+        }
+        self.enqueue(block.into(), true);
+    }
+
+    /// Queues a copy of `frame_count` whole frames, at most a block of them. They share a block with
+    /// those before them while there is room: freeing a thousand pieces takes longer than a turn may.
+    fn copy_whole<'a, Parts: Iterator<Item = &'a [u8]>>(
+        &mut self,
+        parts: impl Fn() -> Parts,
+        frame_count: u32,
+        blocks: &mut Blocks,
+    ) {
+        let len: usize = parts().map(<[u8]>::len).sum();
+        match self.queue.back_mut() {
+            Some(Queued {
+                chunk: Chunk::Owned { bytes, start: 0 },
+                frame_count: before,
+                own,
+                ..
+            }) if !*own && *before > 0 && bytes.len() + len <= BLOCK_BYTES => {
+                *before += frame_count;
+                self.owned_bytes -= bytes.capacity();
+                blocks.make_room(bytes, len);
+                self.owned_bytes += bytes.capacity();
+                parts().for_each(|part| bytes.extend_from_slice(part));
+            }
+            _ => {
+                let mut block = blocks.take(len);
+                parts().for_each(|part| block.extend_from_slice(part));
+                self.owned_bytes += block.capacity();
+                let chunk = block.into();
+                self.queue.push_back(Queued { frame_count, ..Queued::whole(chunk) });
+            }
+        }
     }
 
     /// Queues one frame that lies in one place. Frames that lie one behind the other become one
@@ -308,7 +344,12 @@ impl Egress {
     /// Hands what may be sent now, about `bytes_max` at most, to `seal`, frame bytes in order,
     /// for TLS to make records of.
     /// Those are to be sent as one block with [`SendMode::All`]. Only when nothing is in flight.
-    pub(crate) fn seal(&mut self, bytes_max: usize, mut seal: impl FnMut(&[u8])) {
+    pub(crate) fn seal(
+        &mut self,
+        bytes_max: usize,
+        blocks: &mut Blocks,
+        mut seal: impl FnMut(&[u8]),
+    ) {
         let mut plain_bytes = 0;
         let mut ends_frame = true;
         while plain_bytes < bytes_max {
@@ -317,6 +358,7 @@ impl Egress {
             self.owned_bytes -= owned_len(&queued.chunk);
             ends_frame = queued.last;
             seal(queued.chunk.as_bytes());
+            blocks.reclaim(std::iter::once(queued.chunk));
         }
         // The records are a little longer than what they carry.
         let owned_bytes = plain_bytes;
@@ -324,16 +366,17 @@ impl Egress {
         self.flight = Some(Flight { owned_bytes, ends_frame, plain, recalled: false });
     }
 
-    /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied.
-    pub(crate) fn sent(&mut self, batch: &mut Batch, sent: usize) -> Progress {
+    /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied, its
+    /// whole blocks into `blocks`.
+    pub(crate) fn sent(&mut self, batch: &mut Batch, sent: usize, blocks: &mut Blocks) -> Progress {
         let Some(flight) = self.flight.take() else { return Progress::default() };
         let mut copied = 0;
         if sent < batch.len() {
             self.stalled = true;
             self.front_in_progress = true;
-            copied = self.spill(batch, sent, flight.ends_frame);
+            copied = self.spill(batch, sent, flight.ends_frame, blocks);
         } else {
-            batch.clear();
+            blocks.reclaim(batch.drain());
             self.front_in_progress = !flight.ends_frame;
         }
         if self.queue.is_empty() {
@@ -345,25 +388,48 @@ impl Egress {
         Progress { copied, left: left - own }
     }
 
-    /// Copies the unsent rest of the batch, and everything queued, out of leased buffers.
-    fn spill(&mut self, batch: &mut Batch, sent: usize, ends_frame: bool) -> usize {
+    /// Queues the unsent rest of the batch again, and copies it and everything queued out of leased
+    /// buffers.
+    fn spill(
+        &mut self,
+        batch: &mut Batch,
+        sent: usize,
+        ends_frame: bool,
+        blocks: &mut Blocks,
+    ) -> usize {
         batch.advance(sent);
         let mut copied = 0;
-        let mut rest = Vec::with_capacity(batch.len());
+        let (mut rest, mut block) = (Vec::new(), Vec::new());
         for chunk in batch.drain() {
-            copied += leased_len(&chunk);
-            rest.extend_from_slice(chunk.as_bytes());
-        }
-        for queued in &mut self.queue {
-            if let Chunk::Leased(slice) = &queued.chunk {
-                copied += slice.len();
-                self.owned_bytes += slice.len();
-                queued.chunk = slice.to_vec().into();
+            if let Chunk::Owned { .. } = chunk {
+                rest.extend((!block.is_empty()).then(|| std::mem::take(&mut block).into()));
+                rest.push(chunk);
+            } else {
+                copied += leased_len(&chunk);
+                block.extend_from_slice(chunk.as_bytes());
             }
         }
-        // What the block is made of is in progress now; nobody drops or counts it any more.
-        self.owned_bytes += rest.capacity();
-        self.queue.push_front(Queued::part(rest.into(), ends_frame));
+        rest.extend((!block.is_empty()).then(|| Chunk::from(block)));
+        for queued in std::mem::take(&mut self.queue) {
+            let Chunk::Leased(slice) = &queued.chunk else {
+                self.queue.push_back(queued);
+                continue;
+            };
+            copied += slice.len();
+            if queued.frame_count > 0 && !queued.own && slice.len() <= BLOCK_BYTES {
+                self.copy_whole(|| std::iter::once(&**slice), queued.frame_count, blocks);
+            } else {
+                self.owned_bytes += slice.len();
+                self.queue.push_back(Queued { chunk: slice.to_vec().into(), ..queued });
+            }
+        }
+        // What the rest is made of is in progress now; nobody drops or counts it any more.
+        let mut last = ends_frame;
+        for chunk in rest.into_iter().rev() {
+            self.owned_bytes += owned_len(&chunk);
+            self.queue.push_front(Queued::part(chunk, last));
+            last = false;
+        }
         copied
     }
 

@@ -45,6 +45,7 @@ struct Line {
     egress: Egress,
     batch: Box<Batch>,
     pool: BufferPool,
+    blocks: Blocks,
     wire: Vec<u8>,
     left: usize,
     encrypted: bool,
@@ -57,6 +58,7 @@ impl Line {
             egress: Egress::default(),
             batch: Batch::new(),
             pool: BufferPool::new(16, 256),
+            blocks: Blocks::default(),
             wire: Vec::new(),
             left: 0,
             encrypted,
@@ -66,7 +68,7 @@ impl Line {
 
     fn push(&mut self, name: u8, len: usize, piece: usize) -> usize {
         let frame = bytes(COUNTED, name, len);
-        self.egress.push(&mut chunks(&frame, piece, &self.pool));
+        self.egress.push(&mut chunks(&frame, piece, &self.pool), &mut self.blocks);
         frame.len()
     }
 
@@ -76,7 +78,8 @@ impl Line {
         }
         if self.encrypted {
             let mut records = vec![0; 5];
-            self.egress.seal(SEND_BYTES_MAX, |plain| records.extend_from_slice(plain));
+            let seal = |plain: &[u8]| records.extend_from_slice(plain);
+            self.egress.seal(SEND_BYTES_MAX, &mut self.blocks, seal);
             self.wire.extend_from_slice(&records[5..]);
             self.batch.push(records).expect("it is empty");
             self.mode = SendMode::All;
@@ -97,7 +100,7 @@ impl Line {
                 self.batch.chunks().iter().flat_map(Chunk::as_bytes).copied().collect();
             self.wire.extend_from_slice(&flight[..sent]);
         }
-        self.left += self.egress.sent(&mut self.batch, sent).left;
+        self.left += self.egress.sent(&mut self.batch, sent, &mut self.blocks).left;
         assert!(self.batch.is_empty(), "the batch goes back empty");
     }
 
@@ -116,15 +119,15 @@ fn a_large_frame_leaves_in_bounded_sends_whole_and_in_order() {
         let mut batch = Batch::new();
         let payload: Vec<u8> = (0..1_000_000u32).map(|index| (index / 251) as u8).collect();
         let frame = || vec![Chunk::from(vec![7; 10]), Chunk::from(payload.clone())];
-        egress.push(&mut frame());
-        egress.push(&mut frame());
+        egress.push(&mut frame(), &mut Blocks::default());
+        egress.push(&mut frame(), &mut Blocks::default());
         let mut wire: Vec<u8> = Vec::new();
         while egress.is_ready() {
             egress.fill(&mut batch, SEND_BYTES_MAX);
             assert!(batch.len() <= SEND_BYTES_MAX, "{} bytes in one send", batch.len());
             wire.extend(batch.chunks().iter().flat_map(Chunk::as_bytes));
             let sent = batch.len();
-            egress.sent(&mut batch, sent);
+            egress.sent(&mut batch, sent, &mut Blocks::default());
         }
         let expected = [&[7; 10], &payload[..], &[7; 10], &payload[..]].concat();
         assert!(wire == expected, "stalled {stalled}");
@@ -135,11 +138,11 @@ fn a_large_frame_leaves_in_bounded_sends_whole_and_in_order() {
 fn an_overflow_drops_nothing_of_a_large_frame_whose_first_block_left() {
     let mut egress = Egress::default();
     let mut batch = Batch::new();
-    egress.push(&mut vec![Chunk::from(vec![1; 3 * SEND_BYTES_MAX])]);
-    egress.push(&mut vec![Chunk::from(vec![2; 10])]);
+    egress.push(&mut vec![Chunk::from(vec![1; 3 * SEND_BYTES_MAX])], &mut Blocks::default());
+    egress.push(&mut vec![Chunk::from(vec![2; 10])], &mut Blocks::default());
     egress.fill(&mut batch, SEND_BYTES_MAX);
     let sent = batch.len();
-    egress.sent(&mut batch, sent);
+    egress.sent(&mut batch, sent, &mut Blocks::default());
     assert_eq!(egress.drop_waiting_frames(&mut Discarded::default()), 1);
     assert_eq!(egress.queued_bytes(), 3 * SEND_BYTES_MAX - sent);
 }
@@ -232,7 +235,7 @@ fn frames_that_lie_one_behind_the_other_leave_as_one_piece() {
     let pool = BufferPool::new(2, 256);
     let mut egress = Egress::default();
     for chunk in run(&pool, &[10, 20, 30]).into_iter().chain(run(&pool, &[10])) {
-        egress.push(&mut vec![chunk]);
+        egress.push(&mut vec![chunk], &mut Blocks::default());
     }
     let mut batch = Batch::new();
     egress.fill(&mut batch, SEND_BYTES_MAX);
@@ -240,7 +243,7 @@ fn frames_that_lie_one_behind_the_other_leave_as_one_piece() {
     let sent: Vec<u8> = batch.chunks().iter().flat_map(Chunk::as_bytes).copied().collect();
     assert_eq!(read(&sent), [(COUNTED, 0), (COUNTED, 1), (COUNTED, 2), (COUNTED, 0)]);
     let all = batch.len();
-    egress.sent(&mut batch, all);
+    egress.sent(&mut batch, all, &mut Blocks::default());
     assert_eq!(pool.in_use(), 0);
 }
 
@@ -249,7 +252,7 @@ fn frames_that_go_to_different_peers_do_not_join() {
     let pool = BufferPool::new(1, 256);
     let mut queues = [Egress::default(), Egress::default()];
     for (index, chunk) in run(&pool, &[10, 20, 30, 5]).into_iter().enumerate() {
-        queues[index % 2].push(&mut vec![chunk]);
+        queues[index % 2].push(&mut vec![chunk], &mut Blocks::default());
     }
     let names = queues.map(|mut egress| {
         let mut batch = Batch::new();
@@ -266,7 +269,7 @@ fn each_frame_of_a_run_that_is_dropped_counts() {
     let mut egress = Egress::default();
     egress.push_own(Chunk::from(bytes(OWN, 9, 4)));
     for chunk in run(&pool, &[10, 20, 30]) {
-        egress.push(&mut vec![chunk]);
+        egress.push(&mut vec![chunk], &mut Blocks::default());
     }
     assert_eq!(egress.drop_waiting_frames(&mut Discarded::default()), 3);
     assert_eq!(pool.in_use(), 0);
@@ -378,13 +381,53 @@ fn an_overflow_at_any_moment_leaves_whole_frames_and_everything_of_the_shard() {
 }
 
 #[test]
+fn what_a_slow_reader_owes_lies_in_few_blocks() {
+    let mut line = Line::new(false);
+    line.egress.stalled = true;
+    let sizes = [1000, 10, 4000, 200];
+    let pushed: usize =
+        (0..200u8).map(|name| line.push(name, sizes[usize::from(name % 4)], 60)).sum();
+    let blocks = line.egress.queue.len();
+    assert!(blocks <= 1 + pushed / (BLOCK_BYTES - 4003), "{blocks} blocks of {pushed} bytes");
+    assert!(line.egress.owned_bytes <= pushed + 2 * BLOCK_BYTES, "{}", line.egress.owned_bytes);
+    assert_eq!(line.pool.in_use(), 0);
+    line.egress.push_own(Chunk::from(bytes(OWN, 200, 10)));
+    line.push(201, 10, 60);
+    line.drain();
+    let names: Vec<u8> = read(&line.wire).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, (0..=201).collect::<Vec<u8>>(), "all of it, in order");
+}
+
+#[test]
+fn a_stall_copies_what_waits_into_few_blocks() {
+    let mut line = Line::new(false);
+    for name in 0..10 {
+        line.push(name, 20, 256);
+    }
+    line.start();
+    for name in 10..15 {
+        line.push(name, 20, 256);
+    }
+    line.finish(7);
+    assert_eq!(line.pool.in_use(), 0);
+    assert_eq!(line.egress.queue.len(), 2, "the rest of the send, and what waited behind it");
+    let mut discarded = Discarded::default();
+    assert_eq!(line.egress.drop_waiting_frames(&mut discarded), 5);
+    line.drain();
+    assert_eq!(read(&line.wire).len(), 10);
+}
+
+#[test]
 fn little_is_what_one_send_takes_within_the_bound() {
     let mut egress = Egress::default();
     assert!(egress.is_small(0));
-    egress.push(&mut vec![Chunk::from(vec![1; 10]), Chunk::from(vec![2; 90])]);
+    egress.push(
+        &mut vec![Chunk::from(vec![1; 10]), Chunk::from(vec![2; 90])],
+        &mut Blocks::default(),
+    );
     assert!(egress.is_small(100) && !egress.is_small(99));
     for _ in 0..Batch::CHUNKS_MAX {
-        egress.push(&mut vec![Chunk::from(vec![3; 1])]);
+        egress.push(&mut vec![Chunk::from(vec![3; 1])], &mut Blocks::default());
     }
     assert!(!egress.is_small(1 << 20), "more chunks than one send takes");
 }

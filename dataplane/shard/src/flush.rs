@@ -4,7 +4,7 @@ use relay_contract::{Counter, Measure};
 use relay_driver::{Batch, Chunk, Driver, Key, SendError, SendMode};
 use relay_switchboard::Input;
 
-use crate::connection::Phase;
+use crate::connection::{Connection, Phase};
 use crate::egress::Egress;
 use crate::shard::{SPARES_MAX, Shard};
 
@@ -69,7 +69,7 @@ impl<D: Driver> Shard<D> {
         let mode = match &mut connection.tls {
             Some(session) if egress.is_ready() || session.owes_output() => {
                 let spare = self.spare_records.pop().unwrap_or_default();
-                let sealed = session.seal(egress, bytes_max, spare);
+                let sealed = session.seal(egress, bytes_max, spare, &mut self.blocks);
                 if sealed.key_spent {
                     self.counters.count(Counter::TlsKeysSpent);
                 }
@@ -96,7 +96,7 @@ impl<D: Driver> Shard<D> {
             return bytes;
         }
         // A TLS session that has ended makes no records any more.
-        let progress = egress.sent(&mut batch, 0);
+        let progress = egress.sent(&mut batch, 0, &mut self.blocks);
         self.driver.recycle(batch);
         self.charge(key);
         self.note_left(key, progress.left);
@@ -140,7 +140,7 @@ impl<D: Driver> Shard<D> {
                 self.spare_records.push(bytes);
             }
         }
-        let progress = egress.sent(&mut batch, sent);
+        let progress = egress.sent(&mut batch, sent, &mut self.blocks);
         egress.arrivals.depart(progress.left, self.now, &mut self.measures);
         let idle = egress.is_idle() && !tls.is_some_and(|session| session.owes_output());
         self.driver.recycle(batch);
@@ -214,12 +214,17 @@ impl<D: Driver> Shard<D> {
     /// The connection's queue, made from a spare one when it has none. `None` when nothing can be
     /// sent any more.
     pub(crate) fn egress_mut(&mut self, key: Key) -> Option<&mut Egress> {
-        let connection = self.table.get_mut(key)?;
-        if matches!(connection.phase, Phase::Closed) {
-            return None;
-        }
-        let spare = &mut self.spare_egress;
-        let egress = connection.egress.get_or_insert_with(|| spare.pop().unwrap_or_default());
-        Some(egress)
+        queue_of(self.table.get_mut(key)?, || self.spare_egress.pop())
     }
+}
+
+/// The same of a connection that was found.
+pub(crate) fn queue_of(
+    connection: &mut Connection,
+    spare: impl FnOnce() -> Option<Box<Egress>>,
+) -> Option<&mut Egress> {
+    if matches!(connection.phase, Phase::Closed) {
+        return None;
+    }
+    Some(connection.egress.get_or_insert_with(|| spare().unwrap_or_default()))
 }

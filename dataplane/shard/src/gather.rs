@@ -30,7 +30,8 @@ impl<D: Driver> Shard<D> {
             return;
         };
         let before = assembly.leases();
-        let copied = assembly.push(piece, open.decoder.payload_bytes_ahead());
+        let bytes_ahead = open.decoder.payload_bytes_ahead();
+        let copied = assembly.push(piece, bytes_ahead, &mut self.blocks);
         let after = assembly.leases();
         self.pinned_leases = self.pinned_leases + after - before;
         self.counters.add(Counter::CopiedBytes, copied as u64);
@@ -54,13 +55,15 @@ impl<D: Driver> Shard<D> {
         let Some(&key) = self.pins.get(self.pin_hand) else {
             return;
         };
+        let mut blocks = std::mem::take(&mut self.blocks);
         if let Some(assembly) = self.assembly_mut(key) {
             let leases = assembly.leases();
-            let copied = assembly.copy_out();
+            let copied = assembly.copy_out(&mut blocks);
             self.pinned_leases -= leases;
             self.counters.add(Counter::CopiedBytes, copied as u64);
             self.charge(key);
         }
+        self.blocks = blocks;
         self.unpin(key);
     }
 

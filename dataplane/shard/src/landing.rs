@@ -97,7 +97,7 @@ impl<D: Driver> Shard<D> {
         self.driver.adopt(key, socket);
         let assembly = unfinished.map(|text| {
             let mut assembly = self.spare_assemblies.pop().unwrap_or_default();
-            assembly.push(Chunk::from(text), 0);
+            assembly.push(Chunk::from(text), 0, &mut self.blocks);
             assembly.rescan();
             assembly
         });

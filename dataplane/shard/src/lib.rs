@@ -18,6 +18,7 @@ mod arrivals;
 mod assembly;
 mod audit;
 mod backlog;
+mod blocks;
 mod budget;
 mod company;
 mod config;

@@ -6,6 +6,7 @@ use relay_switchboard::{Effect, FreshToken, Input};
 use relay_wire::websocket::{self, ControlFrame};
 
 use crate::connection::{CloseHandshake, Phase};
+use crate::flush::queue_of;
 use crate::ingress::header_chunk;
 use crate::shard::Shard;
 
@@ -116,11 +117,13 @@ impl<D: Driver> Shard<D> {
     /// Queues one frame.
     pub(crate) fn push_frame(&mut self, key: Key, frame: &mut Vec<Chunk>) {
         let before = self.egress_bytes(key);
-        let Some(egress) = self.egress_mut(key) else {
+        let connection = self.table.get_mut(key);
+        let egress = connection.and_then(|found| queue_of(found, || self.spare_egress.pop()));
+        let Some(egress) = egress else {
             return frame.clear();
         };
         egress.arrivals.note();
-        let copied = egress.push(frame);
+        let copied = egress.push(frame, &mut self.blocks);
         let is_news = !std::mem::replace(&mut egress.dirty, true);
         // Most frames lie in receive buffers and change nothing but the length of the queue.
         let is_heavier = egress.held_bytes() != before;

@@ -96,6 +96,7 @@ mod tests {
 
     use super::*;
     use crate::assembly::Assembly;
+    use crate::blocks::Blocks;
 
     const INPUT_LEN: usize = 16 << 10;
 
@@ -129,9 +130,9 @@ mod tests {
     #[test]
     fn a_message_of_one_byte_pieces_retains_a_few_times_its_payload() {
         let held = retained(|| {
-            let mut assembly = Assembly::default();
+            let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
             for piece in split(vec![b' '; INPUT_LEN].into(), 1) {
-                assembly.push(piece, 0);
+                assembly.push(piece, 0, &mut blocks);
             }
             assert_eq!(assembly.len(), INPUT_LEN);
             assembly
@@ -146,9 +147,9 @@ mod tests {
         let mut lease = pool.lease().expect("it is free");
         lease.fill(b' ');
         let held = retained(|| {
-            let mut assembly = Assembly::default();
+            let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
             for piece in split(Received::Leased(lease), 1) {
-                assembly.push(piece, 0);
+                assembly.push(piece, 0, &mut blocks);
             }
             assembly
         });

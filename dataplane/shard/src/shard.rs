@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 
 use crate::assembly::Assembly;
 use crate::backlog::Round;
+use crate::blocks::Blocks;
 use crate::budget::Budget;
 use crate::company::Company;
 use crate::config::ShardConfig;
@@ -106,6 +107,7 @@ pub struct Shard<D: Driver> {
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(crate) spare_egress: Vec<Box<Egress>>,
     pub(crate) spare_records: Vec<Vec<u8>>,
+    pub(crate) blocks: Blocks,
     /// What completed and was not looked at yet. Between two turns: what came in the middle of the
     /// last.
     pub(crate) completions: Vec<Completion<D::Socket>>,
@@ -185,6 +187,7 @@ impl<D: Driver> Shard<D> {
             spare_assemblies: Vec::new(),
             spare_egress: Vec::new(),
             spare_records: Vec::new(),
+            blocks: Blocks::default(),
             completions: Vec::new(),
             outbox: VecDeque::new(),
             bell,

@@ -4,6 +4,7 @@ use relay_driver::Batch;
 use relay_wire::tls::{Content, RecordError, Session, Taken, WrittenSession};
 use rustls::ServerConfig;
 
+use crate::blocks::Blocks;
 use crate::egress::Egress;
 use crate::handshake::Handshake;
 
@@ -148,21 +149,27 @@ impl TlsSession {
 
     /// Makes records of what may be sent now, behind what is owed, in the memory of `spare`. Only
     /// when nothing is in flight.
-    pub(crate) fn seal(&mut self, egress: &mut Egress, bytes_max: usize, spare: Vec<u8>) -> Sealed {
+    pub(crate) fn seal(
+        &mut self,
+        egress: &mut Egress,
+        bytes_max: usize,
+        spare: Vec<u8>,
+        blocks: &mut Blocks,
+    ) -> Sealed {
         let mut records = if self.made.is_empty() { spare } else { std::mem::take(&mut self.made) };
         let mut key_spent = false;
         match &mut self.state {
             State::Established(session) => {
                 let before = session.spent_keys();
                 let mut writer = session.writer(&mut records);
-                egress.seal(bytes_max, |plain| writer.push(plain));
+                egress.seal(bytes_max, blocks, |plain| writer.push(plain));
                 drop(writer);
                 session.end_records(&mut records);
                 key_spent = session.spent_keys() > before;
             }
             // Nothing can be queued before the handshake is done, and nothing is sent after it
             // failed.
-            State::Handshaking(_) | State::Over => egress.seal(bytes_max, |_| {}),
+            State::Handshaking(_) | State::Over => egress.seal(bytes_max, blocks, |_| {}),
         }
         Sealed { records, key_spent }
     }
