@@ -9,6 +9,7 @@ use relay_contract::{
 };
 
 use crate::controller::{Controller, Done};
+use crate::courtesy::{give_way, politely};
 use crate::decide::{Basis, Look, LookedAt, SignedWith};
 use crate::facts::{Expiry, Facts, KeyNumber};
 use crate::inquiries::{Added, Finished, Question};
@@ -65,6 +66,7 @@ impl Controller {
             let Some((connection, ticket)) = self.unseen.pop() else {
                 break;
             };
+            give_way();
             let Ticket { request, token, looked_at } = ticket;
             match self.decider.look(&request, &token, looked_at) {
                 Look::Settled(answer) => self.on_answer(connection, &request, answer),
@@ -91,11 +93,11 @@ impl Controller {
                 continue;
             }
             let decider = Arc::clone(&self.decider);
-            let call = self.jobs.spawn(async move {
+            let call = self.jobs.spawn(politely(async move {
                 let Question { request, token, basis } = question;
                 let answer = decider.ask(basis, &request, &token).await;
                 Done::Decided { print, answer }
-            });
+            }));
             self.inquiries.asking(print, call);
         }
     }

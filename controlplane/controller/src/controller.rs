@@ -22,6 +22,7 @@ use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
 use crate::admitting::Ticket;
 use crate::clock::Clock;
 use crate::control::{ControlApi, Desk, Watchers};
+use crate::courtesy::give_way;
 use crate::decide::Decider;
 use crate::decisions::Decisions;
 use crate::doubts::Doubts;
@@ -448,6 +449,7 @@ impl Controller {
                     return Some(Ended::Stopped);
                 };
                 self.on_event(event);
+                give_way();
                 self.events_in_a_row += 1;
                 // More of what is there, but not for ever: jobs and shutdown have their turn too.
                 for _ in 1..EVENTS_PER_TURN {
@@ -455,6 +457,7 @@ impl Controller {
                         break;
                     };
                     self.on_event(event);
+                    give_way();
                     self.events_in_a_row += 1;
                 }
                 if self.events_in_a_row >= EVENTS_IN_A_ROW_MAX {
@@ -467,6 +470,7 @@ impl Controller {
                 // An error is a job that was ended because its upgrade is gone.
                 if let Ok(done) = done {
                     self.on_done(done);
+                    give_way();
                 }
             }
             Some(asked) = self.operators.recv() => self.on_admin_asked(asked),

@@ -11,6 +11,7 @@ use relay_contract::{
 use crate::admin::{self, Door, Format, Route};
 use crate::admin_listener::{AdminAsked, AdminReply};
 use crate::controller::{CallId, Controller, Done};
+use crate::courtesy::politely;
 use crate::exposition;
 use crate::hdr_log;
 use crate::journal::Selection;
@@ -101,10 +102,10 @@ impl Controller {
         let call = CallId(self.last_call.0 + 1);
         self.last_call = call;
         let workers = Arc::clone(&self.workers);
-        let job = self.jobs.spawn(async move {
+        let job = self.jobs.spawn(politely(async move {
             let response = Box::new(workers.call(request).await);
             Done::Called { call, connection, response }
-        });
+        }));
         self.calling.insert(call, (admission, job));
     }
 

@@ -14,6 +14,7 @@ mod classic;
 mod clock;
 mod control;
 mod controller;
+mod courtesy;
 mod damper;
 mod date;
 mod decide;
