@@ -6,7 +6,6 @@
 
 mod admissions;
 mod arguments;
-mod arrival;
 mod authority;
 mod body;
 mod capacity;

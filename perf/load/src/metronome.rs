@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
+use relay_arrival::{self as arrival, Arrived};
 use rustix::event::epoll;
 use serde::Serialize;
 
-use crate::arrival::{self, Arrived};
 use crate::pair::{Pair, Shape, Side, pair_and_side, token};
 use crate::processor;
 use crate::readiness;

@@ -1,13 +1,15 @@
 //! The control pair: a daemon and a client that keep talking while everything else goes wrong.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
+use relay_arrival::Arrived;
 
 use crate::frame;
 use crate::message;
@@ -17,7 +19,8 @@ use crate::processors;
 
 /// Two connections, admitted like any other, and a message of 256 bytes on its way there and back
 /// at a fixed rate. The rate does not wait for answers, so a stall shows in every message it held
-/// up.
+/// up. Each way counts from when the message was written to when the kernel noted its arrival, so
+/// what keeps the kit's own threads waiting is in neither.
 pub struct Control {
     shared: Arc<Shared>,
     sockets: Vec<TcpStream>,
@@ -27,16 +30,13 @@ pub struct Control {
 /// What the pair saw in a stretch of time.
 #[derive(Clone, Debug)]
 pub struct Stretch {
-    /// Microseconds from when a message was due to when its echo arrived.
-    pub latency_us: Histogram<u64>,
+    /// Nanoseconds of each way, there and back.
+    pub latency_ns: Histogram<u64>,
     /// Messages whose echo never came although a later one's did.
     pub lost: u64,
     /// Why the pair is no longer connected.
     pub ended: Option<String>,
 }
-
-/// How frames are written: masked for a relay, else as they are read.
-type Encode = fn(u8, &[u8]) -> Vec<u8>;
 
 struct Shared {
     seen: Mutex<Seen>,
@@ -49,6 +49,9 @@ struct Seen {
     sent: u64,
     /// Messages echoed or lost.
     settled: u64,
+    /// When each message under way was written, by its number: to the daemon, and back.
+    there_ns: HashMap<u64, u64>,
+    back_ns: HashMap<u64, u64>,
     stopping: bool,
 }
 
@@ -62,42 +65,19 @@ impl Control {
         daemon.send(&frame::text(&message::key_exchanged("r1", SESSION)));
         expect(&mut client, "relay_key_exchange_response")?;
         let [daemon, client] = [daemon, client].map(|peer| peer.into_socket().0);
-        Self::talk_between(daemon, client, rate, frame::masked)
-    }
-
-    /// A pair that is connected with itself: what the kit's own threads and processors take, the
-    /// relay aside.
-    pub fn start_bare(rate: u32) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let client = TcpStream::connect(listener.local_addr()?)?;
-        let (daemon, _) = listener.accept()?;
-        for socket in [&client, &daemon] {
-            socket.set_nodelay(true)?;
-        }
-        Self::talk_between(daemon, client, rate, frame::unmasked)
-    }
-
-    fn talk_between(
-        daemon: TcpStream,
-        client: TcpStream,
-        rate: u32,
-        encode: Encode,
-    ) -> Result<Self> {
-        let stretch = Stretch::new()?;
-        let seen = Seen { stretch, sent: 0, settled: 0, stopping: false };
-        let shared = Arc::new(Shared { seen: Mutex::new(seen), changed: Condvar::new() });
+        let shared = Arc::new(Shared { seen: Mutex::new(Seen::new()?), changed: Condvar::new() });
         for socket in [&daemon, &client] {
             socket.set_read_timeout(None)?;
+            relay_arrival::note_arrivals(socket)?;
         }
         let sockets = vec![daemon.try_clone()?, client.try_clone()?];
         let writer = Arc::new(Mutex::new(client.try_clone()?));
         let period = Duration::from_secs(1) / rate;
-        let origin = Instant::now();
         let mut control = Self { shared, sockets, threads: Vec::new() };
-        control.thread("echo", move |_| echo(daemon, encode))?;
+        control.thread("echo", move |shared| echo(daemon, shared))?;
         let echoed = Arc::clone(&writer);
-        control.thread("listen", move |shared| listen(client, &echoed, shared, origin, period))?;
-        control.thread("talk", move |shared| talk(&writer, shared, origin, period, encode))?;
+        control.thread("listen", move |shared| listen(client, &echoed, shared))?;
+        control.thread("talk", move |shared| talk(&writer, shared, period))?;
         Ok(control)
     }
 
@@ -111,7 +91,7 @@ impl Control {
         let waited = shared.changed.wait_timeout_while(seen, PATIENCE, is_open);
         let (mut seen, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
         let mut fresh = seen.stretch.clone();
-        fresh.latency_us.reset();
+        fresh.latency_ns.reset();
         fresh.lost = 0;
         let mut stretch = std::mem::replace(&mut seen.stretch, fresh);
         if timeout.timed_out() {
@@ -165,13 +145,32 @@ impl Drop for Control {
 impl Stretch {
     fn new() -> Result<Self> {
         // A message that takes longer than a minute is lost anyway.
-        let latency_us = Histogram::new_with_bounds(1, 60_000_000, 3)?;
-        Ok(Self { latency_us, lost: 0, ended: None })
+        let latency_ns = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+        Ok(Self { latency_ns, lost: 0, ended: None })
     }
 
-    /// The latency that so many of a hundred messages stayed below, in microseconds.
-    pub fn percentile_us(&self, percent: f64) -> u64 {
-        self.latency_us.value_at_quantile(percent / 100.0)
+    /// The latency that so many of a hundred ways stayed below, in nanoseconds.
+    pub fn percentile_ns(&self, percent: f64) -> u64 {
+        self.latency_ns.value_at_quantile(percent / 100.0)
+    }
+
+    fn note(&mut self, written_ns: Option<u64>, arrived_ns: u64) {
+        if let Some(written_ns) = written_ns {
+            self.latency_ns.saturating_record(arrived_ns.saturating_sub(written_ns));
+        }
+    }
+}
+
+impl Seen {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            stretch: Stretch::new()?,
+            sent: 0,
+            settled: 0,
+            there_ns: HashMap::new(),
+            back_ns: HashMap::new(),
+            stopping: false,
+        })
     }
 }
 
@@ -191,15 +190,11 @@ impl Shared {
 }
 
 /// Sends a message whenever one is due.
-fn talk(
-    socket: &Mutex<TcpStream>,
-    shared: &Shared,
-    origin: Instant,
-    period: Duration,
-    encode: Encode,
-) -> Result<()> {
+fn talk(socket: &Mutex<TcpStream>, shared: &Shared, period: Duration) -> Result<()> {
+    let origin = Instant::now();
     for number in 1_u64.. {
         let due = origin + period * u32::try_from(number)?;
+        let frame = frame::masked(frame::TEXT, sized(number).as_bytes());
         {
             let left = due.saturating_duration_since(Instant::now());
             let waited = shared.changed.wait_timeout_while(shared.seen(), left, |seen| {
@@ -210,8 +205,9 @@ fn talk(
                 return Ok(());
             }
             seen.sent = number;
+            seen.there_ns.insert(number, relay_arrival::now_ns());
         }
-        write(socket, &encode(frame::TEXT, sized(number).as_bytes()))?;
+        write(socket, &frame)?;
     }
     Ok(())
 }
@@ -223,28 +219,25 @@ fn sized(number: u64) -> String {
 }
 
 /// The client's ear: notes when each echo arrives.
-fn listen(
-    mut socket: TcpStream,
-    writer: &Mutex<TcpStream>,
-    shared: &Shared,
-    origin: Instant,
-    period: Duration,
-) -> Result<()> {
-    let mut received = Vec::new();
+fn listen(socket: TcpStream, writer: &Mutex<TcpStream>, shared: &Shared) -> Result<()> {
+    let mut ear = Ear::new(socket);
     loop {
-        let frame = next(&mut socket, &mut received)?;
+        let (frame, arrived_ns) = ear.next()?;
         match frame.first {
             frame::PING => write(writer, &frame::masked(frame::PONG, &frame.payload))?,
             frame::TEXT => {
                 let number = number_of(&frame.payload)?;
-                let due = origin + period * u32::try_from(number)?;
-                let latency = Instant::now().saturating_duration_since(due);
                 let mut seen = shared.seen();
                 ensure!(number > seen.settled, "message {number} came twice, or out of order");
-                seen.stretch.lost += number - seen.settled - 1;
+                let first_lost = seen.settled + 1;
+                for lost in first_lost..number {
+                    seen.there_ns.remove(&lost);
+                    seen.back_ns.remove(&lost);
+                    seen.stretch.lost += 1;
+                }
                 seen.settled = number;
-                let latency_us = u64::try_from(latency.as_micros())?;
-                seen.stretch.latency_us.saturating_record(latency_us);
+                let written_ns = seen.back_ns.remove(&number);
+                seen.stretch.note(written_ns, arrived_ns);
                 shared.changed.notify_all();
             }
             first => bail!("the client received a frame of {first:#04x}: {}", shown(&frame)),
@@ -252,29 +245,54 @@ fn listen(
     }
 }
 
-/// The daemon: sends every message back.
-fn echo(mut socket: TcpStream, encode: Encode) -> Result<()> {
-    let mut received = Vec::new();
+/// The daemon: notes when each message arrives and sends it back.
+fn echo(mut socket: TcpStream, shared: &Shared) -> Result<()> {
+    let mut ear = Ear::new(socket.try_clone()?);
     loop {
-        let frame = next(&mut socket, &mut received)?;
+        let (frame, arrived_ns) = ear.next()?;
         match frame.first {
             frame::PING => socket.write_all(&frame::masked(frame::PONG, &frame.payload))?,
-            frame::TEXT => socket.write_all(&encode(frame::TEXT, &frame.payload))?,
+            frame::TEXT => {
+                let number = number_of(&frame.payload)?;
+                let answer = frame::masked(frame::TEXT, &frame.payload);
+                let mut seen = shared.seen();
+                let written_ns = seen.there_ns.remove(&number);
+                seen.stretch.note(written_ns, arrived_ns);
+                seen.back_ns.insert(number, relay_arrival::now_ns());
+                drop(seen);
+                socket.write_all(&answer)?;
+            }
             first => bail!("the daemon received a frame of {first:#04x}: {}", shown(&frame)),
         }
     }
 }
 
-fn next(socket: &mut TcpStream, received: &mut Vec<u8>) -> Result<frame::Frame> {
-    let mut chunk = [0; 4096];
-    loop {
-        if let Some((frame, used)) = frame::decode(received) {
-            received.drain(..used);
-            return Ok(frame);
+/// A socket's frames, each with when its last byte arrived.
+struct Ear {
+    socket: TcpStream,
+    received: Vec<u8>,
+    arrived_ns: u64,
+}
+
+impl Ear {
+    fn new(socket: TcpStream) -> Self {
+        Self { socket, received: Vec::new(), arrived_ns: 0 }
+    }
+
+    fn next(&mut self) -> Result<(frame::Frame, u64)> {
+        let mut chunk = [0; 4096];
+        loop {
+            if let Some((frame, used)) = frame::decode(&self.received) {
+                self.received.drain(..used);
+                return Ok((frame, self.arrived_ns));
+            }
+            let Some(Arrived { len, at_ns }) = relay_arrival::read(&self.socket, &mut chunk)?
+            else {
+                continue;
+            };
+            self.received.extend_from_slice(&chunk[..len]);
+            self.arrived_ns = at_ns;
         }
-        let len = socket.read(&mut chunk).context("the connection was reset")?;
-        ensure!(len > 0, "the connection was closed");
-        received.extend_from_slice(&chunk[..len]);
     }
 }
 

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, Floor, &[&str])] = &[
     ("relay-switchboard", Floor::Ground, &["relay-wire"]),
     ("relay-mailbox", Floor::First, &[]),
     ("relay-grpc", Floor::First, &[]),
+    ("relay-arrival", Floor::First, &[]),
     ("relay-driver", Floor::First, &["relay-mailbox"]),
     ("relay-shard", Floor::Second, &[]),
     ("relay-backplane", Floor::Second, &[]),

@@ -13,18 +13,24 @@ use rustix::io::Errno;
 
 /// Bytes that were read, and when the last of them arrived, in the terms of [`now_ns`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Arrived {
-    pub(crate) len: usize,
-    pub(crate) at_ns: u64,
+pub struct Arrived {
+    /// How many.
+    pub len: usize,
+    /// When the last of them came.
+    pub at_ns: u64,
 }
 
 /// Nanoseconds of the clock that arrivals are noted by, `CLOCK_REALTIME`.
-pub(crate) fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
 }
 
-/// Has the kernel note arrivals at this socket. Source: socket(7), `SO_TIMESTAMPNS`.
-pub(crate) fn note_arrivals(socket: &TcpStream) -> Result<()> {
+/// Has the kernel note arrivals at this socket, beginning a moment later. Source: socket(7),
+/// `SO_TIMESTAMPNS`.
+///
+/// # Errors
+/// A kernel that makes no notes.
+pub fn note_arrivals(socket: &TcpStream) -> Result<()> {
     let on: libc::c_int = 1;
     #[expect(unsafe_code, reason = "no safe wrapper is among the dependencies")]
     // SAFETY: setsockopt(2) reads one integer during the call.
@@ -43,10 +49,12 @@ pub(crate) fn note_arrivals(socket: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Reads what has arrived; `None` when there is nothing at the moment.
+/// Reads what has arrived; `None` when there is nothing at the moment, which a blocking socket waits
+/// for.
 ///
-/// Errors: the connection was closed, or failed.
-pub(crate) fn read(socket: &TcpStream, buffer: &mut [u8]) -> Result<Option<Arrived>> {
+/// # Errors
+/// The connection was closed, or failed.
+pub fn read(socket: &TcpStream, buffer: &mut [u8]) -> Result<Option<Arrived>> {
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut control = MaybeUninit::<[libc::cmsghdr; CONTROL_HEADERS]>::uninit();
     // SAFETY: msghdr is integers and pointers, for which zero is a value.
