@@ -34,6 +34,8 @@ pub struct Campaign<'a> {
     mint: Option<&'a Mint>,
     platform: Option<&'a Platform>,
     control: Option<Control>,
+    /// A pair without the relay between: what the attack costs in the kernel and the kit itself.
+    bare: Control,
     supply: Supply,
 }
 
@@ -55,8 +57,9 @@ impl<'a> Campaign<'a> {
         mint: Option<&'a Mint>,
         platform: Option<&'a Platform>,
     ) -> Result<Self> {
+        let bare = Control::start_bare(plan.rate).context("opening the bare pair")?;
         let supply = Supply::default();
-        let mut campaign = Self { plan, subject, mint, platform, control: None, supply };
+        let mut campaign = Self { plan, subject, mint, platform, control: None, bare, supply };
         campaign.subject.ensure_alive()?;
         campaign.reconnect()?;
         Ok(campaign)
@@ -99,13 +102,14 @@ impl<'a> Campaign<'a> {
         let mut round = Round::default();
         let quiet = self.control.as_ref().map(|control| {
             control.take();
+            self.bare.take();
             control.pass(self.plan.stretch);
-            control.take()
+            (control.take(), self.bare.take())
         });
         let before = self.subject.exposition()?;
         let (effort, peak_kib) = self.play(attack)?;
         round.peak_kib = peak_kib;
-        let loud = self.control.as_ref().map(Control::take);
+        let loud = self.control.as_ref().map(|control| (control.take(), self.bare.take()));
         if let Some(platform) = self.platform {
             platform.set(Mood::Honest);
         }
@@ -113,7 +117,7 @@ impl<'a> Campaign<'a> {
             Ok(effort) => round.effort = effort,
             Err(error) => round.faults.push(format!("{error:#}")),
         }
-        if let (Some(quiet), Some(loud)) = (quiet, loud) {
+        if let (Some((quiet, quiet_bare)), Some((loud, loud_bare))) = (quiet, loud) {
             if loud.lost + quiet.lost > 0 {
                 round.faults.push(format!("{} control messages lost", loud.lost + quiet.lost));
             }
@@ -121,7 +125,7 @@ impl<'a> Campaign<'a> {
                 round.faults.push(format!("the control pair ended: {why}"));
                 self.control = None;
             }
-            round.pace = Some(Pace::of(&quiet, &loud));
+            round.pace = Some(Pace::of([&quiet, &loud], [&quiet_bare, &loud_bare]));
         }
         if self.subject.ensure_alive().is_ok() {
             self.settle(&mut round)?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -38,6 +38,9 @@ pub struct Stretch {
     pub ended: Option<String>,
 }
 
+/// How frames are written: masked for a relay, else as they are read.
+type Encode = fn(u8, &[u8]) -> Vec<u8>;
+
 struct Shared {
     seen: Mutex<Seen>,
     changed: Condvar,
@@ -65,6 +68,27 @@ impl Control {
         daemon.send(&frame::text(&message::key_exchanged("r1", SESSION)));
         expect(&mut client, "relay_key_exchange_response")?;
         let [daemon, client] = [daemon, client].map(|peer| peer.into_socket().0);
+        Self::talk_between(daemon, client, rate, frame::masked)
+    }
+
+    /// A pair that is connected with itself: what an attack costs in the kernel and on the kit's own
+    /// processors, the relay aside.
+    pub fn start_bare(rate: u32) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        let (daemon, _) = listener.accept()?;
+        for socket in [&client, &daemon] {
+            socket.set_nodelay(true)?;
+        }
+        Self::talk_between(daemon, client, rate, frame::unmasked)
+    }
+
+    fn talk_between(
+        daemon: TcpStream,
+        client: TcpStream,
+        rate: u32,
+        encode: Encode,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared { seen: Mutex::new(Seen::new()?), changed: Condvar::new() });
         for socket in [&daemon, &client] {
             socket.set_read_timeout(None)?;
@@ -74,10 +98,10 @@ impl Control {
         let writer = Arc::new(Mutex::new(client.try_clone()?));
         let period = Duration::from_secs(1) / rate;
         let mut control = Self { shared, sockets, threads: Vec::new() };
-        control.thread("echo", move |shared| echo(daemon, shared))?;
+        control.thread("echo", move |shared| echo(daemon, shared, encode))?;
         let echoed = Arc::clone(&writer);
         control.thread("listen", move |shared| listen(client, &echoed, shared))?;
-        control.thread("talk", move |shared| talk(&writer, shared, period))?;
+        control.thread("talk", move |shared| talk(&writer, shared, period, encode))?;
         Ok(control)
     }
 
@@ -190,11 +214,16 @@ impl Shared {
 }
 
 /// Sends a message whenever one is due.
-fn talk(socket: &Mutex<TcpStream>, shared: &Shared, period: Duration) -> Result<()> {
+fn talk(
+    socket: &Mutex<TcpStream>,
+    shared: &Shared,
+    period: Duration,
+    encode: Encode,
+) -> Result<()> {
     let origin = Instant::now();
     for number in 1_u64.. {
         let due = origin + period * u32::try_from(number)?;
-        let frame = frame::masked(frame::TEXT, sized(number).as_bytes());
+        let frame = encode(frame::TEXT, sized(number).as_bytes());
         {
             let left = due.saturating_duration_since(Instant::now());
             let waited = shared.changed.wait_timeout_while(shared.seen(), left, |seen| {
@@ -246,7 +275,7 @@ fn listen(socket: TcpStream, writer: &Mutex<TcpStream>, shared: &Shared) -> Resu
 }
 
 /// The daemon: notes when each message arrives and sends it back.
-fn echo(mut socket: TcpStream, shared: &Shared) -> Result<()> {
+fn echo(mut socket: TcpStream, shared: &Shared, encode: Encode) -> Result<()> {
     let mut ear = Ear::new(socket.try_clone()?);
     loop {
         let (frame, arrived_ns) = ear.next()?;
@@ -254,7 +283,7 @@ fn echo(mut socket: TcpStream, shared: &Shared) -> Result<()> {
             frame::PING => socket.write_all(&frame::masked(frame::PONG, &frame.payload))?,
             frame::TEXT => {
                 let number = number_of(&frame.payload)?;
-                let answer = frame::masked(frame::TEXT, &frame.payload);
+                let answer = encode(frame::TEXT, &frame.payload);
                 let mut seen = shared.seen();
                 let written_ns = seen.there_ns.remove(&number);
                 seen.stretch.note(written_ns, arrived_ns);

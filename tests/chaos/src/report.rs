@@ -32,6 +32,8 @@ pub struct Pace {
     pub quiet_ns: [u64; 2],
     /// The same with.
     pub loud_ns: [u64; 2],
+    /// 99th percentile of a pair without the relay between, without and with.
+    pub bare_ns: [u64; 2],
 }
 
 /// All findings of one relay.
@@ -44,15 +46,22 @@ pub struct Report {
 }
 
 impl Pace {
-    /// Of a pair of stretches, without and with.
-    pub(crate) fn of(quiet: &Stretch, loud: &Stretch) -> Self {
+    /// Of a pair of stretches, without and with, through the relay and of the bare pair.
+    pub(crate) fn of(control: [&Stretch; 2], bare: [&Stretch; 2]) -> Self {
         let both = |stretch: &Stretch| [50.0, 99.0].map(|percent| stretch.percentile_ns(percent));
-        Self { quiet_ns: both(quiet), loud_ns: both(loud) }
+        let [quiet_ns, loud_ns] = control.map(both);
+        Self { quiet_ns, loud_ns, bare_ns: bare.map(|stretch| stretch.percentile_ns(99.0)) }
     }
 
-    /// How much longer the slowest hundredth took.
+    /// How much longer the slowest hundredth took, beyond what the attack cost a pair that has no
+    /// relay between.
     pub fn ratio(&self) -> f64 {
-        self.loud_ns[1] as f64 / self.quiet_ns[1].max(1) as f64
+        let [_, quiet] = self.quiet_ns;
+        let [_, loud] = self.loud_ns;
+        let [bare_quiet, bare_loud] = self.bare_ns;
+        let own = bare_loud.saturating_sub(bare_quiet);
+        let loud = loud.saturating_sub(own).max(quiet.min(loud));
+        loud as f64 / quiet.max(1) as f64
     }
 }
 
@@ -135,12 +144,15 @@ impl fmt::Display for Finding {
         let ratio = self.ratio().map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
         writeln!(
             f,
-            "{:<24} {verdict:<7} p50 {:>6} → {:<6} p99 {:>6} → {:<7} ×{ratio:<6} {:>7} KiB",
+            "{:<24} {verdict:<7} p50 {:>6} → {:<6} p99 {:>6} → {:<7} bare {:>5} → {:<6} \
+             ×{ratio:<6} {:>7} KiB",
             self.name,
             self.median_us(|pace| pace.quiet_ns[0]),
             self.median_us(|pace| pace.loud_ns[0]),
             self.median_us(|pace| pace.quiet_ns[1]),
             self.median_us(|pace| pace.loud_ns[1]),
+            self.median_us(|pace| pace.bare_ns[0]),
+            self.median_us(|pace| pace.bare_ns[1]),
             self.peak_kib,
         )?;
         let tried = self.effort.0.iter().map(|(what, count)| format!("{what}: {count}"));
@@ -176,8 +188,20 @@ mod tests {
 
     fn finding(ratios: &[u64]) -> Finding {
         let attack = crate::attacks::all()[0];
-        let pace = |ratio: &u64| Pace { quiet_ns: [50, 100], loud_ns: [50, 100 * ratio] };
+        let pace = |ratio: &u64| Pace {
+            quiet_ns: [50, 100],
+            loud_ns: [50, 100 * ratio],
+            bare_ns: [20, 20],
+        };
         Finding { paces: ratios.iter().map(pace).collect(), ..Finding::new(attack) }
+    }
+
+    #[test]
+    fn what_the_attack_costs_without_the_relay_is_not_the_relays() {
+        let pace = |bare_ns| Pace { quiet_ns: [50, 100], loud_ns: [50, 300], bare_ns };
+        assert_eq!(pace([20, 120]).ratio(), 2.0);
+        assert_eq!(pace([20, 10]).ratio(), 3.0);
+        assert_eq!(pace([20, 900]).ratio(), 1.0, "nor does it make anybody faster");
     }
 
     #[test]
