@@ -228,11 +228,12 @@ impl<D: Driver> Shard<D> {
         self.config.receive_buffers / 2
     }
 
-    /// Serves those who wait: one share of a turn between them, or a share each when they hold so
-    /// many buffers that quiet connections would find none.
+    /// Serves those who wait: one share of a turn between them. Nobody quiet being there who would
+    /// wait for the turn's end, it is a share each when they hold so many buffers that somebody who
+    /// comes would find none.
     pub(crate) fn serve_backlogs(&mut self) {
-        let crowded = self.is_crowded();
-        let share = self.pace().work;
+        let crowded = self.is_crowded() && !self.is_in_company();
+        let share = self.pace().loud_work;
         let mut work = 0;
         for _ in 0..self.round.keys.len() {
             if work >= share && !crowded {

@@ -21,8 +21,10 @@ pub(crate) struct Company {
 /// How long a turn may be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Pace {
-    /// Work of one connection, and of all loud ones together.
+    /// Work of one connection.
     pub(crate) work: usize,
+    /// Work of loud connections after which the next one waits.
+    pub(crate) loud_work: usize,
     /// Heads, handshakes, ends and orders.
     pub(crate) errands: usize,
     /// TLS hellos that are answered; the last of them ends the turn's errands.
@@ -42,6 +44,10 @@ const QUIET_BYTES: usize = 2048;
 const BULK_PART: usize = 2;
 /// In company everybody does this part of the work.
 const WORK_PART: usize = 4;
+/// And loud connections together this one, to the end of what the last of them does. Source: two
+/// buffers of large messages, which take up to 40 µs each where they need memory that was not used
+/// before; BENCHMARKS.md, "What does a quiet message wait for?"
+const LOUD_PART: usize = 16;
 /// Errands of a turn. Protects the latency of messages from crowds that come or go. Reached: the
 /// others wait for the next turn. Source: one takes 10 to 20 µs, its system calls included.
 const ERRANDS: usize = 16;
@@ -81,6 +87,7 @@ impl<D: Driver> Shard<D> {
         if self.is_in_company() {
             Pace {
                 work: (work / WORK_PART).max(1),
+                loud_work: (work / LOUD_PART).max(1),
                 errands: COMPANY_ERRANDS,
                 hellos: COMPANY_HELLOS,
                 send_bytes: SEND_BYTES,
@@ -89,6 +96,7 @@ impl<D: Driver> Shard<D> {
         } else {
             Pace {
                 work,
+                loud_work: work,
                 errands: ERRANDS,
                 hellos: HELLOS,
                 send_bytes: SEND_BYTES_MAX,

@@ -116,7 +116,7 @@ fn a_stream_of_large_frames_delays_nobody() {
 #[test]
 fn many_loud_streams_progress_alike() {
     const STREAMS: usize = 40;
-    const TURNS: usize = 400;
+    const TURNS: usize = 800;
     let limits = Limits { turn_work_max: SHARE, ..Setup::default().limits };
     let driver = Config { buffer_count: 16, buffer_bytes: 4096, ..Setup::default().driver };
     // What waits in a socket is more than its connection is served meanwhile.
