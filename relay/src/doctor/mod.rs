@@ -100,6 +100,7 @@ fn machine(config: &Config, files: &KernelFiles) -> Vec<Finding> {
         control_group::cpu(config, files),
         sockets::backlog(files),
         sockets::local_ports(files),
+        sockets::congestion_control(files),
     ];
     findings.extend(port::check(&config.listen, config.admin.listen.as_ref()));
     findings.extend(secrets::check(config));

@@ -52,6 +52,22 @@ pub(crate) fn local_ports(files: &KernelFiles) -> Finding {
     Finding::ok(CHECK, format!("{count} for calls to the platform; clients need none"))
 }
 
+/// Whether large sends are paced. That is right for peers far away, so it is told, not warned of.
+/// Source: BENCHMARKS.md, "What does a quiet message wait for?"
+pub(crate) fn congestion_control(files: &KernelFiles) -> Finding {
+    const CHECK: &str = "congestion control";
+    let chosen = files.text("proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
+    match chosen.trim() {
+        "" => Finding::ok(CHECK, "net.ipv4.tcp_congestion_control cannot be read here"),
+        "bbr" => Finding::ok(
+            CHECK,
+            "bbr, which paces large sends by timers on the shards' cores: where all peers are near, \
+             net.ipv4.tcp_congestion_control=cubic takes less",
+        ),
+        other => Finding::ok(CHECK, other.to_owned()),
+    }
+}
+
 /// The caps on calls in flight, several times over: a closed connection keeps its port a minute.
 const LOCAL_PORTS_MIN: u32 = 8192;
 
@@ -87,6 +103,18 @@ mod tests {
         };
         assert_eq!(of(backlog, &files("1")).verdict, Verdict::Ok);
         assert_eq!(of(backlog, &files("0")).verdict, Verdict::Warn);
+    }
+
+    #[test]
+    fn pacing_is_told() {
+        let of = |chosen| {
+            let files = [("proc/sys/net/ipv4/tcp_congestion_control", chosen)];
+            let finding = of(congestion_control, &files);
+            assert_eq!(finding.verdict, Verdict::Ok);
+            finding.found
+        };
+        assert_eq!(of("cubic\n"), "cubic");
+        assert!(of("bbr\n").contains("timers"));
     }
 
     #[test]
