@@ -1,17 +1,17 @@
 //! Lets a shard that shares this thread's processor go first.
 //!
-//! A crowd brings a millisecond of work at once, and a thread that is running goes on until it rests
-//! or the kernel's next tick, of which there are 250 a second on many machines: meanwhile a frame
-//! waits. So this thread offers its place every now and then. Nobody waiting, that costs half a
-//! microsecond.
+//! A crowd brings a millisecond of work at once, and a thread that is running goes on until it
+//! rests or the kernel's next tick, of which there are 250 a second on many machines: meanwhile a
+//! frame waits. So this thread offers its place every now and then. Nobody waiting, that costs half
+//! a microsecond.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-/// Work between two offers. Protects the latency of frames. Source: what a shard's own turn takes at
-/// most in company.
+/// Work between two offers. Protects the latency of frames. Source: what a shard's own turn takes
+/// at most in company.
 const PIECE: Duration = Duration::from_micros(50);
 
 thread_local! {

@@ -583,9 +583,9 @@ fn send_batch(
 }
 
 /// Bytes a repeated receive brings, in a row if they are there: eight buffers of the default size.
-/// Protects the turns of other connections, and their buffers, from a loud one. Reached: it is asked
-/// for again in the next turn. Source: with less a stream of 64 KiB frames asks too often; the whole
-/// pool is 64 buffers.
+/// Protects the turns of other connections, and their buffers, from a loud one. Reached: it is
+/// asked for again in the next turn. Source: with less a stream of 64 KiB frames asks too often;
+/// the whole pool is 64 buffers.
 const BURST_BYTES: u32 = 256 << 10;
 
 fn accept_token(place: u32, generation: u32) -> Token {

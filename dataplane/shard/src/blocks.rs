@@ -30,8 +30,8 @@ impl Blocks {
         self.spares.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
     }
 
-    /// Makes room for `more` bytes behind those of a block that is not a whole one yet, twice as much
-    /// at least as it had; together they are at most [`BLOCK_BYTES`].
+    /// Makes room for `more` bytes behind those of a block that is not a whole one yet, twice as
+    /// much at least as it had; together they are at most [`BLOCK_BYTES`].
     pub(crate) fn make_room(&mut self, block: &mut Vec<u8>, more: usize) {
         let needed = block.len() + more;
         if needed > block.capacity() {

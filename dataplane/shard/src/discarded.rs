@@ -17,8 +17,8 @@ pub(crate) struct Discarded {
 /// Chunks freed per turn. Protects the latency of messages. Source: freeing one takes a tenth of a
 /// microsecond.
 const FREED_MAX: usize = 32;
-/// Bytes of them, beyond which the next ones wait. Source: giving a block's pages back to the machine
-/// takes up to two microseconds.
+/// Bytes of them, beyond which the next ones wait. Source: giving a block's pages back to the
+/// machine takes up to two microseconds.
 const FREED_BYTES_MAX: usize = 4 * BLOCK_BYTES;
 
 impl Discarded {

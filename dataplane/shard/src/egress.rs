@@ -141,8 +141,9 @@ impl Egress {
         self.enqueue(block.into(), true);
     }
 
-    /// Queues a copy of `frame_count` whole frames, at most a block of them. They share a block with
-    /// those before them while there is room: freeing a thousand pieces takes longer than a turn may.
+    /// Queues a copy of `frame_count` whole frames, at most a block of them. They share a block
+    /// with those before them while there is room: freeing a thousand pieces takes longer than a
+    /// turn may.
     fn copy_whole<'a, Parts: Iterator<Item = &'a [u8]>>(
         &mut self,
         parts: impl Fn() -> Parts,
@@ -366,8 +367,8 @@ impl Egress {
         self.flight = Some(Flight { owned_bytes, ends_frame, plain, recalled: false });
     }
 
-    /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied, its
-    /// whole blocks into `blocks`.
+    /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied,
+    /// its whole blocks into `blocks`.
     pub(crate) fn sent(&mut self, batch: &mut Batch, sent: usize, blocks: &mut Blocks) -> Progress {
         let Some(flight) = self.flight.take() else { return Progress::default() };
         let mut copied = 0;

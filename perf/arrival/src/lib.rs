@@ -49,8 +49,8 @@ pub fn note_arrivals(socket: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Reads what has arrived; `None` when there is nothing at the moment, which a blocking socket waits
-/// for.
+/// Reads what has arrived; `None` when there is nothing at the moment, which a blocking socket
+/// waits for.
 ///
 /// # Errors
 /// The connection was closed, or failed.

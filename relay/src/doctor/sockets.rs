@@ -61,8 +61,8 @@ pub(crate) fn congestion_control(files: &KernelFiles) -> Finding {
         "" => Finding::ok(CHECK, "net.ipv4.tcp_congestion_control cannot be read here"),
         "bbr" => Finding::ok(
             CHECK,
-            "bbr, which paces large sends by timers on the shards' cores: where all peers are near, \
-             net.ipv4.tcp_congestion_control=cubic takes less",
+            "bbr, which paces large sends by timers on the shards' cores: where all peers are \
+             near, net.ipv4.tcp_congestion_control=cubic takes less",
         ),
         other => Finding::ok(CHECK, other.to_owned()),
     }

@@ -71,8 +71,8 @@ impl Control {
         Self::talk_between(daemon, client, rate, frame::masked)
     }
 
-    /// A pair that is connected with itself: what an attack costs in the kernel and on the kit's own
-    /// processors, the relay aside.
+    /// A pair that is connected with itself: what an attack costs in the kernel and on the kit's
+    /// own processors, the relay aside.
     pub fn start_bare(rate: u32) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let client = TcpStream::connect(listener.local_addr()?)?;

@@ -37,8 +37,8 @@ pub(super) struct Ring {
     pub(super) operations: u64,
 }
 
-/// Where an entry says how many bytes a repeated receive brings in all: `optlen`, of which the crate
-/// knows for another operation only. Source: io_uring.h, `struct io_uring_sqe`.
+/// Where an entry says how many bytes a repeated receive brings in all: `optlen`, of which the
+/// crate knows for another operation only. Source: io_uring.h, `struct io_uring_sqe`.
 const RECEIVE_TOTAL_AT: usize = 44;
 
 /// What an operation works on.
