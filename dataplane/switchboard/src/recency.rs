@@ -11,11 +11,13 @@ use crate::key::{Key, KeyMap};
 /// Values under keys, in the order of their last use.
 ///
 /// Cost: every operation is O(1); memory is that of the fullest moment and nothing while never
-/// used. Written down as the list of its entries, oldest first.
+/// used. Written down as that memory and the list of its entries, oldest first.
 #[derive(Debug)]
 pub(crate) struct Recency<V> {
     index: KeyMap<u32>,
     nodes: Vec<Node<V>>,
+    /// Nodes that there was memory for at the fullest moment, here or before it was written down.
+    room: u32,
     oldest: u32,
     newest: u32,
     /// The node that was looked up last.
@@ -42,11 +44,16 @@ impl<V: Copy> Recency<V> {
         self.index.is_empty()
     }
 
-    /// Memory of its own, by capacity. A hash table is an eighth larger than what it may hold, and
-    /// has a byte more for each place.
+    /// Memory of its own, by capacity; what was written down and restored counts as it did before.
+    /// A hash table has a power of two of places, fills seven eighths of them, and has a byte more
+    /// for each.
     pub(crate) fn held_bytes(&self) -> usize {
-        let index = self.index.capacity() * (size_of::<(Key, u32)>() + 1);
-        self.nodes.capacity() * size_of::<Node<V>>() + index + index / 7
+        if self.room == 0 {
+            return 0;
+        }
+        let room = self.room as usize;
+        let places = (room * 8).div_ceil(7).next_power_of_two();
+        room * size_of::<Node<V>>() + places * (size_of::<(Key, u32)>() + 1)
     }
 
     /// The value under a key and when it was last used.
@@ -115,6 +122,7 @@ impl<V: Copy> Recency<V> {
         let node = Node { key, value, used: now, older: NONE, newer: NONE };
         let at = if self.free == NONE {
             self.nodes.push(node);
+            self.room = self.room.max(u32::try_from(self.nodes.capacity()).unwrap_or(u32::MAX));
             u32::try_from(self.nodes.len() - 1).expect("limits keep tables far below 2^32 entries")
         } else {
             let at = self.free;
@@ -232,21 +240,21 @@ impl<V: Copy> Recency<V> {
 impl<V> Default for Recency<V> {
     fn default() -> Self {
         let (index, nodes) = (KeyMap::default(), Vec::new());
-        Self { index, nodes, oldest: NONE, newest: NONE, last: NONE, free: NONE }
+        Self { index, nodes, room: 0, oldest: NONE, newest: NONE, last: NONE, free: NONE }
     }
 }
 
 impl<V: Copy + Serialize> Serialize for Recency<V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let entries: Vec<_> = self.iter().collect();
-        entries.serialize(serializer)
+        (self.room, entries).serialize(serializer)
     }
 }
 
 impl<'de, V: Copy + Deserialize<'de>> Deserialize<'de> for Recency<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let entries = Vec::<(Key, V, Tick)>::deserialize(deserializer)?;
-        let mut table = Self::default();
+        let (room, entries) = <(u32, Vec<(Key, V, Tick)>)>::deserialize(deserializer)?;
+        let mut table = Self { room, ..Self::default() };
         for (key, value, used) in entries {
             table.put(key, value, used);
         }
@@ -326,8 +334,10 @@ mod tests {
                         model.drain(..model.len().saturating_sub(count));
                     }
                     Step::Rewrite => {
+                        let held = table.held_bytes();
                         let bytes = postcard::to_allocvec(&table).unwrap();
                         table = postcard::from_bytes(&bytes).unwrap();
+                        prop_assert_eq!(table.held_bytes(), held);
                     }
                 }
                 prop_assert_eq!(table.iter().collect::<Vec<_>>(), model.clone());
