@@ -48,8 +48,11 @@ mod tests {
     fn a_place_is_offered_once_per_piece_of_work() {
         OFFERED.set(None);
         give_way();
-        let first = OFFERED.get();
-        assert!(first.is_some());
+        assert!(OFFERED.get().is_some());
+        let first = Some(Instant::now());
+        OFFERED.set(first);
+        give_way();
+        assert_eq!(OFFERED.get(), first, "not before a piece of work is done");
         let later = Instant::now() + 2 * PIECE;
         while Instant::now() < later {
             std::hint::spin_loop();

@@ -4,6 +4,7 @@ use relay_driver::Chunk;
 use relay_wire::envelope::Scanner;
 
 use crate::blocks::{BLOCK_BYTES, Blocks};
+use crate::egress::owned_len;
 
 /// The pieces so far, without copying them while they are few.
 ///
@@ -90,10 +91,7 @@ impl Assembly {
 
     /// Memory of its own: pieces that do not lie in receive buffers, and what the scanner keeps.
     pub(crate) fn held_bytes(&self) -> usize {
-        let owned = self.pieces.iter().map(|piece| match piece {
-            Chunk::Owned { bytes, .. } => bytes.capacity(),
-            Chunk::Leased(_) | Chunk::Inline { .. } | Chunk::Static(_) => 0,
-        });
+        let owned = self.pieces.iter().map(owned_len);
         size_of::<Self>()
             + self.pieces.capacity() * size_of::<Chunk>()
             + owned.sum::<usize>()
@@ -140,6 +138,7 @@ fn append(pieces: &mut Vec<Chunk>, mut bytes: &[u8], bytes_ahead: usize, blocks:
         let room = match pieces.last_mut() {
             Some(Chunk::Owned { bytes: block, .. }) => {
                 let part = bytes.len().min(BLOCK_BYTES.saturating_sub(block.len()));
+                blocks.make_room(block, part);
                 block.extend_from_slice(&bytes[..part]);
                 bytes = &bytes[part..];
                 part
@@ -230,6 +229,16 @@ mod tests {
             assert_eq!(assembly.push(piece, bytes_ahead, &mut blocks), 0);
         }
         assert_eq!(assembly.leases(), 8);
+    }
+
+    #[test]
+    fn a_block_that_grows_ends_as_a_whole_one() {
+        let (mut assembly, mut blocks) = (Assembly::default(), Blocks::default());
+        for _ in 0..10 {
+            assembly.push(Chunk::from(vec![7; 10_000]), 0, &mut blocks);
+        }
+        assert!(assembly.pieces.iter().all(|piece| owned_len(piece) <= BLOCK_BYTES));
+        assert_eq!(assembly.text().len(), 100_000);
     }
 
     #[test]

@@ -131,12 +131,19 @@ impl Egress {
         if parts().map(<[u8]>::len).sum::<usize>() <= BLOCK_BYTES {
             return self.copy_whole(parts, 1, blocks);
         }
+        let mut left: usize = parts().map(<[u8]>::len).sum();
         let mut block = blocks.take(BLOCK_BYTES);
-        for part in parts().flat_map(|bytes| bytes.chunks(BLOCK_BYTES)) {
-            if block.len() + part.len() > BLOCK_BYTES {
-                self.enqueue(std::mem::replace(&mut block, blocks.take(BLOCK_BYTES)).into(), false);
+        for mut part in parts() {
+            while !part.is_empty() {
+                let (front, rest) = part.split_at(part.len().min(BLOCK_BYTES - block.len()));
+                block.extend_from_slice(front);
+                part = rest;
+                left -= front.len();
+                if block.len() == BLOCK_BYTES && left > 0 {
+                    let next = blocks.take(left.min(BLOCK_BYTES));
+                    self.enqueue(std::mem::replace(&mut block, next).into(), false);
+                }
             }
-            block.extend_from_slice(part);
         }
         self.enqueue(block.into(), true);
     }
@@ -368,7 +375,7 @@ impl Egress {
     }
 
     /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied,
-    /// its whole blocks into `blocks`.
+    /// its whole blocks into `blocks` when all of it has left.
     pub(crate) fn sent(&mut self, batch: &mut Batch, sent: usize, blocks: &mut Blocks) -> Progress {
         let Some(flight) = self.flight.take() else { return Progress::default() };
         let mut copied = 0;

@@ -399,6 +399,16 @@ fn what_a_slow_reader_owes_lies_in_few_blocks() {
 }
 
 #[test]
+fn a_large_frame_for_a_slow_reader_fills_its_blocks() {
+    let mut egress = Egress { stalled: true, ..Egress::default() };
+    let parts = [10, BLOCK_BYTES, 222].map(|len| Chunk::from(vec![7; len]));
+    let len = BLOCK_BYTES + 232;
+    egress.push(&mut parts.into(), &mut Blocks::default());
+    assert_eq!(egress.queued_bytes(), len);
+    assert!(egress.owned_bytes < len + 1024, "{}", egress.owned_bytes);
+}
+
+#[test]
 fn a_stall_copies_what_waits_into_few_blocks() {
     let mut line = Line::new(false);
     for name in 0..10 {

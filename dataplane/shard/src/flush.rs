@@ -9,8 +9,8 @@ use crate::egress::Egress;
 use crate::shard::{SPARES_MAX, Shard};
 
 /// Blocks kept for records of later sends, and the bytes of one: a turn's worth, 4 MiB at most.
-const SPARE_RECORDS_MAX: usize = 128;
-const SPARE_RECORDS_BYTES: usize = 32 << 10;
+const SPARE_RECORDS_MAX: usize = 64;
+const SPARE_RECORDS_BYTES: usize = 64 << 10;
 
 /// Bytes of a send that everybody has in every turn.
 const LITTLE_BYTES: usize = 8 << 10;

@@ -121,6 +121,9 @@ impl<'a> Campaign<'a> {
             if loud.lost + quiet.lost > 0 {
                 round.faults.push(format!("{} control messages lost", loud.lost + quiet.lost));
             }
+            if let Some(why) = &loud_bare.ended {
+                round.faults.push(format!("the bare pair ended: {why}"));
+            }
             if let Some(why) = &loud.ended {
                 round.faults.push(format!("the control pair ended: {why}"));
                 self.control = None;

@@ -296,7 +296,7 @@ fn echo(mut socket: TcpStream, shared: &Shared, encode: Encode) -> Result<()> {
     }
 }
 
-/// A socket's frames, each with when its last byte arrived.
+/// A socket's frames, each with when the last byte that was read with it arrived.
 struct Ear {
     socket: TcpStream,
     received: Vec<u8>,

@@ -96,6 +96,8 @@ impl Uring {
                 out.push(Completion::Received { key, lease });
                 match connection.receiving {
                     Receiving::Once => connection.receiving = Receiving::No,
+                    // Behind those who wait for a buffer: it has just had some.
+                    Receiving::Again if last && !self.starved.is_empty() => self.starve(key, true),
                     Receiving::Again if last => {
                         self.arm_receive(key);
                     }
