@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use relay_contract::{
-    AdmissionId, Command, ConnectionId, Counter, Counters, LogEntry, ShardId, Tick, WorkerResponse,
-    WorkspaceId,
+    AdmissionId, Command, ConnectionId, Counter, Counters, Event, LogEntry, ShardId, Tick,
+    WorkerResponse, WorkspaceId,
 };
 use relay_link::{Block, Link};
 use tokio::sync::mpsc;
@@ -417,6 +417,13 @@ impl Controller {
         ended
     }
 
+    /// One event of many that may have come.
+    fn take_event(&mut self, event: Event) {
+        self.on_event(event);
+        self.events_in_a_row += 1;
+        give_way();
+    }
+
     /// Waits for something to do and does it. The end when every shard is gone.
     ///
     /// Dropping the future loses nothing: each wait is whole or has not happened.
@@ -448,17 +455,13 @@ impl Controller {
                 let Some(event) = event else {
                     return Some(Ended::Stopped);
                 };
-                self.on_event(event);
-                give_way();
-                self.events_in_a_row += 1;
+                self.take_event(event);
                 // More of what is there, but not for ever: jobs and shutdown have their turn too.
                 for _ in 1..EVENTS_PER_TURN {
                     let Some(event) = self.link.events.try_next() else {
                         break;
                     };
-                    self.on_event(event);
-                    give_way();
-                    self.events_in_a_row += 1;
+                    self.take_event(event);
                 }
                 if self.events_in_a_row >= EVENTS_IN_A_ROW_MAX {
                     self.look_at_tokens();

@@ -128,10 +128,10 @@ impl Egress {
     /// Queues a copy of one frame.
     fn copy_frame(&mut self, frame: &[Chunk], blocks: &mut Blocks) {
         let parts = || frame.iter().map(Chunk::as_bytes);
-        if parts().map(<[u8]>::len).sum::<usize>() <= BLOCK_BYTES {
+        let mut left: usize = parts().map(<[u8]>::len).sum();
+        if left <= BLOCK_BYTES {
             return self.copy_whole(parts, 1, blocks);
         }
-        let mut left: usize = parts().map(<[u8]>::len).sum();
         let mut block = blocks.take(BLOCK_BYTES);
         for mut part in parts() {
             while !part.is_empty() {

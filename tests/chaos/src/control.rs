@@ -258,8 +258,7 @@ fn listen(socket: TcpStream, writer: &Mutex<TcpStream>, shared: &Shared) -> Resu
                 let number = number_of(&frame.payload)?;
                 let mut seen = shared.seen();
                 ensure!(number > seen.settled, "message {number} came twice, or out of order");
-                let first_lost = seen.settled + 1;
-                for lost in first_lost..number {
+                for lost in seen.settled + 1..number {
                     seen.there_ns.remove(&lost);
                     seen.back_ns.remove(&lost);
                     seen.stretch.lost += 1;

@@ -188,9 +188,10 @@ impl Ring {
         const { assert!(size_of::<Entry>() == 64, "as the kernel reads it") };
         let total =
             (&raw mut entry).cast::<u32>().wrapping_add(RECEIVE_TOTAL_AT / size_of::<u32>());
-        // SAFETY: an entry is laid out as the kernel reads it: 64 bytes, of which the four at this
-        // place are an integer that a receive without a bound leaves at zero. Sixteen such integers
-        // fill it, so this one lies inside and at a multiple of its size.
+        // SAFETY: an entry is a `repr(C)` structure around what the kernel reads: 64 bytes, of
+        // which the four at this place are an integer that a receive without a bound leaves at
+        // zero. Sixteen such integers fill it, so this one lies inside and at a multiple of its
+        // size.
         unsafe { total.write(burst_bytes) };
         self.queue(entry, token);
     }
