@@ -66,6 +66,9 @@ pub(crate) struct Round {
 /// What one frame costs on top of its bytes, in bytes: on the way through, 3 KiB of a large frame
 /// take about as long as a small frame. Source: BENCHMARKS.md, "forwarding a frame".
 pub(crate) const FRAME_WORK: usize = 16 << 10;
+/// What a step of reading its text costs, where that is more than its frame's work. Source: a
+/// frame takes about as long as a hundred steps.
+pub(crate) const STEP_WORK: usize = 128;
 /// Who was loud is quiet again when a receive fills less than this part of its buffer.
 const QUIET_PART: usize = 8;
 /// Spare backlogs kept.

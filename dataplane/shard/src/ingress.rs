@@ -8,7 +8,7 @@ use relay_switchboard::{Effects, Input, Message, Switchboard};
 use relay_wire::envelope::Scanner;
 use relay_wire::websocket::{self, ControlFrame, FrameError, Opcode, Piece, Step};
 
-use crate::backlog::FRAME_WORK;
+use crate::backlog::{FRAME_WORK, STEP_WORK};
 use crate::connection::{CloseHandshake, Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
@@ -85,6 +85,7 @@ impl<D: Driver> Shard<D> {
         let mut input = Walk::new(input);
         let mut work = 0;
         loop {
+            let mut steps = 0;
             let left = input.left();
             let Some(connection) = self.table.get_mut(key) else {
                 return;
@@ -107,6 +108,7 @@ impl<D: Driver> Shard<D> {
             match input.next(&mut open.decoder, frame_bytes_max, scanner) {
                 Ok(Step::NeedMore) => return,
                 Ok(Step::Piece(piece)) => {
+                    steps = piece.steps as usize;
                     if piece.small_fragment {
                         self.note_small_frame(key);
                     }
@@ -127,7 +129,7 @@ impl<D: Driver> Shard<D> {
                 }
                 Err(error) => return self.on_violation(key, error),
             }
-            work = FRAME_WORK + left - input.left();
+            work = FRAME_WORK.max(steps * STEP_WORK) + left - input.left();
         }
     }
 

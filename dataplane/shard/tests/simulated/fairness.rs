@@ -112,6 +112,30 @@ fn a_stream_of_large_frames_delays_nobody() {
     assert!(texts(&mut bench, daemon) == sent, "all of the stream, in order");
 }
 
+/// Brackets take some thirty times as long to read as ciphertext.
+#[test]
+fn a_text_that_takes_long_to_read_has_its_share_of_a_turn_and_no_more() {
+    const BYTES: usize = 400_000;
+    let turns_of = |text: &[u8]| {
+        let mut bench = bench(false);
+        let (quiet_daemon, quiet_client) = bench.pair("quiet");
+        steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+        let (daemon, client) = bench.pair("large");
+        bench.socket(client).send(&frames::text(text));
+        let mut turns = 0;
+        bench.until("it arrived", |bench| {
+            turns += 1;
+            !texts(bench, daemon).is_empty()
+        });
+        turns
+    };
+    let brackets = [b"[".repeat(BYTES / 2), b"]".repeat(BYTES / 2)].concat();
+    let envelope = frames::envelope(1, 10);
+    let dense = [b"{\"x\":", &*brackets, b",", &envelope[1..]].concat();
+    let (plain, dense) = (turns_of(&frames::envelope(1, BYTES)), turns_of(&dense));
+    assert!(dense >= BYTES / 5000, "{dense} turns, {plain} for ciphertext");
+}
+
 /// More loud streams than receive buffers, each with more to send than is taken while we look.
 #[test]
 fn many_loud_streams_progress_alike() {

@@ -1,5 +1,7 @@
 //! JSON numbers: their grammar, their value, and how JavaScript writes them.
 
+use std::io::Write as _;
+
 /// Where inside a number the scanner is. Source: RFC 8259 §6.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum NumberState {
@@ -40,11 +42,98 @@ impl NumberState {
         }
     }
 
+    /// Whether any number of digits may follow without a change of state.
+    pub(super) const fn takes_digits(self) -> bool {
+        matches!(self, Self::Integer | Self::Fraction | Self::ExponentDigits)
+    }
+
     /// Whether the number may end here.
     pub(super) const fn is_complete(self) -> bool {
         matches!(self, Self::Zero | Self::Integer | Self::Fraction | Self::ExponentDigits)
     }
 }
+
+/// What of a number's text decides its value, however long it is: the digits that count are kept by
+/// the caller, and here is where they stand.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Decimal {
+    is_negative: bool,
+    /// Digits kept, the first of which is not zero.
+    kept: usize,
+    /// The power of ten of the last of them.
+    scale: i64,
+    /// Whether a digit that was not kept is not zero.
+    goes_on: bool,
+    exponent: i64,
+    is_exponent_negative: bool,
+}
+
+impl Decimal {
+    /// Takes bytes that all led to `state`: one of any kind, or some digits.
+    pub(super) fn take(&mut self, state: NumberState, bytes: &[u8], digits: &mut Vec<u8>) {
+        match state {
+            NumberState::Minus => self.is_negative = true,
+            NumberState::Integer => {
+                let left_out = self.keep(bytes, digits);
+                self.scale = self.scale.saturating_add(left_out as i64);
+            }
+            NumberState::Fraction => {
+                let leading = match self.kept {
+                    0 => bytes.iter().take_while(|&&byte| byte == b'0').count(),
+                    _ => 0,
+                };
+                let left_out = self.keep(&bytes[leading..], digits);
+                self.scale = self.scale.saturating_sub((bytes.len() - left_out) as i64);
+            }
+            NumberState::ExponentSign => self.is_exponent_negative = bytes == b"-",
+            NumberState::ExponentDigits => {
+                for &digit in bytes {
+                    let exponent = self.exponent.saturating_mul(10);
+                    self.exponent = exponent.saturating_add(i64::from(digit - b'0'));
+                }
+            }
+            NumberState::Zero | NumberState::Point | NumberState::Exponent => {}
+        }
+    }
+
+    /// Keeps the digits that may count. Returns how many it left out.
+    fn keep(&mut self, bytes: &[u8], digits: &mut Vec<u8>) -> usize {
+        let (kept, rest) = bytes.split_at(bytes.len().min(SIGNIFICANT_MAX - self.kept));
+        digits.extend_from_slice(kept);
+        self.kept += kept.len();
+        self.goes_on |= rest.iter().any(|&byte| byte != b'0');
+        rest.len()
+    }
+
+    /// The double nearest to the number whose digits begin at `start`, behind which it writes;
+    /// beyond the largest double it is an infinity. Cost: that of the digits kept, at most
+    /// [`SIGNIFICANT_MAX`].
+    pub(super) fn value(&self, digits: &mut Vec<u8>, start: usize) -> f64 {
+        let mut scale = self.scale.saturating_add(match self.is_exponent_negative {
+            true => -self.exponent,
+            false => self.exponent,
+        });
+        if self.goes_on {
+            // It decides only between two doubles that the rest lies exactly between.
+            digits.push(b'1');
+            scale = scale.saturating_sub(1);
+        }
+        let written = write!(digits, "e{}", scale.clamp(-SCALE_MAX, SCALE_MAX));
+        let size = match self.kept {
+            0 => Some(0.0),
+            _ => written.ok().and_then(|()| value(&digits[start..])),
+        };
+        let size = size.unwrap_or(f64::NAN);
+        if self.is_negative { -size } else { size }
+    }
+}
+
+/// Digits from the first on that is not zero that can decide which double is nearest; of those
+/// behind them it only matters whether all are zero. Source: the longest decimal that lies exactly
+/// between two doubles has 768.
+const SIGNIFICANT_MAX: usize = 800;
+/// Powers of ten beyond which a number of so many digits is zero or an infinity.
+const SCALE_MAX: i64 = 10_000;
 
 /// The double nearest to a number's text; beyond the largest double it is an infinity.
 pub(super) fn value(text: &[u8]) -> Option<f64> {
@@ -144,6 +233,64 @@ mod tests {
             let value = value(text.as_bytes()).expect("the text is a number");
             assert_eq!(value, expected, "{text}");
             assert_eq!(is_integer(value), integer, "{text}");
+        }
+    }
+
+    /// The value of a text that is read in two parts.
+    fn read(text: &[u8], cut: usize) -> f64 {
+        let (mut decimal, mut digits) = (Decimal::default(), Vec::new());
+        let cut = cut.min(text.len());
+        let mut state = NumberState::start(text[0]).expect("a number");
+        decimal.take(state, &text[..1], &mut digits);
+        let mut at = 1;
+        while at < text.len() {
+            state = state.step(text[at]).expect("a number");
+            let stop = if at < cut { cut } else { text.len() };
+            let rest = &text[at + 1..stop.max(at + 1)];
+            let run = match state.takes_digits() {
+                true => rest.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+                false => 0,
+            };
+            decimal.take(state, &text[at..=at + run], &mut digits);
+            at += 1 + run;
+        }
+        assert!(digits.len() <= SIGNIFICANT_MAX);
+        decimal.value(&mut digits, 0)
+    }
+
+    #[test]
+    fn digits_that_are_not_kept_still_count() {
+        // Exactly between one and the next double, and a little above it.
+        let half = "1.00000000000000011102230246251565404236316680908203125";
+        let zeros = "0".repeat(2000);
+        let next = 1.0 + f64::EPSILON;
+        for (text, expected) in [
+            (half.to_owned(), 1.0),
+            ([half, &zeros].concat(), 1.0),
+            ([half, &zeros, "1"].concat(), next),
+            (["1", &zeros, "e-2000"].concat(), 1.0),
+            (["0.", &zeros, "1e2001"].concat(), 1.0),
+            (["-1", &zeros].concat(), f64::NEG_INFINITY),
+            (["1e-", &"9".repeat(2000)].concat(), 0.0),
+            (["1e", &"9".repeat(2000)].concat(), f64::INFINITY),
+            (["0e", &"9".repeat(2000)].concat(), 0.0),
+            (["1e+", &zeros, "1"].concat(), 10.0),
+        ] {
+            assert_eq!(read(text.as_bytes(), 0), expected, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_number_read_in_parts_has_the_value_of_its_text(
+            text in "-?(0|[1-9][0-9]{0,30}|[1-9]0{0,900}[0-9]{0,3})(\\.(0{0,400}|[0-9]{1,900}))?",
+            exponent in proptest::option::of(-1500_i32..1500),
+            cut in 0_usize..2000,
+        ) {
+            let text = text.strip_suffix('.').unwrap_or(&text);
+            let text = exponent.map_or(text.to_owned(), |exponent| format!("{text}e{exponent}"));
+            let expected = value(text.as_bytes()).expect("a number");
+            assert_eq!(read(text.as_bytes(), cut).to_bits(), expected.to_bits(), "{text}");
         }
     }
 

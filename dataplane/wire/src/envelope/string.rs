@@ -50,6 +50,8 @@ pub(super) struct StringReader {
     name: [u8; NAME_BYTES_MAX],
     /// More than the buffer holds when the name is longer than any we know.
     name_len: u8,
+    /// Bytes of escapes of all strings so far.
+    escaped_bytes: u32,
 }
 
 impl StringReader {
@@ -62,6 +64,7 @@ impl StringReader {
             blankness: Blankness::EMPTY,
             name: [0; NAME_BYTES_MAX],
             name_len: 0,
+            escaped_bytes: 0,
         }
     }
 
@@ -76,6 +79,11 @@ impl StringReader {
             Target::Blankness => self.blankness = Blankness::EMPTY,
             Target::Skip | Target::Text => {}
         }
+    }
+
+    /// Bytes of escapes of all strings so far, modulo 2³².
+    pub(super) const fn escaped_bytes(&self) -> u32 {
+        self.escaped_bytes
     }
 
     /// The name read last, if it fits the buffer.
@@ -135,6 +143,7 @@ impl StringReader {
 
     /// One byte of an escape.
     fn escaped(&mut self, byte: u8, text: &mut Vec<u8>) -> bool {
+        self.escaped_bytes = self.escaped_bytes.wrapping_add(1);
         let Escape::Hex(left) = self.escape else {
             let unit = match byte {
                 b'"' | b'\\' | b'/' => byte,

@@ -47,6 +47,8 @@ struct Receiver {
     scanner: Scanner,
     payload: Vec<u8>,
     meanings: Vec<Meaning>,
+    /// Of the piece that took the most.
+    steps_max: u32,
 }
 
 impl Receiver {
@@ -57,6 +59,7 @@ impl Receiver {
             scanner: Scanner::new(),
             payload: Vec::new(),
             meanings: Vec::new(),
+            steps_max: 0,
         }
     }
 
@@ -116,6 +119,7 @@ impl Receiver {
     fn piece(&mut self, piece: &Piece, input: &[u8]) -> usize {
         assert_eq!(piece.first, self.payload.is_empty() && !self.begun(), "{piece:?}");
         assert!(piece.header_room <= piece.payload.start);
+        self.steps_max = self.steps_max.max(piece.steps);
         self.payload.push(1);
         self.payload.extend_from_slice(&input[piece.payload.clone()]);
         if piece.last {
@@ -215,6 +219,40 @@ fn frames_that_are_moved_together_are_one_run_of_frames() {
     }
     assert_eq!(at, input.len());
     assert_eq!(input[..free], expected);
+}
+
+#[test]
+fn a_text_that_takes_long_to_read_comes_in_bounded_pieces() {
+    let depth = 20_000;
+    for dense in [
+        ["[".repeat(depth), "]".repeat(depth)].concat(),
+        format!("[{}0]", "0,".repeat(depth)),
+        format!("\"{}\"", "\\n".repeat(depth)),
+        "9".repeat(4 * depth),
+    ] {
+        let text = E2EE.replacen('{', &format!("{{\"x\":{dense},"), 1);
+        let stream = [frame(0x81, E2EE.as_bytes()), frame(0x81, text.as_bytes())].concat();
+        let mut receiver = Receiver::new(true);
+        receiver.receive(&stream);
+        let [_, Meaning::Message { payload, envelope, .. }] = &receiver.meanings[..] else {
+            panic!("two messages");
+        };
+        assert_eq!(payload, text.as_bytes());
+        assert!(envelope.starts_with("Ok(E2ee"), "{envelope}");
+        assert!(receiver.steps_max > PIECE_STEPS_MAX, "it is dense: {}", receiver.steps_max);
+        assert!(receiver.steps_max < PIECE_STEPS_MAX + BLOCK_BYTES as u32);
+    }
+}
+
+#[test]
+fn ciphertext_of_any_length_is_one_piece() {
+    let name = "\"ciphertext\":\"";
+    let text = E2EE.replacen(name, &[name, &*"A".repeat(900_000)].concat(), 1);
+    let mut input = frame(0x81, text.as_bytes());
+    let step = Decoder::new().next(&mut input, 0, LIMIT, &mut Scanner::new()).unwrap();
+    let Step::Piece(piece) = step else { panic!("{step:?}") };
+    let blocks = (text.len() / BLOCK_BYTES) as u32;
+    assert!(piece.first && piece.last && piece.steps < blocks + 32, "{} steps", piece.steps);
 }
 
 #[test]
