@@ -123,16 +123,19 @@ mod tests {
         note_arrivals(&receiver).expect("Linux does");
         // Until the kernel makes notes, the time of reading stands in, which is later than `after`.
         let mut buffer = [0; 16];
-        let (before, arrived, after) = loop {
+        for _ in 0..ATTEMPTS {
             let before = now_ns();
             sender.write_all(b"x").expect("there is room");
             let after = now_ns();
             let arrived = read(&receiver, &mut buffer).expect("a note").expect("it is there");
+            assert_eq!(arrived.len, 1);
             if (before..=after).contains(&arrived.at_ns) {
-                break (before, arrived, after);
+                return;
             }
-        };
-        assert!(before <= arrived.at_ns && arrived.at_ns <= after);
-        assert_eq!(arrived.len, 1);
+        }
+        panic!("the kernel makes no notes");
     }
+
+    /// The kernel begins a moment after it is asked to.
+    const ATTEMPTS: usize = 100_000;
 }

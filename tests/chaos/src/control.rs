@@ -52,6 +52,8 @@ struct Seen {
     sent: u64,
     /// Messages echoed or lost.
     settled: u64,
+    /// The last message that nobody waits for any more: echoes up to here come too late.
+    given_up: u64,
     /// When each message under way was written, by its number: to the daemon, and back.
     there_ns: HashMap<u64, u64>,
     back_ns: HashMap<u64, u64>,
@@ -120,6 +122,8 @@ impl Control {
         let mut stretch = std::mem::replace(&mut seen.stretch, fresh);
         if timeout.timed_out() {
             stretch.lost += sent - seen.settled;
+            (seen.settled, seen.given_up) = (sent, sent);
+            seen.there_ns.retain(|&number, _| number > sent);
         }
         stretch
     }
@@ -191,6 +195,7 @@ impl Seen {
             stretch: Stretch::new()?,
             sent: 0,
             settled: 0,
+            given_up: 0,
             there_ns: HashMap::new(),
             back_ns: HashMap::new(),
             stopping: false,
@@ -257,6 +262,10 @@ fn listen(socket: TcpStream, writer: &Mutex<TcpStream>, shared: &Shared) -> Resu
             frame::TEXT => {
                 let number = number_of(&frame.payload)?;
                 let mut seen = shared.seen();
+                if number <= seen.given_up {
+                    seen.back_ns.remove(&number);
+                    continue;
+                }
                 ensure!(number > seen.settled, "message {number} came twice, or out of order");
                 for lost in seen.settled + 1..number {
                     seen.there_ns.remove(&lost);

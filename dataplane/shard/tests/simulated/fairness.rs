@@ -112,6 +112,34 @@ fn a_stream_of_large_frames_delays_nobody() {
     assert!(texts(&mut bench, daemon) == sent, "all of the stream, in order");
 }
 
+/// Where the kernel does not bound what one receive brings, two streams take most of the buffers
+/// before anybody can know that they are loud.
+#[test]
+fn streams_that_take_most_buffers_at_once_delay_nobody_by_more_than_a_turn() {
+    const BUFFERS: u16 = 64;
+    let driver = Config { buffer_count: BUFFERS, buffer_bytes: 8192, ..Setup::default().driver };
+    let faults = Faults { socket_bytes: 512 << 10, gulp: 990_000, ..Faults::none() };
+    let mut bench = Bench::new(Setup { driver, faults, ..Setup::default() });
+    let (quiet_daemon, quiet_client) = bench.pair("quiet");
+    let alone = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+    let streams = [bench.pair("one"), bench.pair("two")];
+    let sent: Vec<_> = (0..4).map(|seq| frames::envelope(seq, 1 << 18)).collect();
+    for &(_, client) in &streams {
+        sent.iter().for_each(|payload| bench.socket(client).send(&frames::text(payload)));
+    }
+    let (mut most, mut longest) = (0, 0);
+    for seq in 1..40 {
+        longest = longest.max(steps_to_arrive(&mut bench, quiet_daemon, quiet_client, seq));
+        most = most.max(bench.buffers_in_use());
+    }
+    assert!(most > usize::from(BUFFERS) / 2, "{most} buffers are not most of them");
+    assert!(longest <= alone + 1, "{longest} turns instead of {alone}");
+    bench.steps(500);
+    for &(daemon, _) in &streams {
+        assert!(texts(&mut bench, daemon) == sent, "all of the stream, in order");
+    }
+}
+
 /// Brackets take some thirty times as long to read as ciphertext.
 #[test]
 fn a_text_that_takes_long_to_read_has_its_share_of_a_turn_and_no_more() {
