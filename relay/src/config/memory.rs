@@ -160,8 +160,8 @@ const PROGRAM_BYTES: u64 = 48 << 20;
 /// the connections.
 const PROGRAM_SHARE: u64 = 8;
 
-/// Free lists (of blocks and of records under TLS, 4 MiB each), lanes, and the tables of limiters at
-/// their bounds.
+/// Free lists (of blocks and of records under TLS, 4 MiB each), lanes, and the tables of limiters
+/// at their bounds.
 const SHARD_TABLES_BYTES: u64 = 14 << 20;
 
 /// With less for its peers a shard is of no use: one slow reader and one large message fit.

@@ -67,7 +67,7 @@ impl Platform {
         });
         let platform = Self { state: Arc::clone(&state), address };
         thread::Builder::new().name("platform".into()).spawn(move || {
-            // Hundreds of answers at once would keep the kernel from delivering what the pair sends.
+            // Hundreds of answers at once would delay what the kernel delivers for the pair.
             processors::go_last();
             for socket in listener.incoming().flatten() {
                 let state = Arc::clone(&state);
