@@ -2,6 +2,7 @@
 
 use relay_driver::Chunk;
 use relay_wire::envelope::Scanner;
+use relay_wire::websocket::Decoder;
 
 use crate::blocks::{BLOCK_BYTES, Blocks};
 use crate::egress::owned_len;
@@ -107,9 +108,11 @@ impl Assembly {
         text
     }
 
-    /// Reads the pieces again, as whoever takes the connection over will.
-    pub(crate) fn rescan(&mut self) {
+    /// Reads the pieces again, as whoever takes the connection over will; the decoder knows what
+    /// they are pieces of.
+    pub(crate) fn rescan(&mut self, decoder: &Decoder) {
         self.scanner = Scanner::default();
+        decoder.prepare(&mut self.scanner);
         for piece in &self.pieces {
             self.scanner.feed(piece.as_bytes());
         }

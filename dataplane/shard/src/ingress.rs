@@ -220,21 +220,18 @@ impl<D: Driver> Shard<D> {
         let Some(assembly) = self.take_assembly(key) else {
             return;
         };
-        let bytes = assembly.text();
-        self.spare_assembly(assembly);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let text = String::from_utf8_lossy(&assembly.text()).into_owned();
         self.counters.count(Counter::CopiedFrames);
-        self.scanner.reset();
-        self.scanner.feed(text.as_bytes());
         let lazy = || Cow::Borrowed(text.as_bytes());
         // Replacement may have made it longer than a message may be: the switchboard judges that.
-        let whole = Whole { bytes: text.len(), scanner: &self.scanner, text: &lazy };
+        let whole = Whole { bytes: text.len(), scanner: &assembly.scanner, text: &lazy };
         let from = self.table.id(key);
         whole.show(from, self.now, &mut self.board, &mut self.effects);
         self.message.clear();
         self.message.push(header_chunk(text.len()));
         self.message.push(Chunk::Owned { bytes: text.into_bytes(), start: 0 });
         self.deliver();
+        self.spare_assembly(assembly);
     }
 
     /// Does what the switchboard said of the message that lies ready to be sent.

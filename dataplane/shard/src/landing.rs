@@ -8,7 +8,7 @@ use relay_switchboard::Input;
 
 use crate::connection::{CloseHandshake, Connection, Open, Phase};
 use crate::moves::Stay;
-use crate::parcel::{Caravan, Content, Luggage, Parcel, RoomAsked};
+use crate::parcel::{Caravan, Content, Luggage, Parcel, RoomAsked, Unfinished};
 use crate::shard::Shard;
 use crate::whereabouts::Addressed;
 
@@ -95,10 +95,10 @@ impl<D: Driver> Shard<D> {
         connection.is_local = is_local;
         let key = self.table.insert(connection);
         self.driver.adopt(key, socket);
-        let assembly = unfinished.map(|text| {
+        let assembly = unfinished.map(|Unfinished { text, scanner }| {
             let mut assembly = self.spare_assemblies.pop().unwrap_or_default();
             assembly.push(Chunk::from(text), 0, &mut self.blocks);
-            assembly.rescan();
+            assembly.scanner = *scanner;
             assembly
         });
         let open = Open { decoder, assembly, close: CloseHandshake::NotBegun };

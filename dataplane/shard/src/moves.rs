@@ -21,7 +21,7 @@ use relay_contract::{
 use relay_driver::{Driver, Key};
 
 use crate::connection::{CloseHandshake, Connection, Open, Phase, Reading};
-use crate::parcel::{Caravan, Content, Luggage, Parcel, RoomAsked};
+use crate::parcel::{Caravan, Content, Luggage, Parcel, RoomAsked, Unfinished};
 use crate::shard::Shard;
 use crate::whereabouts::Addressed;
 
@@ -475,11 +475,12 @@ impl<D: Driver> Shard<D> {
         key: Key,
     ) -> Option<impl FnOnce(ConnectionId, D::Socket) -> Luggage<D::Socket> + use<D>> {
         self.clear_deadline(key);
-        let unfinished = self.take_assembly(key).map(|assembly| {
+        let unfinished = self.take_assembly(key).map(|mut assembly| {
             let text = assembly.text();
             self.counters.add(Counter::CopiedBytes, text.len() as u64);
+            let scanner = Box::new(std::mem::take(&mut assembly.scanner));
             self.spare_assembly(assembly);
-            text
+            Unfinished { text, scanner }
         });
         let Connection { phase, egress, tls, is_local, .. } = self.forget(key)?;
         let Phase::Open(Open { decoder, .. }) = phase else { return None };

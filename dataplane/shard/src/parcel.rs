@@ -2,6 +2,7 @@
 
 use relay_contract::{Command, ConnectionId, Grant, ShardId, Tick, WorkspaceId};
 use relay_switchboard::Household;
+use relay_wire::envelope::Scanner;
 use relay_wire::websocket::Decoder;
 
 use crate::egress::Packed;
@@ -78,6 +79,14 @@ pub(crate) struct Caravan<S> {
     pub(crate) held_bytes: usize,
 }
 
+/// The beginning of a message.
+pub(crate) struct Unfinished {
+    pub(crate) text: Vec<u8>,
+    /// Has read it, so that nobody needs to again: of a hundred connections that would be a long
+    /// turn.
+    pub(crate) scanner: Box<Scanner>,
+}
+
 /// An open connection on its way.
 pub(crate) struct Luggage<S> {
     /// What it was called.
@@ -86,7 +95,7 @@ pub(crate) struct Luggage<S> {
     /// Where in a frame the bytes so far end.
     pub(crate) decoder: Decoder,
     /// What there is of a message whose end has not come.
-    pub(crate) unfinished: Option<Vec<u8>>,
+    pub(crate) unfinished: Option<Unfinished>,
     /// What waits to be sent.
     pub(crate) egress: Option<Packed>,
     /// The TLS session, where TLS ends here.

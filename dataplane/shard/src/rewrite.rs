@@ -42,7 +42,7 @@ impl<D: Driver> Shard<D> {
             if let Some(Phase::Open(open)) = self.phase_mut(key) {
                 open.decoder = rewritten(&open.decoder).map_err(RewriteError::Decoder)?;
                 if let Some(assembly) = &mut open.assembly {
-                    assembly.rescan();
+                    assembly.rescan(&open.decoder);
                 }
             }
             self.charge(key);

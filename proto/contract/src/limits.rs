@@ -128,8 +128,8 @@ pub struct Limits {
     /// 4008. Each with a count. The program divides `RELAY_MEMORY_BUDGET`; by itself a shard has
     /// 1 GiB.
     pub memory_bytes_max: usize,
-    /// Work of one connection per turn of its shard: bytes received, and 16 KiB for each frame.
-    /// Protects the latency of all others from one that sends a lot. Reached: the rest waits for
+    /// Work of one connection per turn of its shard: bytes received, and 16 KiB for each frame, or
+    /// 128 for each step of reading its text where that is more. Protects the latency of all others from one that sends a lot. Reached: the rest waits for
     /// the next turn, behind everybody who sent less, with a count. While quiet connections are
     /// heard a share is a quarter of it. Ours: 64 small frames, some 50 µs; of larger ones as many
     /// as a receive brings in a row.

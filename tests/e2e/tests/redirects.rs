@@ -37,6 +37,9 @@ impl Node {
             ("RELAY_BACKPLANE_MODE", "server"),
             ("RELAY_INTERNAL_KEY", "a-key-that-is-long-enough-for-all"),
             ("RELAY_CLIENT_REDIRECT_ENABLED", "1"),
+            // A client asks again until its relay has read the table.
+            ("RELAY_RUNTIME_RATE_PER_MINUTE", "1000000"),
+            ("RELAY_RUNTIME_RATE_PER_MINUTE_WORKSPACE", "1000000"),
             ("RELAY_CONTROL_API_LISTEN", &control),
         ])?;
         Ok(Self { relay, file, control })

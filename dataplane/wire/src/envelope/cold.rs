@@ -45,13 +45,13 @@ pub enum ColdFrame {
 /// Reads the frame of which a scanner said it is of that kind.
 ///
 /// `text` is the whole text that scanner saw. Errors: a member is missing or has the wrong form.
-/// Strings that become a Rust `String` have lone surrogates replaced. Cost: a pass over the text,
-/// and copies of the members. Source: relay specification, sections 6 and 13.
+/// Strings that become a Rust `String` have lone surrogates replaced. Cost: one pass over the text,
+/// and copies of the members that are meant. Source: relay specification, sections 6 and 13.
 pub fn parse(kind: ColdKind, text: &[u8]) -> Result<ColdFrame, Invalid> {
     let frame = match kind {
         ColdKind::Worker => worker(text).map(ColdFrame::Worker),
         ColdKind::Subscribe => subscribe(text),
-        ColdKind::Unsubscribe => channel(text).map(|channel| ColdFrame::Unsubscribe { channel }),
+        ColdKind::Unsubscribe => unsubscribe(text),
         ColdKind::Presence => presence(text),
         ColdKind::SessionEvent => session_event(text),
         ColdKind::Renewal => renewal(text),
@@ -88,8 +88,8 @@ fn worker(text: &[u8]) -> Option<WorkerRequest> {
 fn allowed_headers(members: Members<'_>) -> Vec<(Box<str>, String)> {
     let mut headers: Vec<(Box<str>, String)> = Vec::new();
     for (name, value) in members {
-        let name = name.to_ascii_lowercase();
-        let allowed = WORKER_HEADERS.into_iter().find(|allowed| allowed.as_bytes() == name);
+        let is_name = |allowed: &&str| allowed.as_bytes().eq_ignore_ascii_case(&name);
+        let allowed = WORKER_HEADERS.into_iter().find(is_name);
         let (Some(name), Some(value)) = (allowed, value.string()) else {
             continue;
         };
@@ -103,17 +103,22 @@ fn allowed_headers(members: Members<'_>) -> Vec<(Box<str>, String)> {
 }
 
 fn subscribe(text: &[u8]) -> Option<ColdFrame> {
-    let [after_sequence] = members(text, ["afterSequence"])?;
+    let [after_sequence, name] = members(text, ["afterSequence", "channel"])?;
     let after_sequence = match after_sequence {
         Some(value) => value.number().filter(|&n| is_integer(n) && n >= 0.0)?,
         None => 0.0,
     };
-    Some(ColdFrame::Subscribe { channel: channel(text)?, after_sequence })
+    Some(ColdFrame::Subscribe { channel: channel(name)?, after_sequence })
+}
+
+fn unsubscribe(text: &[u8]) -> Option<ColdFrame> {
+    let [name] = members(text, ["channel"])?;
+    Some(ColdFrame::Unsubscribe { channel: channel(name)? })
 }
 
 fn presence(text: &[u8]) -> Option<ColdFrame> {
-    let [action, user_id, display_name, sent_at] =
-        members(text, ["action", "userId", "displayName", "sentAt"])?;
+    let [action, user_id, display_name, sent_at, name] =
+        members(text, ["action", "userId", "displayName", "sentAt", "channel"])?;
     let action = action?.string()?;
     let user_id = user_id?.string()?;
     let complete = PRESENCE_ACTIONS.contains(&&*action)
@@ -123,16 +128,16 @@ fn presence(text: &[u8]) -> Option<ColdFrame> {
     if !complete {
         return None;
     }
-    Some(ColdFrame::Presence { channel: channel(text)? })
+    Some(ColdFrame::Presence { channel: channel(name)? })
 }
 
 fn session_event(text: &[u8]) -> Option<ColdFrame> {
-    let [event] = members(text, ["event"])?;
+    let [event, name] = members(text, ["event", "channel"])?;
     let event = event?;
     if !event.is_null() {
         event.members()?;
     }
-    Some(ColdFrame::SessionEvent { channel: channel(text)? })
+    Some(ColdFrame::SessionEvent { channel: channel(name)? })
 }
 
 /// A token that is no UTF-8 has its lone surrogates replaced, and so is none anybody issued.
@@ -146,9 +151,8 @@ fn renewal(text: &[u8]) -> Option<ColdFrame> {
 }
 
 /// The `channel` member: it starts with the prefix as it stands, and is trimmed after that.
-fn channel(text: &[u8]) -> Option<Box<[u8]>> {
-    let [channel] = members(text, ["channel"])?;
-    let channel = channel?.string().filter(|channel| channel.starts_with(CHANNEL_PREFIX))?;
+fn channel(value: Option<Value<'_>>) -> Option<Box<[u8]>> {
+    let channel = value?.string().filter(|channel| channel.starts_with(CHANNEL_PREFIX))?;
     Some(trim_js(&channel).into())
 }
 
@@ -160,7 +164,7 @@ fn is_absent_or_string(value: Option<Value<'_>>, units_max: usize) -> bool {
 fn members<'t, const N: usize>(text: &'t [u8], names: [&str; N]) -> Option<[Option<Value<'t>>; N]> {
     let mut values = [None; N];
     for (name, value) in Members::of(text)? {
-        if let Some(index) = names.iter().position(|wanted| wanted.as_bytes() == name) {
+        if let Some(index) = names.iter().position(|wanted| wanted.as_bytes() == &*name) {
             values[index] = Some(value);
         }
     }

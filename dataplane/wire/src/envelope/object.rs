@@ -1,7 +1,9 @@
 //! A JSON object whose whole text is at hand, member by member.
 
+use std::borrow::Cow;
+
 use super::number;
-use super::string::{Read, StringReader, Target};
+use super::string::{Read, StringReader, Target, content_end};
 use crate::websocket::mask::Marks;
 
 /// The members of an object, names decoded, values as they stand.
@@ -20,7 +22,7 @@ impl<'t> Members<'t> {
 }
 
 impl<'t> Iterator for Members<'t> {
-    type Item = (Vec<u8>, Value<'t>);
+    type Item = (Cow<'t, [u8]>, Value<'t>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let text = trim_json(self.rest).strip_prefix(b"\"")?;
@@ -39,7 +41,7 @@ pub(super) struct Value<'t>(&'t [u8]);
 impl<'t> Value<'t> {
     /// The decoded string, if it is one.
     pub(super) fn string(self) -> Option<Vec<u8>> {
-        self.0.strip_prefix(b"\"").and_then(read_string).map(|(text, _)| text)
+        self.0.strip_prefix(b"\"").and_then(read_string).map(|(text, _)| text.into_owned())
     }
 
     /// The number, if it is one.
@@ -60,13 +62,18 @@ impl<'t> Value<'t> {
     }
 }
 
-/// Decodes a string after its opening quote; what follows the closing one comes back too.
-fn read_string(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+/// Decodes a string after its opening quote; what follows the closing one comes back too. Nothing
+/// is copied of a string without escapes.
+fn read_string(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
+    let end = content_end(text, 0, Marks::NONE);
+    if text.get(end) == Some(&b'"') {
+        return Some((Cow::Borrowed(&text[..end]), &text[end + 1..]));
+    }
     let mut reader = StringReader::new();
     let mut decoded = Vec::new();
     reader.begin(Target::Text);
     match reader.read(text, 0, Marks::NONE, &mut decoded) {
-        Read::Ended(at) => Some((decoded, &text[at..])),
+        Read::Ended(at) => Some((Cow::Owned(decoded), &text[at..])),
         Read::More | Read::Bad => None,
     }
 }
@@ -108,7 +115,7 @@ mod tests {
         let text = br#" { "a" : "x\n" , "\u0062":[1,{"c":"]"}],
             "d":{"e,":"\\\""}, "f":-1.5e1 ,"g":null } "#;
         let members: Vec<_> = Members::of(text).unwrap().collect();
-        let names: Vec<_> = members.iter().map(|(name, _)| name.as_slice()).collect();
+        let names: Vec<_> = members.iter().map(|(name, _)| name.as_ref()).collect();
         assert_eq!(names, [b"a", b"b", b"d", b"f", b"g"]);
         assert_eq!(members[0].1.string().unwrap(), b"x\n");
         assert_eq!(members[1].1.0, br#"[1,{"c":"]"}]"#);

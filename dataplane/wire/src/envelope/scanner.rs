@@ -30,8 +30,12 @@ pub struct Scanner {
     /// Whose value is read; [`Member::Other`] below the top level.
     member: Member,
     number: NumberState,
-    /// Of a number that matters; its digits lie at the end of `text`.
+    /// Of the number that is read, where it matters; its digits lie at the end of `text`.
     decimal: Decimal,
+    /// Numbers that matter and are long, as far as the findings refer to them.
+    longer: [Longer; NUMBER_COUNT],
+    /// Whether the text has any of them.
+    has_longer: bool,
     string: StringReader,
     /// What is left of `true`, `false` or `null`.
     literal: &'static [u8],
@@ -56,6 +60,7 @@ pub(super) struct Findings {
     kinds: [Kind; MEMBER_COUNT],
     /// Where in the scanner's text each kept string lies.
     spans: [Span; TEXT_COUNT],
+    /// [`LONGER`] for those whose value is found when somebody asks for it.
     numbers: [f64; NUMBER_COUNT],
 }
 
@@ -71,6 +76,14 @@ impl Findings {
 struct Span {
     start: usize,
     end: usize,
+}
+
+/// A number whose value takes long to find: the last of several equal names alone is worth it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Longer {
+    decimal: Decimal,
+    /// Where in the scanner's text its digits lie.
+    digits: Span,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,6 +123,8 @@ impl Scanner {
             member: Member::Other,
             number: NumberState::Zero,
             decimal: Decimal::default(),
+            longer: [Longer::default(); NUMBER_COUNT],
+            has_longer: false,
             string: StringReader::new(),
             literal: &[],
             nesting: Nesting::default(),
@@ -127,12 +142,21 @@ impl Scanner {
     pub fn reset(&mut self) {
         self.state = State::Start;
         self.is_fresh = true;
+        self.has_longer = false;
+        self.string.set_lossy(false);
         self.found.kinds = [Kind::Absent; MEMBER_COUNT];
         self.nesting.clear();
         self.text.clear();
         if self.text.capacity() > RETAINED_BYTES_MAX {
             self.text.shrink_to(RETAINED_BYTES_MAX);
         }
+    }
+
+    /// Says, before anything is fed, that the text is bytes which are to be read as what decoding
+    /// with replacement makes of them. Until the next [`reset`](Self::reset). Cost: nothing for
+    /// what is UTF-8.
+    pub fn replace_invalid(&mut self) {
+        self.string.set_lossy(true);
     }
 
     /// Memory that what was fed so far may have made it take: twice what it keeps, as vectors grow.
@@ -142,10 +166,11 @@ impl Scanner {
     }
 
     /// How much it has had to read bit by bit since it was made: a step for each name, value,
-    /// bracket and byte of an escape, and for each few digits of a long number. Of what lies
-    /// plainly in a string 4 KiB are a step, so a frame takes a few dozen; a text of brackets takes
-    /// one for each byte. It goes round at the largest number: what says something is the
-    /// difference between two moments. Unit: 10 to 20 ns.
+    /// bracket and byte of an escape, and for 32 digits of a long number or bytes of white space;
+    /// 1,000 for a number whose value takes long to find. Of what lies plainly in a string 4 KiB
+    /// are a step, so a frame takes a few dozen; a text of brackets takes one for each byte. It
+    /// goes round at the largest number: what says something is the difference between two
+    /// moments. Unit: 10 to 20 ns.
     pub fn steps(&self) -> u32 {
         self.steps.wrapping_add(self.string.escaped_bytes())
     }
@@ -178,6 +203,10 @@ impl Scanner {
 
     /// The first piece of a text. Says where the part begins whose meaning is not known.
     fn begin(&mut self, bytes: &[u8]) -> usize {
+        if self.string.is_lossy() {
+            // The same bytes may have been read otherwise before.
+            return 0;
+        }
         let Common { known, same } = self.opening.compare(bytes);
         self.same = same;
         if known > 0 {
@@ -226,8 +255,16 @@ impl Scanner {
 
     /// The value of a member whose number is kept, when it is a number.
     pub(super) fn number(&self, member: Member) -> Option<f64> {
-        let number = self.found.numbers[member.number_slot()?];
-        (self.kind(member) == Kind::Number).then_some(number)
+        let slot = member.number_slot()?;
+        let number = self.found.numbers[slot];
+        match self.kind(member) {
+            Kind::Number if number.is_nan() => {
+                let Longer { decimal, digits } = &self.longer[slot];
+                Some(decimal.value(self.text.get(digits.start..digits.end)?))
+            }
+            Kind::Number => Some(number),
+            _ => None,
+        }
     }
 
     /// One byte between names and values.
@@ -236,7 +273,11 @@ impl Scanner {
         let byte = bytes[at];
         let next = at + 1;
         match (self.state, byte) {
-            (_, b' ' | b'\t' | b'\n' | b'\r') => return after_spaces(bytes, next),
+            (_, b' ' | b'\t' | b'\n' | b'\r') => {
+                let end = after_spaces(bytes, next);
+                self.steps = self.steps.wrapping_add((end - at) as u32 / RUN_BYTES_PER_STEP);
+                return end;
+            }
             (State::FirstName | State::Name, b'"') => return self.begin_name(bytes, next, marks),
             (State::Colon, b':') => self.state = State::Value,
             (State::FirstValue | State::AfterValue, b']') => self.close(false),
@@ -363,7 +404,9 @@ impl Scanner {
         let target = self.string_target();
         let end = content_end(bytes, at, marks);
         self.value_start = self.text.len();
-        if bytes.get(end) != Some(&b'"') {
+        let is_plain =
+            bytes.get(end) == Some(&b'"') && (!self.string.is_lossy() || bytes[at..end].is_ascii());
+        if !is_plain {
             self.string.begin(target);
             return self.in_string(bytes, at, marks);
         }
@@ -414,12 +457,13 @@ impl Scanner {
     fn next_entry(&mut self, at: usize) {
         let in_object = self.nesting.in_object();
         self.state = if in_object { State::Name } else { State::Value };
-        if at <= self.same && in_object && self.nesting.depth() == 1 {
+        let is_shared = at <= self.same && !self.has_longer;
+        if is_shared && in_object && self.nesting.depth() == 1 {
             self.opening.keep(at, &self.found, &self.text);
         }
     }
 
-    /// Most numbers are short, whole and all there; the others go through the grammar byte by byte.
+    /// Most numbers are short, whole and all there; the others go through the grammar.
     #[inline]
     fn begin_number(&mut self, bytes: &[u8], at: usize) -> usize {
         let rest = &bytes[at..];
@@ -464,7 +508,7 @@ impl Scanner {
                 false => at + 1,
             };
             self.take_of_number(state, &bytes[at..end]);
-            self.steps = self.steps.wrapping_add((end - at) as u32 / DIGITS_PER_STEP);
+            self.steps = self.steps.wrapping_add((end - at) as u32 / RUN_BYTES_PER_STEP);
             at = end;
         }
         at
@@ -480,8 +524,17 @@ impl Scanner {
 
     fn end_number(&mut self) {
         if let Some(slot) = self.member.number_slot() {
-            self.found.numbers[slot] = self.decimal.value(&mut self.text, self.value_start);
-            self.text.truncate(self.value_start);
+            self.found.numbers[slot] = if self.decimal.is_long() {
+                let digits = Span { start: self.value_start, end: self.text.len() };
+                self.longer[slot] = Longer { decimal: self.decimal, digits };
+                self.has_longer = true;
+                self.steps = self.steps.wrapping_add(LONG_NUMBER_STEPS);
+                LONGER
+            } else {
+                let value = self.decimal.value(&self.text[self.value_start..]);
+                self.text.truncate(self.value_start);
+                value
+            };
         }
         self.note(Kind::Number);
     }
@@ -529,8 +582,14 @@ const RETAINED_BYTES_MAX: usize = 16 << 10;
 /// Digits of a number whose value is summed up in place.
 const SHORT_DIGITS_MAX: usize = 15;
 
-/// Bytes of a long number that take as long as a step.
-const DIGITS_PER_STEP: u32 = 32;
+/// Digits of a long number, or white space, that take as long as a step.
+const RUN_BYTES_PER_STEP: u32 = 32;
+
+/// Steps that it takes to find the value of a number that 19 digits do not decide.
+const LONG_NUMBER_STEPS: u32 = 1000;
+
+/// Stands for a number that lies among the longer ones.
+const LONGER: f64 = f64::NAN;
 
 #[cfg(test)]
 #[path = "scanner_tests.rs"]

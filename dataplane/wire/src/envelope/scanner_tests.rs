@@ -379,7 +379,12 @@ fn one_of_many() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(r#""nested":{"type":[1,{"a":","}]},"type":"a","type":"e2ee","version":2"#),
         1 => Just(r#""type" : "e2ee" , "version":2e0,"profile":"noise-\u0069k""#),
     ];
-    let rest = (opening, "[ab]{1,40}", 0..4_u32, 0..2_000_u32, "[x,\\\\ ]{0,60}");
+    let seq = prop_oneof![
+        4 => (0..2_000_u32).prop_map(|seq| seq.to_string()),
+        1 => "[1-3]\\.[0-9]{18,30}",
+        1 => Just("3,\"seq\":2.00000000000000000000000,\"seq\":4".to_owned()),
+    ];
+    let rest = (opening, "[ab]{1,40}", 0..4_u32, seq, "[x,\\\\ ]{0,60}");
     let damage = proptest::option::weighted(0.3, (0..200_usize, any::<u8>()));
     (rest, damage).prop_map(|((opening, session, epoch, seq, tag), damage)| {
         let mut text = format!(
@@ -412,6 +417,56 @@ proptest! {
             prop_assert_eq!(used.held_bytes(), fresh.held_bytes());
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn bytes_are_read_as_decoding_with_replacement_reads_them(
+        session in proptest::collection::vec(
+            prop_oneof![
+                3 => Just(b"a".to_vec()),
+                2 => Just("\u{3000}".as_bytes().to_vec()),
+                1 => Just(b"\\u3000".to_vec()),
+                1 => Just(b"\\ud800".to_vec()),
+                1 => Just("\u{1f600}".as_bytes().to_vec()),
+                4 => proptest::sample::select(vec![0x80_u8, 0xbf, 0xc2, 0xe3, 0xed, 0xa0, 0xf0, 0xff])
+                    .prop_map(|byte| vec![byte]),
+            ],
+            0..12,
+        ),
+        cuts in proptest::collection::vec(0..400_usize, 0..6),
+    ) {
+        let (head, tail) = E2EE.split_once(" s1 ").expect("its session");
+        let bytes = [head.as_bytes(), &session.concat(), tail.as_bytes()].concat();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut scanner = Scanner::new();
+        scanner.replace_invalid();
+        let mut cuts = cuts;
+        cuts.sort_unstable();
+        let mut from = 0;
+        for cut in cuts.into_iter().chain([bytes.len()]) {
+            let to = cut.clamp(from, bytes.len());
+            scanner.feed(&bytes[from..to]);
+            from = to;
+        }
+        let expected = scan(text.as_bytes());
+        prop_assert_eq!(format!("{:?}", scanner.finish()), format!("{:?}", expected.finish()));
+    }
+}
+
+#[test]
+fn a_number_that_takes_long_is_counted_and_only_the_last_of_its_name_is_found() {
+    let numbers = r#""seq":2.4703282292062327208e-324,"#.repeat(100);
+    let text = E2EE.replacen('{', &format!("{{{numbers}"), 1);
+    let open = text.trim_end().strip_suffix('}').expect("an object");
+    let last = format!("{open},\"seq\":9007199254740993.0000000000000000001}}");
+    for (text, expected) in [(&text, 7.0), (&last, 9_007_199_254_740_994.0)] {
+        let scanner = scan(text.as_bytes());
+        let Ok(Envelope::E2ee { seq, .. }) = scanner.finish() else { panic!("a frame") };
+        assert_eq!(seq, expected);
+        assert!(scanner.steps() > 100 * LONG_NUMBER_STEPS, "{} steps", scanner.steps());
+    }
+    assert!(scan(E2EE.as_bytes()).steps() < 64);
 }
 
 #[test]

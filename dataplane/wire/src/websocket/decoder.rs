@@ -137,8 +137,9 @@ impl Decoder {
     /// Finds the next step in `input[at..]`, unmasking payload in place.
     ///
     /// Call again with the `at` of the step until `NeedMore`, then with the next buffer and `at`
-    /// zero. The scanner is reset at a message's first piece and must be the same one until its
-    /// `last` piece; then it can be asked to finish. `frame_bytes_max` bounds the whole message's
+    /// zero. A piece may end inside a frame whose rest is there: the next call goes on with it. The
+    /// scanner is reset at a message's first piece and must be the same one until its `last` piece;
+    /// then it can be asked to finish, a binary message read with what is no UTF-8 replaced. `frame_bytes_max` bounds the whole message's
     /// payload and is judged from the header, before payload arrives; above 4 GiB it counts as 4
     /// GiB.
     ///
@@ -192,6 +193,12 @@ impl Decoder {
             self.phase = Phase::Ended;
         }
         step
+    }
+
+    /// Makes the scanner ready to be fed the payload that has come of the message in progress, as
+    /// this does itself at a message's first piece.
+    pub fn prepare(&self, scanner: &mut Scanner) {
+        prepare(scanner, self.message.opcode.unwrap_or(DataOpcode::Text));
     }
 
     /// Payload bytes of the data frame in progress that have not come yet.
@@ -298,7 +305,7 @@ impl Decoder {
         }
         if !self.message.begun {
             // Not at the header: until the first piece the caller may lend the scanner to others.
-            scanner.reset();
+            prepare(scanner, opcode);
         }
         let mut payload = to..to + taken;
         let shift = at - to;
@@ -390,6 +397,14 @@ impl Decoder {
         let judged = judge_control(gathering.opcode, &payload)?;
         self.phase = Phase::START;
         Ok(judged.step(ControlPayload::Gathered(payload.into()), at + taken))
+    }
+}
+
+/// Bytes of a binary message are text to the peers of the reference, with what is no UTF-8 replaced.
+fn prepare(scanner: &mut Scanner, opcode: DataOpcode) {
+    scanner.reset();
+    if opcode == DataOpcode::Binary {
+        scanner.replace_invalid();
     }
 }
 

@@ -228,7 +228,8 @@ fn a_text_that_takes_long_to_read_comes_in_bounded_pieces() {
         ["[".repeat(depth), "]".repeat(depth)].concat(),
         format!("[{}0]", "0,".repeat(depth)),
         format!("\"{}\"", "\\n".repeat(depth)),
-        "9".repeat(4 * depth),
+        "9".repeat(16 * depth),
+        " ".repeat(16 * depth) + "0",
     ] {
         let text = E2EE.replacen('{', &format!("{{\"x\":{dense},"), 1);
         let stream = [frame(0x81, E2EE.as_bytes()), frame(0x81, text.as_bytes())].concat();
@@ -241,6 +242,32 @@ fn a_text_that_takes_long_to_read_comes_in_bounded_pieces() {
         assert!(envelope.starts_with("Ok(E2ee"), "{envelope}");
         assert!(receiver.steps_max > PIECE_STEPS_MAX, "it is dense: {}", receiver.steps_max);
         assert!(receiver.steps_max < PIECE_STEPS_MAX + BLOCK_BYTES as u32);
+    }
+}
+
+#[test]
+fn messages_that_take_long_to_read_mean_the_same_wherever_they_are_cut() {
+    let inside = ["[\"é\",".repeat(2500), "0".to_owned(), "]".repeat(2500)].concat();
+    let text = E2EE.replacen('{', &format!("{{\"x\":{inside},"), 1).into_bytes();
+    let binary = [&text[..2], b"\":0,\"\xff", &text[2..]].concat();
+    let stream = [
+        frame(0x81, E2EE.as_bytes()),
+        frame(0x81, &text),
+        frame(0x01, &text[..9001]),
+        frame(0x89, b"are you there"),
+        frame(0x80, &text[9001..]),
+        frame(0x82, &binary),
+    ]
+    .concat();
+    let whole = meanings(&[&stream]);
+    assert_eq!(whole.len(), 5);
+    for meaning in &whole {
+        if let Meaning::Message { envelope, .. } = meaning {
+            assert!(envelope.starts_with("Ok(E2ee"), "{envelope}");
+        }
+    }
+    for cut in (0..stream.len()).step_by(1021) {
+        assert_eq!(meanings(&[&stream[..cut], &stream[cut..]]), whole, "cut at {cut}");
     }
 }
 
