@@ -32,7 +32,7 @@ pub struct Control {
 pub struct Stretch {
     /// Nanoseconds of each way, there and back.
     pub latency_ns: Histogram<u64>,
-    /// Messages whose echo never came although a later one's did.
+    /// Messages whose echo did not come in time, or not although a later one's did.
     pub lost: u64,
     /// Why the pair is no longer connected.
     pub ended: Option<String>,
@@ -124,6 +124,7 @@ impl Control {
             stretch.lost += sent - seen.settled;
             (seen.settled, seen.given_up) = (sent, sent);
             seen.there_ns.retain(|&number, _| number > sent);
+            seen.back_ns.retain(|&number, _| number > sent);
         }
         stretch
     }

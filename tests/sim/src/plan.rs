@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     pub(crate) clients: usize,
     /// Rounds in which peers act; then they fall silent and everything has to arrive.
     pub(crate) rounds: u32,
-    /// Longest ciphertext.
+    /// Longest ciphertext; a frame may have as many bytes beside it.
     pub(crate) ciphertext_bytes_max: usize,
     /// How likely peers misbehave, in millionths per round: close, cut, stop reading, speak
     /// nonsense.
@@ -96,7 +96,7 @@ impl Plan {
             workspaces: 1 + seed.below(WORKSPACES_MAX as u64) as usize,
             clients: 1 + seed.below(5) as usize,
             rounds: 200 + seed.below(400) as u32,
-            ciphertext_bytes_max: 1 + seed.below(frame_bytes_max as u64 - 600) as usize,
+            ciphertext_bytes_max: 1 + seed.below((frame_bytes_max as u64 - 600) / 2) as usize,
             mischief: if gentle { 0 } else { seed.below(3000) as u32 },
             pings: seed.below(20_000) as u32,
             unique_clients: seed.below(2) == 0,
