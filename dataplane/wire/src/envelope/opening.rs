@@ -19,6 +19,8 @@ pub(super) struct Opening {
     /// What was kept of the known part's strings; not longer than they are.
     text: [u8; OPENING_BYTES],
     text_len: usize,
+    /// What reading the known part took.
+    steps: u32,
 }
 
 /// What a text has in common with the one before.
@@ -38,6 +40,7 @@ impl Opening {
             found: Findings::NONE,
             text: [0; OPENING_BYTES],
             text_len: 0,
+            steps: 0,
         }
     }
 
@@ -58,20 +61,23 @@ impl Opening {
         Common { known: self.known_len, same }
     }
 
-    /// What is known behind the known part; the text kept of it goes into `text`.
-    pub(super) fn recall(&self, text: &mut Vec<u8>) -> Findings {
+    /// What is known behind the known part, and the steps it took; the text kept of it goes into
+    /// `text`.
+    pub(super) fn recall(&self, text: &mut Vec<u8>) -> (Findings, u32) {
         text.extend_from_slice(&self.text[..self.text_len]);
-        self.found
+        (self.found, self.steps)
     }
 
-    /// Keeps what was found in the first `len` bytes of the text that was compared last.
-    pub(super) fn keep(&mut self, len: usize, found: &Findings, text: &[u8]) {
+    /// Keeps what was found in the first `len` bytes of the text that was compared last, which
+    /// took so many steps.
+    pub(super) fn keep(&mut self, len: usize, found: &Findings, text: &[u8], steps: u32) {
         let Some(kept) = self.text.get_mut(..text.len()) else {
             return;
         };
         kept.copy_from_slice(text);
         self.text_len = text.len();
         self.found = *found;
+        self.steps = steps;
         self.known_len = len;
     }
 }
@@ -118,7 +124,7 @@ mod tests {
         let mut opening = Opening::new();
         let first = [b'a'; OPENING_BYTES];
         opening.compare(&first);
-        opening.keep(10, &Findings::NONE, b"kept");
+        opening.keep(10, &Findings::NONE, b"kept", 3);
         let mut second = first;
         second[20] = b'b';
         assert_eq!(opening.compare(&second), Common { known: 10, same: 20 });

@@ -409,9 +409,14 @@ proptest! {
         for (text, cut) in texts {
             // Most texts come in one piece.
             let (first, rest) = text.split_at(cut.min(text.len()));
+            let mut fresh = Scanner::new();
+            let before = used.steps();
             used.reset();
-            used.feed(first);
-            used.feed(rest);
+            for scanner in [&mut used, &mut fresh] {
+                scanner.feed(first);
+                scanner.feed(rest);
+            }
+            prop_assert_eq!(used.steps() - before, fresh.steps());
             let fresh = scan(&text);
             prop_assert_eq!(format!("{:?}", used.finish()), format!("{:?}", fresh.finish()));
             prop_assert_eq!(used.held_bytes(), fresh.held_bytes());
