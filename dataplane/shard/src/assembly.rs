@@ -112,9 +112,8 @@ impl Assembly {
     /// they are pieces of.
     pub(crate) fn rescan(&mut self, decoder: &Decoder) {
         self.scanner = Scanner::default();
-        decoder.prepare(&mut self.scanner);
         for piece in &self.pieces {
-            self.scanner.feed(piece.as_bytes());
+            decoder.feed_again(piece.as_bytes(), &mut self.scanner);
         }
     }
 

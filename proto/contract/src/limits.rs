@@ -129,10 +129,10 @@ pub struct Limits {
     /// 1 GiB.
     pub memory_bytes_max: usize,
     /// Work of one connection per turn of its shard: bytes received, and 16 KiB for each frame, or
-    /// 128 for each step of reading its text where that is more. Protects the latency of all others from one that sends a lot. Reached: the rest waits for
-    /// the next turn, behind everybody who sent less, with a count. While quiet connections are
-    /// heard a share is a quarter of it. Ours: 64 small frames, some 50 µs; of larger ones as many
-    /// as a receive brings in a row.
+    /// 128 for each step of reading its text where that is more. Protects the latency of all others
+    /// from one that sends a lot. Reached: the rest waits for the next turn, behind everybody who
+    /// sent less, with a count. While quiet connections are heard a share is a quarter of it. Ours:
+    /// 64 small frames, some 50 µs; of larger ones as many as a receive brings in a row.
     pub turn_work_max: usize,
     /// Worker calls in flight per connection. Protects the platform and the controller's memory.
     /// Reached: the call is answered 503, with a count. Ours: a quarter of what the controller

@@ -1,7 +1,7 @@
 //! The frames peers send. What arrives is compared with what the same call makes again.
 
-/// An encrypted frame as the relay sees it. Some have as much again in short values, which take long
-/// to read.
+/// An encrypted frame as the relay sees it. Some have as much again in short values, which take
+/// long to read.
 pub(crate) fn e2ee(session_id: &str, ciphertext: &str) -> String {
     let count = match ciphertext.len() % 4 {
         0 => ciphertext.len() / 2,

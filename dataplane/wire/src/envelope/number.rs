@@ -103,8 +103,8 @@ impl Decimal {
         rest.len()
     }
 
-    /// Whether its value takes long to find: 10 to 20 µs, where 19 digits do not decide which double
-    /// is nearest.
+    /// Whether its value takes long to find: 10 to 20 µs, where 19 digits do not decide which
+    /// double is nearest.
     pub(super) const fn is_long(&self) -> bool {
         self.kept > 19
     }

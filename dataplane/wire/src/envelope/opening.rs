@@ -63,9 +63,9 @@ impl Opening {
 
     /// What is known behind the known part, and the steps it took; the text kept of it goes into
     /// `text`.
-    pub(super) fn recall(&self, text: &mut Vec<u8>) -> (Findings, u32) {
+    pub(super) fn recall(&self, text: &mut Vec<u8>) -> (&Findings, u32) {
         text.extend_from_slice(&self.text[..self.text_len]);
-        (self.found, self.steps)
+        (&self.found, self.steps)
     }
 
     /// Keeps what was found in the first `len` bytes of the text that was compared last, which

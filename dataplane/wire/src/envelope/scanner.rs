@@ -50,10 +50,11 @@ pub struct Scanner {
     opening: Opening,
     /// Bytes of the piece being read that are the same as in the text before.
     same: usize,
-    /// See [`steps`](Self::steps), but for escapes.
+    /// See [`steps`](Self::steps).
     steps: u32,
-    /// All steps before this text.
-    steps_before: u32,
+    /// The beginning of a character whose rest may come with the next bytes.
+    open: [u8; 3],
+    open_len: u8,
 }
 
 /// What was found of the top-level members so far.
@@ -137,7 +138,8 @@ impl Scanner {
             opening: Opening::new(),
             same: 0,
             steps: 0,
-            steps_before: 0,
+            open: [0; 3],
+            open_len: 0,
         }
     }
 
@@ -146,7 +148,8 @@ impl Scanner {
         self.state = State::Start;
         self.is_fresh = true;
         self.has_longer = false;
-        self.string.set_lossy(false);
+        self.steps = 0;
+        self.open_len = 0;
         self.found.kinds = [Kind::Absent; MEMBER_COUNT];
         self.nesting.clear();
         self.text.clear();
@@ -155,27 +158,19 @@ impl Scanner {
         }
     }
 
-    /// Says, before anything is fed, that the text is bytes which are to be read as what decoding
-    /// with replacement makes of them. Until the next [`reset`](Self::reset). Cost: nothing for
-    /// what is UTF-8.
-    pub fn replace_invalid(&mut self) {
-        self.string.set_lossy(true);
-    }
-
     /// Memory that what was fed so far may have made it take: twice what it keeps, as vectors grow.
     /// The same for the same bytes, whatever was read before.
     pub fn held_bytes(&self) -> usize {
         2 * self.text.len() + self.nesting.held_bytes()
     }
 
-    /// How much it has had to read bit by bit since it was made: a step for each name, value,
-    /// bracket and byte of an escape, and for 32 digits of a long number or bytes of white space;
-    /// 1,000 for a number whose value takes long to find. Of what lies plainly in a string 4 KiB
-    /// are a step, so a frame takes a few dozen; a text of brackets takes one for each byte. It
-    /// goes round at the largest number: what says something is the difference between two
-    /// moments, which does not depend on what was read before. Unit: 10 to 20 ns.
+    /// How much of this text it has had to read bit by bit: a step for each name, value, bracket
+    /// and byte of an escape, and for 32 digits of a long number or bytes of white space; 1,000 for
+    /// a number whose value takes long to find. Of what lies plainly in a string 4 KiB are a step,
+    /// so a frame takes a few dozen; a text of brackets takes one for each byte. The same for the
+    /// same pieces, whatever was read before. Unit: 10 to 20 ns.
     pub fn steps(&self) -> u32 {
-        self.steps.wrapping_add(self.string.escaped_bytes())
+        self.steps
     }
 
     /// Takes the next bytes of the text. A text may be cut anywhere.
@@ -185,9 +180,38 @@ impl Scanner {
         }
     }
 
+    /// Takes the next bytes of what is to be read as decoding with replacement reads it: each
+    /// longest part that could begin a character, and each byte that could not, is U+FFFD. Source:
+    /// Unicode, section 3.9, as `String::from_utf8_lossy`. Cost: a pass more, and a copy where it
+    /// is not UTF-8.
+    pub fn feed_lossily(&mut self, bytes: &[u8]) {
+        let open_len = usize::from(std::mem::take(&mut self.open_len));
+        if open_len == 0 && std::str::from_utf8(bytes).is_ok() {
+            return self.feed(bytes);
+        }
+        let bytes = [&self.open[..open_len], bytes].concat();
+        let mut text = Vec::with_capacity(bytes.len());
+        let mut chunks = bytes.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.extend_from_slice(chunk.valid().as_bytes());
+            let invalid = chunk.invalid();
+            let may_go_on = chunks.peek().is_none();
+            match std::str::from_utf8(invalid) {
+                Ok(_) => {}
+                Err(error) if may_go_on && error.error_len().is_none() => {
+                    self.open[..invalid.len()].copy_from_slice(invalid);
+                    self.open_len = invalid.len() as u8;
+                }
+                Err(_) => text.extend_from_slice("\u{fffd}".as_bytes()),
+            }
+        }
+        self.feed(&text);
+    }
+
     /// The frame, if the text fed since the last reset is one. Can be asked again.
     pub fn finish(&self) -> Result<Envelope<'_>, Invalid> {
-        if self.state != State::Ended {
+        // No text ends inside a character.
+        if self.state != State::Ended || self.open_len > 0 {
             return Err(Invalid::Json);
         }
         judge::judge(self)
@@ -196,7 +220,6 @@ impl Scanner {
     /// Takes one block whose plain chunks are known.
     pub(crate) fn feed_marked(&mut self, bytes: &[u8], marks: Marks) {
         if std::mem::take(&mut self.is_fresh) {
-            self.steps_before = self.steps();
             let at = self.begin(bytes);
             self.read(bytes, at, marks);
             self.same = 0;
@@ -207,16 +230,12 @@ impl Scanner {
 
     /// The first piece of a text. Says where the part begins whose meaning is not known.
     fn begin(&mut self, bytes: &[u8]) -> usize {
-        if self.string.is_lossy() {
-            // The same bytes may have been read otherwise before.
-            return 0;
-        }
         let Common { known, same } = self.opening.compare(bytes);
         self.same = same;
         if known > 0 {
             let (found, steps) = self.opening.recall(&mut self.text);
-            self.found = found;
-            self.steps = self.steps.wrapping_add(steps);
+            self.found = *found;
+            self.steps = steps;
             self.open(true);
             self.state = State::Name;
         }
@@ -264,13 +283,16 @@ impl Scanner {
         let slot = member.number_slot()?;
         let number = self.found.numbers[slot];
         match self.kind(member) {
-            Kind::Number if number.is_nan() => {
-                let Longer { decimal, digits } = &self.longer[slot];
-                Some(decimal.value(self.text.get(digits.start..digits.end)?))
-            }
+            Kind::Number if number.is_nan() => self.longer_number(slot),
             Kind::Number => Some(number),
             _ => None,
         }
+    }
+
+    #[cold]
+    fn longer_number(&self, slot: usize) -> Option<f64> {
+        let Longer { decimal, digits } = &self.longer[slot];
+        Some(decimal.value(self.text.get(digits.start..digits.end)?))
     }
 
     /// One byte between names and values.
@@ -378,7 +400,7 @@ impl Scanner {
     }
 
     fn in_name(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
-        match self.string.read(bytes, at, marks, &mut self.text) {
+        match self.read_string(bytes, at, marks) {
             Read::More => {
                 self.state = State::InName;
                 bytes.len()
@@ -410,9 +432,7 @@ impl Scanner {
         let target = self.string_target();
         let end = content_end(bytes, at, marks);
         self.value_start = self.text.len();
-        let is_plain =
-            bytes.get(end) == Some(&b'"') && (!self.string.is_lossy() || bytes[at..end].is_ascii());
-        if !is_plain {
+        if bytes.get(end) != Some(&b'"') {
             self.string.begin(target);
             return self.in_string(bytes, at, marks);
         }
@@ -426,7 +446,7 @@ impl Scanner {
     }
 
     fn in_string(&mut self, bytes: &[u8], at: usize, marks: Marks) -> usize {
-        match self.string.read(bytes, at, marks, &mut self.text) {
+        match self.read_string(bytes, at, marks) {
             Read::More => {
                 self.state = State::InString;
                 bytes.len()
@@ -437,6 +457,13 @@ impl Scanner {
                 self.after_value(bytes, at)
             }
         }
+    }
+
+    /// Reads on in a string that is not there whole, or has escapes.
+    fn read_string(&mut self, bytes: &[u8], at: usize, marks: Marks) -> Read {
+        let read = self.string.read(bytes, at, marks, &mut self.text);
+        self.steps = self.steps.wrapping_add(self.string.take_escaped_bytes());
+        read
     }
 
     fn end_string(&mut self) {
@@ -465,8 +492,7 @@ impl Scanner {
         self.state = if in_object { State::Name } else { State::Value };
         let is_shared = at <= self.same && !self.has_longer;
         if is_shared && in_object && self.nesting.depth() == 1 {
-            let steps = self.steps().wrapping_sub(self.steps_before);
-            self.opening.keep(at, &self.found, &self.text, steps);
+            self.opening.keep(at, &self.found, &self.text, self.steps());
         }
     }
 
@@ -490,13 +516,18 @@ impl Scanner {
             self.note(Kind::Number);
             return self.after_value(bytes, at + len);
         }
-        let Some(state) = NumberState::start(rest[0]) else {
+        self.begin_longer_number(bytes, at)
+    }
+
+    #[inline(never)]
+    fn begin_longer_number(&mut self, bytes: &[u8], at: usize) -> usize {
+        let Some(state) = NumberState::start(bytes[at]) else {
             return self.fail(bytes);
         };
         self.value_start = self.text.len();
         self.decimal = Decimal::default();
         self.state = State::InNumber;
-        self.take_of_number(state, &rest[..1]);
+        self.take_of_number(state, &bytes[at..=at]);
         at + 1
     }
 

@@ -50,13 +50,8 @@ pub(super) struct StringReader {
     name: [u8; NAME_BYTES_MAX],
     /// More than the buffer holds when the name is longer than any we know.
     name_len: u8,
-    /// Bytes of escapes of all strings so far.
+    /// Bytes of escapes that nobody has asked about.
     escaped_bytes: u32,
-    /// Whether content may be no UTF-8, and is what decoding with replacement makes of it.
-    is_lossy: bool,
-    /// The beginning of a character whose rest may still come.
-    open: [u8; 3],
-    open_len: u8,
 }
 
 impl StringReader {
@@ -70,29 +65,13 @@ impl StringReader {
             name: [0; NAME_BYTES_MAX],
             name_len: 0,
             escaped_bytes: 0,
-            is_lossy: false,
-            open: [0; 3],
-            open_len: 0,
         }
-    }
-
-    /// From now on content is UTF-8, or what is not is replaced.
-    #[inline]
-    pub(super) const fn set_lossy(&mut self, is_lossy: bool) {
-        self.is_lossy = is_lossy;
-    }
-
-    /// Whether content that is no UTF-8 is replaced.
-    #[inline]
-    pub(super) const fn is_lossy(&self) -> bool {
-        self.is_lossy
     }
 
     /// Starts a string after its opening quote.
     #[inline]
     pub(super) fn begin(&mut self, target: Target) {
         self.target = target;
-        self.open_len = 0;
         self.escape = Escape::None;
         self.high = None;
         match target {
@@ -102,9 +81,9 @@ impl StringReader {
         }
     }
 
-    /// Bytes of escapes of all strings so far, modulo 2³².
-    pub(super) const fn escaped_bytes(&self) -> u32 {
-        self.escaped_bytes
+    /// Bytes of escapes that were read since this was asked last.
+    pub(super) fn take_escaped_bytes(&mut self) -> u32 {
+        std::mem::take(&mut self.escaped_bytes)
     }
 
     /// The name read last, if it fits the buffer.
@@ -144,14 +123,10 @@ impl StringReader {
                 match bytes.get(end) {
                     None => return Read::More,
                     Some(b'"') => {
-                        self.flush_open(text);
                         self.flush_high(text);
                         return Read::Ended(end + 1);
                     }
-                    Some(b'\\') => {
-                        self.flush_open(text);
-                        self.escape = Escape::Begun;
-                    }
+                    Some(b'\\') => self.escape = Escape::Begun,
                     Some(_) => return Read::Bad,
                 }
                 at = end + 1;
@@ -229,44 +204,7 @@ impl StringReader {
     fn content(&mut self, bytes: &[u8], text: &mut Vec<u8>) {
         if self.target != Target::Skip {
             self.flush_high(text);
-            if self.is_lossy {
-                self.replace(bytes, text);
-            } else {
-                self.sink(bytes, text);
-            }
-        }
-    }
-
-    /// Bytes of which those that are no UTF-8 are replaced: each longest part that could begin a
-    /// character, and each byte that could not. Source: Unicode, section 3.9, which
-    /// `String::from_utf8_lossy` does as well.
-    fn replace(&mut self, bytes: &[u8], text: &mut Vec<u8>) {
-        if self.open_len == 0 && std::str::from_utf8(bytes).is_ok() {
-            return self.sink(bytes, text);
-        }
-        let open = std::mem::take(&mut self.open_len);
-        let bytes = [&self.open[..usize::from(open)], bytes].concat();
-        let mut chunks = bytes.utf8_chunks().peekable();
-        while let Some(chunk) = chunks.next() {
-            self.sink(chunk.valid().as_bytes(), text);
-            let invalid = chunk.invalid();
-            let is_last = chunks.peek().is_none();
-            match std::str::from_utf8(invalid) {
-                Ok(_) => {}
-                Err(error) if is_last && error.error_len().is_none() => {
-                    self.open[..invalid.len()].copy_from_slice(invalid);
-                    self.open_len = invalid.len() as u8;
-                }
-                Err(_) => self.sink(REPLACEMENT, text),
-            }
-        }
-    }
-
-    /// The beginning of a character that does not go on.
-    #[inline]
-    fn flush_open(&mut self, text: &mut Vec<u8>) {
-        if std::mem::take(&mut self.open_len) > 0 {
-            self.sink(REPLACEMENT, text);
+            self.sink(bytes, text);
         }
     }
 
@@ -373,9 +311,6 @@ const fn specials(word: u64) -> u64 {
     let is_control = word.wrapping_sub(ONES * 0x20) & !word;
     (is_quote | is_backslash | is_control) & HIGHS
 }
-
-/// U+FFFD.
-const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
 
 /// The length of a name that is longer than the buffer.
 const NAME_TOO_LONG: u8 = NAME_BYTES_MAX as u8 + 1;

@@ -139,9 +139,9 @@ impl Decoder {
     /// Call again with the `at` of the step until `NeedMore`, then with the next buffer and `at`
     /// zero. A piece may end inside a frame whose rest is there: the next call goes on with it. The
     /// scanner is reset at a message's first piece and must be the same one until its `last` piece;
-    /// then it can be asked to finish, a binary message read with what is no UTF-8 replaced. `frame_bytes_max` bounds the whole message's
-    /// payload and is judged from the header, before payload arrives; above 4 GiB it counts as 4
-    /// GiB.
+    /// then it can be asked to finish, a binary message read with what is no UTF-8 replaced.
+    /// `frame_bytes_max` bounds the whole message's payload and is judged from the header, before
+    /// payload arrives; above 4 GiB it counts as 4 GiB.
     ///
     /// Errors: the peer broke RFC 6455 or a limit. Bytes from `at` on are then unspecified, and
     /// whatever follows is swallowed. Cost: one pass over the payload, no allocation but for a
@@ -195,10 +195,13 @@ impl Decoder {
         step
     }
 
-    /// Makes the scanner ready to be fed the payload that has come of the message in progress, as
-    /// this does itself at a message's first piece.
-    pub fn prepare(&self, scanner: &mut Scanner) {
-        prepare(scanner, self.message.opcode.unwrap_or(DataOpcode::Text));
+    /// Feeds the scanner payload of the message in progress that has come before, as it was fed
+    /// when it came.
+    pub fn feed_again(&self, payload: &[u8], scanner: &mut Scanner) {
+        match self.message.opcode {
+            Some(DataOpcode::Binary) => scanner.feed_lossily(payload),
+            Some(DataOpcode::Text) | None => scanner.feed(payload),
+        }
     }
 
     /// Payload bytes of the data frame in progress that have not come yet.
@@ -305,7 +308,7 @@ impl Decoder {
         }
         if !self.message.begun {
             // Not at the header: until the first piece the caller may lend the scanner to others.
-            prepare(scanner, opcode);
+            scanner.reset();
         }
         let mut payload = to..to + taken;
         let shift = at - to;
@@ -324,7 +327,11 @@ impl Decoder {
             if !self.message.not_utf8 && !self.message.utf8.feed(block, marks) {
                 self.message.not_utf8 = true;
             }
-            scanner.feed_marked(block, marks);
+            match opcode {
+                // Bytes are text to the peers of the reference, with what is no UTF-8 replaced.
+                DataOpcode::Binary => scanner.feed_lossily(block),
+                DataOpcode::Text => scanner.feed_marked(block, marks),
+            }
             steps = scanner.steps().wrapping_sub(steps_before);
         }
         let taken = payload.len();
@@ -397,14 +404,6 @@ impl Decoder {
         let judged = judge_control(gathering.opcode, &payload)?;
         self.phase = Phase::START;
         Ok(judged.step(ControlPayload::Gathered(payload.into()), at + taken))
-    }
-}
-
-/// Bytes of a binary message are text to the peers of the reference, with what is no UTF-8 replaced.
-fn prepare(scanner: &mut Scanner, opcode: DataOpcode) {
-    scanner.reset();
-    if opcode == DataOpcode::Binary {
-        scanner.replace_invalid();
     }
 }
 
