@@ -98,6 +98,7 @@ fn meaning(buffers: &[&[u8]], close: bool) -> Vec<String> {
                         let utf8 = std::str::from_utf8(&message).is_ok();
                         assert_eq!(piece.utf8, utf8);
                         let frame = scanner.finish();
+                        assert_eq!(format!("{frame:?}"), read(&message), "invalid bytes replaced");
                         meaning.push(format!("{:?} {message:?} {frame:?}", piece.opcode));
                         message.clear();
                     }
@@ -126,16 +127,24 @@ fn meaning(buffers: &[&[u8]], close: bool) -> Vec<String> {
     meaning
 }
 
+/// What decoding with replacement makes of a message, read at once.
+fn read(message: &[u8]) -> String {
+    let mut scanner = Scanner::new();
+    scanner.feed(String::from_utf8_lossy(message).as_bytes());
+    format!("{:?}", scanner.finish())
+}
+
 /// A frame's text: JSON exactly when serde_json says so, and the same frame however it arrives.
 pub fn envelope(data: &[u8]) {
     let (cut, data) = cut_of(data);
     let mut whole = Scanner::new();
     whole.feed(data);
-    let once = format!("{:?}", whole.finish());
+    let once = format!("{} {:?}", whole.steps(), whole.finish());
     for _ in 0..2 {
         whole.reset();
         whole.feed(data);
-        assert_eq!(format!("{:?}", whole.finish()), once, "what was read before changes nothing");
+        let again = format!("{} {:?}", whole.steps(), whole.finish());
+        assert_eq!(again, once, "what was read before changes nothing");
     }
     let answer = whole.finish();
     let cut = cut % (data.len() + 1);
