@@ -145,13 +145,13 @@ pub(crate) struct FilterArguments {
     #[arg(long, value_name = "ID")]
     pub(crate) client: Option<String>,
     /// Whose token has this id (jti)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(crate) token_id: Option<String>,
     /// Whose token is about this subject (sub)
     #[arg(long, value_name = "NAME")]
     pub(crate) subject: Option<String>,
     /// Whose token was signed with the key of this name (kid)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(crate) key_id: Option<String>,
     /// From this address; one of IPv6 stands for its network
     #[arg(long, value_name = "ADDRESS")]
@@ -187,7 +187,7 @@ pub(crate) struct RevokeArguments {
 #[group(required = true, multiple = false)]
 pub(crate) struct RevokedArguments {
     /// The token with this id (jti)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(crate) token_id: Option<String>,
     /// Every token about this subject (sub)
     #[arg(long, value_name = "NAME")]
@@ -196,7 +196,7 @@ pub(crate) struct RevokedArguments {
     #[arg(long, value_name = "ID")]
     pub(crate) workspace: Option<String>,
     /// Every token signed with a key of this name (kid)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     pub(crate) key_id: Option<String>,
 }
 
@@ -256,6 +256,8 @@ const HELP: &str = "\
 The relay serves the API where RELAY_CONTROL_API_LISTEN says; docs/control-api.md explains every
 call, and how to make them without this program.
 
+Names that begin with a hyphen follow an equals sign: --subject=-x. Ids of tokens and keys need not.
+
 Exit codes:
   0  done
   1  the relay refused, or could not do it
@@ -276,3 +278,36 @@ Examples:
   relay ctl move acme 3                     a hot workspace to a quiet shard
   relay ctl drain --wait 60 && systemctl stop relay
   relay ctl log-level debug                 why are upgrades refused?";
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        ctl: CtlArguments,
+    }
+
+    /// Ids are often base64url, of which one in 64 begins with a hyphen.
+    #[test]
+    fn the_id_of_a_token_or_a_key_may_begin_with_a_hyphen() {
+        for option in ["--token-id", "--key-id"] {
+            let line = Line::try_parse_from(["relay", "revoke", option, "-nX"]).expect(option);
+            let Call::Revoke(RevokeArguments { what, .. }) = line.ctl.call else {
+                panic!("{option}");
+            };
+            assert_eq!(what.token_id.or(what.key_id).as_deref(), Some("-nX"));
+            let close = ["relay", "close", option, "-nX", "--dry-run"];
+            let line = Line::try_parse_from(close).expect(option);
+            let Call::Close(CloseArguments { dry_run, .. }) = line.ctl.call else {
+                panic!("{option}");
+            };
+            assert!(dry_run);
+        }
+        Line::try_parse_from(["relay", "revoke", "--subject", "-x"]).expect_err("an option");
+        Line::try_parse_from(["relay", "revoke", "--subject=-x"]).expect("a name");
+    }
+}
