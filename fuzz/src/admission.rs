@@ -9,27 +9,36 @@ use relay_admission::{
     Checker, Denial, Doubt, KeySet, KeySetError, Verdict, judge_answer, parse_claims,
 };
 use relay_contract::Role;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{cut_of, seeds};
 
 /// A published key set: every key of it is used or skipped for a reason, and few are kept.
 pub fn keys(data: &[u8]) {
-    let document = serde_json::from_slice::<Value>(data).ok();
-    let listed = document.as_ref().and_then(|document| document.get("keys")?.as_array());
     match KeySet::parse(data) {
         Ok((keys, skipped)) => {
-            let listed = listed.expect("keys come from a list");
+            let Listed { keys: listed } = serde_json::from_slice(data).expect("a list of keys");
+            assert!(str::from_utf8(data).is_ok(), "JSON is UTF-8");
             assert!(!keys.is_empty() && keys.len() <= KeySet::KEYS_MAX);
             assert_eq!(keys.len() + skipped.len(), listed.len());
             assert!(skipped.iter().all(|key| key.index < listed.len()));
             assert!(skipped.windows(2).all(|pair| pair[0].index < pair[1].index));
-            verifies_ours_alone(&keys, listed);
+            verifies_ours_alone(&keys, &listed);
         }
-        Err(KeySetError::Empty) => assert!(listed.is_some()),
-        // A member that stands twice is refused here and overwritten by the oracle.
+        Err(KeySetError::Empty) => {
+            assert!(str::from_utf8(data).is_ok(), "JSON is UTF-8");
+            assert!(serde_json::from_slice::<Listed>(data).is_ok(), "none of nothing");
+        }
         Err(KeySetError::Malformed) => {}
     }
+}
+
+/// What the document lists, read by itself: as a whole it may be deeper, and have larger numbers in
+/// members that nobody asks for, than a [`Value`] can hold.
+#[derive(Deserialize)]
+struct Listed {
+    keys: Vec<Value>,
 }
 
 /// A set verifies our token with our key alone.

@@ -125,14 +125,15 @@ impl KeySet {
     /// # Errors
     /// [`KeySetError`] when no usable key remains.
     ///
-    /// Source: RFC 7517, RFC 7518 §6, RFC 8037 §2.
+    /// Source: RFC 7517, RFC 7518 §6, RFC 8037 §2; RFC 8259 §8.1 for its encoding.
     pub fn parse(document: &[u8]) -> Result<(Self, Vec<SkippedKey>), KeySetError> {
+        // Members that nobody asks for are skipped by readers, whatever bytes they are made of.
+        let text = str::from_utf8(document).map_err(|_| KeySetError::Malformed)?;
         // Derived readers also take a list of members in their order.
         if !document.trim_ascii_start().starts_with(b"{") {
             return Err(KeySetError::Malformed);
         }
-        let document: Document =
-            serde_json::from_slice(document).map_err(|_| KeySetError::Malformed)?;
+        let document: Document = serde_json::from_str(text).map_err(|_| KeySetError::Malformed)?;
         let mut keys: Vec<Key> = Vec::new();
         let mut skipped = Vec::new();
         if document.keys.len() > Self::ENTRIES_MAX {
@@ -346,6 +347,15 @@ mod tests {
         let mut key = ed("k");
         key["alg"] = json!("RS256");
         assert_eq!(reason(key), "an algorithm we do not check");
+    }
+
+    #[test]
+    fn a_document_that_is_not_utf_8_is_no_key_set() {
+        let mut document = json!({"x": "?", "keys": [ed("k")]}).to_string().into_bytes();
+        assert!(KeySet::parse(&document).is_ok());
+        let place = document.iter().position(|&byte| byte == b'?').expect("a place");
+        document[place] = 0xa5;
+        assert_eq!(KeySet::parse(&document).unwrap_err(), KeySetError::Malformed);
     }
 
     #[test]

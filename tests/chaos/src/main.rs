@@ -14,6 +14,11 @@ use relay_platform::SigningKey;
 
 use arguments::Arguments;
 
+/// Memory without locks between threads: with the C library's, the control pair waited for hundreds
+/// of the platform's threads, which go last, whenever one was interrupted while it held a lock.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,

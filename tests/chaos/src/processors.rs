@@ -1,7 +1,9 @@
 //! Who runs where: the relay on one half of the processors, everything else on the other.
 
+use std::fs;
+
 use anyhow::{Context, Result};
-use rustix::process::nice;
+use rustix::process::{Pid, nice};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The two halves of what this process may use, or the same whole twice where there is but one.
@@ -23,10 +25,15 @@ impl Processors {
         Ok(Self { relay: set_of(relay), rest: set_of(rest) })
     }
 
-    /// Does something with the relay's half, for children to inherit, and goes to the other.
+    /// Does something with the relay's half, for children to inherit, and goes to the other with
+    /// every thread of this process: those that read what the relay logs are the kit's too.
     pub fn apart<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
         sched_setaffinity(None, &self.relay).context("going to the relay's processors")?;
         let started = start();
+        for thread in own_threads()? {
+            // It may have ended meanwhile.
+            let _ended = sched_setaffinity(Some(thread), &self.rest);
+        }
         sched_setaffinity(None, &self.rest).context("going to the other processors")?;
         started
     }
@@ -46,10 +53,46 @@ pub(crate) fn go_last() {
 const FIRST: i32 = -15;
 const LAST: i32 = 19;
 
+/// Every thread of this process. Source: proc(5), `/proc/self/task`.
+fn own_threads() -> Result<Vec<Pid>> {
+    let mut threads = Vec::new();
+    for task in fs::read_dir("/proc/self/task").context("asking for this process's threads")? {
+        let id = task?.file_name().to_str().and_then(|id| id.parse().ok());
+        threads.extend(id.and_then(Pid::from_raw));
+    }
+    Ok(threads)
+}
+
 fn set_of(processors: &[usize]) -> CpuSet {
     let mut set = CpuSet::new();
     for &processor in processors {
         set.set(processor);
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nobody_of_the_kit_stays_where_the_relay_is() {
+        let processors = Processors::divide().expect("processors");
+        let (stop, stopped) = mpsc::channel::<()>();
+        let reader = processors.apart(|| {
+            let reader = thread::spawn(move || {
+                drop(stopped.recv());
+                sched_getaffinity(None).expect("affinity")
+            });
+            Ok(reader)
+        });
+        drop(stop);
+        let stayed = reader.expect("started").join().expect("ran");
+        for cpu in 0..CpuSet::MAX_CPU {
+            assert_eq!(stayed.is_set(cpu), processors.rest.is_set(cpu), "processor {cpu}");
+        }
+    }
 }
