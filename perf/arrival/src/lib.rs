@@ -2,7 +2,10 @@
 //!
 //! On loopback the note is made while the sender's system call still runs, on the sender's
 //! processor. So whatever else keeps the reader's processor busy is not in a latency that ends
-//! with it.
+//! with it, as long as the reader comes before the next message: of bytes that are read together
+//! the kernel keeps the last note. So readers [`run_first`].
+
+mod precedence;
 
 use std::mem::{MaybeUninit, size_of};
 use std::net::TcpStream;
@@ -10,6 +13,8 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Result, bail};
 use rustix::io::Errno;
+
+pub use precedence::{run_first, run_thread_first};
 
 /// Bytes that were read, and when the last of them arrived, in the terms of [`now_ns`].
 #[derive(Clone, Copy, Debug)]

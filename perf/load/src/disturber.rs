@@ -12,7 +12,6 @@ use crate::flow::client_frame;
 use crate::generator::Generator;
 use crate::idle;
 use crate::pair::{self, Shape};
-use crate::processor;
 use crate::subject::Subject;
 
 /// What kind of neighbour.
@@ -49,7 +48,7 @@ impl Neighbour {
     /// The same through a pass-through, which takes all pairs at once: opens its own, says so by
     /// `opened`, and disturbs from `begin` on until told to stop.
     pub(crate) fn disturb_passthrough(self, subject: &Subject, signals: &Signals) -> Result<()> {
-        processor::run_first(URGENCY);
+        relay_arrival::run_first(URGENCY);
         let open = |shape| Generator::open_gently(subject, WORKSPACES_PER_TURN, shape);
         let mut generator = self.shape().map(open).transpose()?;
         signals.opened.store(true, Ordering::Release);
@@ -76,7 +75,7 @@ impl Neighbour {
         signals: &Signals,
     ) -> Result<()> {
         // Only the quiet pairs' own thread measures: it goes first.
-        processor::run_first(URGENCY);
+        relay_arrival::run_first(URGENCY);
         let first = turn * WORKSPACES_PER_TURN;
         if let Some(shape) = self.shape() {
             let mut generator = Generator::open_gently(subject, first, shape)?;

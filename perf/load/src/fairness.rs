@@ -169,7 +169,7 @@ impl Stand {
 /// Lets the threads of the process whose names begin so, and this one, precede all other work.
 fn go_first(subject: &Subject, threads: &str) -> Result<()> {
     let is_subject_first = processor::run_threads_first(subject.process(), threads, URGENCY)?;
-    if !(processor::run_first(URGENCY) && is_subject_first) {
+    if !(relay_arrival::run_first(URGENCY) && is_subject_first) {
         println!("not allowed to go before the machine's other work: expect more noise");
     }
     Ok(())

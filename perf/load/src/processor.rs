@@ -13,15 +13,6 @@ pub(crate) fn pin_to(processor: usize) -> Result<()> {
     sched_setaffinity(None, &set).with_context(|| format!("pinning to processor {processor}"))
 }
 
-/// Lets the calling thread, and everything it starts from now on, run before all ordinary work of
-/// the machine: `SCHED_FIFO`, a higher `urgency` before a lower one. Whether that was allowed.
-///
-/// Niceness would not do: with autogroups it ranks a session's own threads only. Who runs like that
-/// for close to a second at a stretch is made to wait (sched(7)), so windows have to be short.
-pub(crate) fn run_first(urgency: i32) -> bool {
-    run_thread_first(0, urgency)
-}
-
 /// Lets a process's threads of this name, and of names that begin with it, run before all ordinary
 /// work of the machine. Whether that was allowed.
 pub(crate) fn run_threads_first(process: u32, name: &str, urgency: i32) -> Result<bool> {
@@ -32,19 +23,10 @@ pub(crate) fn run_threads_first(process: u32, name: &str, urgency: i32) -> Resul
         if let Some(thread) = task.file_name().to_str().and_then(|id| id.parse().ok())
             && is_named
         {
-            is_allowed &= run_thread_first(thread, urgency);
+            is_allowed &= relay_arrival::run_thread_first(thread, urgency);
         }
     }
     Ok(is_allowed)
-}
-
-#[expect(unsafe_code, reason = "no safe wrapper is among the dependencies")]
-fn run_thread_first(thread: libc::pid_t, urgency: i32) -> bool {
-    // SAFETY: sched_param is integers, for which zero is a value.
-    let mut parameter: libc::sched_param = unsafe { std::mem::zeroed() };
-    parameter.sched_priority = urgency;
-    // SAFETY: sched_setscheduler(2) reads one sched_param during the call; zero is this thread.
-    unsafe { libc::sched_setscheduler(thread, libc::SCHED_FIFO, &raw const parameter) == 0 }
 }
 
 /// Nanoseconds that all threads of a process have run, user and kernel together, those that have

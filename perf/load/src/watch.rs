@@ -83,7 +83,7 @@ impl Seen {
 fn look(span: &Span, processor: usize, used: &[usize], stop: &AtomicBool) -> Result<Seen> {
     processor::pin_to(processor)?;
     processor::wake_precisely();
-    let is_canary_first = processor::run_first(URGENCY);
+    let is_canary_first = relay_arrival::run_first(URGENCY);
     let mut late = outcome::histogram();
     let mut due = span.measure_ns;
     let mut before = None;
