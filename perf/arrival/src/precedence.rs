@@ -5,9 +5,9 @@
 /// allowed.
 ///
 /// Niceness would not do. With autogroups it ranks a session's own threads only, and even among
-/// those a thread that has had more than its share waits for the next tick of the clock, up to 4 ms.
-/// Who runs like this for close to a second at a stretch is made to wait (sched(7)), so windows have
-/// to be short.
+/// those one that has had more than its share waits for the next tick of the clock, up to 4 ms.
+/// Who runs like this for close to a second at a stretch is made to wait (sched(7)), so windows
+/// have to be short.
 pub fn run_first(urgency: i32) -> bool {
     run_thread_first(0, urgency)
 }
