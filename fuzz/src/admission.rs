@@ -16,21 +16,18 @@ use crate::{cut_of, seeds};
 
 /// A published key set: every key of it is used or skipped for a reason, and few are kept.
 pub fn keys(data: &[u8]) {
-    match KeySet::parse(data) {
-        Ok((keys, skipped)) => {
-            let Listed { keys: listed } = serde_json::from_slice(data).expect("a list of keys");
-            assert!(str::from_utf8(data).is_ok(), "JSON is UTF-8");
-            assert!(!keys.is_empty() && keys.len() <= KeySet::KEYS_MAX);
-            assert_eq!(keys.len() + skipped.len(), listed.len());
-            assert!(skipped.iter().all(|key| key.index < listed.len()));
-            assert!(skipped.windows(2).all(|pair| pair[0].index < pair[1].index));
-            verifies_ours_alone(&keys, &listed);
-        }
-        Err(KeySetError::Empty) => {
-            assert!(str::from_utf8(data).is_ok(), "JSON is UTF-8");
-            assert!(serde_json::from_slice::<Listed>(data).is_ok(), "none of nothing");
-        }
-        Err(KeySetError::Malformed) => {}
+    let parsed = KeySet::parse(data);
+    let is_object = data.trim_ascii_start().starts_with(b"{");
+    let listed = str::from_utf8(data).ok().filter(|_| is_object);
+    let listed = listed.and_then(|text| serde_json::from_str::<Listed>(text).ok());
+    let is_malformed = matches!(parsed, Err(KeySetError::Malformed));
+    assert_eq!(listed.is_none(), is_malformed, "a text that lists keys, or malformed");
+    if let (Ok((keys, skipped)), Some(Listed { keys: listed })) = (parsed, listed) {
+        assert!(!keys.is_empty() && keys.len() <= KeySet::KEYS_MAX);
+        assert_eq!(keys.len() + skipped.len(), listed.len());
+        assert!(skipped.iter().all(|key| key.index < listed.len()));
+        assert!(skipped.windows(2).all(|pair| pair[0].index < pair[1].index));
+        verifies_ours_alone(&keys, &listed);
     }
 }
 

@@ -16,9 +16,9 @@ pub(crate) fn step_back() {
 }
 
 /// How far the control plane steps back: 36 to a shard's 1024. The scheduler settles at its ticks,
-/// 4 ms apart where there are 250 a second, so that a frame waits for 0.14 ms then. A tenth would
-/// be 0.4 ms, which a flood of upgrades made the 99th percentile of others. Source: sched(7), and
-/// `sched_prio_to_weight` in kernel/sched/core.c.
+/// 4 ms apart where there are 250 a second, and pays the control plane its share of the time in
+/// between then: 0.14 ms, which a frame can wait for. A tenth would be 0.4 ms. Source: sched(7);
+/// `sched_prio_to_weight` in kernel/sched/core.c; BENCHMARKS.md, "What does each attack do".
 const STEP: i32 = 15;
 
 /// The core of each shard, or nothing where the scheduler does better.

@@ -78,8 +78,6 @@ impl Journal {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let written = Arc::clone(&queued_bytes);
         thread::Builder::new().name("relay-log".to_owned()).spawn(move || {
-            // Frames go before lines. Not being allowed to say so costs their latency alone.
-            let _as_important = rustix::process::nice(STEP);
             write_lines(&queue, &written, &mut sink);
             write_lines(&last_batch, &written, &mut sink);
             // Nobody waits for the end any more: then nobody needs to know.
@@ -278,10 +276,6 @@ const QUEUED_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes after which a batch of lines is written.
 const BATCH_BYTES: usize = 64 << 10;
-
-/// How far the thread that writes steps back: 36 to a shard's 1024. Lines that come meanwhile make
-/// its batches larger. Source: sched(7).
-const STEP: i32 = 15;
 
 #[cfg(test)]
 mod tests {

@@ -34,7 +34,7 @@ impl<D: Driver> Shard<D> {
         let mut audit = Audit {
             connections: keys.len(),
             guests: self.strangers.count(),
-            handshakes: self.handshakes,
+            handshakes: self.strangers.handshakes(),
             egress_bytes_max: 0,
             pinned_leases: self.pinned_leases,
             charged_bytes: self.budget.used_bytes(),
@@ -51,6 +51,11 @@ impl<D: Driver> Shard<D> {
             }
         }
         audit
+    }
+
+    /// How often a stranger's bytes were looked through for a head, since the beginning.
+    pub fn heads_looked_for(&self) -> u64 {
+        self.heads_looked_for
     }
 
     /// The driver, to look at what it counts.

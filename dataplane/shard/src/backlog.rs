@@ -212,7 +212,8 @@ impl<D: Driver> Shard<D> {
         self.line_up(key);
     }
 
-    /// What is left behind records whose content was deferred waits behind that.
+    /// What is left behind records that were looked at waits: behind their content, where that was
+    /// deferred.
     pub(crate) fn defer_records(&mut self, key: Key, input: Received) {
         let connection = self.table.get_mut(key);
         if let Some(backlog) = connection.and_then(|found| found.backlog.as_mut()) {
@@ -325,7 +326,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Gives the connection its place in the round, if it has none.
-    fn line_up(&mut self, key: Key) {
+    pub(crate) fn line_up(&mut self, key: Key) {
         let connection = self.table.get_mut(key);
         if let Some(backlog) = connection.and_then(|found| found.backlog.as_mut())
             && !std::mem::replace(&mut backlog.queued, true)

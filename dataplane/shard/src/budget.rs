@@ -15,6 +15,7 @@ use relay_wire::http1;
 
 use crate::connection::{CloseHandshake, Connection, Open, Phase};
 use crate::shard::Shard;
+use crate::strangers::Strangers;
 use crate::table::SLOT_BYTES;
 use crate::upgrade::UNAVAILABLE;
 
@@ -70,10 +71,15 @@ const OFFENDERS_MAX: usize = 32;
 const WALKS_MAX: usize = 4;
 
 impl Budget {
-    /// Brings the account of one connection up to date.
-    pub(crate) fn settle(&mut self, connection: &mut Connection) {
+    /// Brings the account of one connection up to date, and of its site while it is a stranger.
+    pub(crate) fn settle(&mut self, connection: &mut Connection, strangers: &mut Strangers) {
         let bytes = u32::try_from(held_bytes(connection)).unwrap_or(u32::MAX);
-        let charge = Charge { bytes, is_stranger: connection.stranger().is_some() };
+        let stranger = connection.stranger();
+        let charge = Charge { bytes, is_stranger: stranger.is_some() };
+        if let Some(address) = stranger {
+            let before = connection.charge.stranger_bytes();
+            strangers.hold(address, before, charge.stranger_bytes());
+        }
         self.discharge(connection.charge);
         self.used_bytes += charge.bytes as usize;
         self.stranger_bytes += charge.stranger_bytes();
@@ -121,7 +127,12 @@ impl Budget {
     /// past the whole.
     pub(crate) fn refuses_strangers(&self, limits: &Limits) -> bool {
         self.used_bytes >= limits.memory_bytes_max
-            || self.stranger_bytes >= limits.memory_bytes_max / 4
+            || self.stranger_bytes >= Self::stranger_bytes_max(limits)
+    }
+
+    /// Bytes that those who are not admitted yet may hold.
+    pub(crate) const fn stranger_bytes_max(limits: &Limits) -> usize {
+        limits.memory_bytes_max / 4
     }
 
     /// Whether somebody has to go.
@@ -136,16 +147,21 @@ impl Charge {
         self.bytes as usize
     }
 
-    fn stranger_bytes(self) -> usize {
+    /// Bytes, where they count as a stranger's.
+    pub(crate) fn stranger_bytes(self) -> usize {
         if self.is_stranger { self.bytes as usize } else { 0 }
     }
 }
 
 impl<D: Driver> Shard<D> {
-    /// Charges a connection for what it holds now. Cost: a few additions.
+    /// Charges a connection for what it holds now. A stranger whose site then holds too much goes
+    /// once its input is over. Cost: a few additions; of a stranger two looks into a table besides.
     pub(crate) fn charge(&mut self, key: Key) {
-        if let Some(connection) = self.table.get_mut(key) {
-            self.budget.settle(connection);
+        let Some(connection) = self.table.get_mut(key) else { return };
+        self.budget.settle(connection, &mut self.strangers);
+        let stranger = connection.stranger();
+        if stranger.is_some_and(|address| self.strangers.is_greedy(address, &self.limits)) {
+            self.overgrown = Some(key);
         }
     }
 
@@ -165,6 +181,11 @@ impl<D: Driver> Shard<D> {
     /// most, it is cut. Called after every input; cost: one comparison while there is room.
     pub(crate) fn relieve(&mut self) {
         self.charge_tables();
+        if let Some(key) = self.overgrown.take()
+            && self.table.get_mut(key).is_some_and(|found| found.stranger().is_some())
+        {
+            self.evict(key);
+        }
         for _ in 0..WALKS_MAX {
             if !self.budget.is_over(&self.limits) {
                 return;

@@ -40,7 +40,6 @@ impl<D: Driver> Shard<D> {
 
     /// Gives a leaving connection its deadline and its first push.
     pub(crate) fn begin_farewell(&mut self, key: Key) {
-        self.end_handshake(key);
         self.set_deadline(key, self.limits.close_timeout);
         self.say_farewell(key);
         if matches!(self.phase_mut(key), Some(Phase::Leaving(leaving)) if !leaving.peer_ended) {
@@ -111,7 +110,6 @@ impl<D: Driver> Shard<D> {
             Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Open(_) | Phase::Leaving(_)) => {}
         }
         self.deregister(key);
-        self.end_handshake(key);
         self.forget_backlog(key);
         self.enter(key, Phase::Closed);
         if let Some(connection) = self.table.get_mut(key) {

@@ -181,7 +181,7 @@ impl<D: Driver> Shard<D> {
     fn shelve_egress(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let idle = connection.egress.take_if(|egress| egress.is_idle() && !egress.dirty);
-        self.budget.settle(connection);
+        self.budget.settle(connection, &mut self.strangers);
         if let Some(mut egress) = idle
             && self.spare_egress.len() < SPARES_MAX
         {

@@ -68,7 +68,8 @@ impl<D: Driver> Shard<D> {
         let rest = fronted.received.split_off(header.len);
         let proxy = fronted.peer;
         let peer = header.source.map_or(proxy, |address| trusted_proxies.peer(address));
-        if !self.strangers.rename(proxy.address, peer, &self.limits) {
+        let held_bytes = connection.charge.stranger_bytes();
+        if !self.strangers.rename(proxy.address, peer, held_bytes, &self.limits) {
             self.counters.count(Counter::GuestsRefused);
             return self.close(key);
         }

@@ -114,6 +114,11 @@ impl Guest {
         }
     }
 
+    /// Keeps bytes that came until they are looked at.
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
     /// The bytes that came and are not used yet.
     pub(crate) fn take_buffer(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
@@ -158,7 +163,7 @@ impl<D: Driver> Shard<D> {
     /// Bytes of a guest arrived.
     pub(crate) fn on_guest_bytes(&mut self, key: Key, bytes: &[u8]) {
         if let Some(Phase::Guest(guest)) = self.phase_mut(key) {
-            guest.buffer.extend_from_slice(bytes);
+            guest.keep(bytes);
             self.advance_guest(key);
         }
     }
@@ -223,6 +228,7 @@ impl<D: Driver> Shard<D> {
     }
 
     fn judge_head(&mut self, key: Key) -> Verdict {
+        self.heads_looked_for += 1;
         let head_bytes_max = self.limits.head_bytes_max;
         let trusted_proxies = &self.config.trusted_proxies;
         let connection = self.table.get_mut(key);

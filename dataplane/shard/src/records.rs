@@ -4,6 +4,7 @@ use relay_contract::Counter;
 use relay_driver::{Driver, Key};
 use relay_wire::tls::Content;
 
+use crate::backlog::FRAME_WORK;
 use crate::connection::{Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
@@ -26,18 +27,18 @@ impl<D: Driver> Shard<D> {
     fn begin_handshake(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
         let Some(config) = self.tls.as_ref().filter(|_| !connection.is_local) else { return };
-        if self.handshakes >= self.limits.tls_handshakes_max {
+        let Some(address) = connection.stranger() else { return };
+        if !self.strangers.begin_handshake(address, &self.limits) {
             self.counters.count(Counter::TlsHandshakesRefused);
             return self.close(key);
         }
+        connection.shakes_hands = true;
         let Ok(session) = TlsSession::new(config) else {
             self.counters.count(Counter::TlsHandshakeFailures);
             return self.close(key);
         };
         connection.tls = Some(Box::new(session));
-        connection.shakes_hands = true;
-        self.budget.settle(connection);
-        self.handshakes += 1;
+        self.charge(key);
         self.set_deadline(key, self.limits.tls_handshake_timeout);
     }
 
@@ -46,11 +47,15 @@ impl<D: Driver> Shard<D> {
         self.table.get_mut(key).is_some_and(|connection| connection.shakes_hands)
     }
 
-    /// Takes the connection out of those that shake hands.
+    /// Takes the connection out of those that shake hands. Whoever leaves the strangers is taken
+    /// out there.
     pub(crate) fn end_handshake(&mut self, key: Key) -> bool {
         let Some(connection) = self.table.get_mut(key) else { return false };
+        let Some(address) = connection.stranger() else { return false };
         let shook = std::mem::take(&mut connection.shakes_hands);
-        self.handshakes -= usize::from(shook);
+        if shook {
+            self.strangers.end_handshake(address);
+        }
         shook
     }
 
@@ -78,10 +83,17 @@ impl<D: Driver> Shard<D> {
     }
 
     fn walk_records(&mut self, key: Key, mut input: Received) {
+        let share = self.pace().work;
+        let mut is_over = false;
         while !input.bytes_mut().is_empty() {
             let Some(connection) = self.table.get_mut(key) else { return };
             if connection.backlog.as_ref().is_some_and(|backlog| backlog.has_rest()) {
                 return self.defer_records(key, input);
+            }
+            if is_over {
+                self.begin_backlog(key);
+                self.defer_records(key, input);
+                return self.line_up(key);
             }
             let Some(session) = &mut connection.tls else { return };
             let gave_up = session.is_handshaking() && !connection.shakes_hands;
@@ -92,7 +104,21 @@ impl<D: Driver> Shard<D> {
                 Ok(taken) => taken,
                 Err(failure) => return self.on_tls_failure(key, &failure),
             };
-            let established = connection.shakes_hands && !session.is_handshaking();
+            let was_handshaking = connection.shakes_hands;
+            let established = was_handshaking && !session.is_handshaking();
+            let is_nothing = matches!(taken.content, Content::Nothing);
+            match connection.phase {
+                Phase::Open(_) => {
+                    let work = if is_nothing { FRAME_WORK } else { RECORD_WORK };
+                    is_over = connection.spent.add(self.turn_number, work, share);
+                }
+                Phase::Guest(_) if is_nothing && !was_handshaking => {
+                    if let Err(failure) = session.note_fruitless() {
+                        return self.on_tls_failure(key, &failure);
+                    }
+                }
+                _ => {}
+            }
             let owes_output = session.owes_output();
             let answered_hello = owes_output && session.is_handshaking();
             if owes_output {
@@ -121,6 +147,9 @@ impl<D: Driver> Shard<D> {
                     self.on_plain(key, received);
                 }
                 Content::CloseNotify => {
+                    if let Some(Phase::Guest(_)) = self.phase_mut(key) {
+                        self.advance_guest(key);
+                    }
                     // Whatever follows is nothing.
                     return self.on_peer_ended(key);
                 }
@@ -131,8 +160,9 @@ impl<D: Driver> Shard<D> {
     /// Application bytes, wherever the connection is in its life.
     fn on_plain(&mut self, key: Key, mut plain: Received) {
         match self.phase_mut(key) {
-            Some(Phase::Guest(_)) => self.on_guest_bytes(key, plain.bytes_mut()),
-            // Records that came in the same read as the request head.
+            // They are looked at together: records may be as short as a byte.
+            Some(Phase::Guest(guest)) => guest.keep(plain.bytes_mut()),
+            // Nothing is received meanwhile; should something come all the same, it is not lost.
             Some(Phase::Waiting(waiting)) => waiting.early.extend_from_slice(plain.bytes_mut()),
             Some(Phase::Open(_)) => self.on_open_bytes(key, plain),
             None | Some(Phase::Fronted(_) | Phase::Leaving(_) | Phase::Closed) => {}
@@ -142,7 +172,7 @@ impl<D: Driver> Shard<D> {
     /// The peer broke TLS: it is told how, and not listened to any more.
     fn on_tls_failure(&mut self, key: Key, failure: &TlsFailure) {
         self.counters.count(match failure {
-            TlsFailure::Record(_) => Counter::TlsRecordsRefused,
+            TlsFailure::Record(_) | TlsFailure::Fruitless => Counter::TlsRecordsRefused,
             TlsFailure::Handshake(_) | TlsFailure::TooLong | TlsFailure::UnknownSuite => {
                 Counter::TlsHandshakeFailures
             }
@@ -152,3 +182,7 @@ impl<D: Driver> Shard<D> {
         self.leave(key);
     }
 }
+
+/// What opening a record costs on top of its content, in bytes, as frames are counted: a quarter of
+/// a small frame. One without content (a new key, a ticket) counts as a frame.
+const RECORD_WORK: usize = FRAME_WORK / 4;

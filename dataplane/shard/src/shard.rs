@@ -56,8 +56,10 @@ pub struct Shard<D: Driver> {
     pub(crate) proxy_complaint: Option<Tick>,
     /// TLS for connections accepted from now on, or none.
     pub(crate) tls: Option<Arc<ServerConfig>>,
-    /// TLS handshakes going on.
-    pub(crate) handshakes: usize,
+    /// How often a stranger's bytes were looked through.
+    pub(crate) heads_looked_for: u64,
+    /// The stranger that grew last in a site that holds too much.
+    pub(crate) overgrown: Option<Key>,
     /// What all connections together hold.
     pub(crate) budget: Budget,
     /// Workspaces that change shards.
@@ -159,7 +161,8 @@ impl<D: Driver> Shard<D> {
             strangers: Strangers::default(),
             proxy_complaint: None,
             tls: config.tls.clone(),
-            handshakes: 0,
+            heads_looked_for: 0,
+            overgrown: None,
             budget: Budget::default(),
             moves: Moves::default(),
             whereabouts: Whereabouts::default(),
@@ -376,8 +379,10 @@ impl<D: Driver> Shard<D> {
             self.counters.count(Counter::GuestsRefused);
             return;
         }
-        if self.budget.refuses_strangers(&self.limits) {
-            self.strangers.remove(peer.address);
+        if self.budget.refuses_strangers(&self.limits)
+            || self.strangers.is_greedy(peer.address, &self.limits)
+        {
+            self.strangers.remove(peer.address, 0);
             return self.counters.count(Counter::BudgetRefused);
         }
         let is_fronted = peer.is_proxy && self.config.proxy_protocol;
@@ -491,9 +496,12 @@ impl<D: Driver> Shard<D> {
         let before = connection.stranger();
         let left = std::mem::replace(&mut connection.phase, phase);
         if let (Some(address), None) = (before, connection.stranger()) {
-            self.strangers.remove(address);
+            if std::mem::take(&mut connection.shakes_hands) {
+                self.strangers.end_handshake(address);
+            }
+            self.strangers.remove(address, connection.charge.stranger_bytes());
         }
-        self.budget.settle(connection);
+        self.budget.settle(connection, &mut self.strangers);
         Some(left)
     }
 

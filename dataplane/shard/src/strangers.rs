@@ -1,4 +1,4 @@
-//! Sockets that are not admitted yet: how many, and from where.
+//! Sockets that are not admitted yet: how many, from where, and what those of one site have.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,11 +6,26 @@ use std::net::IpAddr;
 use relay_contract::{Limits, Site};
 use relay_wire::http1::Peer;
 
-/// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect.
+use crate::budget::Budget;
+
+/// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect, and
+/// each site's from all others: what strangers may have in all, one site has three quarters of at
+/// most.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     count: usize,
-    by_site: HashMap<Site, u32>,
+    handshakes: usize,
+    by_site: HashMap<Site, Presence>,
+}
+
+/// What the strangers of one site have.
+#[derive(Debug, Default)]
+struct Presence {
+    sockets: u32,
+    handshakes: usize,
+    bytes: usize,
+    /// A trusted proxy is among them, behind which many clients may be: no bound of a site holds.
+    is_proxy: bool,
 }
 
 impl Strangers {
@@ -21,44 +36,104 @@ impl Strangers {
             return false;
         }
         let of_site = self.by_site.entry(peer.address.into()).or_default();
-        if !peer.is_proxy && *of_site >= limits.guests_per_address_max {
+        if !peer.is_proxy && of_site.sockets >= limits.guests_per_address_max {
             return false;
         }
-        *of_site += 1;
+        of_site.is_proxy |= peer.is_proxy;
+        of_site.sockets += 1;
         self.count += 1;
         true
     }
 
-    /// Counts one under another address: a proxy has said who is behind it. Whether that address
-    /// has a place left; when not, nothing changes.
-    pub(crate) fn rename(&mut self, from: IpAddr, to: Peer, limits: &Limits) -> bool {
+    /// Counts one, and the bytes it holds, under another address: a proxy has said who is behind
+    /// it. Whether that address has a place left; when not, nothing changes.
+    pub(crate) fn rename(
+        &mut self,
+        from: IpAddr,
+        to: Peer,
+        held_bytes: usize,
+        limits: &Limits,
+    ) -> bool {
         if from == to.address {
             return true;
         }
-        self.remove(from);
+        // It has a place among all already.
+        self.count -= 1;
         let admitted = self.admit(to, limits);
-        if !admitted {
-            *self.by_site.entry(from.into()).or_default() += 1;
-            self.count += 1;
+        self.count += usize::from(!admitted);
+        if admitted {
+            self.hold(to.address, 0, held_bytes);
+            self.leave(from, held_bytes);
         }
         admitted
     }
 
-    /// Counts one out: it was admitted, refused or has gone.
-    pub(crate) fn remove(&mut self, address: IpAddr) {
+    /// Counts one out, with the bytes it held: it was admitted, refused or has gone.
+    pub(crate) fn remove(&mut self, address: IpAddr, held_bytes: usize) {
+        self.count -= 1;
+        self.leave(address, held_bytes);
+    }
+
+    fn leave(&mut self, address: IpAddr, held_bytes: usize) {
         let site = address.into();
         let Some(of_site) = self.by_site.get_mut(&site) else { return };
-        *of_site -= 1;
-        if *of_site == 0 {
+        of_site.sockets -= 1;
+        of_site.bytes -= held_bytes;
+        if of_site.sockets == 0 {
             self.by_site.remove(&site);
         }
-        self.count -= 1;
+    }
+
+    /// Counts one that begins a TLS handshake, unless too many do, of its site or in all.
+    pub(crate) fn begin_handshake(&mut self, address: IpAddr, limits: &Limits) -> bool {
+        let Some(of_site) = self.by_site.get_mut(&address.into()) else { return false };
+        let most = limits.tls_handshakes_max;
+        let is_greedy = !of_site.is_proxy && of_site.handshakes >= part_of_site(most);
+        if is_greedy || self.handshakes >= most {
+            return false;
+        }
+        of_site.handshakes += 1;
+        self.handshakes += 1;
+        true
+    }
+
+    /// Counts one out whose handshake is done or given up.
+    pub(crate) fn end_handshake(&mut self, address: IpAddr) {
+        self.handshakes -= 1;
+        if let Some(of_site) = self.by_site.get_mut(&address.into()) {
+            of_site.handshakes -= 1;
+        }
+    }
+
+    /// One that held so many bytes holds so many now.
+    pub(crate) fn hold(&mut self, address: IpAddr, before: usize, now: usize) {
+        if let Some(of_site) = self.by_site.get_mut(&address.into()) {
+            of_site.bytes = of_site.bytes - before + now;
+        }
+    }
+
+    /// Whether those of this site hold as many bytes as they may.
+    pub(crate) fn is_greedy(&self, address: IpAddr, limits: &Limits) -> bool {
+        let most = part_of_site(Budget::stranger_bytes_max(limits));
+        let of_site = self.by_site.get(&address.into());
+        of_site.is_some_and(|of_site| !of_site.is_proxy && of_site.bytes >= most)
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.count
     }
+
+    /// How many of them are shaking hands.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes
+    }
+}
+
+/// What one site may have of what strangers may have in all. A burst of 1,024 connections from one
+/// address finds its places by default, and a quarter is left for others.
+const fn part_of_site(whole: usize) -> usize {
+    whole - whole / 4
 }
 
 #[cfg(test)]
@@ -81,9 +156,46 @@ mod tests {
         assert!(!strangers.admit(greedy, &limits));
         assert!(strangers.admit(other, &limits));
         assert!(!strangers.admit(other, &limits), "all places are taken");
-        strangers.remove(greedy.address);
+        strangers.remove(greedy.address, 0);
         assert!(strangers.admit(other, &limits));
         assert_eq!(strangers.count(), 3);
+    }
+
+    #[test]
+    fn one_site_has_three_quarters_of_handshakes_and_memory() {
+        let limits = Limits { tls_handshakes_max: 4, memory_bytes_max: 1600, ..Limits::default() };
+        let (greedy, other) = (stranger([127, 0, 0, 1]), stranger([127, 0, 0, 2]));
+        let mut strangers = Strangers::default();
+        assert!((0..4).all(|_| strangers.admit(greedy, &limits)));
+        assert!(strangers.admit(other, &limits));
+        let begun = (0..4).filter(|_| strangers.begin_handshake(greedy.address, &limits)).count();
+        assert_eq!(begun, 3);
+        assert!(strangers.begin_handshake(other.address, &limits));
+        assert!(!strangers.begin_handshake(other.address, &limits), "all places are taken");
+        strangers.end_handshake(greedy.address);
+        assert!(strangers.begin_handshake(greedy.address, &limits));
+        strangers.hold(greedy.address, 0, 299);
+        assert!(!strangers.is_greedy(greedy.address, &limits));
+        strangers.hold(greedy.address, 299, 300);
+        assert!(strangers.is_greedy(greedy.address, &limits));
+        assert!(!strangers.is_greedy(other.address, &limits));
+        strangers.remove(greedy.address, 300);
+        assert!(!strangers.is_greedy(greedy.address, &limits));
+    }
+
+    #[test]
+    fn who_is_renamed_takes_along_what_it_holds() {
+        let limits = Limits { memory_bytes_max: 1600, ..Limits::default() };
+        let [proxy, behind] = [stranger([10, 0, 0, 1]), stranger([127, 0, 0, 2])];
+        let mut strangers = Strangers::default();
+        assert!(strangers.admit(Peer { is_proxy: true, ..proxy }, &limits));
+        strangers.hold(proxy.address, 0, 300);
+        assert!(!strangers.is_greedy(proxy.address, &limits), "a proxy stands for many");
+        assert!(strangers.rename(proxy.address, behind, 300, &limits));
+        assert!(strangers.is_greedy(behind.address, &limits));
+        assert_eq!(strangers.count(), 1);
+        strangers.remove(behind.address, 300);
+        assert!(strangers.by_site.is_empty());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! On loopback the note is made while the sender's system call still runs, on the sender's
 //! processor. So whatever else keeps the reader's processor busy is not in a latency that ends
 //! with it, as long as the reader comes before the next message: of bytes that are read together
-//! the kernel keeps the last note. So readers [`run_first`].
+//! the kernel keeps the last note. Whoever reads should therefore [`run_first`], which is the other
+//! thing this crate is for.
 
 mod precedence;
 

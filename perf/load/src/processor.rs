@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use rustix::event::Timespec;
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Keeps the calling thread, and everything it starts from now on, on one processor.
@@ -20,10 +21,11 @@ pub(crate) fn run_threads_first(process: u32, name: &str, urgency: i32) -> Resul
     for task in fs::read_dir(format!("/proc/{process}/task")).context("the process is gone")? {
         let task = task?;
         let is_named = fs::read_to_string(task.path().join("comm"))?.starts_with(name);
-        if let Some(thread) = task.file_name().to_str().and_then(|id| id.parse().ok())
+        let id = task.file_name().to_str().and_then(|id| id.parse().ok());
+        if let Some(thread) = id.and_then(Pid::from_raw)
             && is_named
         {
-            is_allowed &= relay_arrival::run_thread_first(thread, urgency);
+            is_allowed &= relay_arrival::run_thread_first(Some(thread), urgency);
         }
     }
     Ok(is_allowed)

@@ -119,7 +119,8 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// TLS handshakes going on in one shard. Protects memory, some 20 KiB each, and the shard's
     /// time. Reached: the newest connection is closed unanswered, with a count. Ours: twice a burst
-    /// of 1,024. `RELAY_TLS_HANDSHAKES_MAX`
+    /// of 1,024; one [`crate::Site`] that is no trusted proxy has three quarters of them.
+    /// `RELAY_TLS_HANDSHAKES_MAX`
     pub tls_handshakes_max: usize,
     /// Bytes that peers may make one shard hold: slots, request heads, messages in pieces, what
     /// waits to be sent, TLS sessions. Protects the process from its peers. Reached: at a quarter

@@ -14,8 +14,9 @@ use relay_platform::SigningKey;
 
 use arguments::Arguments;
 
-/// Memory without locks between threads: with the C library's, the control pair waited for hundreds
-/// of the platform's threads, which go last, whenever one was interrupted while it held a lock.
+/// Memory that threads take and give back without locks, but for rare cases. The C library's arenas
+/// are shared: the control pair would wait for any of the platform's hundreds of threads, which go
+/// last, that was interrupted while it held one.
 #[global_allocator]
 static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

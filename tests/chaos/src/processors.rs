@@ -30,19 +30,24 @@ impl Processors {
     pub fn apart<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
         sched_setaffinity(None, &self.relay).context("going to the relay's processors")?;
         let started = start();
+        // This thread first: what it starts from here on begins where it should.
+        sched_setaffinity(None, &self.rest).context("going to the other processors")?;
         for thread in own_threads()? {
             // It may have ended meanwhile.
             let _ended = sched_setaffinity(Some(thread), &self.rest);
         }
-        sched_setaffinity(None, &self.rest).context("going to the other processors")?;
         started
     }
 }
 
 /// Lets the calling thread, and those it starts, go before the kit's others and all ordinary work
-/// of their processors. Whoever may not say so measures with more noise.
-pub(crate) fn go_first() {
-    let _noise = relay_arrival::run_first(URGENCY) || nice(FIRST).is_ok();
+/// of their processors. Whether that was allowed; else it goes as early as it may.
+pub(crate) fn go_first() -> bool {
+    let is_first = relay_arrival::run_first(URGENCY);
+    if !is_first {
+        let _as_important = nice(FIRST);
+    }
+    is_first
 }
 
 /// Lets the calling thread, and those it starts, go after all others.
@@ -52,7 +57,9 @@ pub(crate) fn go_last() {
 
 /// The least there is: it comes before whatever has none.
 const URGENCY: i32 = 1;
+/// Niceness where no urgency is allowed.
 const FIRST: i32 = -15;
+/// The least important there is.
 const LAST: i32 = 19;
 
 /// Every thread of this process. Source: proc(5), `/proc/self/task`.
@@ -82,19 +89,23 @@ mod tests {
 
     #[test]
     fn nobody_of_the_kit_stays_where_the_relay_is() {
+        let before = sched_getaffinity(None).expect("affinity");
         let processors = Processors::divide().expect("processors");
         let (stop, stopped) = mpsc::channel::<()>();
         let reader = processors.apart(|| {
             let reader = thread::spawn(move || {
-                drop(stopped.recv());
+                let _stopped = stopped.recv();
                 sched_getaffinity(None).expect("affinity")
             });
             Ok(reader)
         });
         drop(stop);
         let stayed = reader.expect("started").join().expect("ran");
-        for cpu in 0..CpuSet::MAX_CPU {
-            assert_eq!(stayed.is_set(cpu), processors.rest.is_set(cpu), "processor {cpu}");
+        assert_eq!(stayed, processors.rest);
+        assert_eq!(sched_getaffinity(None).expect("affinity"), processors.rest, "who called");
+        // Other tests of this process have all of them again.
+        for thread in own_threads().expect("threads") {
+            let _ended = sched_setaffinity(Some(thread), &before);
         }
     }
 }

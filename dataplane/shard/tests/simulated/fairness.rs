@@ -171,6 +171,35 @@ fn a_text_that_takes_long_to_read_has_its_share_of_a_turn_and_no_more() {
     assert!(turns < BYTES / 5000, "{turns} turns for ciphertext");
 }
 
+/// A new key for every byte: what carries nothing is work all the same.
+#[test]
+fn key_updates_have_their_share_of_a_turn_and_no_more() {
+    // A client of rustls' takes no more answers to them in a row than this.
+    const UPDATES: usize = 30;
+    let turns_with = |updates| {
+        let mut bench = bench(true);
+        let (quiet_daemon, quiet_client) = bench.pair("quiet");
+        let alone = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+        let (daemon, client) = bench.pair("busy");
+        let text = frames::envelope(1, 10);
+        for (index, byte) in frames::text(&text).into_iter().enumerate() {
+            if index < updates {
+                bench.socket(client).tls().refresh_traffic_keys().expect("TLS 1.3");
+            }
+            bench.socket(client).send(&[byte]);
+        }
+        let mut turns = steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 1);
+        assert!(turns <= alone + 1, "{turns} turns beside them, {alone} without");
+        bench.until("it arrived", |bench| {
+            turns += 1;
+            texts(bench, daemon) == [text.clone()]
+        });
+        turns
+    };
+    let (without, with) = (turns_with(0), turns_with(UPDATES));
+    assert!(with >= without + UPDATES / 5, "{with} turns with new keys, {without} without");
+}
+
 /// More loud streams than receive buffers, each with more to send than is taken while we look.
 #[test]
 fn many_loud_streams_progress_alike() {

@@ -36,6 +36,40 @@ fn one_address_that_only_connects_leaves_room_for_others() {
 }
 
 #[test]
+fn one_address_leaves_handshakes_for_others() {
+    let limits = Limits { tls_handshakes_max: 8, ..Setup::default().limits };
+    let mut bench = Bench::new(Setup { limits, encrypted: true, ..Setup::default() });
+    let greedy: Vec<_> = (0..10).map(|_| bench.connect_plain()).collect();
+    bench.steps(5);
+    let open = greedy.iter().filter(|&&id| bench.socket(id).state() == PeerState::Open).count();
+    assert_eq!(open, 6, "three quarters");
+    assert_eq!(bench.counted(Counter::TlsHandshakesRefused), 4);
+    bench.from = Ipv4Addr::new(127, 0, 0, 2);
+    let other = bench.connect();
+    assert_served(&mut bench, other);
+}
+
+/// What one address begins and does not end grows after it was let in: then it is the one to go.
+#[test]
+fn one_address_leaves_memory_for_other_strangers() {
+    for encrypted in [false, true] {
+        let limits = Limits { memory_bytes_max: 2 << 20, ..Setup::default().limits };
+        let mut bench = Bench::new(Setup { limits, encrypted, ..Setup::default() });
+        let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(12_000));
+        let greedy: Vec<_> = (0..60).map(|_| bench.request(&endless)).collect();
+        bench.steps(200);
+        assert!(bench.counted(Counter::BudgetStrangersClosed) > 0);
+        let open = greedy.iter().filter(|&&id| bench.socket(id).state() == PeerState::Open).count();
+        assert!((10..60).contains(&open), "{open} of them are left");
+        bench.from = Ipv4Addr::new(127, 0, 0, 2);
+        for _ in 0..3 {
+            let other = bench.connect();
+            assert_served(&mut bench, other);
+        }
+    }
+}
+
+#[test]
 fn an_open_connection_takes_no_place_of_a_stranger() {
     for encrypted in [false, true] {
         let mut bench = bench(encrypted);

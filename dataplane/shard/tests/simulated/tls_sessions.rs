@@ -86,6 +86,43 @@ fn a_key_update_of_the_peer_is_followed_and_answered() {
 }
 
 #[test]
+fn a_head_in_records_of_one_byte_is_looked_for_once_per_receive() {
+    let mut bench = bench(server());
+    let id = bench.connect_with(tls::session(&configs().1));
+    bench.until("the handshake", |bench| !bench.socket(id).tls().is_handshaking());
+    bench.steps(5);
+    let before = bench.shard(0).heads_looked_for();
+    let head = format!("GET /health HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2000));
+    for byte in head.as_bytes() {
+        bench.socket(id).send(&[*byte]);
+    }
+    assert_eq!(bench.answer(id).0, 200);
+    let times = bench.shard(0).heads_looked_for() - before;
+    assert!(times < 200, "{times} times for {} records", head.len());
+}
+
+#[test]
+fn a_stranger_needs_no_records_without_content() {
+    let mut bench = bench(server());
+    for (updates, is_served) in [(10, true), (1000, false)] {
+        let id = bench.connect_with(tls::session(&configs().1));
+        bench.until("the handshake", |bench| !bench.socket(id).tls().is_handshaking());
+        for byte in frames::get("/health").as_bytes().iter().cycle().take(updates) {
+            bench.socket(id).tls().refresh_traffic_keys().expect("TLS 1.3");
+            if !is_served {
+                bench.socket(id).send(&[*byte]);
+            }
+        }
+        if is_served {
+            bench.socket(id).send(frames::get("/health").as_bytes());
+            assert_eq!(bench.answer(id).0, 200);
+        }
+        bench.steps(50);
+        assert_eq!(bench.counted(Counter::TlsRecordsRefused), u64::from(!is_served));
+    }
+}
+
+#[test]
 fn what_comes_in_the_flight_of_finished_is_not_lost() {
     let mut bench = bench(server());
     let daemon = open(&mut bench, "workspace-daemon");
