@@ -1,12 +1,11 @@
 //! A connection of a trusted proxy, until the proxy has said who is behind it.
 
-use std::time::Duration;
-
-use relay_contract::{Counter, Event, Level, LogEntry};
+use relay_contract::Counter;
 use relay_driver::{Driver, Key};
 use relay_wire::http1::Peer;
 use relay_wire::{ProxyHeader, parse_proxy_header};
 
+use crate::complaint::Complaint;
 use crate::connection::Phase;
 use crate::guest::Guest;
 use crate::shard::Shard;
@@ -18,9 +17,6 @@ pub(crate) struct Fronted {
     /// Bytes received. Bounded: one receive beyond the longest header.
     received: Vec<u8>,
 }
-
-/// How often the log may speak of bad headers. A proxy that is set up wrongly sends many.
-const COMPLAINTS_APART: Duration = Duration::from_secs(60);
 
 impl Fronted {
     pub(crate) fn new(peer: Peer) -> Self {
@@ -49,7 +45,7 @@ impl<D: Driver> Shard<D> {
         match parse_proxy_header(&fronted.received) {
             Ok(None) => self.arm(key),
             Ok(Some(header)) => self.introduce(key, header),
-            Err(error) => self.reject_fronted(key, error.to_string()),
+            Err(error) => self.reject_fronted(key, &error.to_string()),
         }
         self.charge(key);
     }
@@ -81,29 +77,18 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn on_fronted_ended(&mut self, key: Key) {
         match self.phase_mut(key) {
             Some(Phase::Fronted(fronted)) if fronted.received.is_empty() => self.close(key),
-            _ => self.reject_fronted(key, "PROXY header cut off".to_owned()),
+            _ => self.reject_fronted(key, "PROXY header cut off"),
         }
     }
 
     /// The header did not come in time.
     pub(crate) fn on_fronted_expired(&mut self, key: Key) {
-        self.reject_fronted(key, "no PROXY header in time".to_owned());
+        self.reject_fronted(key, "no PROXY header in time");
     }
 
     /// Closes without an answer: what the peer speaks is not known.
-    fn reject_fronted(&mut self, key: Key, reason: String) {
-        self.counters.count(Counter::ProxyProtocolRejected);
-        let is_due = |last| self.now.since(last) >= COMPLAINTS_APART;
-        if self.proxy_complaint.is_none_or(is_due) {
-            self.proxy_complaint = Some(self.now);
-            let rejected = self.counters.of(Counter::ProxyProtocolRejected);
-            let entry = LogEntry::new(Level::Warn, "proxy_header_rejected")
-                .about(self.table.id(key))
-                .ours()
-                .with("reason", reason)
-                .with("rejectedSoFar", i64::try_from(rejected).unwrap_or(i64::MAX));
-            self.emit(Event::Logged { at: self.now, entry: Box::new(entry) });
-        }
+    fn reject_fronted(&mut self, key: Key, reason: &str) {
+        self.complain(Some(key), Complaint::ProxyHeader, reason);
         self.close(key);
     }
 }

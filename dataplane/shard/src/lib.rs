@@ -21,6 +21,7 @@ mod backlog;
 mod blocks;
 mod budget;
 mod company;
+mod complaint;
 mod config;
 mod connection;
 mod deadline;

@@ -5,6 +5,7 @@ use relay_driver::{Driver, Key};
 use relay_wire::tls::Content;
 
 use crate::backlog::FRAME_WORK;
+use crate::complaint::Complaint;
 use crate::connection::{Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
@@ -171,12 +172,13 @@ impl<D: Driver> Shard<D> {
 
     /// The peer broke TLS: it is told how, and not listened to any more.
     fn on_tls_failure(&mut self, key: Key, failure: &TlsFailure) {
-        self.counters.count(match failure {
-            TlsFailure::Record(_) | TlsFailure::Fruitless => Counter::TlsRecordsRefused,
+        let complaint = match failure {
+            TlsFailure::Record(_) | TlsFailure::Fruitless => Complaint::TlsRecord,
             TlsFailure::Handshake(_) | TlsFailure::TooLong | TlsFailure::UnknownSuite => {
-                Counter::TlsHandshakeFailures
+                Complaint::TlsHandshake
             }
-        });
+        };
+        self.complain(Some(key), complaint, &failure.to_string());
         self.end_handshake(key);
         self.touch(key);
         self.leave(key);

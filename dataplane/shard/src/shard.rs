@@ -18,6 +18,7 @@ use crate::backlog::Round;
 use crate::blocks::Blocks;
 use crate::budget::Budget;
 use crate::company::Company;
+use crate::complaint::{Complaint, Complaints};
 use crate::config::ShardConfig;
 use crate::connection::{Connection, Phase, Reading};
 use crate::deadline::Deadlines;
@@ -52,8 +53,8 @@ pub struct Shard<D: Driver> {
     pub(crate) now: Tick,
     /// Sockets that are not admitted yet.
     pub(crate) strangers: Strangers,
-    /// When the log last spoke of a bad PROXY header.
-    pub(crate) proxy_complaint: Option<Tick>,
+    /// When the log last told about a refusal of each kind.
+    pub(crate) complaints: Complaints,
     /// TLS for connections accepted from now on, or none.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     /// How often a stranger's bytes were looked through.
@@ -159,7 +160,7 @@ impl<D: Driver> Shard<D> {
             turn_costs: TurnCosts::default(),
             now,
             strangers: Strangers::default(),
-            proxy_complaint: None,
+            complaints: Complaints::default(),
             tls: config.tls.clone(),
             heads_looked_for: 0,
             overgrown: None,
@@ -401,8 +402,8 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn on_accept_failed(&mut self, _error: &io::Error) {
-        self.counters.count(Counter::GuestsRefused);
+    fn on_accept_failed(&mut self, error: &io::Error) {
+        self.complain(None, Complaint::Accept, &error.to_string());
     }
 
     fn on_reading_ended(&mut self, key: Key, end: End) {

@@ -193,6 +193,8 @@ counters! {
         "Times a connection had sent more than its share of a turn and had to wait for the next."
     GuestsRefused "relay_guests_refused_total"
         "Connections closed because too many were not admitted yet."
+    AcceptsFailed "relay_accepts_failed_total"
+        "Connections that the kernel did not hand over, for want of descriptors or memory."
     HeadTimeouts "relay_head_timeouts_total"
         "Connections closed because their request head took too long."
     HeadRejected "relay_head_rejected_total"

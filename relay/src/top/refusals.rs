@@ -42,6 +42,7 @@ const REASONS: &[(&str, &str)] = &[
     ("relay_drain_refused_total", "relay is drained"),
     ("relay_hand_overs_refused_total", "shard is full"),
     ("relay_guests_refused_total", "too many strangers"),
+    ("relay_accepts_failed_total", "no descriptors"),
     ("relay_budget_refused_total", "memory budget"),
     ("relay_budget_slow_readers_closed_total", "slow reader, for memory"),
     ("relay_budget_strangers_closed_total", "stranger, for memory"),

@@ -70,6 +70,21 @@ fn one_address_leaves_memory_for_other_strangers() {
 }
 
 #[test]
+fn a_failed_handshake_says_why_once_a_minute() {
+    let mut bench = Bench::new(Setup { encrypted: true, ..Setup::default() });
+    for round in 1..=3 {
+        for _ in 0..5 {
+            let id = bench.connect_plain();
+            bench.socket(id).send_raw(&[0xa5; 100]);
+        }
+        bench.pass(Duration::from_secs(61));
+        assert_eq!(bench.counted(Counter::TlsHandshakeFailures), 5 * round);
+    }
+    let told = bench.ledger.logged.iter().filter(|&&event| event == "tls_handshake_failed");
+    assert_eq!(told.count(), 3);
+}
+
+#[test]
 fn an_open_connection_takes_no_place_of_a_stranger() {
     for encrypted in [false, true] {
         let mut bench = bench(encrypted);
