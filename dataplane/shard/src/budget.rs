@@ -74,11 +74,9 @@ impl Budget {
     /// Brings the account of one connection up to date, and of its site while it is a stranger.
     pub(crate) fn settle(&mut self, connection: &mut Connection, strangers: &mut Strangers) {
         let bytes = u32::try_from(held_bytes(connection)).unwrap_or(u32::MAX);
-        let stranger = connection.stranger();
-        let charge = Charge { bytes, is_stranger: stranger.is_some() };
-        if let Some(address) = stranger {
-            let before = connection.charge.stranger_bytes();
-            strangers.hold(address, before, charge.stranger_bytes());
+        let charge = Charge { bytes, is_stranger: connection.is_stranger() };
+        if charge.is_stranger {
+            strangers.charge(connection, charge);
         }
         self.discharge(connection.charge);
         self.used_bytes += charge.bytes as usize;
@@ -159,7 +157,14 @@ impl<D: Driver> Shard<D> {
     pub(crate) fn charge(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
         self.budget.settle(connection, &mut self.strangers);
-        let stranger = connection.stranger();
+        if connection.charge.is_stranger {
+            self.watch_growth(key);
+        }
+    }
+
+    #[inline(never)]
+    fn watch_growth(&mut self, key: Key) {
+        let stranger = self.table.get_mut(key).and_then(|connection| connection.stranger());
         if stranger.is_some_and(|address| self.strangers.is_greedy(address, &self.limits)) {
             self.overgrown = Some(key);
         }
@@ -181,10 +186,8 @@ impl<D: Driver> Shard<D> {
     /// most, it is cut. Called after every input; cost: one comparison while there is room.
     pub(crate) fn relieve(&mut self) {
         self.charge_tables();
-        if let Some(key) = self.overgrown.take()
-            && self.table.get_mut(key).is_some_and(|found| found.stranger().is_some())
-        {
-            self.evict(key);
+        if self.overgrown.is_some() {
+            self.turn_out_overgrown();
         }
         for _ in 0..WALKS_MAX {
             if !self.budget.is_over(&self.limits) {
@@ -205,6 +208,16 @@ impl<D: Driver> Shard<D> {
                 }
                 heaviest.extend(self.table.get_mut(key).and_then(|left| left.weight(key)));
             }
+        }
+    }
+
+    /// Turns the stranger out whose site holds too much, unless it is none any more.
+    #[cold]
+    fn turn_out_overgrown(&mut self) {
+        if let Some(key) = self.overgrown.take()
+            && self.table.get_mut(key).is_some_and(|found| found.is_stranger())
+        {
+            self.evict(key);
         }
     }
 

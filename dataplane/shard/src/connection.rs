@@ -169,6 +169,11 @@ impl Connection {
         }
     }
 
+    /// Whether it is not admitted yet.
+    pub(crate) fn is_stranger(&self) -> bool {
+        matches!(self.phase, Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_))
+    }
+
     /// Where a socket comes from that is not admitted yet.
     pub(crate) fn stranger(&self) -> Option<IpAddr> {
         match &self.phase {

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use relay_contract::{Limits, Site};
 use relay_wire::http1::Peer;
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Charge};
+use crate::connection::Connection;
 
 /// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect, and
 /// each site's from all others: what strangers may have in all, one site has three quarters of at
@@ -105,8 +106,18 @@ impl Strangers {
         }
     }
 
+    /// Brings the account of a stranger's site up to date: it will be charged for so much from now
+    /// on.
+    #[inline(never)]
+    pub(crate) fn charge(&mut self, connection: &Connection, now: Charge) {
+        if let Some(address) = connection.stranger() {
+            let before = connection.charge.stranger_bytes();
+            self.hold(address, before, now.stranger_bytes());
+        }
+    }
+
     /// One that held so many bytes holds so many now.
-    pub(crate) fn hold(&mut self, address: IpAddr, before: usize, now: usize) {
+    fn hold(&mut self, address: IpAddr, before: usize, now: usize) {
         if let Some(of_site) = self.by_site.get_mut(&address.into()) {
             of_site.bytes = of_site.bytes - before + now;
         }

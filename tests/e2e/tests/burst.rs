@@ -3,16 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Barrier;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use relay_e2e::{Platform, Relay, get};
 use relay_platform::TokenClaims;
+use rustix::process::Signal;
 
 /// Connections of one thread; they connect, and ask, all at once.
 const PER_THREAD: usize = 64;
+
+/// A SYN that was dropped is sent again after a second. Source: RFC 6298 §2.
+const SYN_RETRIED: Duration = Duration::from_millis(900);
 
 /// How long an answer may take: a thousand validations on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -115,6 +119,27 @@ fn a_burst_of_1024_upgrades_loses_none_on_one_shard() -> Result<()> {
 #[test]
 fn a_burst_of_1024_upgrades_loses_none_on_two_shards() -> Result<()> {
     none_is_lost("2")
+}
+
+/// All of them connect while nobody accepts: the kernel keeps them, and no SYN is dropped.
+#[test]
+fn a_burst_while_the_relay_stands_still_waits_in_the_backlog() -> Result<()> {
+    let platform = Platform::start()?;
+    let relay = relay(&platform, "1", &[])?;
+    let requests = upgrades(&platform, 1024, true)?;
+    let address = SocketAddr::from(([127, 0, 0, 1], relay.port()));
+    relay.signal(Signal::STOP)?;
+    let connected: Result<Vec<_>, _> =
+        requests.iter().map(|_| TcpStream::connect_timeout(&address, SYN_RETRIED)).collect();
+    relay.signal(Signal::CONT)?;
+    let mut streams = connected.context("a SYN was dropped")?;
+    for (stream, request) in streams.iter_mut().zip(&requests) {
+        stream.write_all(request.as_bytes())?;
+    }
+    for stream in &mut streams {
+        assert_eq!(status(stream)?, 101);
+    }
+    Ok(())
 }
 
 #[test]
