@@ -487,6 +487,11 @@ fn a_drain_outlives_the_control_plane_that_ordered_it_and_the_next_takes_it_back
     let mut relay = stage.data_plane(&[])?;
     ctl("drain")?;
     stage.control.wait_for("relay_draining")?;
+    // Whoever is refused is refused behind the order, on one link: by then the data plane has it.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while stage.client(&relay, "cl0").is_ok() {
+        ensure!(Instant::now() < deadline, "the order never comes");
+    }
     stage.control.kill()?;
     relay.wait_for("control_plane_lost")?;
     let platform = stage.platform.url();
