@@ -1,25 +1,17 @@
 //! Peers that abuse TLS, while others talk.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use relay_platform::TokenClaims;
-use socket2::{Domain, SockRef, Socket, Type};
-use tungstenite::Message;
+use relay_e2e::connect_from;
+use rustix::net::sockopt::set_socket_linger;
 
-use crate::stage::{Stage, Tls, assert_healthy};
+use crate::stage::{Pair, Stage, Tls, assert_healthy};
 
 /// The first bytes of a ClientHello of 512.
 const HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
-
-fn connect_from(stage: &Stage, address: Ipv4Addr) -> Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::from((address, 0)).into())?;
-    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, stage.relay.port())).into())?;
-    Ok(socket.into())
-}
 
 /// Whether the relay ends it within a while.
 fn ends(socket: &mut TcpStream) -> Result<bool> {
@@ -54,7 +46,7 @@ const ABUSES: [Abuse; 6] = [
     |stage| {
         let mut peer = TcpStream::connect((Ipv4Addr::LOCALHOST, stage.relay.port()))?;
         peer.write_all(HELLO)?;
-        SockRef::from(&peer).set_linger(Some(Duration::ZERO))?;
+        set_socket_linger(&peer, Some(Duration::ZERO))?;
         Ok(())
     },
     |stage| {
@@ -84,7 +76,7 @@ const ABUSES: [Abuse; 6] = [
     |stage| {
         let mut stream = established(stage)?;
         stream.sock.write_all(HELLO)?;
-        SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO))?;
+        set_socket_linger(&stream.sock, Some(Duration::ZERO))?;
         Ok(())
     },
 ];
@@ -92,16 +84,10 @@ const ABUSES: [Abuse; 6] = [
 #[test]
 fn a_conversation_goes_on_beside_every_abuse_of_tls() -> Result<()> {
     let mut stage = Stage::set(&[])?;
-    let mut daemon = stage.open("workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?;
-    let mut client = stage.open("client", TokenClaims::client("ws1", "rt1", "cl1"))?;
+    let mut pair = Pair::of(&stage)?;
     for (seq, abuse) in (1..=3 * ABUSES.len()).zip(ABUSES.iter().cycle()) {
         abuse(&stage)?;
-        let frame = serde_json::json!({
-            "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
-            "seq": seq, "iv": "aXY", "tag": "dGFn", "ciphertext": "x".repeat(seq * 1111),
-        });
-        client.send(Message::text(frame.to_string()))?;
-        assert_eq!(daemon.read()?, Message::text(frame.to_string()));
+        pair.exchange(seq)?;
     }
     for (event, why) in [
         ("tls_handshake_failed", "handshake failed"),
@@ -118,8 +104,8 @@ fn a_conversation_goes_on_beside_every_abuse_of_tls() -> Result<()> {
 #[test]
 fn one_address_that_says_nothing_leaves_handshakes_for_others() -> Result<()> {
     let stage = Stage::set(&[("RELAY_TLS_HANDSHAKES_MAX", "100"), ("RELAY_SHARDS", "1")])?;
-    let silent = Ipv4Addr::new(127, 0, 0, 3);
-    let silent: Vec<_> = (0..200).map(|_| connect_from(&stage, silent)).collect::<Result<_>>()?;
+    let (silent, port) = (Ipv4Addr::new(127, 0, 0, 3), stage.relay.port());
+    let silent: Vec<_> = (0..200).map(|_| connect_from(silent, port)).collect::<Result<_>>()?;
     assert_healthy(&mut stage.connect()?)?;
     assert_eq!(stage.counted("relay_tls_handshakes_refused_total ")?, 125);
     drop(silent);

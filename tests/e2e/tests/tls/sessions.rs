@@ -3,23 +3,16 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use relay_platform::TokenClaims;
-use tungstenite::Message;
+use rustix::process::Signal;
 
-use crate::stage::{Stage, assert_healthy, write_pair};
+use crate::stage::{Pair, Stage, assert_healthy, write_pair};
 
 #[test]
 fn a_frame_arrives_over_wss() -> Result<()> {
     let stage = Stage::set(&[])?;
-    let mut daemon = stage.open("workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?;
-    let mut client = stage.open("client", TokenClaims::client("ws1", "rt1", "cl1"))?;
+    let mut pair = Pair::of(&stage)?;
     for seq in 1..=50 {
-        let frame = serde_json::json!({
-            "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
-            "seq": seq, "iv": "aXY", "tag": "dGFn", "ciphertext": "x".repeat(seq * 1111),
-        });
-        client.send(Message::text(frame.to_string()))?;
-        assert_eq!(daemon.read()?, Message::text(frame.to_string()));
+        pair.exchange(seq)?;
     }
     Ok(())
 }
@@ -30,7 +23,7 @@ fn a_new_certificate_is_used_without_touching_connections() -> Result<()> {
     let mut before = stage.connect()?;
     assert_healthy(&mut before)?;
     write_pair(stage.dir.path())?;
-    stage.hang_up()?;
+    stage.relay.signal(Signal::HUP)?;
     stage.relay.wait_for("tls_certificate_reloaded")?;
     assert_healthy(&mut stage.connect()?)?;
     assert_healthy(&mut before)?;
@@ -121,12 +114,7 @@ fn a_renegotiation_of_openssl_is_refused() -> Result<()> {
 #[test]
 fn a_session_of_openssl_is_resumed() -> Result<()> {
     let stage = Stage::set(&[])?;
-    let session = stage.dir.path().join("session");
-    let session = session.display();
-    let mut first = stage.openssl(&format!("-tls1_2 -sess_out {session}"))?;
-    first.health()?;
-    first.say("Q\n")?;
-    assert!(first.until("never printed").is_err());
+    let session = stage.saved_session("-tls1_2")?;
     let mut second = stage.openssl(&format!("-tls1_2 -sess_in {session}"))?;
     second.until("Reused, TLSv1.2")?;
     second.health()

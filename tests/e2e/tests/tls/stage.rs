@@ -10,13 +10,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use relay_e2e::{Platform, Relay};
 use relay_platform::TokenClaims;
-use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
-use tungstenite::WebSocket;
 use tungstenite::client::IntoClientRequest;
+use tungstenite::{Message, WebSocket};
 
 pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -63,7 +62,7 @@ impl Stage {
         Ok(StreamOwned::new(session, socket))
     }
 
-    pub(crate) fn open(&self, role: &str, claims: TokenClaims) -> Result<WebSocket<Tls>> {
+    fn open(&self, role: &str, claims: TokenClaims) -> Result<WebSocket<Tls>> {
         let query = format!("role={role}&workspaceId=ws1&runtimeTargetId=rt1");
         let mut request = format!("wss://localhost/ws?{query}").into_client_request()?;
         let token = self.platform.token(claims)?;
@@ -71,11 +70,6 @@ impl Stage {
         request.headers_mut().insert("authorization", bearer);
         let opened = tungstenite::client(request, self.connect()?);
         Ok(opened.ok().context("the upgrade was refused")?.0)
-    }
-
-    pub(crate) fn hang_up(&self) -> Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.relay.id())?).context("it has an id")?;
-        Ok(kill_process(pid, Signal::HUP)?)
     }
 
     /// The value of a counter.
@@ -91,6 +85,16 @@ impl Stage {
         connection.read_to_string(&mut answer)?;
         let line = answer.lines().find_map(|line| line.strip_prefix(name));
         Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
+    }
+
+    /// The file that OpenSSL's client, with these arguments, kept of a session that is over.
+    pub(crate) fn saved_session(&self, arguments: &str) -> Result<String> {
+        let session = self.dir.path().join("session").display().to_string();
+        let mut client = self.openssl(&format!("{arguments} -sess_out {session}"))?;
+        client.health()?;
+        client.say("Q\n")?;
+        ensure!(client.until("never printed").is_err(), "it ends");
+        Ok(session)
     }
 
     /// OpenSSL's client, connected with these arguments.
@@ -109,6 +113,33 @@ impl Stage {
         let output = BufReader::new(child.stdout.take().context("it is piped")?);
         let remarks = BufReader::new(child.stderr.take().context("it is piped")?);
         Ok(Openssl { child, input: Some(input), output, remarks })
+    }
+}
+
+/// A daemon and a client of one workspace.
+pub(crate) struct Pair {
+    daemon: WebSocket<Tls>,
+    client: WebSocket<Tls>,
+}
+
+impl Pair {
+    pub(crate) fn of(stage: &Stage) -> Result<Self> {
+        Ok(Self {
+            daemon: stage.open("workspace-daemon", TokenClaims::daemon("ws1", "rt1"))?,
+            client: stage.open("client", TokenClaims::client("ws1", "rt1", "cl1"))?,
+        })
+    }
+
+    /// Lets a message pass, the longer the later it comes, and compares what arrives.
+    pub(crate) fn exchange(&mut self, seq: usize) -> Result<()> {
+        let frame = serde_json::json!({
+            "type": "e2ee", "version": 2, "profile": "noise-ik", "sessionId": "s", "epoch": 1,
+            "seq": seq, "iv": "aXY", "tag": "dGFn", "ciphertext": "x".repeat(seq * 1111),
+        });
+        let message = Message::text(frame.to_string());
+        self.client.send(message.clone())?;
+        assert_eq!(self.daemon.read()?, message);
+        Ok(())
     }
 }
 
