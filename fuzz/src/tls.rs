@@ -1,11 +1,13 @@
 //! Records of an established TLS session, from a peer that has its keys and keeps to nothing else.
 
 use relay_wire::tls::{
-    Aead, Content, ContentType, Direction, RECORD_BYTES_MAX, RecordKey, Session, Version,
+    Aead, Content, ContentType, Direction, HEADER_BYTES, RECORD_BYTES_MAX, RecordCut, RecordKey,
+    Session, Version,
 };
 
 /// A stream of records means the same however it arrives and wherever the session is written down;
-/// nothing comes out of it that the peer did not seal, and little is kept.
+/// nothing comes out of it that the peer did not seal, and little is kept. The script itself is
+/// taken for records that a handshake is in, which are cut and not opened.
 ///
 /// Shape of the input: where to cut (two bytes), the suite (one), then any number of an operation,
 /// a length and as many bytes. Operations: 24 changes the key, 255 sends the bytes as they are, any
@@ -20,6 +22,42 @@ pub fn records(data: &[u8]) {
     assert_eq!(meaning(suite, &[left, right]), whole);
     let bytes: Vec<&[u8]> = stream.chunks(1).collect();
     assert_eq!(meaning(suite, &bytes), whole);
+    let ends = ends_by_their_headers(script);
+    assert_eq!(ends_as_cut(&[script]), ends);
+    let (left, right) = script.split_at(cut % (script.len() + 1));
+    assert_eq!(ends_as_cut(&[left, right]), ends);
+}
+
+/// Where records end in a stream that is there as a whole.
+fn ends_by_their_headers(stream: &[u8]) -> Vec<usize> {
+    let mut ends = Vec::new();
+    let mut at = 0;
+    while let Some(&[_, _, _, high, low]) = stream[at..].first_chunk() {
+        at += HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]));
+        if at > stream.len() {
+            break;
+        }
+        ends.push(at);
+    }
+    ends
+}
+
+/// Where they end for whoever sees it in pieces, as before a handshake is done.
+fn ends_as_cut(pieces: &[&[u8]]) -> Vec<usize> {
+    let (mut cut, mut ends, mut at) = (RecordCut::default(), Vec::new(), 0);
+    for piece in pieces {
+        let mut rest = *piece;
+        while !rest.is_empty() {
+            let used = cut.advance(rest);
+            assert!(used > 0, "every step uses something");
+            at += used;
+            rest = &rest[used..];
+            if cut.is_at_end() {
+                ends.push(at);
+            }
+        }
+    }
+    ends
 }
 
 /// What the peer sends, and the application bytes it means.

@@ -158,15 +158,19 @@ impl Pipeline {
         Ok(steps.collect())
     }
 
-    /// Every class of attack, once per driver.
+    /// Every class of attack, once per driver and with TLS on each.
     pub(crate) fn chaos(&self, extra: &[&str]) -> Result<Vec<Step>> {
         let program = self.release("relay-chaos")?;
-        let steps = DRIVERS.map(|driver| {
-            let arguments = [&["--driver", driver], extra].concat();
-            Step::program(&format!("chaos, {driver}"), &program, &arguments)
-                .advise("run one class alone: relay-chaos --driver … --only <class>; --list")
+        let steps = DRIVERS.iter().flat_map(|driver| {
+            let (plain, tls) = (format!("chaos, {driver}"), format!("chaos, {driver}, TLS"));
+            let behind: [(String, &[&str]); 2] = [(plain, &[]), (tls, &["--tls"])];
+            behind.map(|(name, tls)| {
+                let arguments = [&["--driver", driver], tls, extra].concat();
+                Step::program(&name, &program, &arguments)
+                    .advise("run one class alone: relay-chaos --driver … --only <class>; --list")
+            })
         });
-        Ok(steps.into())
+        Ok(steps.collect())
     }
 
     /// The fuzz targets' bodies over their corpus and seeded mutations, without a fuzzer.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
 
-use relay_wire::tls::{Aead, Direction, HEADER_BYTES, Session};
+use relay_wire::tls::{Aead, Direction, RecordCut, Session};
 use rustls::{
     ConnectionTrafficSecrets, KeyLog, ProtocolVersion, ServerConfig, ServerConnection,
     SupportedCipherSuite,
@@ -136,35 +136,6 @@ fn parts(keys: &ConnectionTrafficSecrets) -> Option<(Aead, &[u8], &[u8; 12])> {
     Some((aead, key.as_ref(), iv.as_ref().first_chunk()?))
 }
 
-/// Where in a record the bytes so far end.
-#[derive(Default)]
-struct RecordCut {
-    header: [u8; HEADER_BYTES],
-    header_len: usize,
-    body_left: usize,
-}
-
-impl RecordCut {
-    /// Bytes at the front of `input` up to the end of a record, or all of them.
-    fn advance(&mut self, input: &[u8]) -> usize {
-        let mut used = 0;
-        while self.header_len < HEADER_BYTES {
-            let Some(&byte) = input.get(used) else { return used };
-            self.header[self.header_len] = byte;
-            self.header_len += 1;
-            used += 1;
-            let [.., high, low] = self.header;
-            self.body_left = usize::from(u16::from_be_bytes([high, low]));
-        }
-        let part = self.body_left.min(input.len() - used);
-        self.body_left -= part;
-        if self.body_left == 0 {
-            self.header_len = 0;
-        }
-        used + part
-    }
-}
-
 /// What rustls says of the traffic secrets of one session. It gives out keys, but those cannot
 /// follow a KeyUpdate; the secrets can, and they are plain data.
 #[derive(Default)]
@@ -221,29 +192,6 @@ impl Write for Sink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn records_are_cut_wherever_the_input_is() {
-        let stream =
-            [&[22, 3, 1, 0, 3, 1, 2, 3][..], &[20, 3, 3, 0, 0], &[23, 3, 3, 1, 0]].concat();
-        for piece in 1..=stream.len() {
-            let mut cut = RecordCut::default();
-            let mut ends = Vec::new();
-            let mut at = 0;
-            for input in stream.chunks(piece) {
-                let mut rest = input;
-                while !rest.is_empty() {
-                    let used = cut.advance(rest);
-                    at += used;
-                    rest = &rest[used..];
-                    if cut.header_len == 0 {
-                        ends.push(at);
-                    }
-                }
-            }
-            assert_eq!(ends, [8, 13], "pieces of {piece}");
-        }
-    }
 
     #[test]
     fn debug_of_overheard_secrets_shows_nothing() {

@@ -12,6 +12,7 @@ mod error;
 mod inbound;
 mod outbound;
 mod record;
+mod record_cut;
 mod record_key;
 mod session;
 
@@ -26,5 +27,6 @@ pub use error::RecordError;
 pub use inbound::{Content, FRUITLESS_RECORDS_MAX, Taken};
 pub use outbound::RecordWriter;
 pub use record::{ContentType, HEADER_BYTES, PLAIN_BYTES_MAX, RECORD_BYTES_MAX};
+pub use record_cut::RecordCut;
 pub use record_key::RecordKey;
 pub use session::{Session, WrittenSession};

@@ -20,24 +20,31 @@ use super::signature::signature;
 use crate::config::{ClientCertificate, Tls};
 use crate::tls;
 
-/// What the relay shows its own clients. Nothing to say while TLS is off.
+/// What the relay shows its own clients, and who vouches for theirs. Nothing to say while TLS is
+/// off.
 pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
     const CHECK: &str = "certificate";
     if !tls.enabled {
         return Vec::new();
     }
+    let clients = tls
+        .client_authorities
+        .as_deref()
+        .map(|path| authorities("client authorities", "RELAY_TLS_CLIENT_CA_PATH", path, now));
+    let mut findings = Vec::from_iter(clients);
     let chain = match chain(&tls.certificate) {
         Ok(chain) => chain,
         Err(error) => {
             let path = tls.certificate.display();
-            return vec![Finding::fail(
+            findings.push(Finding::fail(
                 CHECK,
                 format!("RELAY_TLS_CERT_PATH={path}: {error}"),
                 "a file that this user can read: the certificate, then its intermediates",
-            )];
+            ));
+            return findings;
         }
     };
-    let mut findings = vec![dates(CHECK, &chain, now)];
+    findings.push(dates(CHECK, &chain, now));
     findings.push(name(&chain, &tls.host));
     findings.push(completeness(&chain, now));
     match key(&chain, &tls.key) {
@@ -63,14 +70,18 @@ pub(crate) fn client(certificate: &ClientCertificate, now: Duration) -> Vec<Find
     }
 }
 
-/// Authorities that replace the system's.
-pub(crate) fn authorities(path: &Path, now: Duration) -> Finding {
-    const CHECK: &str = "authorities";
+/// Authorities that the relay trusts with the platform in place of the system's.
+pub(crate) fn platform_authorities(path: &Path, now: Duration) -> Finding {
+    authorities("authorities", "RELAY_SERVER_CA_CERT_PATH", path, now)
+}
+
+/// Certificates of authorities, in the file that a variable names.
+fn authorities(check: &'static str, variable: &str, path: &Path, now: Duration) -> Finding {
     match chain(path) {
-        Ok(chain) => dates(CHECK, &chain, now),
+        Ok(chain) => dates(check, &chain, now),
         Err(error) => Finding::fail(
-            CHECK,
-            format!("RELAY_SERVER_CA_CERT_PATH={}: {error}", path.display()),
+            check,
+            format!("{variable}={}: {error}", path.display()),
             "a PEM file with the authority's certificate that this user can read",
         ),
     }

@@ -133,10 +133,24 @@ fn a_key_must_fit_and_be_nobody_elses() {
 }
 
 #[test]
+fn those_who_vouch_for_clients_are_looked_at_even_where_the_certificate_is_not_there() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let mut tls = authority.issue(0, 90);
+    assert!(own(&tls, NOW).iter().all(|finding| finding.check != "client authorities"));
+    let later = NOW + days_of(2);
+    tls.client_authorities = Some(other.issue(0, 1).certificate);
+    let clients = |tls: &Tls| own(tls, later).into_iter().next().expect("it comes first");
+    assert_eq!((clients(&tls).check, clients(&tls).verdict), ("client authorities", Verdict::Fail));
+    tls.certificate = tls.certificate.with_file_name("none.crt");
+    tls.client_authorities = Some(tls.certificate.with_file_name("none.pem"));
+    assert!(clients(&tls).found.starts_with("RELAY_TLS_CLIENT_CA_PATH="));
+}
+
+#[test]
 fn files_that_are_missing_are_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("none.pem");
-    assert!(authorities(&path, NOW).found.contains("none.pem"));
+    assert!(platform_authorities(&path, NOW).found.contains("none.pem"));
     let certificate = ClientCertificate { certificate: path.clone(), key: path, passphrase: None };
     assert_eq!(client(&certificate, NOW)[0].verdict, Verdict::Fail);
 }

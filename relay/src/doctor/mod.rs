@@ -109,7 +109,8 @@ fn machine(config: &Config, files: &KernelFiles) -> Vec<Finding> {
     findings.extend(
         platform.client_certificate.iter().flat_map(|client| certificate::client(client, now)),
     );
-    findings.extend(platform.authorities.iter().map(|path| certificate::authorities(path, now)));
+    let authorities = platform.authorities.iter();
+    findings.extend(authorities.map(|path| certificate::platform_authorities(path, now)));
     findings
 }
 

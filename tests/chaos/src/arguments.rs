@@ -19,12 +19,21 @@ pub(crate) struct Arguments {
     /// Only this driver; both when left out
     #[arg(long, value_parser = ["uring", "epoll"], conflicts_with = "target")]
     pub(crate) driver: Option<String>,
+    /// Over TLS, with a certificate made for the run; without it plain HTTP
+    #[arg(long, conflicts_with = "target")]
+    pub(crate) tls: bool,
     /// A variable of the relay that is started, NAME=VALUE; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE", conflicts_with = "target")]
     pub(crate) variables: Vec<String>,
     /// A relay that runs already, on loopback
     #[arg(long)]
     pub(crate) target: Option<SocketAddr>,
+    /// Certificates (PEM) that vouch for its certificate, where it speaks TLS
+    #[arg(long, requires = "target")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// The name in its certificate
+    #[arg(long, requires = "tls_ca", default_value = "localhost")]
+    pub(crate) tls_name: String,
     /// Its process, to watch its memory
     #[arg(long, requires = "target")]
     pub(crate) pid: Option<i32>,
@@ -47,9 +56,10 @@ pub(crate) struct Arguments {
     /// Messages per second of the control pair [default: 500, with --target 3]
     #[arg(long)]
     pub(crate) rate: Option<u32>,
-    /// Memory the relay may take, MiB; one that is started here is told so
-    #[arg(long, default_value_t = 128)]
-    pub(crate) memory_mib: u64,
+    /// Memory the relay may take, MiB; one that is started here is told so [default: 128, behind
+    /// TLS 192, a quarter of whose part for peers holds 1,024 handshakes at once]
+    #[arg(long)]
+    memory_mib: Option<u64>,
     /// Fail too when the control pair's p99 is more than --ratio times its quiet self
     #[arg(long)]
     pub(crate) strict: bool,
@@ -59,4 +69,12 @@ pub(crate) struct Arguments {
     /// Says what each class does and what the reference relay did, and attacks nobody
     #[arg(long)]
     pub(crate) list: bool,
+}
+
+impl Arguments {
+    /// Memory the relay may take, MiB.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        let is_behind_tls = self.tls || self.tls_ca.is_some();
+        self.memory_mib.unwrap_or(if is_behind_tls { 192 } else { 128 })
+    }
 }

@@ -1,13 +1,14 @@
 //! What an attack is, and what it has to work with.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::door::Door;
 use crate::pass::{Mint, Pass};
 use crate::peer::{Answer, Peer};
 use crate::platform::Platform;
@@ -44,6 +45,8 @@ pub enum Needs {
     Budget,
     /// A process whose limits may be changed.
     Process,
+    /// A relay that speaks TLS.
+    Tls,
 }
 
 /// What was tried and what came of it, by name.
@@ -108,6 +111,7 @@ impl<'a> Scene<'a> {
             Needs::Tokens => self.mint.is_some(),
             Needs::Platform => self.mint.is_some() && self.platform.is_some(),
             Needs::Budget | Needs::Process => self.mint.is_some() && self.subject.is_own(),
+            Needs::Tls => self.mint.is_some() && self.door().speaks_tls(),
         }
     }
 
@@ -116,9 +120,9 @@ impl<'a> Scene<'a> {
         self.subject
     }
 
-    /// Where it listens.
-    pub fn relay(&self) -> SocketAddr {
-        self.subject.address()
+    /// The way in.
+    pub fn door(&self) -> &Door {
+        self.subject.door()
     }
 
     /// Makes tokens. An attack that uses it says so in [`Attack::needs`].
@@ -143,9 +147,14 @@ impl<'a> Scene<'a> {
         format!("attack-{}", self.supply.workspaces.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Connects from this address.
+    pub fn connect_from(&self, source: Ipv4Addr) -> Result<Peer> {
+        Peer::connect(self.door(), Some(source)).context("connecting")
+    }
+
     /// Connects from a fresh address.
     pub fn connect(&self) -> Result<Peer> {
-        Peer::connect(self.relay(), Some(self.source())).context("connecting")
+        self.connect_from(self.source())
     }
 
     /// Connects and sends one piece of bytes.

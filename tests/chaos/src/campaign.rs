@@ -1,6 +1,5 @@
 //! One attack after another, and what each did to the relay and to the control pair.
 
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -140,36 +139,23 @@ impl<'a> Campaign<'a> {
         Ok(Some(round))
     }
 
-    /// Attacks for one stretch, as the least important thread of this machine, and watches the
-    /// relay's memory meanwhile.
+    /// Attacks for one stretch, as the least important thread of this machine. Returns what came of
+    /// it, and the relay's memory at its highest.
     fn play(&self, attack: &Attack) -> Result<(Result<Effort>, u64)> {
         let scene = self.scene();
+        self.subject.forget_peak();
         let until = Instant::now() + self.plan.stretch;
-        thread::scope(|scope| {
-            let (stop, stopped) = mpsc::channel::<()>();
-            let subject = &self.subject;
-            let watcher = scope.spawn(move || {
-                let mut peak_kib = 0;
-                loop {
-                    // A process that is gone is found out elsewhere.
-                    let now_kib = subject.resident_kib().ok().flatten().unwrap_or(0);
-                    peak_kib = peak_kib.max(now_kib);
-                    match stopped.recv_timeout(MEMORY_PULSE) {
-                        Err(RecvTimeoutError::Timeout) => {}
-                        _ => return peak_kib,
-                    }
-                }
-            });
+        let effort = thread::scope(|scope| {
             let attacker = scope.spawn(|| {
                 // The kit's own haste must not look like the relay's slowness.
                 processors::go_last();
                 (attack.play)(&scene, until)
             });
-            let effort = attacker.join().ok().context("the attack panicked")?;
-            drop(stop);
-            let peak_kib = watcher.join().ok().context("the watcher panicked")?;
-            Ok((effort, peak_kib))
-        })
+            attacker.join().ok().context("the attack panicked")
+        })?;
+        // A process that is gone is found out elsewhere.
+        let peak_kib = self.subject.peak_kib().ok().flatten().unwrap_or(0);
+        Ok((effort, peak_kib))
     }
 
     /// Waits until the relay has let go of every attacker; it is a fault when it does not.
@@ -199,7 +185,7 @@ impl<'a> Campaign<'a> {
 
     fn reconnect(&mut self) -> Result<()> {
         if let (None, Some(mint)) = (&self.control, self.mint) {
-            let control = Control::start(self.subject.address(), mint, self.plan.rate);
+            let control = Control::start(self.subject.door(), mint, self.plan.rate);
             self.control = Some(control.context("opening the control pair")?);
         }
         ensure!(self.mint.is_none() || self.control.is_some(), "there is no control pair");
@@ -207,8 +193,6 @@ impl<'a> Campaign<'a> {
     }
 }
 
-/// How often memory is looked at.
-const MEMORY_PULSE: Duration = Duration::from_millis(20);
 /// A daemon and a client.
 const CONTROL_CONNECTIONS: i64 = 2;
 /// How long connections may linger after an attack.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use relay_arrival::Arrived;
 
+use crate::door::Door;
 use crate::frame;
+use crate::line::Line;
 use crate::message;
 use crate::pass::{Mint, Pass};
 use crate::peer::{Answer, Peer};
@@ -63,14 +65,14 @@ struct Seen {
 
 impl Control {
     /// Opens both connections, lets the client own a session, and begins to talk.
-    pub fn start(relay: SocketAddr, mint: &Mint, rate: u32) -> Result<Self> {
-        let mut daemon = open(relay, &mint.daemon(WORKSPACE)?)?;
-        let mut client = open(relay, &mint.client(WORKSPACE, "control")?)?;
+    pub fn start(door: &Door, mint: &Mint, rate: u32) -> Result<Self> {
+        let mut daemon = open(door, &mint.daemon(WORKSPACE)?)?;
+        let mut client = open(door, &mint.client(WORKSPACE, "control")?)?;
         client.send(&frame::text(&message::key_exchange("r1")));
         expect(&mut daemon, "relay_key_exchange_init")?;
         daemon.send(&frame::text(&message::key_exchanged("r1", SESSION)));
         expect(&mut client, "relay_key_exchange_response")?;
-        let [daemon, client] = [daemon, client].map(|peer| peer.into_socket().0);
+        let [daemon, client] = [daemon, client].map(|peer| peer.into_line().0);
         Self::talk_between(daemon, client, rate, frame::masked)
     }
 
@@ -83,21 +85,16 @@ impl Control {
         for socket in [&client, &daemon] {
             socket.set_nodelay(true)?;
         }
-        Self::talk_between(daemon, client, rate, frame::unmasked)
+        Self::talk_between(Line::plain(daemon), Line::plain(client), rate, frame::unmasked)
     }
 
-    fn talk_between(
-        daemon: TcpStream,
-        client: TcpStream,
-        rate: u32,
-        encode: Encode,
-    ) -> Result<Self> {
+    fn talk_between(daemon: Line, client: Line, rate: u32, encode: Encode) -> Result<Self> {
         let shared = Arc::new(Shared { seen: Mutex::new(Seen::new()?), changed: Condvar::new() });
-        for socket in [&daemon, &client] {
-            socket.set_read_timeout(None)?;
-            relay_arrival::note_arrivals(socket)?;
+        for line in [&daemon, &client] {
+            line.socket().set_read_timeout(None)?;
+            relay_arrival::note_arrivals(line.socket())?;
         }
-        let sockets = vec![daemon.try_clone()?, client.try_clone()?];
+        let sockets = vec![daemon.socket().try_clone()?, client.socket().try_clone()?];
         let writer = Arc::new(Mutex::new(client.try_clone()?));
         let period = Duration::from_secs(1) / rate;
         let mut control = Self { shared, sockets, threads: Vec::new() };
@@ -223,12 +220,7 @@ impl Shared {
 }
 
 /// Sends a message whenever one is due.
-fn talk(
-    socket: &Mutex<TcpStream>,
-    shared: &Shared,
-    period: Duration,
-    encode: Encode,
-) -> Result<()> {
+fn talk(line: &Mutex<Line>, shared: &Shared, period: Duration, encode: Encode) -> Result<()> {
     let origin = Instant::now();
     for number in 1_u64.. {
         let due = origin + period * u32::try_from(number)?;
@@ -245,7 +237,7 @@ fn talk(
             seen.sent = number;
             seen.there_ns.insert(number, relay_arrival::now_ns());
         }
-        write(socket, &frame)?;
+        write(line, &frame)?;
     }
     Ok(())
 }
@@ -257,8 +249,8 @@ fn sized(number: u64) -> String {
 }
 
 /// The client's ear: notes when each echo arrives.
-fn listen(socket: TcpStream, writer: &Mutex<TcpStream>, shared: &Shared) -> Result<()> {
-    let mut ear = Ear::new(socket);
+fn listen(line: Line, writer: &Mutex<Line>, shared: &Shared) -> Result<()> {
+    let mut ear = Ear::new(line);
     loop {
         let (frame, arrived_ns) = ear.next()?;
         match frame.first {
@@ -287,12 +279,12 @@ fn listen(socket: TcpStream, writer: &Mutex<TcpStream>, shared: &Shared) -> Resu
 }
 
 /// The daemon: notes when each message arrives and sends it back.
-fn echo(mut socket: TcpStream, shared: &Shared, encode: Encode) -> Result<()> {
-    let mut ear = Ear::new(socket.try_clone()?);
+fn echo(mut line: Line, shared: &Shared, encode: Encode) -> Result<()> {
+    let mut ear = Ear::new(line.try_clone()?);
     loop {
         let (frame, arrived_ns) = ear.next()?;
         match frame.first {
-            frame::PING => socket.write_all(&frame::masked(frame::PONG, &frame.payload))?,
+            frame::PING => line.write_all(&frame::masked(frame::PONG, &frame.payload))?,
             frame::TEXT => {
                 let number = number_of(&frame.payload)?;
                 let answer = encode(frame::TEXT, &frame.payload);
@@ -301,23 +293,23 @@ fn echo(mut socket: TcpStream, shared: &Shared, encode: Encode) -> Result<()> {
                 seen.stretch.note(written_ns, arrived_ns);
                 seen.back_ns.insert(number, relay_arrival::now_ns());
                 drop(seen);
-                socket.write_all(&answer)?;
+                line.write_all(&answer)?;
             }
             first => bail!("the daemon received a frame of {first:#04x}: {}", shown(&frame)),
         }
     }
 }
 
-/// A socket's frames, each with when the last byte that was read with it arrived.
+/// A line's frames, each with when the last byte that was read with it arrived.
 struct Ear {
-    socket: TcpStream,
+    line: Line,
     received: Vec<u8>,
     arrived_ns: u64,
 }
 
 impl Ear {
-    fn new(socket: TcpStream) -> Self {
-        Self { socket, received: Vec::new(), arrived_ns: 0 }
+    fn new(line: Line) -> Self {
+        Self { line, received: Vec::new(), arrived_ns: 0 }
     }
 
     fn next(&mut self) -> Result<(frame::Frame, u64)> {
@@ -327,19 +319,19 @@ impl Ear {
                 self.received.drain(..used);
                 return Ok((frame, self.arrived_ns));
             }
-            let Some(Arrived { len, at_ns }) = relay_arrival::read(&self.socket, &mut chunk)?
-            else {
+            let read = relay_arrival::read(self.line.socket(), &mut chunk)?;
+            let Some(Arrived { len, at_ns }) = read else {
                 continue;
             };
-            self.received.extend_from_slice(&chunk[..len]);
+            self.line.open(&chunk[..len], &mut self.received)?;
             self.arrived_ns = at_ns;
         }
     }
 }
 
-fn write(socket: &Mutex<TcpStream>, bytes: &[u8]) -> Result<()> {
-    let mut socket = socket.lock().unwrap_or_else(PoisonError::into_inner);
-    socket.write_all(bytes).context("the connection was reset")
+fn write(line: &Mutex<Line>, bytes: &[u8]) -> Result<()> {
+    let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+    line.write_all(bytes).context("the connection was reset")
 }
 
 fn number_of(payload: &[u8]) -> Result<u64> {
@@ -351,8 +343,8 @@ fn shown(frame: &frame::Frame) -> String {
     String::from_utf8_lossy(&frame.payload).into_owned()
 }
 
-fn open(relay: SocketAddr, pass: &Pass) -> Result<Peer> {
-    let mut peer = Peer::connect(relay, None)?;
+fn open(door: &Door, pass: &Pass) -> Result<Peer> {
+    let mut peer = Peer::connect(door, None)?;
     peer.send(pass.upgrade().as_bytes());
     let answer = peer.answer();
     ensure!(answer == Answer::Status(101), "a {} got {answer:?}", pass.role.name());

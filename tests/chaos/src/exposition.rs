@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
-use relay_e2e::get_at;
-use std::net::SocketAddr;
+use anyhow::Result;
+
+use crate::door::Door;
 
 /// The unlabelled series of one scrape.
 #[derive(Clone, Debug, Default)]
@@ -14,10 +14,8 @@ impl Exposition {
     /// Asks a relay.
     ///
     /// Errors: it does not answer, or not with 200.
-    pub fn scrape(relay: SocketAddr, admin_token: &str) -> Result<Self> {
-        let answer = get_at(relay, "/metrics", Some(admin_token))?;
-        ensure!(answer.status == 200, "/metrics answers {}", answer.status);
-        Ok(Self::parse(&answer.body))
+    pub fn scrape(door: &Door, admin_token: &str) -> Result<Self> {
+        Ok(Self::parse(&door.get("/metrics", Some(admin_token))?))
     }
 
     fn parse(text: &str) -> Self {

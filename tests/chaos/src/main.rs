@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use relay_chaos::{Attack, Campaign, Mint, Plan, Platform, Processors, Report, Subject, attacks};
+use relay_chaos::{
+    Attack, Campaign, Door, Mint, Plan, Platform, Processors, Report, Subject, attacks,
+};
 use relay_platform::SigningKey;
 
 use arguments::Arguments;
@@ -41,7 +43,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         stretch: Duration::from_secs_f64(arguments.seconds),
         rounds: arguments.rounds.max(1),
         rate: arguments.rate.unwrap_or(default_rate).max(1),
-        memory_kib_max: arguments.memory_mib * 1024,
+        memory_kib_max: arguments.memory_mib() * 1024,
     };
     let mut failed = Vec::new();
     if arguments.target.is_some() {
@@ -50,7 +52,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let processors = Processors::divide()?;
         for driver in ["uring", "epoll"] {
             if arguments.driver.as_deref().is_none_or(|only| only == driver) {
-                println!("driver {driver}:");
+                println!("driver {driver}{}:", if arguments.tls { ", TLS" } else { "" });
                 failed.extend(against_own(arguments, plan, &classes, &processors, driver)?);
             }
         }
@@ -84,7 +86,7 @@ fn against_own(
 ) -> Result<Vec<String>> {
     let program = program(arguments.relay.as_deref())?;
     let mint = Mint::new(SigningKey::generate()?);
-    let budget = format!("{}MiB", arguments.memory_mib);
+    let budget = format!("{}MiB", arguments.memory_mib());
     let mut variables = vec![("RELAY_DRIVER", driver), ("RELAY_MEMORY_BUDGET", budget.as_str())];
     for variable in &arguments.variables {
         variables.push(variable.split_once('=').context("--env wants NAME=VALUE")?);
@@ -92,7 +94,8 @@ fn against_own(
     // In service the platform is another machine's work, and not the relay's processors'.
     processors.apart(|| Ok(()))?;
     let platform = Platform::start(&mint)?;
-    let subject = processors.apart(|| Subject::start(&program, &platform, &variables))?;
+    let start = if arguments.tls { Subject::start_with_tls } else { Subject::start };
+    let subject = processors.apart(|| start(&program, &platform, &variables))?;
     let campaign = Campaign::begin(plan, subject, Some(&mint), Some(&platform))?;
     wage(campaign, classes, arguments)
 }
@@ -104,7 +107,11 @@ fn against_target(arguments: &Arguments, plan: Plan, classes: &[&Attack]) -> Res
     };
     let token = arguments.admin_token_file.as_ref().map(read).transpose()?;
     let token = token.map(|token| token.trim().to_owned());
-    let subject = Subject::running(address, arguments.pid, token)?;
+    let door = match &arguments.tls_ca {
+        None => Door::plain(address),
+        Some(authorities) => Door::tls(address, authorities, &arguments.tls_name)?,
+    };
+    let subject = Subject::running(door, arguments.pid, token)?;
     let key = arguments.signing_key.as_ref().map(read).transpose()?;
     let mint = key.map(|pem| SigningKey::from_pem(&pem)).transpose()?.map(Mint::new);
     let campaign = Campaign::begin(plan, subject, mint.as_ref(), None)?;

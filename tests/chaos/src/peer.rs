@@ -1,17 +1,19 @@
 //! An attacker's socket: anything can be written, and what comes back is told apart.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, Shutdown};
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::SockRef;
 
+use crate::door::Door;
 use crate::frame::{self, Frame};
+use crate::line::{Line, is_patience};
 
 /// A connection to the relay. Closed when dropped.
 #[derive(Debug)]
 pub struct Peer {
-    socket: TcpStream,
+    line: Line,
     /// Bytes received and not looked at yet.
     received: Vec<u8>,
 }
@@ -21,7 +23,7 @@ pub struct Peer {
 pub enum End {
     /// The relay sent FIN.
     Fin,
-    /// The relay reset the connection, or it had before we wrote.
+    /// The relay reset the connection, or it had before we wrote; or it broke TLS off.
     Reset,
     /// It is still open and nothing came within the patience.
     Silence,
@@ -46,35 +48,45 @@ pub enum Goodbye {
 }
 
 impl Peer {
-    /// Connects, from an address of loopback if one is named.
+    /// Connects, from an address of loopback if one is named, and says nothing.
     ///
     /// Errors: what the kernel says; a relay that has no room may refuse.
-    pub fn connect(relay: SocketAddr, from: Option<Ipv4Addr>) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(relay), Type::STREAM, None)?;
-        if let (Some(from), IpAddr::V4(_)) = (from, relay.ip()) {
-            // The port is chosen at connect, so that each address has its own 28,000.
-            socket.set_reuse_address(true)?;
-            socket.bind(&SocketAddr::from((from, 0)).into())?;
-        }
-        socket.connect_timeout(&relay.into(), PATIENCE)?;
-        socket.set_tcp_nodelay(true)?;
-        let socket = TcpStream::from(socket);
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, received: Vec::new() })
+    pub fn connect(door: &Door, from: Option<Ipv4Addr>) -> io::Result<Self> {
+        Ok(Self { line: door.connect(from)?, received: Vec::new() })
     }
 
     /// How long an answer, or room for what is sent, is waited for.
     pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
-        self.socket.set_read_timeout(Some(patience))?;
-        self.socket.set_write_timeout(Some(patience))
+        self.line.socket().set_read_timeout(Some(patience))?;
+        self.line.socket().set_write_timeout(Some(patience))
     }
 
-    /// Sends as much as the relay takes; false when it has closed or does not read.
+    /// Sends as much as the relay takes, after a handshake where there is one; false when it has
+    /// closed or does not read.
     ///
     /// That is no failure of an attack: what the relay made of it is read afterwards.
     pub fn send(&mut self, bytes: &[u8]) -> bool {
-        self.socket.write_all(bytes).is_ok()
+        self.line.write_all(bytes).and_then(|()| self.line.flush()).is_ok()
+    }
+
+    /// Sends the same below TLS, whether TLS is spoken or not.
+    pub fn send_bare(&mut self, bytes: &[u8]) -> bool {
+        self.line.socket().write_all(bytes).is_ok()
+    }
+
+    /// Begins a handshake, where there is one, and does not wait for the answer.
+    pub fn greet(&mut self) -> bool {
+        self.line.greet().is_ok()
+    }
+
+    /// Takes the handshake to its end, where there is one.
+    pub fn shake_hands(&mut self) -> bool {
+        self.line.shake_hands().is_ok()
+    }
+
+    /// Tells the relay of a new key, which only TLS 1.3 has.
+    pub fn update_keys(&mut self) -> bool {
+        self.line.update_keys().is_ok()
     }
 
     /// The status of the next answer. What follows its head stays for [`Self::frame`].
@@ -125,6 +137,12 @@ impl Peer {
         }
     }
 
+    /// What comes until the relay ends it, or nothing does.
+    pub fn rest(&mut self) -> Vec<u8> {
+        while self.fill().is_ok() {}
+        std::mem::take(&mut self.received)
+    }
+
     /// Reads what is there until the relay has sent FIN or reset.
     pub fn end(&mut self) -> End {
         loop {
@@ -138,33 +156,27 @@ impl Peer {
     /// Ends our direction alone.
     pub fn half_close(&self) {
         // A relay that has closed already has ended it too.
-        drop(self.socket.shutdown(Shutdown::Write));
+        drop(self.line.socket().shutdown(Shutdown::Write));
     }
 
     /// Ends it with a reset.
     pub fn reset(self) {
-        let socket = Socket::from(self.socket);
         // Without it the drop sends FIN, which is an ending too.
-        drop(socket.set_linger(Some(Duration::ZERO)));
+        drop(SockRef::from(self.line.socket()).set_linger(Some(Duration::ZERO)));
     }
 
-    /// The socket itself, to be read or written by another thread.
-    pub fn into_socket(self) -> (TcpStream, Vec<u8>) {
-        (self.socket, self.received)
+    /// The line itself, to be read or written by another thread, and what was read and not asked
+    /// for.
+    pub(crate) fn into_line(self) -> (Line, Vec<u8>) {
+        (self.line, self.received)
     }
 
     fn fill(&mut self) -> Result<(), End> {
-        let mut chunk = [0; 16 << 10];
-        match self.socket.read(&mut chunk) {
+        match self.line.receive(&mut self.received) {
             Ok(0) => Err(End::Fin),
-            Ok(len) => {
-                self.received.extend_from_slice(&chunk[..len]);
-                Ok(())
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => Err(End::Silence),
-                _ => Err(End::Reset),
-            },
+            Ok(_) => Ok(()),
+            Err(error) if is_patience(&error) => Err(End::Silence),
+            Err(_) => Err(End::Reset),
         }
     }
 }
@@ -181,6 +193,3 @@ fn closing(payload: &[u8]) -> Goodbye {
 
 /// What RFC 6455 §7.4.1 calls a close frame without a code.
 const NO_CODE: u16 = 1005;
-
-/// How long the relay may take for anything it must answer at once.
-const PATIENCE: Duration = Duration::from_secs(5);

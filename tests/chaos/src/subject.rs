@@ -1,44 +1,72 @@
 //! The relay under attack.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use relay_e2e::{Relay, get_at};
+use relay_e2e::{Relay, write_certificate};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, test_kill_process};
+use tempfile::TempDir;
 
+use crate::door::Door;
 use crate::exposition::Exposition;
 use crate::platform::Platform;
 
 /// A relay, started here or somebody else's.
 pub struct Subject {
-    address: SocketAddr,
+    door: Door,
     process: Option<Pid>,
     admin_token: Option<String>,
     /// Several threads look at the subject; the child itself is one thread's business.
     relay: Option<Mutex<Relay>>,
     uptime_ms: u64,
+    /// Its certificate, which it would read again.
+    _certificate: Option<TempDir>,
 }
 
 impl Subject {
     /// Starts the program with this platform behind it, limits that let the control pair talk, and
     /// whatever `variables` say besides.
     pub fn start(program: &Path, platform: &Platform, variables: &[(&str, &str)]) -> Result<Self> {
-        let url = platform.url();
-        let mut all = vec![("SERVER_URL", url.as_str())];
-        all.extend(ENVIRONMENT);
+        let relay = serve(program, platform, variables)?;
+        let door = Door::plain((Ipv4Addr::LOCALHOST, relay.port()).into());
+        Self::own(relay, door, None)
+    }
+
+    /// The same behind TLS, with a certificate of its own.
+    pub fn start_with_tls(
+        program: &Path,
+        platform: &Platform,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        write_certificate(dir.path())?;
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+        let [certificate_text, key_text] =
+            [&certificate, &key].map(|path| path.display().to_string());
+        let mut all = vec![
+            ("RELAY_TLS", "1"),
+            ("RELAY_TLS_CERT_PATH", certificate_text.as_str()),
+            ("RELAY_TLS_KEY_PATH", key_text.as_str()),
+        ];
         all.extend(variables);
-        let relay = Relay::serve_program(program, &all)?;
+        let relay = serve(program, platform, &all)?;
+        let address = (Ipv4Addr::LOCALHOST, relay.port()).into();
+        Self::own(relay, Door::tls(address, &certificate, "localhost")?, Some(dir))
+    }
+
+    fn own(relay: Relay, door: Door, certificate: Option<TempDir>) -> Result<Self> {
         Ok(Self {
-            address: (Ipv4Addr::LOCALHOST, relay.port()).into(),
+            door,
             process: Pid::from_raw(i32::try_from(relay.id())?),
             admin_token: Some(Relay::ADMIN_TOKEN.to_owned()),
             relay: Some(Mutex::new(relay)),
             uptime_ms: 0,
+            _certificate: certificate,
         })
     }
 
@@ -46,23 +74,21 @@ impl Subject {
     /// without its admin token not what it counted.
     ///
     /// Errors: the address is not on loopback; this program attacks nothing else.
-    pub fn running(
-        address: SocketAddr,
-        process: Option<i32>,
-        admin_token: Option<String>,
-    ) -> Result<Self> {
+    pub fn running(door: Door, process: Option<i32>, admin_token: Option<String>) -> Result<Self> {
+        let address = door.address();
         ensure!(
             address.ip().to_canonical().is_loopback(),
             "{address} is not on loopback; attacks go nowhere else (use 127.0.0.1:7781)"
         );
         let process = process.map(|id| Pid::from_raw(id).context("no process has the id 0"));
         let process = process.transpose()?;
-        Ok(Self { address, process, admin_token, relay: None, uptime_ms: 0 })
+        let (relay, _certificate) = (None, None);
+        Ok(Self { door, process, admin_token, relay, uptime_ms: 0, _certificate })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// The way in.
+    pub fn door(&self) -> &Door {
+        &self.door
     }
 
     /// Whether it was started here.
@@ -81,9 +107,7 @@ impl Subject {
         if let Some(process) = self.process {
             test_kill_process(process).context("the relay's process is gone")?;
         }
-        let health = get_at(self.address, "/health", None).context("/health does not answer")?;
-        ensure!(health.status == 200, "/health answers {}", health.status);
-        let health: serde_json::Value = serde_json::from_str(&health.body)?;
+        let health: serde_json::Value = serde_json::from_str(&self.door.get("/health", None)?)?;
         let uptime_ms = health["uptimeMs"].as_u64().context("/health has no uptimeMs")?;
         ensure!(uptime_ms >= self.uptime_ms, "the relay was started anew");
         self.uptime_ms = uptime_ms;
@@ -93,19 +117,29 @@ impl Subject {
     /// What it has counted, where it may be asked.
     pub fn exposition(&self) -> Result<Option<Exposition>> {
         let token = self.admin_token.as_deref();
-        token.map(|token| Exposition::scrape(self.address, token)).transpose()
+        token.map(|token| Exposition::scrape(&self.door, token)).transpose()
     }
 
-    /// Its resident memory in KiB, where its process is known. Source: proc(5).
-    pub fn resident_kib(&self) -> Result<Option<u64>> {
+    /// Has its resident memory at its highest counted anew from here on, where that is allowed.
+    /// Source: proc(5), `/proc/PID/clear_refs`.
+    pub fn forget_peak(&self) {
+        if let Some(process) = self.process {
+            // Else the peak is that of its whole life, which is no less.
+            drop(fs::write(format!("/proc/{}/clear_refs", process.as_raw_nonzero()), "5"));
+        }
+    }
+
+    /// Its resident memory at its highest, in KiB, where its process is known. Source: proc(5),
+    /// `VmHWM`.
+    pub fn peak_kib(&self) -> Result<Option<u64>> {
         let Some(process) = self.process else {
             return Ok(None);
         };
         let path = format!("/proc/{}/status", process.as_raw_nonzero());
         let status = fs::read_to_string(path).context("the relay's process is gone")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let number = line.and_then(|line| line.split_whitespace().next());
-        Ok(Some(number.context("no VmRSS")?.parse()?))
+        Ok(Some(number.context("no VmHWM")?.parse()?))
     }
 
     /// Processor time its process has taken. Source: proc(5), `/proc/PID/task/TID/schedstat`.
@@ -150,6 +184,14 @@ impl Subject {
         prlimit(Some(process), Resource::Nofile, limit).context("changing its limits")?;
         Ok(())
     }
+}
+
+fn serve(program: &Path, platform: &Platform, variables: &[(&str, &str)]) -> Result<Relay> {
+    let url = platform.url();
+    let mut all = vec![("SERVER_URL", url.as_str())];
+    all.extend(ENVIRONMENT);
+    all.extend(variables);
+    Relay::serve_program(program, &all)
 }
 
 /// Limits that would end the control pair or hide an attack's effect behind another limit. Those

@@ -9,12 +9,14 @@
 //! itself: arguments, signals, exit codes.
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod http;
 mod key_server;
 mod platform;
 mod process;
 mod python;
 
+pub use certificate::{replace, write_certificate};
 pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade, upgrade_from};
 pub use key_server::KeyServer;
 pub use platform::Platform;

@@ -1,12 +1,11 @@
 //! `relay doctor`, as an operator meets it.
 
-use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay, run};
+use relay_e2e::{Platform, Relay, run, write_certificate};
 use serde_json::Value;
 
 const SECRET: &str = "0f9e8d7c6b5a49382716051423324150";
@@ -122,9 +121,7 @@ impl Drop for Redis {
 #[test]
 fn a_redis_behind_tls_is_trusted_by_the_systems_authorities_alone() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let pair = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
-    fs::write(folder.path().join("tls.crt"), pair.cert.pem())?;
-    fs::write(folder.path().join("tls.key"), pair.signing_key.serialize_pem())?;
+    write_certificate(folder.path())?;
     let redis = Redis::start(folder.path())?;
     let platform = Platform::start()?.url();
     let url = format!("rediss://:{SECRET}@localhost:{}", redis.port);

@@ -1,7 +1,6 @@
 //! Frames that cost their sender next to nothing, as many as the socket takes.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::attack::{Attack, Effort, Needs, Scene};
 use crate::frame;
+use crate::line::{Line, is_patience};
 use crate::message;
 use crate::pass::Pass;
 use crate::peer::{Goodbye, Peer};
@@ -133,14 +133,18 @@ fn pour_again(
 /// Writes the batch until the connection ends or time is up, reading all the while.
 fn pour(peer: Peer, batch: &[u8], until: Instant) -> Result<Effort> {
     peer.set_patience(Duration::from_millis(50))?;
-    let (mut socket, received) = peer.into_socket();
-    let ear = socket.try_clone()?;
+    let (mut line, received) = peer.into_line();
+    let ear = line.try_clone()?;
     thread::scope(|scope| {
-        let listener = scope.spawn(move || listen(ear, received, until));
+        let listener = scope.spawn(move || listen(&ear, received, until));
         let mut effort = Effort::default();
+        let mut rest = batch;
         while Instant::now() < until && !listener.is_finished() {
-            match socket.write(batch) {
-                Ok(len) => effort.add("bytes", len as u64),
+            match line.write(rest) {
+                Ok(len) => {
+                    effort.add("bytes", len as u64);
+                    rest = if len == rest.len() { batch } else { &rest[len..] };
+                }
                 Err(error) if is_patience(&error) => {}
                 Err(_) => break,
             }
@@ -151,9 +155,8 @@ fn pour(peer: Peer, batch: &[u8], until: Instant) -> Result<Effort> {
 }
 
 /// Counts what comes back until the relay ends it or time is up.
-fn listen(mut socket: TcpStream, mut received: Vec<u8>, until: Instant) -> Effort {
+fn listen(line: &Line, mut received: Vec<u8>, until: Instant) -> Effort {
     let mut effort = Effort::default();
-    let mut chunk = [0; 16 << 10];
     loop {
         while let Some((frame, used)) = frame::decode(&received) {
             received.drain(..used);
@@ -164,9 +167,9 @@ fn listen(mut socket: TcpStream, mut received: Vec<u8>, until: Instant) -> Effor
                 _ => {}
             }
         }
-        match socket.read(&mut chunk) {
+        match line.receive(&mut received) {
             Ok(0) => return effort,
-            Ok(len) => received.extend_from_slice(&chunk[..len]),
+            Ok(_) => {}
             Err(error) if is_patience(&error) => {}
             Err(_) => return effort,
         }
@@ -174,10 +177,6 @@ fn listen(mut socket: TcpStream, mut received: Vec<u8>, until: Instant) -> Effor
             return effort;
         }
     }
-}
-
-fn is_patience(error: &std::io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 fn shown(close: &[u8]) -> String {

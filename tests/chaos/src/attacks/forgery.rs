@@ -8,7 +8,7 @@ use relay_platform::SigningKey;
 
 use crate::attack::{Attack, Effort, Needs, Scene};
 use crate::pass::{Mint, Pass};
-use crate::peer::{Answer, Peer};
+use crate::peer::Answer;
 
 /// The classes of this file.
 pub const CLASSES: &[Attack] = &[
@@ -51,7 +51,7 @@ fn forwarded(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     loop {
         let source = scene.source();
         for number in 0..ATTEMPTS {
-            let mut peer = Peer::connect(scene.relay(), Some(source))?;
+            let mut peer = scene.connect_from(source)?;
             let forged = match number % 3 {
                 0 => format!("X-Forwarded-For: 192.0.2.{number}, 198.51.100.{number}\r\n"),
                 1 => format!("X-Forwarded-For: {}\r\n", "'; --".repeat(number)),

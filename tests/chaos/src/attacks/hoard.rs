@@ -69,4 +69,4 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The default of `RELAY_MAX_FRAME_BYTES`.
 const MESSAGE_BYTES: usize = 1 << 20;
 /// More mebibytes than a campaign's budget leaves for peers.
-const HOARDERS: usize = 120;
+const HOARDERS: usize = 160;

@@ -12,6 +12,7 @@ pub mod silence;
 pub mod slow;
 pub mod target;
 pub mod text;
+pub mod tls;
 pub mod violation;
 pub mod worker;
 
@@ -32,7 +33,7 @@ pub const NOBODY: Attack = Attack {
 
 /// All classes, in the order in which they are run.
 pub fn all() -> Vec<&'static Attack> {
-    let groups: [&[Attack]; 14] = [
+    let groups: [&[Attack]; 15] = [
         target::CLASSES,
         head::CLASSES,
         forgery::CLASSES,
@@ -43,6 +44,7 @@ pub fn all() -> Vec<&'static Attack> {
         silence::CLASSES,
         flood::CLASSES,
         worker::CLASSES,
+        tls::CLASSES,
         platform::CLASSES,
         hoard::CLASSES,
         crowd::CLASSES,

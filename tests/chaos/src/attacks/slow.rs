@@ -46,7 +46,7 @@ pub const CLASSES: &[Attack] = &[
 ];
 
 fn heads(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
-    drip(scene, until, b"GET /health HTTP/1.1\r\nHost: relay\r\nX-Slow: ", b'x')
+    drip(scene, until, Peer::send, b"GET /health HTTP/1.1\r\nHost: relay\r\nX-Slow: ", b'x')
 }
 
 fn bodies(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
@@ -54,27 +54,35 @@ fn bodies(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let chunked =
         b"POST /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n";
     let half = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
-    let mut effort = drip(scene, half, sized, b'x')?;
-    effort.merge(&drip(scene, until, chunked, b'x')?);
+    let mut effort = drip(scene, half, Peer::send, sized, b'x')?;
+    effort.merge(&drip(scene, until, Peer::send, chunked, b'x')?);
     Ok(effort)
 }
 
 fn hellos(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
-    drip(scene, until, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0x42)
+    drip(scene, until, Peer::send_bare, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0x42)
 }
 
 /// Holds many sockets and feeds each a byte in turn. Sockets that the relay closes are counted and
 /// not replaced: a deadline is what should end them.
-fn drip(scene: &Scene<'_>, until: Instant, start: &[u8], byte: u8) -> Result<Effort> {
+fn drip(
+    scene: &Scene<'_>,
+    until: Instant,
+    say: fn(&mut Peer, &[u8]) -> bool,
+    start: &[u8],
+    byte: u8,
+) -> Result<Effort> {
     let mut effort = Effort::default();
     let mut peers = Vec::new();
     for _ in 0..SLOW_PEERS {
-        peers.push(scene.say(start)?);
+        let mut peer = scene.connect()?;
+        say(&mut peer, start);
+        peers.push(peer);
     }
     loop {
         let before = peers.len();
         for mut peer in std::mem::take(&mut peers) {
-            if peer.send(&[byte]) {
+            if say(&mut peer, &[byte]) {
                 peers.push(peer);
             }
         }

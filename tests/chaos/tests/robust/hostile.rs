@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::stage::survives;
+use crate::stage::{survives, survives_behind_tls};
 
 #[test]
 fn unparsable_targets_hosts_and_methods_are_survived() -> Result<()> {
@@ -56,6 +56,28 @@ fn floods_of_tiny_fragments_tiny_frames_pings_and_empty_frames_are_survived() ->
 #[test]
 fn slow_loris_in_requests_tls_and_frames_is_survived() -> Result<()> {
     survives(&["slow-head", "slow-body", "slow-tls-hello", "slow-frames"])
+}
+
+#[test]
+fn slow_loris_behind_tls_is_survived() -> Result<()> {
+    survives_behind_tls(&["slow-head", "slow-body", "slow-tls-hello", "slow-frames"])
+}
+
+#[test]
+fn abuse_of_tls_is_survived() -> Result<()> {
+    survives_behind_tls(&[
+        "tls-noise",
+        "tls-handshake-flood",
+        "tls-cut",
+        "tls-tiny-records",
+        "tls-forged-record",
+        "tls-key-update-flood",
+    ])
+}
+
+#[test]
+fn resets_and_violations_behind_tls_are_survived() -> Result<()> {
+    survives_behind_tls(&["reset-anywhere", "fin-anywhere", "half-close-anywhere", "violations"])
 }
 
 #[test]

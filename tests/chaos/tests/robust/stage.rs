@@ -1,6 +1,6 @@
 //! A relay, its platform, and somebody who holds the key to both.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Stage {
 
     /// Upgrades from one and the same address.
     pub(crate) fn ask(&self, pass: &Pass, headers: &str) -> Result<(Peer, Answer)> {
-        let mut peer = Peer::connect(self.subject.address(), None)?;
+        let mut peer = Peer::connect(self.subject.door(), None)?;
         peer.send(pass.upgrade_with(headers).as_bytes());
         let answer = peer.answer();
         Ok((peer, answer))
@@ -69,10 +69,21 @@ pub(crate) fn program() -> Result<PathBuf> {
 
 /// Wages these classes while a control pair talks, and accepts no fault.
 pub(crate) fn survives(classes: &[&str]) -> Result<()> {
+    survives_as(Subject::start, classes)
+}
+
+/// The same behind TLS.
+pub(crate) fn survives_behind_tls(classes: &[&str]) -> Result<()> {
+    survives_as(Subject::start_with_tls, classes)
+}
+
+type Start = fn(&Path, &Platform, &[(&str, &str)]) -> Result<Subject>;
+
+fn survives_as(start: Start, classes: &[&str]) -> Result<()> {
     let mint = Mint::new(SigningKey::generate()?);
     let platform = Platform::start(&mint)?;
     let budget = [("RELAY_MEMORY_BUDGET", "128MiB"), ("RELAY_SHARDS", "1")];
-    let subject = Subject::start(&program()?, &platform, &budget)?;
+    let subject = start(&program()?, &platform, &budget)?;
     let plan = Plan {
         stretch: Duration::from_millis(300),
         rounds: 1,

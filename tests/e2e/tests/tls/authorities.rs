@@ -4,10 +4,11 @@ use std::path::Path;
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use relay_e2e::{replace, write_certificate};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::stage::{Stage, replace, write_pair};
+use crate::stage::Stage;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
@@ -46,7 +47,7 @@ fn shown(dir: &Path, authority: &Authority, name: &str) -> Result<String> {
 /// A relay whose clients are to show certificates of this authority.
 fn guarded(authority: &Authority, policy: &str) -> Result<Stage> {
     let dir = tempfile::tempdir()?;
-    write_pair(dir.path())?;
+    write_certificate(dir.path())?;
     replace(dir.path(), "clients.crt", &authority.pem())?;
     let path = dir.path().join("clients.crt").display().to_string();
     let more = [("RELAY_TLS_CLIENT_CA_PATH", path.as_str()), ("RELAY_TLS_CLIENT_AUTH", policy)];

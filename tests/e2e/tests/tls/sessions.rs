@@ -3,9 +3,10 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use relay_e2e::write_certificate;
 use rustix::process::Signal;
 
-use crate::stage::{Pair, Stage, assert_healthy, write_pair};
+use crate::stage::{Pair, Stage, assert_healthy};
 
 #[test]
 fn a_frame_arrives_over_wss() -> Result<()> {
@@ -22,7 +23,7 @@ fn a_new_certificate_is_used_without_touching_connections() -> Result<()> {
     let mut stage = Stage::set(&[])?;
     let mut before = stage.connect()?;
     assert_healthy(&mut before)?;
-    write_pair(stage.dir.path())?;
+    write_certificate(stage.dir.path())?;
     stage.relay.signal(Signal::HUP)?;
     stage.relay.wait_for("tls_certificate_reloaded")?;
     assert_healthy(&mut stage.connect()?)?;
@@ -33,7 +34,7 @@ fn a_new_certificate_is_used_without_touching_connections() -> Result<()> {
 #[test]
 fn a_changed_file_is_noticed_without_a_signal() -> Result<()> {
     let mut stage = Stage::set(&[])?;
-    write_pair(stage.dir.path())?;
+    write_certificate(stage.dir.path())?;
     stage.relay.wait_for("tls_certificate_reloaded")?;
     assert_healthy(&mut stage.connect()?)?;
     assert!(stage.counted("relay_tls_reloads_total ")? >= 1);

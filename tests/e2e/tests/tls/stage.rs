@@ -1,14 +1,12 @@
 //! A relay that speaks TLS, and clients of it.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay};
+use relay_e2e::{Platform, Relay, write_certificate};
 use relay_platform::TokenClaims;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -30,7 +28,7 @@ impl Stage {
     /// With a certificate that signed itself.
     pub(crate) fn set(more: &[(&str, &str)]) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        write_pair(dir.path())?;
+        write_certificate(dir.path())?;
         Self::set_in(dir, more)
     }
 
@@ -193,19 +191,6 @@ fn find(lines: &mut impl BufRead, text: &str) -> Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Replaces certificate and key by a new pair that signed itself.
-pub(crate) fn write_pair(dir: &Path) -> Result<()> {
-    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    replace(dir, "tls.key", &pair.signing_key.serialize_pem())?;
-    replace(dir, "tls.crt", &pair.cert.pem())
-}
-
-/// Replaces a file as a whole.
-pub(crate) fn replace(dir: &Path, name: &str, content: &str) -> Result<()> {
-    fs::write(dir.join("new"), content)?;
-    Ok(fs::rename(dir.join("new"), dir.join(name))?)
 }
 
 /// Asks for `/health`, and finds it well.
