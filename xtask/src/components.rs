@@ -51,6 +51,11 @@ const COMPONENTS: &[Component] = &[
         needed_for: "end to end, somebody else's TLS",
     },
     Component {
+        program: "ip",
+        package: "iproute2",
+        needed_for: "end to end, a network whose cable is pulled",
+    },
+    Component {
         program: "valgrind",
         package: "valgrind",
         needed_for: "micro, which counts instructions",

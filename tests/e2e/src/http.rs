@@ -51,6 +51,11 @@ pub fn refused_upgrade(mut stream: impl Read + Write, headers: &str) -> Result<u
 /// Asks for an upgrade as a client of `ws1`, from one of this host's loopback addresses. Returns
 /// the status; the connection ends with the call.
 pub fn upgrade_from(source: Ipv4Addr, port: u16, token: &str) -> Result<u16> {
+    Ok(upgraded_from(source, port, token)?.0)
+}
+
+/// The same, with the connection. What came right behind the status is lost.
+pub fn upgraded_from(source: Ipv4Addr, port: u16, token: &str) -> Result<(u16, TcpStream)> {
     let mut socket = connect_from(source, port)?;
     write!(
         socket,
@@ -60,7 +65,7 @@ pub fn upgrade_from(source: Ipv4Addr, port: u16, token: &str) -> Result<u16> {
     )?;
     let mut line = String::new();
     BufReader::new(&socket).read_line(&mut line)?;
-    status_of(&line)
+    Ok((status_of(&line)?, socket))
 }
 
 /// Connects to a port of this host from one of its loopback addresses.

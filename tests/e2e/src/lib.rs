@@ -17,7 +17,9 @@ mod process;
 mod python;
 
 pub use certificate::{replace, write_certificate};
-pub use http::{Answer, ask, connect_from, get, get_at, refused_upgrade, upgrade_from};
+pub use http::{
+    Answer, ask, connect_from, get, get_at, refused_upgrade, upgrade_from, upgraded_from,
+};
 pub use key_server::KeyServer;
 pub use platform::Platform;
 pub use process::{ControlPlane, Relay, free_port, run};

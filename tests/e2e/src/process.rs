@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -57,6 +58,17 @@ impl Relay {
         let port_text = port.to_string();
         let all = on_loopback(&port_text, variables);
         Self::spawn_one(command(&program()?, &["serve"]), port, &all)
+    }
+
+    /// Starts `relay serve` on a free port of loopback as a member of this group, which must be the
+    /// own one where root does not start it.
+    pub fn serve_in_group(group: u32, variables: &[(&str, &str)]) -> Result<Self> {
+        let port = free_port()?;
+        let port_text = port.to_string();
+        let all = on_loopback(&port_text, variables);
+        let mut relay = command(&program()?, &["serve"]);
+        relay.gid(group);
+        Self::spawn(relay, port, &all)
     }
 
     /// Starts `relay serve` where these variables say, and nowhere else.

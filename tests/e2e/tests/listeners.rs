@@ -56,6 +56,43 @@ fn a_unix_socket_alone_is_served_and_its_peers_are_believed() -> Result<()> {
 }
 
 #[test]
+fn operators_have_a_door_of_their_own_where_one_is_named() -> Result<()> {
+    const TOKEN: &str = "a-token-that-lies-in-a-file";
+    let platform = Platform::start()?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let token_file = path("token");
+    std::fs::write(&token_file, format!("{TOKEN}\n"))?;
+    let free = free_port()?;
+    for door in [format!("unix:{}", path("admin.sock")), format!("127.0.0.1:{free}")] {
+        let variables = [
+            ("SERVER_URL", &*platform.url()),
+            ("RELAY_ADMIN_LISTEN", &door),
+            ("RELAY_ADMIN_TOKEN_PREVIOUS_FILE", &token_file),
+        ];
+        let relay = Relay::serve(&variables)?;
+        let status = |target: &str, token: &str| -> Result<u16> {
+            let request = format!(
+                "GET {target} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
+                 Authorization: Bearer {token}\r\n\r\n"
+            );
+            Ok(match door.strip_prefix("unix:") {
+                Some(path) => ask(UnixStream::connect(path)?, &request)?,
+                None => ask(TcpStream::connect(&door)?, &request)?,
+            }
+            .status)
+        };
+        assert_eq!(status("/metrics", Relay::ADMIN_TOKEN)?, 200);
+        assert_eq!(status("/metrics", TOKEN)?, 200, "the token before it");
+        assert_eq!(status("/metrics", "another-token")?, 401);
+        assert_eq!(status("/health", "")?, 200);
+        assert_eq!(get(relay.port(), "/metrics", Some(TOKEN))?.status, 404, "not for peers");
+        assert_eq!(get(relay.port(), "/health", None)?.status, 200);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_second_relay_does_not_take_the_unix_socket() -> Result<()> {
     let platform = Platform::start()?;
     let folder = tempfile::tempdir()?;
