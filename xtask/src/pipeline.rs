@@ -162,12 +162,11 @@ impl Pipeline {
     pub(crate) fn chaos(&self, extra: &[&str]) -> Result<Vec<Step>> {
         let program = self.release("relay-chaos")?;
         let steps = DRIVERS.iter().flat_map(|driver| {
-            let (plain, tls) = (format!("chaos, {driver}"), format!("chaos, {driver}, TLS"));
-            let behind: [(String, &[&str]); 2] = [(plain, &[]), (tls, &["--tls"])];
-            behind.map(|(name, tls)| {
-                let arguments = [&["--driver", driver], tls, extra].concat();
-                Step::program(&name, &program, &arguments)
-                    .advise("run one class alone: relay-chaos --driver … --only <class>; --list")
+            let ways: [(&str, &[&str]); 2] = [("", &[]), (", TLS", &["--tls"])];
+            ways.map(|(way, flags)| {
+                let arguments = [&["--driver", driver], flags, extra].concat();
+                let advice = "run one class alone: relay-chaos --driver … [--tls] --only <class>";
+                Step::program(&format!("chaos, {driver}{way}"), &program, &arguments).advise(advice)
             })
         });
         Ok(steps.collect())

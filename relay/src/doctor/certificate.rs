@@ -15,9 +15,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use super::signature::signature;
-use crate::config::{ClientCertificate, Tls};
+use crate::config::{ClientAuth, ClientCertificate, Tls};
 use crate::tls;
 
 /// What the relay shows its own clients, and who vouches for theirs. Nothing to say while TLS is
@@ -44,7 +44,7 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
             return findings;
         }
     };
-    findings.push(dates(CHECK, &chain, now));
+    findings.push(dates(CHECK, &chain, now, Verdict::Fail));
     findings.push(name(&chain, &tls.host));
     findings.push(completeness(&chain, now));
     match key(&chain, &tls.key) {
@@ -61,7 +61,10 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
 pub(crate) fn client(certificate: &ClientCertificate, now: Duration) -> Vec<Finding> {
     const CHECK: &str = "client certificate";
     match chain(&certificate.certificate) {
-        Ok(chain) => vec![dates(CHECK, &chain, now), permissions(CHECK, &certificate.key)],
+        Ok(chain) => {
+            let dates = dates(CHECK, &chain, now, Verdict::Fail);
+            vec![dates, permissions(CHECK, &certificate.key)]
+        }
         Err(error) => vec![Finding::fail(
             CHECK,
             format!("RELAY_SERVER_CLIENT_CERT_PATH={}: {error}", certificate.certificate.display()),
@@ -75,10 +78,18 @@ pub(crate) fn platform_authorities(path: &Path, now: Duration) -> Finding {
     authorities("authorities", "RELAY_SERVER_CA_CERT_PATH", path, now)
 }
 
-/// Certificates of authorities, in the file that a variable names.
+/// Those who vouch for the relay's clients, where somebody is asked for.
+fn authorities_of_clients(tls: &Tls, now: Duration) -> Option<Finding> {
+    let path = tls.client_authorities.as_deref().filter(|_| tls.client_auth != ClientAuth::None)?;
+    Some(authorities("authorities of clients", "RELAY_TLS_CLIENT_CA_PATH", path, now))
+}
+
+/// Certificates of authorities, in the file that a variable names. One that has expired is no
+/// hindrance here, where its name and its key are all that counts (RFC 5280 §6.1.1); other programs
+/// may see it otherwise.
 fn authorities(check: &'static str, variable: &str, path: &Path, now: Duration) -> Finding {
     match chain(path) {
-        Ok(chain) => dates(check, &chain, now),
+        Ok(chain) => dates(check, &chain, now, Verdict::Warn),
         Err(error) => Finding::fail(
             check,
             format!("{variable}={}: {error}", path.display()),
@@ -92,8 +103,18 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     tls::certificates(path).map_err(|error| format!("{error:#}"))
 }
 
-/// When the first of the certificates stops being good.
-fn dates(check: &'static str, chain: &[CertificateDer<'_>], now: Duration) -> Finding {
+/// When the first of the certificates stops being good; `outside` is how bad it is when one is not
+/// good now.
+fn dates(
+    check: &'static str,
+    chain: &[CertificateDer<'_>],
+    now: Duration,
+    outside: Verdict,
+) -> Finding {
+    let not_now = |found: String, remedy: &str| Finding {
+        verdict: outside,
+        ..Finding::fail(check, found, remedy)
+    };
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     let mut ends = i64::MAX;
     for der in chain {
@@ -103,15 +124,13 @@ fn dates(check: &'static str, chain: &[CertificateDer<'_>], now: Duration) -> Fi
         let validity = certificate.validity();
         let subject = certificate.subject().to_string();
         if validity.not_before.timestamp() > now {
-            return Finding::fail(
-                check,
+            return not_now(
                 format!("{subject}: not valid before {}", validity.not_before),
                 "wait, take the certificate before it, or set this machine's clock",
             );
         }
         if validity.not_after.timestamp() <= now {
-            return Finding::fail(
-                check,
+            return not_now(
                 format!("{subject}: expired on {}", validity.not_after),
                 "renew it; see when it is renewed by itself",
             );

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = ["uring", "epoll"], conflicts_with = "target")]
     pub(crate) driver: Option<String>,
     /// Over TLS, with a certificate made for the run; without it plain HTTP
-    #[arg(long, conflicts_with = "target")]
+    #[arg(long, conflicts_with = "target", overrides_with = "tls")]
     pub(crate) tls: bool,
     /// A variable of the relay that is started, NAME=VALUE; may be repeated
     #[arg(long = "env", value_name = "NAME=VALUE", conflicts_with = "target")]
@@ -56,8 +56,8 @@ pub(crate) struct Arguments {
     /// Messages per second of the control pair [default: 500, with --target 3]
     #[arg(long)]
     pub(crate) rate: Option<u32>,
-    /// Memory the relay may take, MiB; one that is started here is told so [default: 128, behind
-    /// TLS 192, a quarter of whose part for peers holds 1,024 handshakes at once]
+    /// Memory the relay may take, MiB; one that is started here is told so [default: 128, with TLS
+    /// 192]
     #[arg(long)]
     memory_mib: Option<u64>,
     /// Fail too when the control pair's p99 is more than --ratio times its quiet self
@@ -75,6 +75,12 @@ impl Arguments {
     /// Memory the relay may take, MiB.
     pub(crate) fn memory_mib(&self) -> u64 {
         let is_behind_tls = self.tls || self.tls_ca.is_some();
-        self.memory_mib.unwrap_or(if is_behind_tls { 192 } else { 128 })
+        self.memory_mib.unwrap_or(if is_behind_tls { TLS_MEMORY_MIB } else { MEMORY_MIB })
     }
 }
+
+/// Little enough to be reached by an attack.
+const MEMORY_MIB: u64 = 128;
+
+/// The same, with room for 1,024 handshakes of one address at once. Source: `docs/budgets.md`.
+const TLS_MEMORY_MIB: u64 = 192;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::door::Door;
 use crate::pass::{Mint, Pass};
@@ -47,6 +47,8 @@ pub enum Needs {
     Process,
     /// A relay that speaks TLS.
     Tls,
+    /// The same, and tokens that its platform accepts.
+    TlsAndTokens,
 }
 
 /// What was tried and what came of it, by name.
@@ -111,7 +113,8 @@ impl<'a> Scene<'a> {
             Needs::Tokens => self.mint.is_some(),
             Needs::Platform => self.mint.is_some() && self.platform.is_some(),
             Needs::Budget | Needs::Process => self.mint.is_some() && self.subject.is_own(),
-            Needs::Tls => self.mint.is_some() && self.door().speaks_tls(),
+            Needs::Tls => self.door().speaks_tls(),
+            Needs::TlsAndTokens => self.mint.is_some() && self.door().speaks_tls(),
         }
     }
 
@@ -157,9 +160,16 @@ impl<'a> Scene<'a> {
         self.connect_from(self.source())
     }
 
-    /// Connects and sends one piece of bytes.
-    pub fn say(&self, bytes: &[u8]) -> Result<Peer> {
+    /// Connects, and is through with the handshake where there is one.
+    pub fn enter(&self) -> Result<Peer> {
         let mut peer = self.connect()?;
+        ensure!(peer.shake_hands(), "a handshake was refused");
+        Ok(peer)
+    }
+
+    /// Enters and sends one piece of bytes.
+    pub fn say(&self, bytes: &[u8]) -> Result<Peer> {
+        let mut peer = self.enter()?;
         peer.send(bytes);
         Ok(peer)
     }

@@ -106,8 +106,8 @@ impl<'a> Campaign<'a> {
             (control.take(), self.bare.take())
         });
         let before = self.subject.exposition()?;
-        let (effort, peak_kib) = self.play(attack)?;
-        round.peak_kib = peak_kib;
+        self.subject.forget_peak();
+        let effort = self.play(attack)?;
         let loud = self.control.as_ref().map(|control| (control.take(), self.bare.take()));
         if let Some(platform) = self.platform {
             platform.set(Mood::Honest);
@@ -136,26 +136,23 @@ impl<'a> Campaign<'a> {
             }
             self.reconnect()?;
         }
+        // A process that is gone is found out elsewhere.
+        round.peak_kib = self.subject.peak_kib().ok().flatten().unwrap_or(0);
         Ok(Some(round))
     }
 
-    /// Attacks for one stretch, as the least important thread of this machine. Returns what came of
-    /// it, and the relay's memory at its highest.
-    fn play(&self, attack: &Attack) -> Result<(Result<Effort>, u64)> {
+    /// Attacks for one stretch, as the least important thread of this machine.
+    fn play(&self, attack: &Attack) -> Result<Result<Effort>> {
         let scene = self.scene();
-        self.subject.forget_peak();
         let until = Instant::now() + self.plan.stretch;
-        let effort = thread::scope(|scope| {
+        thread::scope(|scope| {
             let attacker = scope.spawn(|| {
                 // The kit's own haste must not look like the relay's slowness.
                 processors::go_last();
                 (attack.play)(&scene, until)
             });
             attacker.join().ok().context("the attack panicked")
-        })?;
-        // A process that is gone is found out elsewhere.
-        let peak_kib = self.subject.peak_kib().ok().flatten().unwrap_or(0);
-        Ok((effort, peak_kib))
+        })
     }
 
     /// Waits until the relay has let go of every attacker; it is a fault when it does not.

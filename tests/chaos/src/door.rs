@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{Domain, Socket, Type};
 
 use crate::line::Line;
-use crate::peer::{Answer, Peer};
+use crate::peer::{Answer, End, Peer};
 
 /// An address, and what has to be trusted there.
 #[derive(Clone, Debug)]
@@ -40,9 +40,7 @@ impl Door {
         {
             roots.add(certificate?)?;
         }
-        if roots.is_empty() {
-            bail!("{} has no certificate in PEM", authorities.display());
-        }
+        ensure!(!roots.is_empty(), "{} has no certificate in PEM", authorities.display());
         let mut config =
             ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
         config.resumption = Resumption::disabled();
@@ -86,7 +84,7 @@ impl Door {
 
     /// What is answered to a request for this target, with a bearer token if there is one.
     ///
-    /// Errors: nobody listens, or there is another answer than 200.
+    /// Errors: nobody listens, or there is another answer than 200, or not all of it.
     pub fn get(&self, target: &str, bearer: Option<&str>) -> Result<String> {
         let mut peer = Peer::connect(self, None)?;
         let token =
@@ -94,10 +92,11 @@ impl Door {
         let request =
             format!("GET {target} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{token}\r\n");
         peer.send(request.as_bytes());
-        match peer.answer() {
-            Answer::Status(200) => Ok(String::from_utf8(peer.rest())?),
-            other => bail!("{target} answers {other:?}"),
-        }
+        let answer = peer.answer();
+        ensure!(answer == Answer::Status(200), "{target} answers {answer:?}");
+        let (body, end) = peer.rest();
+        ensure!(end == End::Fin, "the answer to {target} ends with {end:?}");
+        Ok(String::from_utf8(body)?)
     }
 }
 

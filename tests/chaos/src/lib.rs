@@ -1,7 +1,8 @@
 //! The attack kit: everything a bad peer can do to a relay, while a control pair keeps talking.
 //!
-//! `cargo xtask chaos` runs all of it against a relay of its own, on both drivers; `relay-chaos
-//! --target 127.0.0.1:7781` runs it against any relay on loopback, and against nothing else.
+//! `cargo xtask chaos` runs all of it against a relay of its own, on both drivers, plain and behind
+//! TLS; `relay-chaos --target 127.0.0.1:7781` runs it against any relay on loopback, and against
+//! nothing else.
 //! `relay-chaos --list` says what each class does and what the reference relay did.
 //!
 //! Start with [`Attack`]; the classes are in [`attacks`], one file per noun. [`Campaign`] runs them

@@ -1,4 +1,4 @@
-//! The two directions of a connection, in TLS records or without.
+//! A connection that one thread writes and another reads, in TLS records or without.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::ClientConnection;
 
-/// What is written and read is the same whether TLS lies between or not. Nothing is said before the
+/// Two directions, which say the same whether TLS lies between or not. Nothing is sent before the
 /// first write: a handshake that nobody begins is an attack as well.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -47,6 +47,15 @@ impl Line {
         self.session.as_ref().map_or(Ok(()), |session| session.flush(&self.socket))
     }
 
+    /// What would begin the handshake, for whoever sends it in another way; nothing without TLS.
+    pub(crate) fn take_hello(&self) -> io::Result<Vec<u8>> {
+        let mut hello = Vec::new();
+        if let Some(session) = &self.session {
+            session.connection().write_tls(&mut hello)?;
+        }
+        Ok(hello)
+    }
+
     /// Takes the handshake to its end where there is one.
     pub(crate) fn shake_hands(&self) -> io::Result<()> {
         let Some(session) = &self.session else {
@@ -69,6 +78,15 @@ impl Line {
         session.flush(&self.socket)
     }
 
+    /// Says that nothing more will be sent, as TLS has it; nothing without TLS.
+    pub(crate) fn say_goodbye(&self) -> io::Result<()> {
+        let Some(session) = &self.session else {
+            return Ok(());
+        };
+        session.connection().send_close_notify();
+        session.flush(&self.socket)
+    }
+
     /// Appends what has come, and returns how much that was on the wire: zero at the end of all.
     ///
     /// Errors: what the kernel says; what the relay says by breaking TLS off.
@@ -81,7 +99,7 @@ impl Line {
 
     /// Appends what these bytes of the wire say.
     ///
-    /// Errors: they are no records of this session, or an alert.
+    /// Errors: they are no records of this session, or an alert; what came before it is appended.
     pub(crate) fn open(&self, wire: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
         match &self.session {
             None => into.extend_from_slice(wire),
@@ -139,12 +157,14 @@ impl Session {
         // Whoever has not said hello does not begin to because of what came.
         let had_more_to_say = connection.wants_write();
         while !wire.is_empty() {
-            connection.read_tls(&mut wire)?;
+            if connection.read_tls(&mut wire)? == 0 {
+                break; // Behind a close_notify nothing is read.
+            }
             let state = connection.process_new_packets();
-            let plain = state.map_err(io::Error::other)?.plaintext_bytes_to_read();
-            let filled = into.len();
-            into.resize(filled + plain, 0);
-            connection.reader().read_exact(&mut into[filled..])?;
+            match connection.reader().read_to_end(into) {
+                Err(error) if !is_patience(&error) => return Err(error),
+                _ => state.map_err(io::Error::other)?,
+            };
         }
         let has_an_answer = !had_more_to_say && connection.wants_write();
         drop(connection);

@@ -88,6 +88,10 @@ fn against_own(
     let mint = Mint::new(SigningKey::generate()?);
     let budget = format!("{}MiB", arguments.memory_mib());
     let mut variables = vec![("RELAY_DRIVER", driver), ("RELAY_MEMORY_BUDGET", budget.as_str())];
+    if arguments.tls {
+        // Whose handshakes and memory the budget is made for, however many processors there are.
+        variables.push(("RELAY_SHARDS", "1"));
+    }
     for variable in &arguments.variables {
         variables.push(variable.split_once('=').context("--env wants NAME=VALUE")?);
     }
@@ -142,7 +146,8 @@ fn wage(
         }
     }
     if !report.skipped.is_empty() {
-        println!("skipped for want of tokens, platform or process: {}", report.skipped.join(", "));
+        println!("skipped, for want of what they need: {}", report.skipped.join(", "));
+        ensure!(arguments.only.is_empty(), "{WANTS}");
     }
     let faulty = report.findings.iter().filter(|finding| !finding.faults.is_empty());
     let mut failed: Vec<String> = faulty.map(|finding| finding.name.to_owned()).collect();
@@ -159,6 +164,10 @@ fn wage(
     }
     Ok(failed)
 }
+
+/// What a class may lack.
+const WANTS: &str = "a class that was asked for has not what it needs: TLS (--tls, --tls-ca), tokens \
+     (--signing-key), or a relay and a platform that are started here";
 
 /// The program to start: named, or in the environment, or built beside this one.
 fn program(named: Option<&Path>) -> Result<PathBuf> {

@@ -1,6 +1,6 @@
 //! An attacker's socket: anything can be written, and what comes back is told apart.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
 use std::time::Duration;
 
@@ -79,6 +79,16 @@ impl Peer {
         self.line.greet().is_ok()
     }
 
+    /// What would begin the handshake, where there is one, to be sent with [`Self::send_bare`].
+    pub fn take_hello(&mut self) -> io::Result<Vec<u8>> {
+        self.line.take_hello()
+    }
+
+    /// Says that nothing more will be sent, where TLS has a word for it.
+    pub fn say_goodbye(&mut self) -> bool {
+        self.line.say_goodbye().is_ok()
+    }
+
     /// Takes the handshake to its end, where there is one.
     pub fn shake_hands(&mut self) -> bool {
         self.line.shake_hands().is_ok()
@@ -137,20 +147,31 @@ impl Peer {
         }
     }
 
-    /// What comes until the relay ends it, or nothing does.
-    pub fn rest(&mut self) -> Vec<u8> {
-        while self.fill().is_ok() {}
-        std::mem::take(&mut self.received)
-    }
-
-    /// Reads what is there until the relay has sent FIN or reset.
-    pub fn end(&mut self) -> End {
+    /// What comes until the relay ends it or nothing more does, and which of them it was.
+    pub fn rest(&mut self) -> (Vec<u8>, End) {
         loop {
-            self.received.clear();
             if let Err(end) = self.fill() {
-                return end;
+                return (std::mem::take(&mut self.received), end);
             }
         }
+    }
+
+    /// Waits for the relay's FIN or reset, whatever it says before, below TLS: an alert is none.
+    pub fn end(&mut self) -> End {
+        let mut chunk = [0; 16 << 10];
+        loop {
+            match self.line.socket().read(&mut chunk) {
+                Ok(0) => return End::Fin,
+                Ok(_) => {}
+                Err(error) if is_patience(&error) => return End::Silence,
+                Err(_) => return End::Reset,
+            }
+        }
+    }
+
+    /// Whether anything comes, FIN included, below TLS.
+    pub fn hears_something(&mut self) -> bool {
+        self.line.socket().peek(&mut [0]).is_ok()
     }
 
     /// Ends our direction alone.

@@ -66,7 +66,9 @@ impl Transport {
         {
             let mut tls = tls.lock().expect("no TLS user panics");
             while !records.is_empty() {
-                tls.read_tls(&mut records)?;
+                if tls.read_tls(&mut records)? == 0 {
+                    break; // Behind a close_notify nothing is read.
+                }
                 let state = tls.process_new_packets().map_err(io::Error::other)?;
                 let before = received.len();
                 received.resize(before + state.plaintext_bytes_to_read(), 0);

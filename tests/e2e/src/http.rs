@@ -17,14 +17,7 @@ pub struct Answer {
 
 /// Asks a relay on loopback, with a bearer token if there is one.
 pub fn get(port: u16, target: &str, bearer: Option<&str>) -> Result<Answer> {
-    get_at((Ipv4Addr::LOCALHOST, port).into(), target, bearer)
-}
-
-/// Asks a relay at any address.
-///
-/// Errors: nobody listens, the answer is no HTTP, or there is none within ten seconds.
-pub fn get_at(relay: SocketAddr, target: &str, bearer: Option<&str>) -> Result<Answer> {
-    let stream = TcpStream::connect_timeout(&relay, PATIENCE)?;
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let authorization =
         bearer.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));

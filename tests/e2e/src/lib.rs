@@ -10,16 +10,16 @@
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod file;
 mod http;
 mod key_server;
 mod platform;
 mod process;
 mod python;
 
-pub use certificate::{replace, write_certificate};
-pub use http::{
-    Answer, ask, connect_from, get, get_at, refused_upgrade, upgrade_from, upgraded_from,
-};
+pub use certificate::write_certificate;
+pub use file::replace_file;
+pub use http::{Answer, ask, connect_from, get, refused_upgrade, upgrade_from, upgraded_from};
 pub use key_server::KeyServer;
 pub use platform::Platform;
 pub use process::{ControlPlane, Relay, free_port, run};

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay, get, refused_upgrade};
+use relay_e2e::{Platform, Relay, get, refused_upgrade, write_certificate};
 use relay_platform::{JWKS_PATH, TokenClaims};
 use tempfile::TempDir;
 use tungstenite::client::IntoClientRequest;
@@ -236,9 +236,7 @@ fn a_certificate_that_cannot_be_used_refuses_the_whole() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let platform = Platform::start()?;
     let path = |name: &str| dir.path().join(name).display().to_string();
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    fs::write(path("tls.crt"), made.cert.pem())?;
-    fs::write(path("tls.key"), made.signing_key.serialize_pem())?;
+    write_certificate(dir.path())?;
     let config = |level: &str, key: &str| {
         format!(
             "[log]\nlevel = \"{level}\"\n[tls]\ntls = true\ncert_path = \"{}\"\nkey_path = \"{}\"",

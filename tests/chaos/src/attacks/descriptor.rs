@@ -43,7 +43,7 @@ fn crowd_out(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
         held.push(peer);
     }
     for peer in &mut held {
-        // Who waits in the backlog is not even asked for its key.
+        // The hello of who waits in the backlog is not answered.
         peer.set_patience(Duration::from_millis(5))?;
         peer.send(request);
         match peer.answer() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::attack::{Attack, Effort, Needs, Scene};
+use crate::attacks::tls::HELLO;
 use crate::frame;
 use crate::message;
 use crate::peer::{Answer, Peer};
@@ -46,7 +47,8 @@ pub const CLASSES: &[Attack] = &[
 ];
 
 fn heads(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
-    drip(scene, until, Peer::send, b"GET /health HTTP/1.1\r\nHost: relay\r\nX-Slow: ", b'x')
+    let start = b"GET /health HTTP/1.1\r\nHost: relay\r\nX-Slow: ";
+    drip(scene, until, || scene.say(start), |peer| peer.send(b"x"))
 }
 
 fn bodies(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
@@ -54,38 +56,33 @@ fn bodies(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let chunked =
         b"POST /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n";
     let half = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
-    let mut effort = drip(scene, half, Peer::send, sized, b'x')?;
-    effort.merge(&drip(scene, until, Peer::send, chunked, b'x')?);
+    let mut effort = drip(scene, half, || scene.say(sized), |peer| peer.send(b"x"))?;
+    effort.merge(&drip(scene, until, || scene.say(chunked), |peer| peer.send(b"x"))?);
     Ok(effort)
 }
 
 fn hellos(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
-    drip(scene, until, Peer::send_bare, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0x42)
+    let begin = || {
+        let mut peer = scene.connect()?;
+        peer.send_bare(HELLO);
+        Ok(peer)
+    };
+    drip(scene, until, begin, |peer| peer.send_bare(b"B"))
 }
 
-/// Holds many sockets and feeds each a byte in turn. Sockets that the relay closes are counted and
-/// not replaced: a deadline is what should end them.
+/// Holds many sockets and feeds each in turn. Sockets that the relay closes are counted and not
+/// replaced: a deadline is what should end them.
 fn drip(
     scene: &Scene<'_>,
     until: Instant,
-    say: fn(&mut Peer, &[u8]) -> bool,
-    start: &[u8],
-    byte: u8,
+    begin: impl Fn() -> Result<Peer>,
+    feed: impl Fn(&mut Peer) -> bool,
 ) -> Result<Effort> {
     let mut effort = Effort::default();
-    let mut peers = Vec::new();
-    for _ in 0..SLOW_PEERS {
-        let mut peer = scene.connect()?;
-        say(&mut peer, start);
-        peers.push(peer);
-    }
+    let mut peers: Vec<Peer> = (0..SLOW_PEERS).map(|_| begin()).collect::<Result<_>>()?;
     loop {
         let before = peers.len();
-        for mut peer in std::mem::take(&mut peers) {
-            if say(&mut peer, &[byte]) {
-                peers.push(peer);
-            }
-        }
+        peers.retain_mut(&feed);
         effort.add("cut", (before - peers.len()) as u64);
         effort.add("bytes", peers.len() as u64);
         scene.rest(until.min(Instant::now() + PAUSE));

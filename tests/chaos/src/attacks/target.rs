@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::attack::{Attack, Effort, Needs, Scene};
+use crate::attacks::tls;
 use crate::peer::{Answer, End};
 
 /// The classes of this file.
@@ -35,7 +36,7 @@ pub const CLASSES: &[Attack] = &[
     },
     Attack {
         name: "unparsable-request",
-        what: "Unknown methods, TLS and HTTP/2 on the plain port, binary noise, half lines.",
+        what: "Unknown methods, TLS and HTTP/2 where HTTP/1.1 is due, binary noise, half lines.",
         reference: "400 from its HTTP parser.",
         needs: Needs::Nothing,
         counters: &["relay_head_rejected_total"],
@@ -110,7 +111,7 @@ const NOISE: [&[u8]; 9] = [
     b"GET \\ws HTTP/1.1\r\nHost: a\r\n\r\n",
     b"\x00\x01\x02\x03\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    tls::HELLO,
     b"GET /health HTTP/3.7\r\nHost: a\r\n\r\n",
     b"GET  /health  HTTP/1.1\r\nHost: a\r\n\r\n",
 ];

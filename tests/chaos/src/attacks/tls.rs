@@ -29,7 +29,7 @@ pub const CLASSES: &[Attack] = &[
     },
     Attack {
         name: "tls-cut",
-        what: "FIN and RST after a hello, and after each part of one.",
+        what: "FIN and RST in a hello, before Finished and behind it; close_notify.",
         reference: "Survived.",
         needs: Needs::Tls,
         counters: &[],
@@ -39,7 +39,7 @@ pub const CLASSES: &[Attack] = &[
         name: "tls-tiny-records",
         what: "Heads and frames in records of one byte each.",
         reference: "Served, like any other.",
-        needs: Needs::Tls,
+        needs: Needs::TlsAndTokens,
         counters: &[],
         play: tiny_records,
     },
@@ -47,7 +47,7 @@ pub const CLASSES: &[Attack] = &[
         name: "tls-forged-record",
         what: "Records that no key has sealed, in sessions of strangers and of admitted peers.",
         reference: "Closed by its TLS library.",
-        needs: Needs::Tls,
+        needs: Needs::TlsAndTokens,
         counters: &["relay_tls_records_refused_total"],
         play: forged_records,
     },
@@ -55,7 +55,7 @@ pub const CLASSES: &[Attack] = &[
         name: "tls-key-update-flood",
         what: "New keys, one after the other, from strangers and from admitted peers.",
         reference: "Each was derived, and answered where that was asked for.",
-        needs: Needs::Tls,
+        needs: Needs::TlsAndTokens,
         counters: &["relay_tls_records_refused_total"],
         play: key_updates,
     },
@@ -81,8 +81,7 @@ fn handshakes(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     scene.crowd(2, |_| {
         let mut effort = Effort::default();
         loop {
-            let mut peer = scene.connect()?;
-            ensure!(peer.shake_hands(), "a handshake was refused");
+            drop(scene.enter()?);
             effort.count("handshakes");
             if Instant::now() >= until {
                 return Ok(effort);
@@ -94,25 +93,35 @@ fn handshakes(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
 fn cuts(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let mut effort = Effort::default();
     loop {
-        for len in 0..HELLO.len() {
+        for eighths in 0..=8 {
             let mut peer = scene.connect()?;
-            peer.send_bare(&HELLO[..len]);
-            if len % 2 == 0 {
-                peer.reset();
-            }
+            let hello = peer.take_hello()?;
+            peer.send_bare(&hello[..hello.len() * eighths / 8]);
+            vanish(peer, eighths % 2 == 0);
             effort.count("in a hello");
         }
         for is_reset in [true, false] {
             let mut peer = scene.connect()?;
-            peer.greet();
-            if is_reset {
-                peer.reset();
-            }
-            effort.count("after a hello");
+            ensure!(peer.greet() && peer.hears_something(), "a hello got no answer");
+            vanish(peer, is_reset);
+            effort.count("before Finished");
+            vanish(scene.enter()?, is_reset);
+            effort.count("behind Finished");
         }
+        let mut peer = scene.enter()?;
+        ensure!(peer.say_goodbye(), "a close_notify is sent");
+        ensure!(peer.end() != End::Silence, "a close_notify is waited on");
+        effort.count("close_notify");
         if Instant::now() >= until {
             return Ok(effort);
         }
+    }
+}
+
+/// With a reset or with FIN.
+fn vanish(peer: Peer, is_reset: bool) {
+    if is_reset {
+        peer.reset();
     }
 }
 
@@ -120,7 +129,7 @@ fn tiny_records(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let mut effort = Effort::default();
     loop {
         let pass = scene.mint()?.client(&scene.workspace(), "attacker")?;
-        let mut peer = scene.connect()?;
+        let mut peer = scene.enter()?;
         by_the_byte(&mut peer, pass.upgrade().as_bytes());
         let answer = peer.answer();
         ensure!(answer == Answer::Status(101), "a head in records of one byte got {answer:?}");
@@ -144,9 +153,7 @@ fn by_the_byte(peer: &mut Peer, bytes: &[u8]) {
 fn forged_records(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let mut effort = Effort::default();
     loop {
-        let mut stranger = scene.connect()?;
-        ensure!(stranger.shake_hands(), "a handshake was refused");
-        for (who, mut peer) in [("stranger", stranger), ("client", scene.client()?)] {
+        for (who, mut peer) in [("stranger", scene.enter()?), ("client", scene.client()?)] {
             peer.send_bare(FORGED);
             let end = peer.end();
             ensure!(end != End::Silence, "a {who}'s forged record changed nothing");
@@ -161,48 +168,43 @@ fn forged_records(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
 fn key_updates(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let mut effort = Effort::default();
     loop {
-        let mut stranger = scene.connect()?;
-        ensure!(stranger.shake_hands(), "a handshake was refused");
-        for _ in 0..UPDATES {
-            stranger.update_keys();
+        let idlers = [("of strangers", scene.enter()?), ("of idlers", scene.client()?)];
+        for (whose, mut peer) in idlers {
+            for _ in 0..UPDATES {
+                if peer.update_keys() {
+                    effort.count(whose);
+                }
+            }
+            let end = peer.end();
+            ensure!(end != End::Silence, "{UPDATES} new keys {whose} changed nothing");
         }
-        let end = stranger.end();
-        ensure!(end != End::Silence, "{UPDATES} new keys of a stranger changed nothing");
-        effort.add("of strangers", UPDATES as u64);
         let mut client = scene.client()?;
         for _ in 0..UPDATES {
-            client.update_keys();
-            client.send(&frame::masked(frame::PING, b""));
+            let is_taken = client.update_keys() && client.send(&frame::masked(frame::PING, b""));
+            ensure!(is_taken, "a client that sends something may have new keys");
+            effort.count("of clients");
         }
-        effort.add("of clients", UPDATES as u64);
         client.send(&frame::close(1000, "bye"));
         let goodbye = client.goodbye();
         let expected = Goodbye::Close(1000, "bye".to_owned());
         ensure!(goodbye == expected, "a client with its hundredth key got {goodbye:?}");
-        let mut idler = scene.client()?;
-        for _ in 0..UPDATES {
-            idler.update_keys();
-        }
-        let end = idler.end();
-        ensure!(end != End::Silence, "{UPDATES} new keys with nothing between changed nothing");
-        effort.add("of idlers", UPDATES as u64);
         if Instant::now() >= until {
             return Ok(effort);
         }
     }
 }
 
-/// New keys in a row: more than a stranger has any use for.
-const UPDATES: usize = 100;
+/// New keys in a row: more than anybody has a use for who sends nothing.
+const UPDATES: u32 = 100;
 
 /// The first bytes of a ClientHello of 512.
-const HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+pub const HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 
 /// A record of application data.
 const FORGED: &[u8] = b"\x17\x03\x03\x00\x20nothing that any key has sealed!";
 
 /// Nothing of it begins a handshake: HTTP, noise, application data, an alert, a handshake message
-/// that is no hello, and a record longer than there are any.
+/// that is no hello, a record longer than there are any, and a hello of SSL 2.
 const NO_HELLO: [&[u8]; 7] = [
     b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
     &[0xa5; 3000],

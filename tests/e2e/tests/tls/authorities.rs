@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use relay_e2e::{replace, write_certificate};
+use relay_e2e::{replace_file, write_certificate};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -38,8 +38,8 @@ fn signed_by(authority: &Authority, name: &str) -> Result<[String; 2]> {
 /// Somebody's certificate in this directory, and the arguments with which OpenSSL shows it.
 fn shown(dir: &Path, authority: &Authority, name: &str) -> Result<String> {
     let [certificate, key] = signed_by(authority, name)?;
-    replace(dir, &format!("{name}.crt"), &certificate)?;
-    replace(dir, &format!("{name}.key"), &key)?;
+    replace_file(dir, &format!("{name}.crt"), &certificate)?;
+    replace_file(dir, &format!("{name}.key"), &key)?;
     let path = dir.join(name).display().to_string();
     Ok(format!("-cert {path}.crt -key {path}.key"))
 }
@@ -48,7 +48,7 @@ fn shown(dir: &Path, authority: &Authority, name: &str) -> Result<String> {
 fn guarded(authority: &Authority, policy: &str) -> Result<Stage> {
     let dir = tempfile::tempdir()?;
     write_certificate(dir.path())?;
-    replace(dir.path(), "clients.crt", &authority.pem())?;
+    replace_file(dir.path(), "clients.crt", &authority.pem())?;
     let path = dir.path().join("clients.crt").display().to_string();
     let more = [("RELAY_TLS_CLIENT_CA_PATH", path.as_str()), ("RELAY_TLS_CLIENT_AUTH", policy)];
     Stage::set_in(dir, &more)
@@ -56,9 +56,9 @@ fn guarded(authority: &Authority, policy: &str) -> Result<Stage> {
 
 fn with_chain(chain: &[&str], key: &str, root: &Authority) -> Result<(TempDir, String)> {
     let dir = tempfile::tempdir()?;
-    replace(dir.path(), "tls.crt", &chain.concat())?;
-    replace(dir.path(), "tls.key", key)?;
-    replace(dir.path(), "root.crt", &root.pem())?;
+    replace_file(dir.path(), "tls.crt", &chain.concat())?;
+    replace_file(dir.path(), "tls.key", key)?;
+    replace_file(dir.path(), "root.crt", &root.pem())?;
     let path = dir.path().join("root.crt").display().to_string();
     Ok((dir, path))
 }
@@ -116,7 +116,7 @@ fn a_ticket_does_not_outlive_its_authority() -> Result<()> {
     let session = stage.saved_session(&format!("-tls1_2 {shown}"))?;
     // The ticket says who it is.
     stage.openssl(&format!("-tls1_2 -sess_in {session}"))?.health()?;
-    replace(stage.dir.path(), "clients.crt", &theirs.pem())?;
+    replace_file(stage.dir.path(), "clients.crt", &theirs.pem())?;
     stage.relay.signal(Signal::HUP)?;
     stage.relay.wait_for("tls_certificate_reloaded")?;
     let health = stage.openssl(&format!("-tls1_2 -sess_in {session}"))?.health();
