@@ -166,8 +166,8 @@ fn wage(
 }
 
 /// What a class may lack.
-const WANTS: &str = "a class that was asked for has not what it needs: TLS (--tls, --tls-ca), tokens \
-     (--signing-key), or a relay and a platform that are started here";
+const WANTS: &str = "a class that was asked for has not what it needs: TLS (--tls, --tls-ca), \
+     tokens (--signing-key), or a relay and a platform that are started here";
 
 /// The program to start: named, or in the environment, or built beside this one.
 fn program(named: Option<&Path>) -> Result<PathBuf> {

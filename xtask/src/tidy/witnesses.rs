@@ -45,11 +45,23 @@ fn is_claim(line: &str) -> bool {
 
 fn stands(tree: &Tree, name: &str) -> bool {
     let scenario = format!("tests/conformance/scenarios/{name}.json");
-    let (function, counter) = (format!("fn {name}("), format!("\"{name}\""));
+    let counter = format!("\"{name}\"");
     tree.files.iter().any(|file| {
         let is_rust = file.path.ends_with(".rs");
         file.path == scenario
-            || (is_rust && (file.text.contains(&function) || file.text.contains(&counter)))
+            || (is_rust && (has_test(&file.text, name) || file.text.contains(&counter)))
+    })
+}
+
+/// Whether a source has a test of this name: a function below an attribute that ends in `test`, or
+/// a line of a list that a macro makes tests of.
+fn has_test(source: &str, name: &str) -> bool {
+    let function = format!("fn {name}(");
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    lines.iter().enumerate().any(|(index, line)| {
+        let attributes = lines[..index].iter().rev().take_while(|line| line.starts_with("#["));
+        let is_test = || attributes.clone().any(|attribute| attribute.ends_with("test]"));
+        line.trim_end_matches(',') == name || (line.contains(&function) && is_test())
     })
 }
 
@@ -68,7 +80,9 @@ mod tests {
             ("README.md", "`a_test_that_is_gone`"),
             (
                 "a/src/lib.rs",
-                "fn a_test_that_stands() {}\nconst NAME: &str = \"relay_some_total\";",
+                "#[test]\nfn a_test_that_stands() {}\nfn it_only_helps_it() {}\n\
+                 conform! {\n    it_is_on_a_list,\n}\n\
+                 const NAME: &str = \"relay_some_total\";",
             ),
             ("tests/conformance/scenarios/robust/x.json", "{}"),
         ]);
@@ -77,7 +91,8 @@ mod tests {
 
     #[test]
     fn what_stands_may_be_named() {
-        let text = "`a_test_that_stands`, `relay_some_total`, `robust/x`, `ip`, `RELAY_X_Y`, `a_b`";
+        let text = "`a_test_that_stands`, `it_is_on_a_list`, `relay_some_total`, `robust/x`, \
+                    `ip`, `RELAY_X_Y`, `a_b`";
         assert_eq!(lines(text), [0_usize; 0]);
     }
 
@@ -85,6 +100,7 @@ mod tests {
     fn a_claim_whose_test_is_gone_is_found() {
         assert_eq!(lines("fine\n`a_test_that_is_gone`"), [2]);
         assert_eq!(lines("`robust/y` and `relay_other_total`"), [1, 1]);
+        assert_eq!(lines("`it_only_helps_it`"), [1], "a function, and no test");
     }
 
     #[test]
