@@ -215,6 +215,26 @@ fn item_14_a_message_costs_the_same_however_much_is_remembered() -> Result<()> {
 }
 
 #[test]
+fn item_14_an_upgrade_costs_the_same_however_many_scopes_there_are() -> Result<()> {
+    let stage = Stage::set(&[])?;
+    let upgrades = |count: u32| -> Result<Duration> {
+        let before = stage.processor_time()?;
+        for _ in 0..count {
+            drop(stage.scene().client()?);
+        }
+        Ok((stage.processor_time()? - before) / count)
+    };
+    upgrades(200)?;
+    let before = upgrades(200)?;
+    upgrades(4000)?;
+    assert!(stage.counted("relay_workspaces_total")? >= 4000, "scopes stay a while");
+    let after = upgrades(200)?;
+    // The reference copied all scopes for each; a tenth of a microsecond for one is this much.
+    assert!(after < before * 2, "{before:?} became {after:?}");
+    Ok(())
+}
+
+#[test]
 fn item_15_the_limit_counts_the_hop_that_a_proxy_saw_and_not_what_a_client_wrote() -> Result<()> {
     let stage = Stage::set(&[
         ("RELAY_TRUSTED_PROXIES", "127.0.0.0/8"),
