@@ -27,11 +27,7 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
     if !tls.enabled {
         return Vec::new();
     }
-    let clients = tls
-        .client_authorities
-        .as_deref()
-        .map(|path| authorities("client authorities", "RELAY_TLS_CLIENT_CA_PATH", path, now));
-    let mut findings = Vec::from_iter(clients);
+    let mut findings = Vec::from_iter(authorities_of_clients(tls, now));
     let chain = match chain(&tls.certificate) {
         Ok(chain) => chain,
         Err(error) => {
