@@ -19,6 +19,11 @@ pub struct Answer {
 pub fn get(port: u16, target: &str, bearer: Option<&str>) -> Result<Answer> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    get_over(stream, target, bearer)
+}
+
+/// The same over a connection that stands already, which ends with the answer.
+pub fn get_over(stream: impl Read + Write, target: &str, bearer: Option<&str>) -> Result<Answer> {
     let authorization =
         bearer.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
     let request =

@@ -19,7 +19,9 @@ mod python;
 
 pub use certificate::write_certificate;
 pub use file::replace_file;
-pub use http::{Answer, ask, connect_from, get, refused_upgrade, upgrade_from, upgraded_from};
+pub use http::{
+    Answer, ask, connect_from, get, get_over, refused_upgrade, upgrade_from, upgraded_from,
+};
 pub use key_server::KeyServer;
 pub use platform::Platform;
 pub use process::{ControlPlane, Relay, free_port, run};

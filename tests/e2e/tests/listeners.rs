@@ -4,7 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use anyhow::Result;
-use relay_e2e::{Platform, Relay, ask, connect_from, free_port, get, refused_upgrade};
+use relay_e2e::{
+    Platform, Relay, ask, connect_from, free_port, get, get_over, refused_upgrade, replace_file,
+};
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
 
@@ -62,7 +64,7 @@ fn operators_have_a_door_of_their_own_where_one_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = |name: &str| folder.path().join(name).display().to_string();
     let token_file = path("token");
-    std::fs::write(&token_file, format!("{TOKEN}\n"))?;
+    replace_file(folder.path(), "token", &format!("{TOKEN}\n"))?;
     let free = free_port()?;
     for door in [format!("unix:{}", path("admin.sock")), format!("127.0.0.1:{free}")] {
         let variables = [
@@ -72,13 +74,10 @@ fn operators_have_a_door_of_their_own_where_one_is_named() -> Result<()> {
         ];
         let relay = Relay::serve(&variables)?;
         let status = |target: &str, token: &str| -> Result<u16> {
-            let request = format!(
-                "GET {target} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
-                 Authorization: Bearer {token}\r\n\r\n"
-            );
+            let token = Some(token);
             Ok(match door.strip_prefix("unix:") {
-                Some(path) => ask(UnixStream::connect(path)?, &request)?,
-                None => ask(TcpStream::connect(&door)?, &request)?,
+                Some(path) => get_over(UnixStream::connect(path)?, target, token)?,
+                None => get_over(TcpStream::connect(&door)?, target, token)?,
             }
             .status)
         };

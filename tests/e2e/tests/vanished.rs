@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay, ask, connect_from, upgraded_from};
+use relay_e2e::{Platform, Relay, connect_from, get_over, upgraded_from};
 use relay_platform::TokenClaims;
 
 #[test]
@@ -31,12 +31,8 @@ fn who_vanishes_is_let_go_by_keepalive() -> Result<()> {
         ("RELAY_PING_INTERVAL_MS", "60000"),
     ])?;
     let counted = |name: &str| -> Result<i64> {
-        let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\
-             Authorization: Bearer {}\r\n\r\n",
-            Relay::ADMIN_TOKEN
-        );
-        let body = ask(UnixStream::connect(&door)?, &request)?.body;
+        let token = Some(Relay::ADMIN_TOKEN);
+        let body = get_over(UnixStream::connect(&door)?, "/metrics", token)?.body;
         let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.with_context(|| format!("no {name}"))?.parse()?)
     };

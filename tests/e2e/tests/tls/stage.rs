@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, Relay, write_certificate};
+use relay_e2e::{Platform, Relay, get_over, write_certificate};
 use relay_platform::TokenClaims;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -72,15 +72,7 @@ impl Stage {
 
     /// The value of a counter.
     pub(crate) fn counted(&self, name: &str) -> Result<u64> {
-        let mut connection = self.connect()?;
-        let token = Relay::ADMIN_TOKEN;
-        write!(
-            connection,
-            "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
-             Authorization: Bearer {token}\r\n\r\n"
-        )?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer)?;
+        let answer = get_over(self.connect()?, "/metrics", Some(Relay::ADMIN_TOKEN))?.body;
         let line = answer.lines().find_map(|line| line.strip_prefix(name));
         Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
     }
