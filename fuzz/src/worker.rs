@@ -9,12 +9,14 @@ use relay_contract::{
     WorkerRequest, WorkspaceId,
 };
 use relay_switchboard::{Effect, Effects, Input, Message, Switchboard};
-use relay_wire::envelope::Scanner;
+use relay_wire::envelope::cold::{self, ColdFrame};
+use relay_wire::envelope::{CallReader, ColdKind, Envelope, Scanner};
 use serde_json::json;
 use url::Url;
 
 /// A worker's message: whatever is called lies inside the worker's own paths, for whoever reads
-/// the path on the way, and carries no header that is not on the list.
+/// the path on the way, and carries no header that is not on the list. A call is the same, read
+/// whole or in pieces.
 ///
 /// The input is taken twice: as the message itself, and as the path and a header value, divided by
 /// the first line feed, of a message that is otherwise good.
@@ -46,12 +48,36 @@ fn say(board: &mut Switchboard, text: &[u8], effects: &mut Effects) {
     let mut scanner = Scanner::new();
     scanner.feed(text);
     let envelope = scanner.finish();
+    if let Ok(Envelope::Cold { kind: ColdKind::Worker, .. }) = envelope {
+        assert_same_in_pieces(text);
+    }
     let message = Message {
         bytes: text.len(),
         envelope: envelope.as_ref().map_err(|invalid| *invalid),
         text: &|| Cow::Borrowed(text),
+        call: None,
     };
     board.handle(Tick(1), Input::Message { from: WORKER, message }, effects);
+}
+
+fn assert_same_in_pieces(text: &[u8]) {
+    let whole = match cold::parse(ColdKind::Worker, text) {
+        Ok(ColdFrame::Worker(request)) => Some(members(request)),
+        _ => None,
+    };
+    for piece_bytes in [1, 7, 64, 4097] {
+        let mut reader = CallReader::new(text.len());
+        text.chunks(piece_bytes).for_each(|piece| reader.feed(piece));
+        assert!(reader.finish().ok().map(members) == whole, "in pieces of {piece_bytes}");
+    }
+}
+
+/// What a call says.
+type Members = (String, Box<str>, String, Vec<(Box<str>, String)>, Option<String>);
+
+fn members(request: WorkerRequest) -> Members {
+    let WorkerRequest { request_id, method, path, headers, body } = request;
+    (request_id, method, path, headers, body)
 }
 
 fn judge(request: &WorkerRequest) {

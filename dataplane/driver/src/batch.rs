@@ -23,6 +23,10 @@ impl Batch {
     /// Chunks of one batch. Gathering fewer costs more sends; more brought nothing.
     pub const CHUNKS_MAX: usize = 64;
 
+    /// Memory of one that has been sent, its chunks' own aside.
+    pub const BYTES: usize =
+        size_of::<Self>() + Self::CHUNKS_MAX * (size_of::<Chunk>() + Message::PIECE_BYTES);
+
     /// An empty one. Drivers keep a free list: see [`Driver::batch`](crate::Driver::batch).
     pub fn new() -> Box<Self> {
         Box::new(Self {

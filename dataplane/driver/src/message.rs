@@ -14,6 +14,9 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// Memory of what it says of each chunk.
+    pub(crate) const PIECE_BYTES: usize = size_of::<libc::iovec>();
+
     /// Points the message at `chunks` and returns the header.
     ///
     /// The caller keeps the chunks and the message in place until the kernel is done with the

@@ -3,9 +3,10 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
-use relay_driver::{Choice, Completion, Config, Driver, Key, Remote, Uring, open};
+use relay_driver::{AnyDriver, Choice, Completion, Config, Driver, Key, Remote, Uring, open};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 #[test]
@@ -32,6 +33,7 @@ fn accepts_again(choice: Choice) {
     let peer = TcpStream::connect(address).unwrap();
     let hoard: Vec<_> = std::iter::from_fn(|| listener.try_clone().ok()).collect();
 
+    let since = Instant::now();
     let mut completions = Vec::new();
     while completions.is_empty() {
         driver.turn(None, &mut completions).unwrap();
@@ -41,19 +43,36 @@ fn accepts_again(choice: Choice) {
     for _ in 0..100 {
         driver.turn(Some(Duration::ZERO), &mut completions).unwrap();
     }
-    assert_eq!(driver.stats().accept_failed, 1, "it pauses");
+    // Once, but for a machine that stood still for longer than a pause.
+    let failed = driver.stats().accept_failed;
+    let pauses = since.elapsed().as_millis() / PAUSE_MS;
+    assert!(u128::from(failed) <= 1 + pauses, "it pauses: {failed} in {pauses}");
     friend.write_all(b"frames flow").unwrap();
-    while completions.is_empty() {
-        driver.turn(Some(Duration::ZERO), &mut completions).unwrap();
-    }
+    await_one(&mut driver, &mut completions, Some(Duration::ZERO));
     let [Completion::Received { lease, .. }] = &completions[..] else { panic!("{completions:?}") };
     assert_eq!(&**lease, b"frames flow");
     completions.clear();
 
     drop(hoard);
-    while completions.is_empty() {
-        driver.turn(None, &mut completions).unwrap();
-    }
+    await_one(&mut driver, &mut completions, None);
     let [Completion::Accepted { remote, .. }] = completions[..] else { panic!("{completions:?}") };
     assert_eq!(remote, Remote::Internet(peer.local_addr().unwrap()));
 }
+
+/// Turns until there is something else than one more accept that failed.
+fn await_one(
+    driver: &mut AnyDriver,
+    completions: &mut Vec<Completion<OwnedFd>>,
+    patience: Option<Duration>,
+) {
+    loop {
+        completions.retain(|completion| !matches!(completion, Completion::AcceptFailed(_)));
+        if !completions.is_empty() {
+            return;
+        }
+        driver.turn(patience, completions).unwrap();
+    }
+}
+
+/// How long accepting pauses, milliseconds.
+const PAUSE_MS: u128 = 100;

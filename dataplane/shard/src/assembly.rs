@@ -1,11 +1,16 @@
 //! A message that did not arrive in one piece.
 
+use std::{iter, mem};
+
 use relay_driver::Chunk;
 use relay_wire::envelope::Scanner;
 use relay_wire::websocket::Decoder;
 
+use crate::backlog::{REREAD_WORK, STEP_WORK};
 use crate::blocks::{BLOCK_BYTES, Blocks};
+use crate::discarded::Discarded;
 use crate::egress::owned_len;
+use crate::reread::{PORTION_BYTES, Reread};
 
 /// The pieces so far, without copying them while they are few.
 ///
@@ -26,6 +31,8 @@ pub(crate) struct Assembly {
     pub(crate) pin: Option<usize>,
     /// Whether any leased byte of it was copied.
     pub(crate) copied: bool,
+    /// How it is read once more, being whole.
+    pub(crate) reread: Option<Reread>,
 }
 
 /// Leased pieces one message may hold on to. Protects the shard's receive buffers.
@@ -97,6 +104,7 @@ impl Assembly {
             + self.pieces.capacity() * size_of::<Chunk>()
             + owned.sum::<usize>()
             + self.scanner.held_bytes()
+            + self.reread.as_ref().map_or(0, Reread::held_bytes)
     }
 
     /// The payload in one block.
@@ -108,9 +116,35 @@ impl Assembly {
         text
     }
 
+    /// Reads a portion of a worker's call once more, and gives the memory back that nobody needs
+    /// then. Returns the work that it was; `None` when all is read.
+    pub(crate) fn reread_portion(&mut self, blocks: &mut Blocks) -> Option<usize> {
+        let Some(Reread::Call(reader, read)) = &mut self.reread else {
+            return None;
+        };
+        let piece = self.pieces.get_mut(*read)?;
+        let bytes = piece.as_bytes();
+        let portion = bytes.len().min(PORTION_BYTES);
+        reader.feed(&bytes[..portion]);
+        let work = portion * REREAD_WORK + reader.take_steps() * STEP_WORK;
+        if portion < bytes.len() {
+            piece.advance(portion);
+        } else {
+            let piece = mem::replace(piece, Chunk::Static(b""));
+            *read += 1;
+            self.leases -= usize::from(matches!(piece, Chunk::Leased(_)));
+            blocks.reclaim(iter::once(piece));
+        }
+        Some(work)
+    }
+
     /// Reads the pieces again, as whoever takes the connection over will; the decoder knows what
-    /// they are pieces of.
+    /// they are pieces of. A message that is whole and read once more stays as it is: connections
+    /// are taken over when that is done.
     pub(crate) fn rescan(&mut self, decoder: &Decoder) {
+        if self.reread.is_some() {
+            return;
+        }
         self.scanner = Scanner::default();
         for piece in &self.pieces {
             decoder.feed_again(piece.as_bytes(), &mut self.scanner);
@@ -122,12 +156,21 @@ impl Assembly {
         out.append(&mut self.pieces);
     }
 
+    /// Moves the pieces to what is freed a little at a time.
+    pub(crate) fn discard_into(&mut self, discarded: &mut Discarded) {
+        for piece in self.pieces.drain(..) {
+            let bytes = owned_len(&piece);
+            discarded.add(piece, bytes);
+        }
+    }
+
     /// Makes this ready for another message; what an unusual one took is given back.
     pub(crate) fn renew(&mut self) {
         self.pieces.clear();
         self.len = 0;
         self.leases = 0;
         self.copied = false;
+        self.reread = None;
         self.scanner.reset();
         debug_assert!(self.pin.is_none(), "unpinned before it is reused");
     }

@@ -23,6 +23,8 @@ pub struct Audit {
     /// Bytes they hold, and those of what was discarded and is not free yet, or leaves for another
     /// shard, and what scopes remember.
     pub held_bytes: usize,
+    /// Bytes of scopes that nobody is in, beside those.
+    pub empty_scopes_bytes: usize,
     /// Receive buffers that wait for a loud connection's turn.
     pub deferred_leases: usize,
 }
@@ -42,6 +44,7 @@ impl<D: Driver> Shard<D> {
                 + self.discarded.held_bytes()
                 + self.mail.held_bytes()
                 + self.board.tables_bytes(),
+            empty_scopes_bytes: self.board.empty_scopes_bytes(),
             deferred_leases: self.round.leases(),
         };
         for key in keys {
@@ -56,6 +59,16 @@ impl<D: Driver> Shard<D> {
     /// How often a stranger's bytes were looked through for a head, since the beginning.
     pub fn heads_looked_for(&self) -> u64 {
         self.heads_looked_for
+    }
+
+    /// Lowers the number of records that each TLS key of now may seal: whoever wants to see what
+    /// happens then cannot wait for sixteen million.
+    pub fn limit_tls_records(&mut self, records_max: u64) {
+        for key in self.table.keys() {
+            if let Some(session) = self.table.get_mut(key).and_then(|found| found.tls.as_mut()) {
+                session.limit_records(records_max);
+            }
+        }
     }
 
     /// The driver, to look at what it counts.

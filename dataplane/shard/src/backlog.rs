@@ -69,6 +69,10 @@ pub(crate) const FRAME_WORK: usize = 16 << 10;
 /// What a step of reading its text costs, where that is more than its frame's work. Source: a
 /// frame takes about as long as a hundred steps.
 pub(crate) const STEP_WORK: usize = 128;
+/// What a byte of a whole message costs that is read once more, or copied for one more viewer.
+/// Source: gathering a megabyte and reading its members takes half a millisecond and more, which is
+/// several hundred frames; BENCHMARKS.md, "What do a worker's large calls do to others?"
+pub(crate) const REREAD_WORK: usize = 8;
 /// Who was loud is quiet again when a receive fills less than this part of its buffer.
 const QUIET_PART: usize = 8;
 /// Spare backlogs kept.

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 
 use relay_contract::{CloseReason, Counter, Limits};
 use relay_driver::{Driver, Key};
-use relay_switchboard::Input;
+use relay_switchboard::{Input, limiters_bytes_max};
 use relay_wire::http1;
 
 use crate::connection::{CloseHandshake, Connection, Open, Phase};
@@ -27,6 +27,8 @@ pub(crate) struct Budget {
     stranger_bytes: usize,
     /// What scopes remember, which is no single connection's.
     tables_bytes: usize,
+    /// Scopes that nobody is in. They make way for whoever comes, so they keep nobody out.
+    empty_scopes_bytes: usize,
 }
 
 /// What one connection was last found to hold.
@@ -38,8 +40,8 @@ pub(crate) struct Charge {
     is_stranger: bool,
 }
 
-/// What a connection holds, its slot and generation.
-type Weight = (usize, u32, u32);
+/// Whether it goes before those who are in, what it holds, its slot and generation.
+type Weight = (bool, usize, u32, u32);
 
 /// Why somebody has to go.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -62,8 +64,21 @@ const SLOT_EXTRA_BYTES: usize = 192;
 /// `an_idle_connection_holds_no_more_than_it_is_charged` fails when the charge is too little.
 pub(crate) const SEAT_BYTES: usize = 1536;
 
+/// What every connection is charged, whatever it does.
+const BARE_CONNECTION_BYTES: usize = SLOT_BYTES + SLOT_EXTRA_BYTES;
+
 /// What the budget counts for an admitted connection without TLS that has nothing to say.
-pub const IDLE_CONNECTION_BYTES: usize = SLOT_BYTES + SLOT_EXTRA_BYTES + SEAT_BYTES;
+pub const IDLE_CONNECTION_BYTES: usize = BARE_CONNECTION_BYTES + SEAT_BYTES;
+
+/// Free lists at their bounds (4 MiB of blocks, 4.5 of records under TLS, 3.5 of queues, 2 of
+/// batches), and lanes.
+const SPARES_BYTES: usize = 15 << 20;
+
+/// What a shard holds for itself beside its receive buffers, whoever is there: free lists, lanes,
+/// and the tables of limiters with as many keys as they may know.
+pub fn base_bytes(limits: &Limits) -> usize {
+    SPARES_BYTES + limiters_bytes_max(limits)
+}
 
 /// Connections looked for in one walk over the table when somebody has to go.
 const OFFENDERS_MAX: usize = 32;
@@ -86,8 +101,10 @@ impl Budget {
 
     /// Brings the account of what scopes remember up to date.
     fn settle_tables(&mut self, bytes: usize) {
-        self.used_bytes += bytes;
-        self.used_bytes -= std::mem::replace(&mut self.tables_bytes, bytes);
+        if bytes != self.tables_bytes {
+            self.used_bytes += bytes;
+            self.used_bytes -= std::mem::replace(&mut self.tables_bytes, bytes);
+        }
     }
 
     /// Counts memory that belongs to no connection any more and is not free yet.
@@ -105,9 +122,14 @@ impl Budget {
         self.stranger_bytes -= charge.stranger_bytes();
     }
 
-    /// Bytes that peers make the shard hold.
+    /// Bytes that peers make the shard hold, without scopes that nobody is in.
     pub(crate) fn used_bytes(&self) -> usize {
         self.used_bytes
+    }
+
+    /// The same, and what those who are gone have left.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.used_bytes + self.empty_scopes_bytes
     }
 
     /// Whether memory is so short that nobody new is let in: an eighth is left for those who are.
@@ -133,9 +155,20 @@ impl Budget {
         limits.memory_bytes_max / 4
     }
 
-    /// Whether somebody has to go.
+    /// Whether it would be enough if all of so many strangers went: their slots stay for a while.
+    fn strangers_hold_enough(&self, count: usize, limits: &Limits) -> bool {
+        let freed = self.stranger_bytes.saturating_sub(count * BARE_CONNECTION_BYTES);
+        self.used_bytes.saturating_sub(freed) <= limits.memory_bytes_max
+    }
+
+    /// Bytes that have to go.
+    fn excess(&self, limits: &Limits) -> usize {
+        self.held_bytes().saturating_sub(limits.memory_bytes_max)
+    }
+
+    /// Whether something has to go.
     fn is_over(&self, limits: &Limits) -> bool {
-        self.used_bytes > limits.memory_bytes_max
+        self.excess(limits) > 0
     }
 }
 
@@ -164,15 +197,17 @@ impl<D: Driver> Shard<D> {
 
     #[inline(never)]
     fn watch_growth(&mut self, key: Key) {
-        let stranger = self.table.get_mut(key).and_then(|connection| connection.stranger());
-        if stranger.is_some_and(|address| self.strangers.is_greedy(address, &self.limits)) {
+        let connection = self.table.get_mut(key).filter(|connection| connection.is_applicant());
+        let applicant = connection.and_then(|connection| connection.stranger());
+        if applicant.is_some_and(|address| self.strangers.is_greedy(address, &self.limits)) {
             self.overgrown = Some(key);
         }
     }
 
-    /// Charges what scopes remember now. Cost: two additions.
+    /// Charges what scopes are and remember now. Cost: a few additions.
     pub(crate) fn charge_tables(&mut self) {
         self.budget.settle_tables(self.board.tables_bytes());
+        self.budget.empty_scopes_bytes = self.board.empty_scopes_bytes();
     }
 
     /// Frees a connection's slot and what it was charged for.
@@ -182,8 +217,10 @@ impl<D: Driver> Shard<D> {
         Some(connection)
     }
 
-    /// Keeps the shard within its budget: whoever holds most goes first, and if it then still holds
-    /// most, it is cut. Called after every input; cost: one comparison while there is room.
+    /// Keeps the shard within its budget. Scopes that nobody is in go first, then whoever holds
+    /// most, of those who are not admitted yet while they hold enough, else of all; if it then
+    /// still holds most, it is cut. Called after every input; cost: a few additions while there is
+    /// room.
     pub(crate) fn relieve(&mut self) {
         self.charge_tables();
         if self.overgrown.is_some() {
@@ -196,18 +233,39 @@ impl<D: Driver> Shard<D> {
             if self.free_all() {
                 continue;
             }
-            let mut heaviest = self.heaviest();
-            while let Some((_, slot, generation)) = heaviest.pop() {
+            self.forget_empty_scopes();
+            if !self.budget.is_over(&self.limits) {
+                return;
+            }
+            let strangers = self.strangers.count();
+            let spares_residents = self.budget.strangers_hold_enough(strangers, &self.limits);
+            let mut heaviest = self.heaviest(spares_residents);
+            while let Some((.., slot, generation)) = heaviest.pop() {
                 let key = Key { slot, generation };
                 self.evict(key);
                 self.free_all();
-                // Tables that nobody is left in give their memory back.
+                // Tables that nobody is left in give their memory back, and then those scopes go.
                 self.charge_tables();
+                self.forget_empty_scopes();
                 if !self.budget.is_over(&self.limits) {
                     return;
                 }
-                heaviest.extend(self.table.get_mut(key).and_then(|left| left.weight(key)));
+                let left = self.table.get_mut(key);
+                heaviest.extend(left.and_then(|left| left.weight(key, spares_residents)));
             }
+        }
+    }
+
+    /// Forgets as many of the scopes that nobody is in as are in the way: again where the
+    /// generations of their daemons took what they gave. Cost: a microsecond or two for each. They
+    /// hold what the last input made the shard hold, or by how much the table of generations grew
+    /// meanwhile, which it does by doubling.
+    #[cold]
+    fn forget_empty_scopes(&mut self) {
+        while self.budget.is_over(&self.limits) && self.budget.empty_scopes_bytes > 0 {
+            let bytes = self.budget.excess(&self.limits);
+            self.consult(Input::MemoryShort { bytes });
+            self.charge_tables();
         }
     }
 
@@ -215,17 +273,17 @@ impl<D: Driver> Shard<D> {
     #[cold]
     fn turn_out_overgrown(&mut self) {
         if let Some(key) = self.overgrown.take()
-            && self.table.get_mut(key).is_some_and(|found| found.is_stranger())
+            && self.table.get_mut(key).is_some_and(|found| found.is_applicant())
         {
             self.evict(key);
         }
     }
 
-    /// Those who hold most. Cost: a walk over every connection.
-    fn heaviest(&mut self) -> BinaryHeap<Weight> {
+    /// Those who have to go first. Cost: a walk over every connection.
+    fn heaviest(&mut self, spares_residents: bool) -> BinaryHeap<Weight> {
         let mut heaviest = BinaryHeap::with_capacity(OFFENDERS_MAX + 1);
         for (key, connection) in self.table.iter() {
-            heaviest.extend(connection.weight(key).map(Reverse));
+            heaviest.extend(connection.weight(key, spares_residents).map(Reverse));
             if heaviest.len() > OFFENDERS_MAX {
                 heaviest.pop();
             }
@@ -242,8 +300,9 @@ impl<D: Driver> Shard<D> {
             Phase::Leaving(_) => Offence::Lingering,
             Phase::Open(open) if open.close == CloseHandshake::Sent => Offence::Lingering,
             Phase::Open(open) => {
-                let backlog = connection.egress.as_ref().map_or(0, |egress| egress.held_bytes());
-                if unfinished_bytes(open) > backlog {
+                let backlog = connection.egress.as_ref().map_or(0, |egress| egress.unsent_bytes());
+                // Who holds neither is told of the memory as well.
+                if unfinished_bytes(open) >= backlog {
                     Offence::Unfinished
                 } else {
                     Offence::Backlog
@@ -259,16 +318,12 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn close_for(&mut self, key: Key, reason: CloseReason) {
-        let connection = self.table.id(key);
-        self.consult(Input::Evicted { connection, reason });
-    }
-
-    /// Answers a stranger that there is no room at the moment.
+    /// Answers a stranger that there is no room at the moment, if it has asked anything.
     fn turn_out(&mut self, key: Key) {
         match self.phase_mut(key) {
             // What a peer speaks behind its proxy is not known yet.
             Some(Phase::Fronted(_)) => return self.close(key),
+            Some(Phase::Guest(guest)) if !guest.is_owed_an_answer() => return self.leave(key),
             Some(Phase::Waiting(_)) => self.withdraw(key),
             _ => {}
         }
@@ -279,9 +334,10 @@ impl<D: Driver> Shard<D> {
 
 impl Connection {
     /// What it weighs among those who may have to go; nothing once it is closed.
-    fn weight(&self, key: Key) -> Option<Weight> {
+    fn weight(&self, key: Key, spares_residents: bool) -> Option<Weight> {
         let is_closed = matches!(self.phase, Phase::Closed);
-        (!is_closed).then_some((self.charge.bytes as usize, key.slot, key.generation))
+        let goes_first = spares_residents && self.is_applicant();
+        (!is_closed).then_some((goes_first, self.charge.bytes(), key.slot, key.generation))
     }
 }
 
@@ -315,7 +371,7 @@ pub(crate) fn held_bytes(connection: &Connection) -> usize {
         Phase::Closed => 0,
     };
     let backlog = connection.backlog.as_ref().map_or(0, |backlog| backlog.held_bytes());
-    SLOT_BYTES + SLOT_EXTRA_BYTES + egress + tls + backlog + phase
+    BARE_CONNECTION_BYTES + egress + tls + backlog + phase
 }
 
 fn unfinished_bytes(open: &Open) -> usize {

@@ -62,10 +62,6 @@ impl<D: Driver> Shard<D> {
         let mut entry = LogEntry::new(Level::Warn, complaint.event()).ours();
         if let Some(key) = about {
             entry = entry.about(self.table.id(key));
-            let address = self.table.get_mut(key).and_then(|found| found.stranger());
-            if let Some(address) = address {
-                entry = entry.with("ip", address.to_string());
-            }
         }
         let entry = entry.with("reason", reason.to_owned()).with("soFar", so_far);
         self.emit(Event::Logged { at: self.now, entry: Box::new(entry) });

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use relay_contract::{Limits, ShardId, Tick};
 use relay_wire::http1::{TrustedProxies, UpgradeRules};
 
-/// Facts that do not change while the shard lives. Limits do: they arrive as versions.
-#[derive(Clone, Debug)]
+/// Facts that do not change while the shard lives. Limits do: they arrive as versions. It has no
+/// `Debug`, because it has a key.
+#[derive(Clone)]
 pub struct ShardConfig {
     /// Which shard this is.
     pub shard: ShardId,

@@ -88,6 +88,8 @@ pub(crate) struct Waiting {
     pub(crate) peer: IpAddr,
     /// When the control plane was asked, or was to be asked and was behind.
     pub(crate) asked: Tick,
+    /// Memory of what was asked: somebody has it until it is answered.
+    pub(crate) asked_bytes: usize,
     /// What will be answered if it is admitted.
     pub(crate) handshake: Result<Vec<u8>, Vec<u8>>,
     /// Bytes that came with the head and belong to the WebSocket.
@@ -100,7 +102,7 @@ impl Waiting {
     /// Memory of its own.
     pub(crate) fn held_bytes(&self) -> usize {
         let (Ok(answer) | Err(answer)) = &self.handshake;
-        size_of::<Self>() + answer.capacity() + self.early.capacity()
+        size_of::<Self>() + self.asked_bytes + answer.capacity() + self.early.capacity()
     }
 }
 
@@ -108,7 +110,7 @@ impl Waiting {
 pub(crate) struct Open {
     /// Where in a frame the bytes so far end.
     pub(crate) decoder: Decoder,
-    /// A message whose end has not come yet.
+    /// A message whose end has not come yet, or that is read once more.
     pub(crate) assembly: Option<Box<Assembly>>,
     /// How far the close handshake is.
     pub(crate) close: CloseHandshake,
@@ -134,6 +136,8 @@ pub(crate) struct Leaving {
     pub(crate) notified: bool,
     /// Whether the switchboard still has to be told that it is gone.
     pub(crate) registered: bool,
+    /// Where it comes from, if it was never admitted: it counts among strangers to its end.
+    pub(crate) stranger: Option<IpAddr>,
 }
 
 impl Connection {
@@ -169,18 +173,24 @@ impl Connection {
         }
     }
 
-    /// Whether it is not admitted yet.
+    /// Whether it was not admitted.
     pub(crate) fn is_stranger(&self) -> bool {
+        self.stranger().is_some()
+    }
+
+    /// Whether it may still be admitted.
+    pub(crate) fn is_applicant(&self) -> bool {
         matches!(self.phase, Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_))
     }
 
-    /// Where a socket comes from that is not admitted yet.
+    /// Where a socket comes from that was not admitted.
     pub(crate) fn stranger(&self) -> Option<IpAddr> {
         match &self.phase {
             Phase::Fronted(fronted) => Some(fronted.peer.address),
             Phase::Guest(guest) => Some(guest.peer.address),
             Phase::Waiting(waiting) => Some(waiting.peer),
-            Phase::Open(_) | Phase::Leaving(_) | Phase::Closed => None,
+            Phase::Leaving(leaving) => leaving.stranger,
+            Phase::Open(_) | Phase::Closed => None,
         }
     }
 

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 
 use crate::shard::Shard;
 
-/// Something new at the door. Connections that are open keep what they have.
+/// Something new at the door. Connections that are open keep what they were admitted with.
 #[derive(Clone, Debug)]
 pub enum DoorNews {
     /// TLS for connections accepted from now on, where TLS ends here at all.

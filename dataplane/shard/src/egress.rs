@@ -273,11 +273,17 @@ impl Egress {
         self.queue.iter().map(|queued| queued.chunk.as_bytes().len()).sum()
     }
 
-    /// Memory of its own: the queue, and every chunk that does not lie in a receive buffer.
+    /// Memory of its own: the queue, every chunk that does not lie in a receive buffer, and the
+    /// batch of the send in flight.
     pub(crate) fn held_bytes(&self) -> usize {
-        let flight = self.flight.map_or(0, |flight| flight.owned_bytes);
+        let flight = self.flight.map_or(0, |flight| Batch::BYTES + flight.owned_bytes);
         let lists = self.queue.capacity() * size_of::<Queued>() + self.arrivals.held_bytes();
         size_of::<Self>() + lists + self.owned_bytes + flight
+    }
+
+    /// Bytes that wait, and memory of those in flight that do not lie in a receive buffer.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.queued_bytes() + self.flight.map_or(0, |flight| flight.owned_bytes)
     }
 
     /// Whether a send is in flight.
@@ -350,8 +356,8 @@ impl Egress {
     }
 
     /// Hands what may be sent now, about `bytes_max` at most, to `seal`, frame bytes in order,
-    /// for TLS to make records of.
-    /// Those are to be sent as one block with [`SendMode::All`]. Only when nothing is in flight.
+    /// for TLS to make records of. Those are to be sent as one block with [`SendMode::All`], and
+    /// their memory is to be noted. Only when nothing is in flight.
     pub(crate) fn seal(
         &mut self,
         bytes_max: usize,
@@ -368,10 +374,15 @@ impl Egress {
             seal(queued.chunk.as_bytes());
             blocks.reclaim(std::iter::once(queued.chunk));
         }
-        // The records are a little longer than what they carry.
-        let owned_bytes = plain_bytes;
         let plain = Some(plain_bytes);
-        self.flight = Some(Flight { owned_bytes, ends_frame, plain, recalled: false });
+        self.flight = Some(Flight { owned_bytes: 0, ends_frame, plain, recalled: false });
+    }
+
+    /// Takes note of the memory that the records of the send in flight lie in.
+    pub(crate) fn note_sealed(&mut self, owned_bytes: usize) {
+        if let Some(flight) = &mut self.flight {
+            flight.owned_bytes = owned_bytes;
+        }
     }
 
     /// Takes note of a finished send of which the socket took `sent` bytes; the batch is emptied,

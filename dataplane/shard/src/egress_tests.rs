@@ -441,3 +441,18 @@ fn little_is_what_one_send_takes_within_the_bound() {
     }
     assert!(!egress.is_small(1 << 20), "more chunks than one send takes");
 }
+
+#[test]
+fn a_send_in_flight_is_held_with_its_batch_and_the_room_of_its_records() {
+    let (mut egress, mut blocks) = (Egress::default(), Blocks::default());
+    egress.push_own(Chunk::from(vec![0; 100]));
+    let before = egress.held_bytes();
+    egress.seal(SEND_BYTES_MAX, &mut blocks, |_| {});
+    egress.note_sealed(64 << 10);
+    let held = egress.held_bytes();
+    let batch = allocation_counter::measure(|| std::mem::forget(Batch::new()));
+    let batch_bytes = usize::try_from(batch.bytes_current).expect("it takes memory");
+    assert!(held >= before - 100 + batch_bytes + (64 << 10), "{held} bytes");
+    egress.sent(&mut Batch::new(), 0, &mut blocks);
+    assert!(egress.held_bytes() <= before, "all of it is back");
+}

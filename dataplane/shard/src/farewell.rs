@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use relay_contract::CloseReason;
 use relay_driver::{Driver, Key};
 use relay_switchboard::Input;
 
@@ -13,6 +14,12 @@ use crate::shard::Shard;
 const LINGER: Duration = Duration::from_millis(1000);
 
 impl<D: Driver> Shard<D> {
+    /// Closes an open connection with this reason; it is not counted here.
+    pub(crate) fn close_for(&mut self, key: Key, reason: CloseReason) {
+        let connection = self.table.id(key);
+        self.consult(Input::Evicted { connection, reason });
+    }
+
     /// Nothing more is expected of this peer: flush, FIN, then close. Nothing is routed to an open
     /// connection from now on; it keeps its place in the limits as long as it keeps memory.
     pub(crate) fn leave(&mut self, key: Key) {
@@ -22,13 +29,15 @@ impl<D: Driver> Shard<D> {
     /// The same, of a peer that may have ended its side: then closing ends ours, and no FIN has to
     /// go before it.
     pub(crate) fn leave_as(&mut self, key: Key, peer_ended: bool) {
-        let leaving = Leaving { peer_ended, ..Leaving::default() };
-        match self.phase_mut(key) {
-            None | Some(Phase::Closed | Phase::Leaving(_)) => return,
-            Some(Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_)) => {
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let stranger = connection.stranger();
+        let leaving = Leaving { peer_ended, stranger, ..Leaving::default() };
+        match connection.phase {
+            Phase::Closed | Phase::Leaving(_) => return,
+            Phase::Fronted(_) | Phase::Guest(_) | Phase::Waiting(_) => {
                 self.enter(key, Phase::Leaving(leaving));
             }
-            Some(Phase::Open(_)) => {
+            Phase::Open(_) => {
                 self.forget_assembly(key);
                 self.enter(key, Phase::Leaving(Leaving { registered: true, ..leaving }));
                 let connection = self.table.id(key);

@@ -1,16 +1,12 @@
 //! Queues to sockets: at the end of a turn, one send for each connection that has something new.
 
-use relay_contract::{Counter, Measure};
+use relay_contract::{CloseReason, Counter, Measure};
 use relay_driver::{Batch, Chunk, Driver, Key, SendError, SendMode};
 use relay_switchboard::Input;
 
-use crate::connection::{Connection, Phase};
+use crate::connection::{CloseHandshake, Connection, Phase};
 use crate::egress::Egress;
 use crate::shard::{SPARES_MAX, Shard};
-
-/// Blocks kept for records of later sends, and the bytes of one: a turn's worth, 4 MiB at most.
-const SPARE_RECORDS_MAX: usize = 64;
-const SPARE_RECORDS_BYTES: usize = 64 << 10;
 
 /// Bytes of a send that everybody has in every turn.
 const LITTLE_BYTES: usize = 8 << 10;
@@ -66,13 +62,16 @@ impl<D: Driver> Shard<D> {
         }
         egress.arrivals.begin_send(self.now);
         let mut batch = self.driver.batch();
+        let mut wears_out = false;
         let mode = match &mut connection.tls {
             Some(session) if egress.is_ready() || session.owes_output() => {
-                let spare = self.spare_records.pop().unwrap_or_default();
+                let spare = self.spare_records.take(depth.min(bytes_max));
                 let sealed = session.seal(egress, bytes_max, spare, &mut self.blocks);
+                egress.note_sealed(sealed.records.capacity());
                 if sealed.key_spent {
                     self.counters.count(Counter::TlsKeysSpent);
                 }
+                wears_out = sealed.wears_out;
                 batch.push(sealed.records).expect("a batch from the shelf is empty");
                 SendMode::All
             }
@@ -92,16 +91,35 @@ impl<D: Driver> Shard<D> {
             if ended {
                 // The records were the last there are.
                 self.leave(key);
+            } else if wears_out {
+                self.retire(key);
             }
             return bytes;
         }
-        // A TLS session that has ended makes no records any more.
+        // A TLS session that has ended makes no records any more: what waits is dropped, send by
+        // send.
         let progress = egress.sent(&mut batch, 0, &mut self.blocks);
+        let idle = egress.is_idle();
         self.driver.recycle(batch);
         self.charge(key);
         self.note_left(key, progress.left);
-        self.on_flushed(key);
+        if idle {
+            self.on_flushed(key);
+        } else {
+            self.touch(key);
+        }
         0
+    }
+
+    /// Closes a connection whose TLS key seals little more and has no successor, while there are
+    /// records for saying so.
+    #[cold]
+    fn retire(&mut self, key: Key) {
+        let Some(Phase::Open(open)) = self.phase_mut(key) else { return };
+        if open.close == CloseHandshake::NotBegun {
+            self.counters.count(Counter::TlsKeysSpent);
+            self.close_for(key, CloseReason::TlsKeySpent);
+        }
     }
 
     /// A send finished.
@@ -132,12 +150,8 @@ impl<D: Driver> Shard<D> {
                 session.owe(&batch, sent);
                 batch.clear();
                 sent = 0;
-            } else if let Some(Chunk::Owned { mut bytes, .. }) = batch.drain().next()
-                && bytes.capacity() <= SPARE_RECORDS_BYTES
-                && self.spare_records.len() < SPARE_RECORDS_MAX
-            {
-                bytes.clear();
-                self.spare_records.push(bytes);
+            } else if let Some(Chunk::Owned { bytes, .. }) = batch.drain().next() {
+                self.spare_records.put(bytes);
             }
         }
         let progress = egress.sent(&mut batch, sent, &mut self.blocks);

@@ -68,7 +68,7 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Takes the connection off the list of those that hold buffers.
-    fn unpin(&mut self, key: Key) {
+    pub(crate) fn unpin(&mut self, key: Key) {
         let Some(pin) = self.assembly_mut(key).and_then(|assembly| assembly.pin.take()) else {
             return;
         };
@@ -80,7 +80,7 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    fn assembly_mut(&mut self, key: Key) -> Option<&mut Assembly> {
+    pub(crate) fn assembly_mut(&mut self, key: Key) -> Option<&mut Assembly> {
         match &mut self.table.get_mut(key)?.phase {
             Phase::Open(open) => open.assembly.as_deref_mut(),
             _ => None,
@@ -106,8 +106,11 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Keeps the box for the next message in pieces.
+    /// Keeps the box for the next message in pieces. What is left in it is freed bit by bit.
     pub(crate) fn spare_assembly(&mut self, mut assembly: Box<Assembly>) {
+        let before = self.discarded.held_bytes();
+        assembly.discard_into(&mut self.discarded);
+        self.budget.hold(self.discarded.held_bytes() - before);
         assembly.renew();
         if self.spare_assemblies.len() < SPARE_ASSEMBLIES_MAX {
             self.spare_assemblies.push(assembly);

@@ -114,6 +114,13 @@ impl Guest {
         }
     }
 
+    /// Whether it has asked for something, or begun to, and was not answered yet. Whoever was would
+    /// take another answer for that to its next request.
+    pub(crate) fn is_owed_an_answer(&self) -> bool {
+        let has_begun = self.skipper.is_none() && !self.buffer.is_empty();
+        has_begun || self.awaits != Awaits::Nothing
+    }
+
     /// Keeps bytes that came until they are looked at.
     pub(crate) fn keep(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -231,10 +238,8 @@ impl<D: Driver> Shard<D> {
         self.heads_looked_for += 1;
         let head_bytes_max = self.limits.head_bytes_max;
         let trusted_proxies = &self.config.trusted_proxies;
-        let connection = self.table.get_mut(key);
-        let Some(Phase::Guest(guest)) = connection.map(|connection| &mut connection.phase) else {
-            return Verdict::Incomplete;
-        };
+        let Some(connection) = self.table.get_mut(key) else { return Verdict::Incomplete };
+        let Phase::Guest(guest) = &connection.phase else { return Verdict::Incomplete };
         let head = match http1::parse_head(&guest.buffer, head_bytes_max) {
             Ok(Some(head)) => head,
             Ok(None) => return Verdict::Incomplete,
@@ -259,7 +264,8 @@ impl<D: Driver> Shard<D> {
         }
         if is_get && CONTROL_PATHS.contains(&target.path()) {
             let hops = head.all("x-forwarded-for");
-            let address = http1::client_address(guest.peer, hops, trusted_proxies);
+            let peer = trusted_proxies.peer_again(guest.peer, connection.is_local);
+            let address = http1::client_address(peer, hops, trusted_proxies);
             let request = control_request(&head, &target, address);
             return Verdict::Ask { request, consumed };
         }

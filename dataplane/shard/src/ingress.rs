@@ -1,14 +1,15 @@
 //! Bytes in, frames out of them, and what the switchboard makes of each.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use relay_contract::{CloseCode, ConnectionId, Counter, Tick};
 use relay_driver::{Chunk, Driver, Key, Lease};
 use relay_switchboard::{Effects, Input, Message, Switchboard};
-use relay_wire::envelope::Scanner;
+use relay_wire::envelope::{CallReader, Invalid, Scanner};
 use relay_wire::websocket::{self, ControlFrame, FrameError, Opcode, Piece, Step};
 
-use crate::backlog::{FRAME_WORK, STEP_WORK};
+use crate::backlog::{FRAME_WORK, REREAD_WORK, STEP_WORK};
 use crate::connection::{CloseHandshake, Phase, Reading};
 use crate::received::Received;
 use crate::shard::Shard;
@@ -85,7 +86,7 @@ impl<D: Driver> Shard<D> {
         let mut input = Walk::new(input);
         let mut work = 0;
         loop {
-            let mut steps = 0;
+            let (mut steps, mut reread) = (0, 0);
             let left = input.left();
             let Some(connection) = self.table.get_mut(key) else {
                 return;
@@ -95,11 +96,18 @@ impl<D: Driver> Shard<D> {
             let Phase::Open(open) = &mut connection.phase else {
                 return;
             };
-            if left == 0 {
+            let rereads = open.assembly.as_ref().is_some_and(|found| found.reread.is_some());
+            if left == 0 && !rereads {
                 return;
             }
             if is_over {
-                return self.defer(key, input.into_rest());
+                // Where nothing is left, no buffer waits with it.
+                let rest = if left == 0 { Vec::new().into() } else { input.into_rest() };
+                return self.defer(key, rest);
+            }
+            if rereads {
+                work = self.reread_some(key);
+                continue;
             }
             let scanner = match &mut open.assembly {
                 Some(assembly) => &mut assembly.scanner,
@@ -112,7 +120,7 @@ impl<D: Driver> Shard<D> {
                     if piece.small_fragment {
                         self.note_small_frame(key);
                     }
-                    self.on_piece(key, &mut input, &piece);
+                    reread = self.on_piece(key, &mut input, &piece);
                 }
                 Ok(Step::Ping { payload, at }) => {
                     self.note_small_frame(key);
@@ -129,7 +137,8 @@ impl<D: Driver> Shard<D> {
                 }
                 Err(error) => return self.on_violation(key, error),
             }
-            work = FRAME_WORK.max(steps * STEP_WORK) + left - input.left();
+            let read = left - input.left() + reread.saturating_mul(REREAD_WORK);
+            work = FRAME_WORK.max(steps * STEP_WORK).saturating_add(read);
         }
     }
 
@@ -139,17 +148,15 @@ impl<D: Driver> Shard<D> {
         self.consult(Input::SmallFrame { from });
     }
 
-    /// A piece of a message lies at the front of the input.
-    fn on_piece(&mut self, key: Key, input: &mut Walk, piece: &Piece) {
+    /// A piece of a message lies at the front of the input. Returns the bytes of text that were
+    /// read once more, as whole messages.
+    fn on_piece(&mut self, key: Key, input: &mut Walk, piece: &Piece) -> usize {
         let mut bytes = input.take(piece);
-        let Some(connection) = self.table.get_mut(key) else {
-            return;
-        };
-        let Phase::Open(open) = &mut connection.phase else {
-            return;
+        let Some(Phase::Open(open)) = self.phase_mut(key) else {
+            return 0;
         };
         if open.close == CloseHandshake::Sent {
-            return;
+            return 0;
         }
         // Bytes of a binary message are text to the reference; where they are UTF-8 they can stay.
         let whole = piece.first && piece.last && piece.utf8;
@@ -174,30 +181,33 @@ impl<D: Driver> Shard<D> {
         };
         let payload = self.message.last().map(|chunk| &chunk.as_bytes()[payload_at..]);
         let text = || Cow::Borrowed(payload.unwrap_or_default());
-        let whole = Whole { bytes: len, scanner: &self.scanner, text: &text };
+        let whole = Whole { bytes: len, scanner: &self.scanner, text: &text, call: None };
         let from = self.table.id(key);
-        whole.show(from, self.now, &mut self.board, &mut self.effects);
+        let reread = whole.show(from, self.now, &mut self.board, &mut self.effects);
         self.deliver();
+        reread
     }
 
-    /// Part of a message, or one that needs its bytes changed: it is gathered first.
-    fn on_partial(&mut self, key: Key, bytes: Received, piece: &Piece) {
+    /// Part of a message, or one that needs its bytes changed: it is gathered first. Returns the
+    /// bytes that were read once more; of a message that has to wait, as many as end the
+    /// connection's share of this turn.
+    fn on_partial(&mut self, key: Key, bytes: Received, piece: &Piece) -> usize {
         let chunk = bytes.into_chunk(piece.payload.clone());
         self.gather(key, chunk);
-        if piece.last {
-            if piece.utf8 {
-                self.on_assembled(key);
-            } else {
-                self.on_binary(key);
-            }
+        if !piece.last {
+            return 0;
         }
+        if self.begin_reread(key, piece.utf8) {
+            return self.pace().work.div_ceil(REREAD_WORK);
+        }
+        if piece.utf8 { self.on_assembled(key) } else { self.on_binary(key) }
     }
 
     /// A text message that came in several pieces is complete: they are sent as they lie, behind a
     /// new header.
-    fn on_assembled(&mut self, key: Key) {
+    pub(crate) fn on_assembled(&mut self, key: Key) -> usize {
         let Some(mut assembly) = self.take_assembly(key) else {
-            return;
+            return 0;
         };
         let len = assembly.len();
         if assembly.copied {
@@ -205,33 +215,39 @@ impl<D: Driver> Shard<D> {
         }
         self.message.clear();
         self.message.push(header_chunk(len));
+        let call = assembly.take_call_reader().map(Some).map(Cell::new);
         let text = || Cow::Owned(assembly.text());
-        let whole = Whole { bytes: len, scanner: &assembly.scanner, text: &text };
+        let whole = Whole { bytes: len, scanner: &assembly.scanner, text: &text, call };
         let from = self.table.id(key);
-        whole.show(from, self.now, &mut self.board, &mut self.effects);
+        let reread = whole.show(from, self.now, &mut self.board, &mut self.effects);
         assembly.drain_into(&mut self.message);
-        self.deliver();
+        self.perform();
+        self.blocks.reclaim(self.message.drain(..));
         self.spare_assembly(assembly);
+        reread
     }
 
     /// A binary message that is no UTF-8 is complete: its text is what decoding with replacement
     /// makes of it, as the reference does.
-    fn on_binary(&mut self, key: Key) {
+    pub(crate) fn on_binary(&mut self, key: Key) -> usize {
         let Some(assembly) = self.take_assembly(key) else {
-            return;
+            return 0;
         };
+        let assembly_bytes = assembly.len();
         let text = String::from_utf8_lossy(&assembly.text()).into_owned();
         self.counters.count(Counter::CopiedFrames);
         let lazy = || Cow::Borrowed(text.as_bytes());
         // Replacement may have made it longer than a message may be: the switchboard judges that.
-        let whole = Whole { bytes: text.len(), scanner: &assembly.scanner, text: &lazy };
+        let whole =
+            Whole { bytes: text.len(), scanner: &assembly.scanner, text: &lazy, call: None };
         let from = self.table.id(key);
-        whole.show(from, self.now, &mut self.board, &mut self.effects);
+        let reread = whole.show(from, self.now, &mut self.board, &mut self.effects);
         self.message.clear();
         self.message.push(header_chunk(text.len()));
         self.message.push(Chunk::Owned { bytes: text.into_bytes(), start: 0 });
         self.deliver();
         self.spare_assembly(assembly);
+        assembly_bytes + reread
     }
 
     /// Does what the switchboard said of the message that lies ready to be sent.
@@ -293,16 +309,38 @@ struct Whole<'m> {
     bytes: usize,
     scanner: &'m Scanner,
     text: &'m dyn Fn() -> Cow<'m, [u8]>,
+    /// Who has read it before, where it is a worker's call and long.
+    call: Option<Cell<Option<Box<CallReader>>>>,
 }
 
 impl Whole<'_> {
-    /// Asks the switchboard what follows from it.
-    fn show(self, from: ConnectionId, now: Tick, board: &mut Switchboard, effects: &mut Effects) {
+    /// Asks the switchboard what follows from it. Returns the bytes that were read once more: rare
+    /// kinds are, from their whole text, and presence is copied for each viewer but the first.
+    fn show(
+        self,
+        from: ConnectionId,
+        now: Tick,
+        board: &mut Switchboard,
+        effects: &mut Effects,
+    ) -> usize {
         let envelope = self.scanner.finish();
         let envelope = envelope.as_ref().map_err(|invalid| *invalid);
-        let text = || (self.text)();
-        let message = Message { bytes: self.bytes, envelope, text: &text };
+        let reread = Cell::new(0);
+        let text = || {
+            reread.set(reread.get() + self.bytes);
+            (self.text)()
+        };
+        let call = self.call.as_ref().map(|reader| {
+            || {
+                let reader = reader.take().ok_or(Invalid::Member)?;
+                reread.set(reread.get() + reader.bytes_to_judge());
+                reader.finish()
+            }
+        });
+        let call = call.as_ref().map(|call| call as &dyn Fn() -> _);
+        let message = Message { bytes: self.bytes, envelope, text: &text, call };
         board.handle(now, Input::Message { from, message }, effects);
+        reread.get()
     }
 }
 

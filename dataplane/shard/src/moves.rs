@@ -194,7 +194,7 @@ impl<D: Driver> Shard<D> {
         let members = self.board.members_of(&workspace_id);
         let mut members: Vec<_> = members.into_iter().filter_map(|id| self.table.key(id)).collect();
         members.retain(|&key| self.is_member(key));
-        let held_bytes = self.held_by(&members);
+        let held_bytes = self.held_by(&members) + self.board.household_bytes(&workspace_id);
         let asked = RoomAsked { from: self.config.shard, connections: members.len(), held_bytes };
         self.moves.ongoing = Some(Box::new(Departure {
             workspace_id,
@@ -437,7 +437,7 @@ impl<D: Driver> Shard<D> {
     /// Everything of the workspace goes, and whoever came meanwhile follows.
     fn depart(&mut self, ongoing: Departure<D::Socket>) {
         let Departure { workspace_id, to, began, members, mut sockets, held, .. } = ongoing;
-        let held_bytes = self.held_by(&members);
+        let held_bytes = self.held_by(&members) + self.board.household_bytes(&workspace_id);
         let household = self.board.take_out(&workspace_id);
         let mut connections = Vec::with_capacity(members.len());
         let mut ids = Vec::with_capacity(members.len());

@@ -27,14 +27,12 @@ pub(crate) enum Content<S> {
 }
 
 impl<S> Parcel<S> {
-    /// Memory that connections of the shard were charged for which it comes from.
+    /// Memory of peers in it.
     pub(crate) fn held_bytes(&self) -> usize {
         match &self.0 {
             Content::Workspace(caravan) => caravan.held_bytes,
-            Content::Upgrade(_)
-            | Content::Order(_)
-            | Content::RoomAsked(_)
-            | Content::RoomAnswered(_) => 0,
+            Content::Upgrade(upgrade) => upgrade.held_bytes(),
+            Content::Order(_) | Content::RoomAsked(_) | Content::RoomAnswered(_) => 0,
         }
     }
 }
@@ -44,7 +42,7 @@ pub(crate) struct RoomAsked {
     /// Who wants to know.
     pub(crate) from: ShardId,
     pub(crate) connections: usize,
-    /// Memory that they hold.
+    /// Memory that they and their scopes hold.
     pub(crate) held_bytes: usize,
 }
 
@@ -65,6 +63,15 @@ pub(crate) struct Upgrade<S> {
     pub(crate) tls: Option<Box<TlsSession>>,
 }
 
+impl<S> Upgrade<S> {
+    /// Memory of its own.
+    fn held_bytes(&self) -> usize {
+        let (Ok(answer) | Err(answer)) = &self.handshake;
+        let tls = self.tls.as_ref().map_or(0, |session| session.held_bytes());
+        answer.capacity() + self.early.capacity() + tls
+    }
+}
+
 /// A workspace with its connections, none of which has an operation in flight.
 pub(crate) struct Caravan<S> {
     pub(crate) workspace_id: WorkspaceId,
@@ -75,7 +82,7 @@ pub(crate) struct Caravan<S> {
     /// What the switchboard knows.
     pub(crate) household: Household,
     pub(crate) connections: Vec<Luggage<S>>,
-    /// Memory that they hold.
+    /// Memory that they and their scopes hold.
     pub(crate) held_bytes: usize,
 }
 

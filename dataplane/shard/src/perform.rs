@@ -3,6 +3,7 @@
 use relay_contract::{CloseReason, Counter, Event};
 use relay_driver::{Chunk, Driver, Key};
 use relay_switchboard::{Effect, FreshToken, Input};
+use relay_wire::tls::LAST_BYTES;
 use relay_wire::websocket::{self, ControlFrame};
 
 use crate::connection::{CloseHandshake, Phase};
@@ -99,8 +100,9 @@ impl<D: Driver> Shard<D> {
             return;
         }
         open.close = CloseHandshake::Sent;
-        if reason == CloseReason::BufferOverflow
-            && let Some(egress) = &mut connection.egress
+        if let Some(egress) = &mut connection.egress
+            && (reason == CloseReason::BufferOverflow
+                || (reason == CloseReason::TlsKeySpent && egress.queued_bytes() > LAST_BYTES))
         {
             let before = self.discarded.held_bytes();
             let dropped = egress.drop_waiting_frames(&mut self.discarded);

@@ -88,6 +88,10 @@ impl<D: Driver> Shard<D> {
         let mut is_over = false;
         while !input.bytes_mut().is_empty() {
             let Some(connection) = self.table.get_mut(key) else { return };
+            if matches!(connection.phase, Phase::Leaving(_)) {
+                // It is read so that it sees our last words. Nobody needs to open that.
+                return;
+            }
             if connection.backlog.as_ref().is_some_and(|backlog| backlog.has_rest()) {
                 return self.defer_records(key, input);
             }

@@ -33,6 +33,7 @@ use crate::histograms::TurnCosts;
 use crate::mail::Mail;
 use crate::moves::{Moves, Stay};
 use crate::ports::Ports;
+use crate::spare_records::SpareRecords;
 use crate::strangers::Strangers;
 use crate::table::Table;
 use crate::whereabouts::Whereabouts;
@@ -109,7 +110,7 @@ pub struct Shard<D: Driver> {
     pub(crate) spare_assemblies: Vec<Box<Assembly>>,
     #[allow(clippy::vec_box, reason = "the boxes are what is kept")]
     pub(crate) spare_egress: Vec<Box<Egress>>,
-    pub(crate) spare_records: Vec<Vec<u8>>,
+    pub(crate) spare_records: SpareRecords,
     pub(crate) blocks: Blocks,
     /// What completed and was not looked at yet. Between two turns: what came in the middle of the
     /// last.
@@ -190,7 +191,7 @@ impl<D: Driver> Shard<D> {
             bulk: VecDeque::new(),
             spare_assemblies: Vec::new(),
             spare_egress: Vec::new(),
-            spare_records: Vec::new(),
+            spare_records: SpareRecords::default(),
             blocks: Blocks::default(),
             completions: Vec::new(),
             outbox: VecDeque::new(),
@@ -496,11 +497,14 @@ impl<D: Driver> Shard<D> {
         let connection = self.table.get_mut(key)?;
         let before = connection.stranger();
         let left = std::mem::replace(&mut connection.phase, phase);
-        if let (Some(address), None) = (before, connection.stranger()) {
-            if std::mem::take(&mut connection.shakes_hands) {
+        if let Some(address) = before {
+            let is_guest = matches!(connection.phase, Phase::Guest(_));
+            if !is_guest && std::mem::take(&mut connection.shakes_hands) {
                 self.strangers.end_handshake(address);
             }
-            self.strangers.remove(address, connection.charge.stranger_bytes());
+            if !connection.is_stranger() {
+                self.strangers.remove(address, connection.charge.stranger_bytes());
+            }
         }
         self.budget.settle(connection, &mut self.strangers);
         Some(left)

@@ -62,6 +62,8 @@ pub(crate) struct Sealed {
     pub(crate) records: Vec<u8>,
     /// Whether a key has sealed all it may.
     pub(crate) key_spent: bool,
+    /// Whether the key, which has no successor, has little left for more than a farewell.
+    pub(crate) wears_out: bool,
 }
 
 impl TlsSession {
@@ -179,7 +181,7 @@ impl TlsSession {
         blocks: &mut Blocks,
     ) -> Sealed {
         let mut records = if self.made.is_empty() { spare } else { std::mem::take(&mut self.made) };
-        let mut key_spent = false;
+        let (mut key_spent, mut wears_out) = (false, false);
         match &mut self.state {
             State::Established(session) => {
                 let before = session.spent_keys();
@@ -188,12 +190,13 @@ impl TlsSession {
                 drop(writer);
                 session.end_records(&mut records);
                 key_spent = session.spent_keys() > before;
+                wears_out = session.wears_out();
             }
             // Nothing can be queued before the handshake is done, and nothing is sent after it
             // failed.
             State::Handshaking(_) | State::Over => egress.seal(bytes_max, blocks, |_| {}),
         }
-        Sealed { records, key_spent }
+        Sealed { records, key_spent, wears_out }
     }
 
     /// Whether nothing can be sent any more.
@@ -202,6 +205,13 @@ impl TlsSession {
             State::Established(session) => session.is_ended(),
             State::Handshaking(_) => false,
             State::Over => true,
+        }
+    }
+
+    /// Lowers the number of records one key may seal, for tests.
+    pub(crate) fn limit_records(&mut self, records_max: u64) {
+        if let State::Established(session) = &mut self.state {
+            session.limit_records(records_max);
         }
     }
 

@@ -25,10 +25,10 @@ impl<D: Driver> Shard<D> {
     /// Nothing is read until the answer comes, so bytes sent early wait in the kernel. The time it
     /// was held back counts as time in which the control plane did not answer.
     pub(crate) fn ask_admission(&mut self, key: Key) {
-        let Some(Phase::Guest(guest)) = self.phase_mut(key) else {
-            return;
-        };
-        let peer = guest.peer;
+        let Some(connection) = self.table.get_mut(key) else { return };
+        let is_local = connection.is_local;
+        let Phase::Guest(guest) = &mut connection.phase else { return };
+        let peer = self.config.trusted_proxies.peer_again(guest.peer, is_local);
         let held_back_since = guest.held_back_since();
         let buffer = guest.take_buffer();
         let is_tight = self.budget.is_tight(&self.limits);
@@ -47,13 +47,14 @@ impl<D: Driver> Shard<D> {
         let preflight = http1::preflight(&head, &self.config.upgrade_rules);
         let handshake = http1::handshake(&head);
         let early = buffer[head.len()..].to_vec();
+        let request = Box::new(AdmissionRequest { address, preflight });
+        let asked_bytes = request.held_bytes();
         let (peer, asked) = (peer.address, held_back_since.unwrap_or(self.now));
-        let waiting = Waiting { peer, asked, handshake, early, is_held: false };
+        let waiting = Waiting { peer, asked, asked_bytes, handshake, early, is_held: false };
         self.enter(key, Phase::Waiting(Box::new(waiting)));
         if held_back_since.is_none() {
             self.set_deadline(key, self.limits.admission_timeout);
         }
-        let request = Box::new(AdmissionRequest { address, preflight });
         let connection = self.table.id(key);
         self.emit(Event::AdmissionAsked { connection, request });
     }

@@ -111,8 +111,9 @@ impl Switchboard {
             self.open_scope(workspace, requested, now);
         }
         let at = self.open_scope(workspace, target.as_ref(), now);
+        self.core.directory.join(at);
+        self.settle_empty_scopes(now, effects);
         let core = &mut self.core;
-        core.directory.join(at);
         let scope = core.directory.scope_mut(at);
         let machine = grant.claims.machine_id.as_deref();
         let machine_id = machine.map(|machine| scope.share_machine_id(machine));

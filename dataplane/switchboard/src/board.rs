@@ -73,6 +73,14 @@ impl Board {
         (connection, seen)
     }
 
+    /// Opens a connection for another target, and ends it.
+    pub(crate) fn visit(&mut self, mut grant: Grant, target: &str) {
+        grant.request.target_id = Some(target.into());
+        grant.claims.runtime_target_id = Some(target.into());
+        let (connection, _) = self.open(grant);
+        self.close(connection);
+    }
+
     pub(crate) fn daemon(&mut self) -> ConnectionId {
         self.open(grant(Role::Daemon)).0
     }
@@ -192,6 +200,7 @@ pub(crate) fn message(text: &str, show: impl FnOnce(Message<'_>)) {
         bytes: text.len(),
         envelope: envelope.as_ref().map_err(|&invalid| invalid),
         text: &whole,
+        call: None,
     });
 }
 

@@ -107,6 +107,7 @@ impl Seat {
         let redirect = Some("wss://b.example.net/ws");
         row(self, Input::Drained { connection: id, redirect });
         row(self, Input::Closed { connection: id });
+        row(self, Input::MemoryShort { bytes: 1 });
         row(self, Input::Elapsed);
         let newer = Limits { version: 2, ..Limits::default() };
         row(self, Input::SetLimits(Arc::new(newer)));
@@ -133,6 +134,7 @@ fn name_of(input: &Input<'_>) -> &'static str {
         Input::Dismissed { .. } => "dismissed",
         Input::Drained { .. } => "drained",
         Input::Closed { .. } => "closed",
+        Input::MemoryShort { .. } => "memory short",
         Input::Elapsed => "elapsed",
         Input::SetLimits(_) => "set limits",
         Input::SetRoutes(_) => "set routes",

@@ -163,8 +163,10 @@ impl Switchboard {
             }
         };
         effects.push(Effect::Log(Box::new(entry)));
+        let admission = member.admission;
         self.core.directory.part(member.scope, now);
-        Some(Leaver { admission: member.admission, registered: true })
+        self.settle_empty_scopes(now, effects);
+        Some(Leaver { admission, registered: true })
     }
 
     /// Seats a connection that has `close_timeout` to end.

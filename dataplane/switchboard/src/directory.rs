@@ -8,6 +8,7 @@ use relay_contract::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::empty_scopes::{EMPTY_SCOPE_BYTES, empty_scopes_max, generations_max};
 use crate::household::{Generations, Remembered};
 use crate::key::{Key, KeyMap, Keyer};
 use crate::recency::Recency;
@@ -27,9 +28,10 @@ use crate::traffic::Traffic;
 ///
 /// Away from `Empty` somebody joins, towards it the last of them leaves. A workspace is `Empty` too
 /// when a client asked for it alone and its claims led to a target of it. `Evicted` is a scope that
-/// is no more, but its daemon generation is remembered until [`GENERATIONS_MAX`] later ones crowd
-/// it out; without a generation nothing is. A worker opens a scope too, and one that has a worker
-/// is not evicted; nothing else depends on workers.
+/// is no more, but its daemon generation is remembered until [`generations_max`] later ones crowd
+/// it out; without a generation nothing is. It is evicted before its time where more are empty
+/// than [`empty_scopes_max`], or memory is short. A worker opens a scope too, and one that has a
+/// worker is not evicted; nothing else depends on workers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Scope {
     pub(crate) workspace_id: WorkspaceId,
@@ -220,6 +222,9 @@ pub(crate) struct Directory {
     /// Memory of the tables of all scopes.
     #[serde(skip)]
     tables_bytes: usize,
+    /// Memory of the table of generations, which grows when one is added and at no other time.
+    #[serde(skip)]
+    generations_bytes: usize,
 }
 
 impl Directory {
@@ -332,9 +337,25 @@ impl Directory {
         self.tables_bytes -= before;
     }
 
-    /// Memory of the tables that members of all scopes fill.
+    /// Memory of the tables that members of all scopes fill, and of what is known of forgotten
+    /// scopes.
     pub(crate) fn tables_bytes(&self) -> usize {
-        self.tables_bytes
+        self.tables_bytes + self.generations_bytes
+    }
+
+    /// Memory of scopes that nobody is in, without their tables.
+    pub(crate) fn empty_scopes_bytes(&self) -> usize {
+        self.empty.len() * EMPTY_SCOPE_BYTES
+    }
+
+    /// Memory of one workspace's scopes that no member is charged for.
+    pub(crate) fn bytes_of(&self, workspace: &WorkspaceId) -> usize {
+        let scopes = self.scopes.iter().flatten();
+        let its = scopes.filter(|scope| scope.workspace_id == *workspace);
+        its.map(|scope| {
+            scope.counted_bytes + if scope.member_count == 0 { EMPTY_SCOPE_BYTES } else { 0 }
+        })
+        .sum()
     }
 
     /// A member joins a scope.
@@ -351,18 +372,30 @@ impl Directory {
         scope.last_activity = now;
         scope.member_count -= 1;
         let (key, is_empty) = (scope.key, scope.member_count == 0);
+        if is_empty {
+            // A set that has become empty keeps memory.
+            (scope.machine_id, scope.subscriptions) = (None, BTreeSet::new());
+        }
         self.count_tables(at);
         if is_empty {
             self.empty.put(key, at, now);
         }
     }
 
-    /// Forgets the scope that has been empty longest, if that is long enough.
+    /// Scopes without members beyond those there is room for.
+    pub(crate) fn empty_excess(&self, limits: &Limits) -> usize {
+        self.empty.len().saturating_sub(empty_scopes_max(limits))
+    }
+
+    /// Whether a scope has been empty long enough to be forgotten.
+    pub(crate) fn has_due_empty(&self, now: Tick, limits: &Limits) -> bool {
+        let oldest = self.empty.oldest();
+        oldest.is_some_and(|(_, _, since)| now.since(since) >= limits.empty_scope_ttl)
+    }
+
+    /// Forgets the scope that has been empty longest.
     pub(crate) fn evict(&mut self, now: Tick, limits: &Limits) -> Option<Box<Scope>> {
-        let (key, at, since) = self.empty.oldest()?;
-        if now.since(since) < limits.empty_scope_ttl {
-            return None;
-        }
+        let (key, at, _) = self.empty.oldest()?;
         self.empty.remove(key);
         self.by_key.remove(&key);
         self.free.push(at);
@@ -371,7 +404,7 @@ impl Directory {
         if let Some(generation) = scope.generation {
             let workspace = scope.workspace_key;
             self.generations.put(key, Remembered { generation, workspace }, now);
-            self.generations.shrink(GENERATIONS_MAX);
+            self.settle_generations(limits);
         }
         Some(scope)
     }
@@ -414,6 +447,8 @@ impl Directory {
         }
         scope.sequence = self.sequence;
         self.sequence += 1;
+        // Whoever comes with it brings the text along.
+        scope.machine_id = None;
         let at = self.place(*scope);
         self.count_tables(at);
         self.empty.put(key, at, now);
@@ -431,11 +466,22 @@ impl Directory {
     }
 
     /// Remembers generations of a workspace.
-    pub(crate) fn add_generations(&mut self, workspace: Key, its: Vec<(Key, u64, Tick)>) {
+    pub(crate) fn add_generations(
+        &mut self,
+        workspace: Key,
+        its: Vec<(Key, u64, Tick)>,
+        limits: &Limits,
+    ) {
         for (key, generation, used) in its {
             self.generations.put(key, Remembered { generation, workspace }, used);
         }
-        self.generations.shrink(GENERATIONS_MAX);
+        self.settle_generations(limits);
+    }
+
+    /// Keeps the table of generations within its bound, and counts its memory.
+    fn settle_generations(&mut self, limits: &Limits) {
+        self.generations.shrink(generations_max(limits));
+        self.generations_bytes = self.generations.held_bytes();
     }
 
     pub(crate) fn has_empty(&self) -> bool {
@@ -496,6 +542,7 @@ impl Directory {
     pub(crate) fn reindex(&mut self) -> bool {
         let by_key = self.iter().map(|(at, scope)| (scope.key, at)).collect();
         self.by_key = by_key;
+        self.generations_bytes = self.generations.held_bytes();
         self.tables_bytes = 0;
         for scope in self.scopes.iter_mut().flatten() {
             scope.counted_bytes = scope.held_bytes();
@@ -544,7 +591,8 @@ impl Switchboard {
         }
     }
 
-    /// Memory of what scopes remember of sessions and of requests that wait.
+    /// Memory of what scopes remember of sessions and of requests that wait, and of the generations
+    /// of scopes that were forgotten.
     pub fn tables_bytes(&self) -> usize {
         self.core.directory.tables_bytes()
     }
@@ -555,10 +603,6 @@ impl Switchboard {
 /// new one, and that is counted. Source: a quarter of what strangers and the last connections in
 /// are kept for; 4,096 sessions take half a MiB.
 const TABLES_PART: usize = 8;
-
-/// Generations remembered after their scopes were forgotten; the one forgotten first goes. Protects
-/// shard memory: 80 bytes each. Source: far more targets than one shard serves in a day.
-const GENERATIONS_MAX: usize = 65_536;
 
 #[cfg(test)]
 #[path = "directory_tests.rs"]

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use relay_contract::{AdmissionId, ConnectionId, Counter, Counters, Grant, Role, Scope, ShardId};
 
-use super::{Directory, Waiting};
+use super::{Directory, EMPTY_SCOPE_BYTES, Waiting};
 use crate::Input;
 use crate::board::{
     Board, assert_reviewed, board_with, frame, grant, init, key_update, offer, redeemed, response,
+    subscribe,
 };
 
 /// What a scope can be.
@@ -472,6 +473,99 @@ fn what_scopes_remember_has_a_share_of_memory_and_no_more() {
         board.close(ConnectionId { shard: ShardId(0), slot, generation: 0 });
     }
     assert_eq!(board.switchboard.tables_bytes(), 0, "all of it comes back");
+}
+
+#[test]
+fn generations_of_forgotten_scopes_have_a_share_of_memory_and_no_more() {
+    const MEMORY: usize = 1 << 20;
+    let mut board = board_with(|limits| {
+        limits.memory_bytes_max = MEMORY;
+        limits.empty_scope_ttl = Duration::from_millis(100);
+        limits.cleanup_interval = Duration::from_millis(100);
+    });
+    for number in 0..3000 {
+        let mut grant = grant(Role::Daemon);
+        grant.claims.daemon_issue_generation = Some(5);
+        board.visit(grant, &format!("rt{number}"));
+    }
+    board.pass(1000);
+    assert_eq!(board.scopes(), [""; 0]);
+    let held = board.switchboard.tables_bytes();
+    assert!((MEMORY / 40..=MEMORY / 16).contains(&held), "{held} bytes");
+}
+
+#[test]
+fn scopes_that_nobody_is_in_have_a_share_of_memory_and_no_more() {
+    const MEMORY: usize = 1 << 20;
+    const TARGETS: u64 = 3000;
+    let mut board = board_with(|limits| limits.memory_bytes_max = MEMORY);
+    let mut before = 0;
+    for number in 0..TARGETS {
+        let mut grant = grant(Role::Daemon);
+        grant.claims.daemon_issue_generation = (number == TARGETS - 100).then_some(5);
+        board.visit(grant, &format!("rt{number}"));
+        let held = board.switchboard.empty_scopes_bytes();
+        assert!(held <= MEMORY / 16, "{held} bytes");
+        let now = board.count(Counter::ScopesCrowdedOut);
+        assert!(now <= before + 1, "one is left, {} go", now - before);
+        before = now;
+    }
+    let left = board.scopes();
+    let kept = MEMORY / 16 / EMPTY_SCOPE_BYTES;
+    let is_kept = |number| left.iter().any(|line| line.contains(&format!(":rt{number} ")));
+    assert_eq!((left.len(), before), (kept, TARGETS - kept as u64));
+    assert!(is_kept(TARGETS - 1) && !is_kept(TARGETS - 100), "who was left first goes first");
+    // What has to be known of it is.
+    let mut stale = grant(Role::Daemon);
+    stale.claims.daemon_issue_generation = Some(4);
+    stale.request.target_id = Some("rt2900".into());
+    stale.claims.runtime_target_id = Some("rt2900".into());
+    let (_, seen) = board.open(stale);
+    assert!(seen.iter().any(|line| line.contains("stale daemon generation")), "{seen:?}");
+}
+
+#[test]
+fn where_memory_is_short_as_many_empty_scopes_go_as_are_in_the_way() {
+    let mut board = board_with(|_| {});
+    for number in 0..40 {
+        board.visit(grant(Role::Daemon), &format!("left{number}"));
+    }
+    let here = board.daemon();
+    for (bytes, left) in [(1, 40), (3 * EMPTY_SCOPE_BYTES, 37), (usize::MAX, 1), (1, 1)] {
+        board.see(Input::MemoryShort { bytes });
+        assert_eq!(board.scopes().len(), left);
+    }
+    assert_eq!(board.switchboard.empty_scopes_bytes(), 0);
+    assert_eq!(board.count(Counter::ScopesCrowdedOut), 40);
+    assert!(board.switchboard.seat(here).is_some(), "whoever is here stays");
+}
+
+#[test]
+fn an_empty_scope_holds_no_more_than_it_is_counted_for() {
+    // Tables have just doubled.
+    const TARGETS: usize = 513;
+    let mut board = board_with(|_| {});
+    let longest = |number: usize| format!("{number:03}{}", "\u{ffff}".repeat(125));
+    let cost = allocation_counter::measure(|| {
+        for number in 0..TARGETS {
+            let mut grant = grant(Role::Client);
+            grant.claims.scope = Some(Scope::SessionEvents);
+            grant.request.workspace_id = longest(number).as_str().into();
+            grant.claims.workspace_id = Some(longest(number).into());
+            grant.claims.machine_id = Some("m".repeat(255).into());
+            grant.request.target_id = Some(longest(number).into());
+            grant.claims.runtime_target_id = Some(longest(number).into());
+            let (viewer, _) = board.open(grant);
+            let seen = board.say(viewer, &subscribe("agent-session:s1"));
+            assert_eq!(seen.len(), 1, "{seen:?}");
+            board.close(viewer);
+        }
+    });
+    let counted = board.switchboard.empty_scopes_bytes();
+    assert_eq!(counted, TARGETS * EMPTY_SCOPE_BYTES);
+    let held = usize::try_from(cost.bytes_current).expect("scopes take memory");
+    assert!(held <= counted, "{held} bytes held where {counted} are counted");
+    assert!(held >= counted / 2, "{held} bytes held where {counted} are counted");
 }
 
 #[test]

@@ -54,6 +54,12 @@ impl Switchboard {
         self.core.connections.member(connection).is_some()
     }
 
+    /// Memory that a workspace brings along beside what its connections hold: its tables, and
+    /// scopes that nobody is in, without generations of daemons. Cost: linear in scopes.
+    pub fn household_bytes(&self, workspace: &WorkspaceId) -> usize {
+        self.core.directory.bytes_of(workspace)
+    }
+
     /// Takes a workspace out, as if it had never been here. Nobody is told anything. Connections
     /// that were told to go are not of it any more and stay. Cost: linear in connections, scopes
     /// and remembered generations.
@@ -125,7 +131,7 @@ impl Switchboard {
             self.core.connections.seat(id, State::Open(member));
         }
         self.core.limiters.take_in(quotas, now);
-        self.core.directory.add_generations(workspace, generations);
+        self.core.directory.add_generations(workspace, generations, &self.limits);
         self.arm_cleanup(now);
     }
 }

@@ -37,6 +37,28 @@ fn handle(to: &mut Switchboard, now: Tick, input: Input<'_>) -> Vec<String> {
 }
 
 #[test]
+fn empty_scopes_beyond_their_part_become_fewer_with_each_that_is_left() {
+    let mut board = board();
+    for target in 0..60 {
+        board.visit(grant(Role::Daemon), &format!("rt{target}"));
+    }
+    let limits = Limits { memory_bytes_max: 1 << 20, ..Limits::default() };
+    let most = limits.memory_bytes_max / 16;
+    let mut to = Switchboard::new(ShardId(1), [7; 16], Arc::new(limits));
+    move_out(&mut board, "ws1", &mut to);
+    assert!(to.empty_scopes_bytes() > most, "they came along");
+    for slot in 0..30 {
+        let connection = ConnectionId { shard: ShardId(1), slot, generation: 0 };
+        let mut grant = grant(Role::Daemon);
+        grant.request.target_id = Some(format!("new{slot}").into());
+        grant.claims.runtime_target_id = Some(format!("new{slot}").into());
+        handle(&mut to, board.now, Input::Opened { connection, grant: Box::new(grant) });
+        handle(&mut to, board.now, Input::Closed { connection });
+    }
+    assert!(to.empty_scopes_bytes() <= most, "{} bytes", to.empty_scopes_bytes());
+}
+
+#[test]
 fn owners_requests_and_subscriptions_come_along() {
     let mut board = board();
     let [daemon, client] = [board.daemon(), board.client()];

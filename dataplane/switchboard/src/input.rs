@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use relay_contract::{
-    CloseReason, ConnectionId, Grant, Limits, Profile, Renewal, Routes, WorkerResponse,
+    CloseReason, ConnectionId, Grant, Limits, Profile, Renewal, Routes, WorkerRequest,
+    WorkerResponse,
 };
 use relay_wire::envelope::{Envelope, Invalid, ProfileMember};
 
@@ -26,6 +27,11 @@ pub enum Input<'a> {
         from: ConnectionId,
         /// What it is.
         message: Message<'a>,
+    },
+    /// The shard holds more than it may: of what nobody needs goes as much, or a portion.
+    MemoryShort {
+        /// How much more.
+        bytes: usize,
     },
     /// A message larger than allowed began; the shard closes with 1009 itself.
     TooLarge {
@@ -123,8 +129,12 @@ pub struct Message<'a> {
     pub bytes: usize,
     /// What the scanner found.
     pub envelope: Result<&'a Envelope<'a>, Invalid>,
-    /// Gives the text in one piece. Called for rare kinds only.
+    /// Gives the text in one piece. Called for rare kinds only, and not where `call` is set: of
+    /// such a message no text is left.
     pub text: &'a dyn Fn() -> Cow<'a, [u8]>,
+    /// Gives the call of a worker that was read before, at most once; else it is read from the
+    /// text.
+    pub call: Option<&'a dyn Fn() -> Result<WorkerRequest, Invalid>>,
 }
 
 impl Message<'_> {

@@ -69,6 +69,19 @@ pub(crate) struct Rate {
     pub(crate) keys_max: usize,
 }
 
+/// Memory of a shard's limiters when each knows as many keys as it may. More keys than 2^32 count
+/// as so many.
+pub fn limiters_bytes_max(limits: &Limits) -> usize {
+    // A new key is there before the oldest goes.
+    let entries = |keys_max: usize| keys_max.min(u32::MAX as usize) + 1;
+    let windows = [limits.key_exchange_keys_max, limits.pairing_keys_max];
+    let buckets =
+        [limits.runtime_keys_max, limits.runtime_workspace_keys_max, limits.daemon_keys_max];
+    let windows = windows.map(|keys_max| Recency::<Window>::bytes_max(entries(keys_max)));
+    let buckets = buckets.map(|keys_max| Recency::<Bucket>::bytes_max(entries(keys_max)));
+    windows.iter().chain(&buckets).sum()
+}
+
 /// All limiters of a shard. Source: relay specification, section 7.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Limiters {
@@ -111,14 +124,17 @@ impl Limiters {
         self.daemon.take(workspace, now, Rate { per_minute, keys_max })
     }
 
-    /// Forgets what was not used for two windows: a window is over by then and a bucket full.
-    pub(crate) fn sweep(&mut self, now: Tick) {
+    /// Forgets so many entries at most that were not used for two windows: a window is over by then
+    /// and a bucket full. Returns how many.
+    pub(crate) fn sweep(&mut self, now: Tick, most: usize) -> usize {
+        let mut swept = 0;
         for windows in [&mut self.key_exchange.windows, &mut self.pairing.windows] {
-            windows.prune(now, 2 * MINUTE);
+            swept += windows.prune_some(now, 2 * MINUTE, most - swept);
         }
         for buckets in [&mut self.runtime_client, &mut self.runtime_workspace, &mut self.daemon] {
-            buckets.buckets.prune(now, 2 * MINUTE);
+            swept += buckets.buckets.prune_some(now, 2 * MINUTE, most - swept);
         }
+        swept
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -240,14 +256,39 @@ mod tests {
     }
 
     #[test]
+    fn limiters_that_are_full_hold_no_more_than_is_said() {
+        let limits = Limits {
+            key_exchange_keys_max: 1000,
+            pairing_keys_max: 1024,
+            runtime_keys_max: 3000,
+            runtime_workspace_keys_max: 1,
+            daemon_keys_max: 700,
+            ..Limits::default()
+        };
+        let mut limiters = Limiters::default();
+        let taken = allocation_counter::measure(|| {
+            for number in 0..5000 {
+                let (name, now) = (key(&number.to_string()), Tick::from_millis(number));
+                limiters.key_exchange(name, now, &limits);
+                limiters.pairing(name, now, &limits);
+                limiters.runtime(RuntimeKeys { client: name, workspace: name }, now, &limits);
+                limiters.daemon(name, now, &limits);
+            }
+        });
+        let held = usize::try_from(taken.bytes_current).expect("tables take memory");
+        let most = limiters_bytes_max(&limits);
+        assert!((most / 2..=most).contains(&held), "{held} bytes where {most} are said");
+    }
+
+    #[test]
     fn what_was_not_used_for_two_windows_is_forgotten() {
         let mut limiters = Limiters::default();
         let limits = Limits::default();
         limiters.daemon(key("a"), Tick::from_millis(0), &limits);
         limiters.pairing(key("a"), Tick::from_millis(1), &limits);
-        limiters.sweep(Tick::from_millis(120_000));
+        limiters.sweep(Tick::from_millis(120_000), usize::MAX);
         assert!(!limiters.is_empty());
-        limiters.sweep(Tick::from_millis(120_002));
+        limiters.sweep(Tick::from_millis(120_002), usize::MAX);
         assert!(limiters.is_empty());
     }
 }

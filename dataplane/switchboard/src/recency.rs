@@ -35,6 +35,14 @@ struct Node<V> {
     newer: u32,
 }
 
+/// A place of the index: an entry and a byte that says what is in it.
+const PLACE_BYTES: usize = size_of::<(Key, u32)>() + 1;
+
+/// Places of a hash table for so many entries: a power of two, of which it fills seven eighths.
+fn places(entries: usize) -> usize {
+    (entries * 8).div_ceil(7).next_power_of_two()
+}
+
 impl<V: Copy> Recency<V> {
     pub(crate) fn len(&self) -> usize {
         self.index.len()
@@ -45,15 +53,23 @@ impl<V: Copy> Recency<V> {
     }
 
     /// Memory of its own, by capacity; what was written down and restored counts as it did before.
-    /// A hash table has a power of two of places, fills seven eighths of them, and has a byte more
-    /// for each.
     pub(crate) fn held_bytes(&self) -> usize {
-        if self.room == 0 {
-            return 0;
+        match self.room as usize {
+            0 => 0,
+            room => Self::room_bytes(room),
         }
-        let room = self.room as usize;
-        let places = (room * 8).div_ceil(7).next_power_of_two();
-        room * size_of::<Node<V>>() + places * (size_of::<(Key, u32)>() + 1)
+    }
+
+    /// Memory of a table with room for so many entries.
+    pub(crate) fn room_bytes(room: usize) -> usize {
+        room * size_of::<Node<V>>() + places(room) * PLACE_BYTES
+    }
+
+    /// Memory of a table that never has more entries than these, whatever comes and goes. It
+    /// doubles as it grows; its index does so once more where entries that were removed leave it no
+    /// room.
+    pub(crate) fn bytes_max(entries: usize) -> usize {
+        entries.next_power_of_two() * size_of::<Node<V>>() + places(2 * entries) * PLACE_BYTES
     }
 
     /// The value under a key and when it was last used.
@@ -164,6 +180,12 @@ impl<V: Copy> Recency<V> {
             self.remove(key);
             (key, value)
         })
+    }
+
+    /// Removes so many entries at most that have not been used for longer than `age`, the oldest
+    /// first. Returns how many.
+    pub(crate) fn prune_some(&mut self, now: Tick, age: Duration, most: usize) -> usize {
+        (0..most).take_while(|_| self.pop_older(now, age).is_some()).count()
     }
 
     /// Removes every entry that has not been used for longer than `age`.

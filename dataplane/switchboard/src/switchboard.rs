@@ -105,6 +105,7 @@ impl Switchboard {
                 self.on_drained(now, connection, redirect, effects);
             }
             Input::Closed { connection } => self.on_closed(now, connection, effects),
+            Input::MemoryShort { bytes } => self.on_memory_short(now, bytes, effects),
             Input::Elapsed => self.on_elapsed(now, effects),
             Input::SetLimits(limits) => self.on_limits(limits),
             Input::SetRoutes(routes) => self.on_routes(routes),

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use relay_contract::{Counter, Heartbeat, ShardReport, Tick};
+use relay_contract::{Counter, Heartbeat, Role, ShardReport, Tick};
 
 use crate::Input;
-use crate::board::{Board, board, board_with, frame, init, response};
+use crate::board::{Board, board, board_with, frame, grant, init, response};
 use crate::deadline::EXPIRED_MAX;
 
 fn beating(ping_ms: u64, pong_ms: u64, idle_ms: u64) -> Board {
@@ -196,6 +196,24 @@ fn empty_scopes_are_forgotten_and_the_log_says_which() {
     assert_eq!(board.pass(300), ["1100 log info workspace_evicted workspaceId=ws1:rt1"]);
     assert_eq!(board.count(Counter::WorkspaceEvictions), 1);
     assert_eq!(board.scopes(), [""; 0]);
+}
+
+#[test]
+fn a_crowd_of_empty_scopes_is_forgotten_in_portions() {
+    let mut board = board_with(|limits| {
+        limits.empty_scope_ttl = Duration::from_millis(100);
+        limits.cleanup_interval = Duration::from_millis(100);
+    });
+    const SCOPES: u64 = 1000;
+    for number in 0..SCOPES {
+        board.visit(grant(Role::Client), &format!("rt{number}"));
+    }
+    // One look at the time after all of them are due.
+    board.now = board.now.after(Duration::from_millis(300));
+    let told = board.see(Input::Elapsed).len();
+    assert!((1..100).contains(&told), "{told} scopes at once");
+    board.pass(200);
+    assert_eq!(board.count(Counter::WorkspaceEvictions), SCOPES);
 }
 
 #[test]

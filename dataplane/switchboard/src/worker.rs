@@ -80,6 +80,8 @@ impl Switchboard {
         worker.call_count += 1;
         if let Some(fragment) = request.path.find('#') {
             request.path.truncate(fragment);
+            // Its length is what a call is counted by.
+            request.path.shrink_to_fit();
         }
         let typed = request.headers.iter().any(|(name, _)| &**name == "content-type");
         if request.body.is_some() && !typed {
@@ -127,6 +129,9 @@ fn call(message: Message<'_>) -> Result<WorkerRequest, Invalid> {
     let Envelope::Cold { kind: ColdKind::Worker, .. } = *message.envelope? else {
         return Err(Invalid::Type);
     };
+    if let Some(call) = message.call {
+        return call();
+    }
     match cold::parse(ColdKind::Worker, &(message.text)())? {
         ColdFrame::Worker(request) => Ok(request),
         ColdFrame::Subscribe { .. }
@@ -166,6 +171,20 @@ mod tests {
             board.see(crate::Input::WorkerReply { to: worker, response: &answer("w-1", true) });
         assert!(seen[0].contains("'requestId':'w-1','status':200"));
         assert_eq!(board.count(Counter::WorkerTransportForwarded), 1);
+    }
+
+    #[test]
+    fn what_is_not_sent_of_a_path_is_not_kept() {
+        let mut board = board();
+        let worker = board.worker();
+        let path = format!("{ROOT}/x#{}", "f".repeat(100_000));
+        let now = board.now;
+        let effects = crate::board::say(&mut board.switchboard, now, worker, &call("w-1", &path));
+        let Some(Effect::CallPlatform { request, .. }) = effects.iter().next() else {
+            panic!("no call");
+        };
+        let path = &request.path;
+        assert_eq!((path.as_str(), path.capacity()), (&*format!("{ROOT}/x"), ROOT.len() + 2));
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //!
 //! [`Scanner`] reads a frame once, in whatever pieces it arrives, and answers with an [`Envelope`]:
 //! a frame that is valid for its type. Rare frames come out as [`Envelope::Cold`] and are read by
-//! [`cold::parse`] from their whole text. [`emit`] writes the frames that the relay itself sends.
+//! [`cold::parse`] from their whole text, long calls of workers by a [`CallReader`] from pieces.
+//! [`emit`] writes the frames that the relay itself sends.
 //!
 //! JSON is what `JSON.parse` takes, because the peers of the reference relay are held to that: any
 //! depth, lone surrogates, numbers of any size (read as doubles), the last of several equal names.
 //! Strings are compared and handed out as WTF-8: UTF-8 that may also hold lone surrogates.
 
+mod call;
+mod call_reader;
 pub mod cold;
 pub mod emit;
 mod judge;
@@ -22,6 +25,7 @@ mod text;
 
 use relay_contract::Profile;
 
+pub use call_reader::CallReader;
 pub use scanner::Scanner;
 pub use text::{is_blank, lossy, trim_js, utf16_len};
 

@@ -25,7 +25,7 @@ pub use alert::Alert;
 pub use direction::{Aead, Direction, Version};
 pub use error::RecordError;
 pub use inbound::{Content, FRUITLESS_RECORDS_MAX, Taken};
-pub use outbound::RecordWriter;
+pub use outbound::{LAST_BYTES, RecordWriter};
 pub use record::{ContentType, HEADER_BYTES, PLAIN_BYTES_MAX, RECORD_BYTES_MAX};
 pub use record_cut::RecordCut;
 pub use record_key::RecordKey;

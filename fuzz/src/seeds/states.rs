@@ -104,6 +104,7 @@ impl Board {
             bytes: text.len(),
             envelope: envelope.as_ref().map_err(|&invalid| invalid),
             text: &whole,
+            call: None,
         };
         self.tell(Input::Message { from, message });
     }

@@ -58,6 +58,7 @@ pub(crate) fn all() -> Vec<Case> {
         case("scan/4KiB", 512, || Ok(texts::Scanning::new(4096))),
         case("scan/64KiB", 128, || Ok(texts::Scanning::new(65_536))),
         case("scan/key-exchange", 512, || Ok(texts::Scanning::key_exchange())),
+        case("reread/worker-call-64KiB", 128, || Ok(texts::Rereading::new(65_536))),
         case("decide/client-to-daemon", 512, || decisions::Deciding::start(Decision::ToDaemon)),
         case("decide/daemon-to-client", 512, || decisions::Deciding::start(Decision::ToClient)),
         case("decide/key-exchange", 512, || decisions::Deciding::start(Decision::KeyExchange)),

@@ -120,6 +120,7 @@ impl Operation for Deciding {
                 bytes: said.text.len(),
                 envelope: said.envelope.as_ref().map_err(|&invalid| invalid),
                 text: &|| Cow::Borrowed(said.text),
+                call: None,
             };
             let input = Input::Message { from: said.from, message };
             self.switchboard.handle(self.now, input, &mut self.effects);

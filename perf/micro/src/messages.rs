@@ -31,6 +31,16 @@ pub(crate) fn encrypted(bytes: usize) -> Vec<u8> {
 /// Source: RFC 4648 §4.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/// A worker's call with a body, which is written as in a JSON string.
+pub(crate) fn worker_call(body: &str) -> String {
+    let head = concat!(
+        r#"{"type":"viewport.worker_transport.request/v1","requestId":"rq_01J9ZK3V6W","#,
+        r#""method":"POST","path":"/api/runtime/workspaces/ws/managed-executors/ex/jobs","#,
+        r#""headers":{"content-type":"application/json"},"body":""#
+    );
+    format!(r#"{head}{body}"}}"#)
+}
+
 /// What a client begins a session with.
 pub(crate) const KEY_EXCHANGE_INIT: &str = concat!(
     r#"{"type":"relay_key_exchange_init","version":3,"profile":"noise-ik","#,

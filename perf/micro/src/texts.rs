@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use relay_contract::Preflight;
-use relay_wire::envelope::Scanner;
+use relay_wire::envelope::{CallReader, Scanner};
 use relay_wire::http1::{UpgradeRules, handshake, parse_head, preflight};
 use relay_wire::websocket::unmask;
 
@@ -21,6 +21,12 @@ pub(crate) struct Scanning {
     scanner: Scanner,
     text: Vec<u8>,
     valid: u64,
+}
+
+/// Reads a worker's call once more, a portion at a time.
+pub(crate) struct Rereading {
+    text: String,
+    calls: u64,
 }
 
 /// Reads the head of an upgrade, judges it, and makes the 101.
@@ -76,6 +82,28 @@ impl Operation for Scanning {
     }
 }
 
+impl Rereading {
+    /// A call that brings JSON of about so many bytes, an eighth of them quotes.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let body = r#"\"name\":\"eight more bytes\","#.repeat(bytes / 32);
+        Self { text: messages::worker_call(&body), calls: 0 }
+    }
+}
+
+impl Operation for Rereading {
+    fn run(&mut self) {
+        let text = self.text.as_bytes();
+        let mut reader = CallReader::new(text.len());
+        text.chunks(PORTION_BYTES).for_each(|portion| reader.feed(portion));
+        self.calls += u64::from(reader.finish().is_ok());
+    }
+
+    fn judge(&self, runs: u64) -> Result<()> {
+        ensure!(self.calls == runs, "{} of {runs} texts were calls", self.calls);
+        Ok(())
+    }
+}
+
 impl Operation for Upgrading {
     fn run(&mut self) {
         self.answered += u64::from(answer(&self.rules).is_ok());
@@ -94,6 +122,9 @@ fn answer(rules: &UpgradeRules) -> Result<Vec<u8>> {
     ensure!(matches!(asked, Preflight::Ask { .. }), "the upgrade can be asked about");
     handshake(&head).ok().context("the upgrade is one")
 }
+
+/// As a shard does it.
+const PORTION_BYTES: usize = 8 << 10;
 
 /// What a browser sends.
 const HEAD: &[u8] =

@@ -57,13 +57,14 @@ pub enum CloseReason {
     TokenRevoked,
     KeyWithdrawn,
     ClosedByOperator,
+    TlsKeySpent,
 }
 
 impl CloseReason {
     /// The code that goes with the text.
     pub const fn code(self) -> CloseCode {
         match self {
-            Self::ShuttingDown => CloseCode::GOING_AWAY,
+            Self::ShuttingDown | Self::TlsKeySpent => CloseCode::GOING_AWAY,
             Self::FrameTooLarge => CloseCode::TOO_BIG,
             _ => CloseCode::POLICY,
         }
@@ -100,6 +101,7 @@ impl CloseReason {
             Self::TokenRevoked => "token revoked",
             Self::KeyWithdrawn => "signing key withdrawn",
             Self::ClosedByOperator => "closed by operator",
+            Self::TlsKeySpent => "TLS key spent",
         }
     }
 }

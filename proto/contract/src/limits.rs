@@ -77,8 +77,9 @@ pub struct Limits {
     pub session_owner_ttl: Duration,
     /// Liveness of connections.
     pub heartbeat: Heartbeat,
-    /// How long a scope outlives its last connection. Protects shard memory; what the scope knows
-    /// survives a short absence. Reached: evicted, with a log entry and a count.
+    /// How long a scope outlives its last connection, at most: less where such scopes take more
+    /// than a sixteenth of memory, or memory is used up. Protects shard memory; what the scope
+    /// knows survives a short absence. Reached: evicted, with a log entry and a count.
     /// `RELAY_EMPTY_WORKSPACE_TTL_MS`
     pub empty_scope_ttl: Duration,
     /// How often empty scopes and limiters at rest are looked for, at least 1 ms apart. Protects
@@ -125,15 +126,16 @@ pub struct Limits {
     /// Bytes that peers may make one shard hold: slots, request heads, messages in pieces, what
     /// waits to be sent, TLS sessions. Protects the process from its peers. Reached: at a quarter
     /// of it for strangers, new ones are closed unanswered; at seven eighths new upgrades are
-    /// answered 503 with `Retry-After`; at all of it those who hold most go, slow readers with
-    /// 4008. Each with a count. The program divides `RELAY_MEMORY_BUDGET`; by itself a shard has
-    /// 1 GiB.
+    /// answered 503 with `Retry-After`; at all of it those who hold most go, strangers first, slow
+    /// readers with 4008. Each with a count. The program divides `RELAY_MEMORY_BUDGET`; by itself a
+    /// shard has 1 GiB.
     pub memory_bytes_max: usize,
     /// Work of one connection per turn of its shard: bytes received, and 16 KiB for each frame, or
-    /// 128 for each step of reading its text where that is more. Protects the latency of all others
-    /// from one that sends a lot. Reached: the rest waits for the next turn, behind everybody who
-    /// sent less, with a count. While quiet connections are heard a share is a quarter of it. Ours:
-    /// 64 small frames, some 50 µs; of larger ones as many as a receive brings in a row.
+    /// 128 for each step of reading its text where that is more, and 8 for each byte of a text that
+    /// is read once more. Protects the latency of all others from one that sends a lot. Reached:
+    /// the rest waits for the next turn, behind everybody who sent less, with a count. While quiet
+    /// connections are heard a share is a quarter of it. Ours: 64 small frames, some 50 µs; of
+    /// larger ones as many as a receive brings in a row.
     pub turn_work_max: usize,
     /// Worker calls in flight per connection. Protects the platform and the controller's memory.
     /// Reached: the call is answered 503, with a count. Ours: a quarter of what the controller

@@ -87,6 +87,23 @@ pub struct AdmissionRequest {
     pub preflight: Preflight,
 }
 
+impl AdmissionRequest {
+    /// Memory of what the peer wrote.
+    pub fn held_bytes(&self) -> usize {
+        match &self.preflight {
+            Preflight::Ask { request, token } => {
+                let target = request.target_id.as_ref().map_or(0, |target| target.as_str().len());
+                token.expose().len() + request.workspace_id.as_str().len() + target
+            }
+            Preflight::ForeignOrigin { origin } => origin.as_ref().map_or(0, |origin| origin.len()),
+            Preflight::UnparsableUrl
+            | Preflight::OtherPath
+            | Preflight::InvalidQuery
+            | Preflight::MissingToken => 0,
+        }
+    }
+}
+
 /// The answer to a refused upgrade. Source: relay specification, section 3 and 0b.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 pub enum Refusal {

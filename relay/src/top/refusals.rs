@@ -83,6 +83,7 @@ const REASONS: &[(&str, &str)] = &[
     ("relay_worker_calls_limited_total", "too many worker calls"),
     ("relay_worker_transport_rejected_total", "worker call refused"),
     ("relay_admin_connections_refused_total", "too many operators"),
+    ("relay_admin_questions_refused_total", "too many questions"),
     ("relay_admin_unauthorized_total", "operator without token"),
     ("relay_control_connections_refused_total", "too many control calls"),
     ("relay_plane_connections_refused_total", "too many at the link"),

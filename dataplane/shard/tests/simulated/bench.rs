@@ -7,7 +7,7 @@ use std::time::Duration;
 use relay_contract::{
     AdmissionId, AdmissionRequest, Claims, Command, ConnectionId, Counter, Credential, Detail,
     Event, Grant, Histogram, Limits, Measure, MoveFailure, Preflight, QueryId, Refusal, Scope,
-    ShardId, ShardReport, Tick, Versioned,
+    ShardId, ShardReport, Tick, Value, Versioned, WorkerRequest,
 };
 use relay_driver::sim::{Faults, Seed, SimDriver, World};
 use relay_driver::{Config, Driver};
@@ -102,7 +102,11 @@ pub(crate) struct Ledger {
     /// Why others were not.
     pub(crate) stayed: Vec<MoveFailure>,
     pub(crate) reports: Vec<ShardReport>,
+    /// What workers asked for.
+    pub(crate) calls: Vec<WorkerRequest>,
     pub(crate) logged: Vec<&'static str>,
+    /// What log entries say, in order.
+    pub(crate) details: Vec<(&'static str, Value)>,
 }
 
 struct Desk {
@@ -127,6 +131,8 @@ pub(crate) struct Bench {
     pub(crate) home: ShardId,
     /// Whether the claims it grants are for the workspace that was asked for.
     pub(crate) claims_fit: bool,
+    /// The generation that grants name.
+    pub(crate) generation: Option<u64>,
     /// Where peers connect from.
     pub(crate) from: Ipv4Addr,
     /// A shard that takes no turns.
@@ -181,6 +187,7 @@ impl Bench {
             encrypted: setup.encrypted,
             office: Office::Admits,
             claims_fit: true,
+            generation: None,
             home: ShardId(0),
             from: Ipv4Addr::LOCALHOST,
             stuck: None,
@@ -314,9 +321,12 @@ impl Bench {
             Event::Moved { from, to, .. } => self.ledger.moved.push((from, to)),
             Event::MoveFailed { reason, .. } => self.ledger.stayed.push(reason),
             Event::Stopped { shard } => self.ledger.stopped.push(shard),
-            Event::Logged { entry, .. } => self.ledger.logged.push(entry.event),
+            Event::Logged { entry, .. } => {
+                self.ledger.logged.push(entry.event);
+                self.ledger.details.extend(entry.details);
+            }
             Event::Reported { report, .. } => self.ledger.reports.push(*report),
-            Event::WorkerAsked { .. } => {}
+            Event::WorkerAsked { request, .. } => self.ledger.calls.push(*request),
         }
     }
 
@@ -333,6 +343,8 @@ impl Bench {
             workspace_id: Some(workspace.into()),
             runtime_target_id: request.target_id.as_ref().map(|target| target.as_str().into()),
             client_id: Some("c".into()),
+            managed_executor_id: Some("ex".into()),
+            daemon_issue_generation: self.generation,
             scope: Some(Scope::Runtime),
             ..Claims::default()
         };
@@ -530,7 +542,9 @@ impl Bench {
         self.assert_all_released(what);
         for desk in &mut self.desks {
             if let Some(shard) = &mut desk.shard {
-                assert_eq!(shard.audit(), Audit::default(), "{what}");
+                // Scopes stay for a while after their members.
+                let audit = Audit { empty_scopes_bytes: 0, ..shard.audit() };
+                assert_eq!(audit, Audit::default(), "{what}");
                 assert_eq!(shard.driver().stats().connections, 0, "{what}");
                 assert_eq!(shard.driver().stats().residents, 0, "{what}");
                 assert_eq!(shard.driver().buffers_in_use(), 0, "{what}");

@@ -29,6 +29,7 @@ fn back_up(bench: &mut Bench, client: SocketId, until_bytes: usize) -> usize {
         sent += 1;
         bench.until("it is read", |bench| bench.socket(client).unsent_bytes() == 0);
         bench.steps(3);
+        assert!(sent < 1000, "somebody had to go: {} bytes", bench.audit().charged_bytes);
     }
     sent
 }
@@ -81,6 +82,95 @@ fn existing_connections_live_on_at_the_budget() {
     for _ in 0..20 {
         assert_frames_flow(&mut bench, steady);
     }
+}
+
+#[test]
+fn strangers_go_before_anybody_who_is_in() {
+    for encrypted in [false, true] {
+        let mut bench = Bench::new(Setup { encrypted, ..setup() });
+        let steady = bench.pair("steady");
+        let slow = stalled_pair(&mut bench, "slow");
+        back_up(&mut bench, slow.1, MEMORY - MEMORY / 8 - (16 << 10));
+        let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(12_000));
+        for host in 1..=12 {
+            bench.from = Ipv4Addr::new(127, 0, 1, host);
+            bench.request(&endless);
+            bench.steps(20);
+        }
+        // What they took was kept for those who are in, who now want it.
+        let mut seq = 100;
+        while bench.counted(Counter::BudgetStrangersClosed) == 0 {
+            bench.socket(slow.1).send(&frames::text(&frames::envelope(seq, 7000)));
+            seq += 1;
+            bench.steps(5);
+            assert!(seq < 140, "nobody had to go");
+        }
+        assert_eq!(bench.counted(Counter::WsSlowClientTerminated), 0, "while strangers are there");
+        assert_frames_flow(&mut bench, steady);
+    }
+}
+
+#[test]
+fn scopes_that_nobody_is_in_go_before_anybody_who_is() {
+    let mut bench = Bench::new(setup());
+    for target in 0..30 {
+        let visitor = bench.open("client", &format!("target{target}"));
+        bench.socket(visitor).reset();
+    }
+    bench.until("they left", |bench| bench.audit().connections == 0);
+    let left_behind = bench.audit().empty_scopes_bytes;
+    assert!(left_behind > 30 << 10, "{left_behind} bytes are left behind");
+    assert_eq!(bench.counted(Counter::ScopesCrowdedOut), 0, "there is room for them");
+    let slow = stalled_pair(&mut bench, "slow");
+    back_up(&mut bench, slow.1, MEMORY - left_behind / 2);
+    assert!(bench.counted(Counter::ScopesCrowdedOut) > 0);
+    assert!(bench.audit().empty_scopes_bytes < left_behind);
+    for counter in [Counter::WsSlowClientTerminated, Counter::BudgetUnfinishedClosed] {
+        assert_eq!(bench.counted(counter), 0, "nobody had to go");
+    }
+}
+
+/// What is remembered of a scope's daemon takes memory when the scope is forgotten, now and then
+/// more than the scope gave: then others go as well, and nobody who is here.
+#[test]
+fn generations_that_are_remembered_are_no_reason_for_anybody_to_go() {
+    for targets in 46..64 {
+        let mut bench = Bench::new(setup());
+        bench.generation = Some(5);
+        for target in 0..targets {
+            let visitor = bench.open("workspace-daemon", &format!("target{target}"));
+            bench.socket(visitor).reset();
+            bench.until("it left", |bench| bench.audit().connections == 0);
+        }
+        let left_behind = bench.audit().empty_scopes_bytes;
+        bench.generation = None;
+        let slow = stalled_pair(&mut bench, "slow");
+        back_up(&mut bench, slow.1, MEMORY - left_behind / 2);
+        assert!(bench.audit().empty_scopes_bytes < left_behind);
+        assert_eq!(bench.counted(Counter::WsSlowClientTerminated), 0, "after {targets} targets");
+    }
+}
+
+/// Who is told to go keeps its seat until it is gone, and leaves a scope: that is not why the next
+/// one has to go.
+#[test]
+fn who_goes_takes_the_scope_that_is_left_along() {
+    let mut bench = Bench::new(setup());
+    let count = (MEMORY - MEMORY / 8) / relay_shard::IDLE_CONNECTION_BYTES;
+    let lone: Vec<_> =
+        (0..count).map(|target| bench.open("client", &format!("target{target}"))).collect();
+    let unfinished = &frames::text(&[b' '; 2000])[..1000];
+    let gone = |bench: &mut Bench| bench.counted(Counter::BudgetUnfinishedClosed);
+    let mut began = lone.iter();
+    while gone(&mut bench) == 0 {
+        let client = *began.next().expect("memory is used up before all have begun");
+        bench.socket(client).send(unfinished);
+        bench.steps(3);
+    }
+    let gone = gone(&mut bench);
+    assert!(gone <= 2, "{gone} had to go, for a thousand bytes");
+    assert_eq!(bench.audit().empty_scopes_bytes, 0);
+    assert!(bench.audit().charged_bytes <= MEMORY);
 }
 
 #[test]
@@ -212,6 +302,23 @@ fn unauthenticated_peers_cannot_grow_memory() {
         bench.pass(Duration::from_secs(60));
         assert_eq!(bench.audit().charged_bytes, 0, "nothing stays");
     }
+}
+
+#[test]
+fn a_token_is_charged_while_it_waits_for_an_answer() {
+    let mut bench = Bench::new(setup());
+    bench.office = Office::Silent;
+    let charged_for = |bench: &mut Bench, token: &str| {
+        let before = bench.audit().charged_bytes;
+        bench.request(frames::upgrade_with_token("client", "t", token));
+        bench.steps(20);
+        bench.audit().charged_bytes - before
+    };
+    let short = charged_for(&mut bench, &"t".repeat(100));
+    let long = charged_for(&mut bench, &"t".repeat(4000));
+    assert_eq!(long - short, 3900);
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(bench.audit().charged_bytes, 0, "nothing stays");
 }
 
 #[test]

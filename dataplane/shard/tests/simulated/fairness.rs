@@ -94,6 +94,31 @@ fn a_flood_of_tiny_frames_has_its_share_of_a_turn_and_no_more() {
     assert!((1..=20).contains(&most), "{most} frames in one turn");
 }
 
+/// Rare kinds are read once as they come, and once more when they are there whole.
+#[test]
+fn what_is_read_twice_is_more_work_than_what_is_read_once() {
+    let most_in_a_turn = |kind: &str| {
+        let mut bench = bench(false);
+        let (quiet_daemon, quiet_client) = bench.pair("quiet");
+        steps_to_arrive(&mut bench, quiet_daemon, quiet_client, 0);
+        let client = bench.open("client", "t");
+        let text = format!("{{\"type\":\"{kind}\",\"padding\":\"{}\"}}", "x".repeat(7000));
+        bench.socket(client).send(&frames::text(text.as_bytes()).repeat(100));
+        let (mut most, mut before) = (0, 0);
+        for _ in 0..200 {
+            bench.step();
+            let now = bench.counted(Counter::FramesClientRejected);
+            most = most.max(now - before);
+            before = now;
+        }
+        assert_eq!(before, 100, "each was read");
+        most
+    };
+    let once = most_in_a_turn("viewport.nothing/v1");
+    let twice = most_in_a_turn("viewport.session_events.subscribe/v1");
+    assert!(twice >= 1 && once >= 2 * twice, "{once} read once in a turn, {twice} twice");
+}
+
 #[test]
 fn a_stream_of_large_frames_delays_nobody() {
     let mut bench = bench(false);

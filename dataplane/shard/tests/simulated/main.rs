@@ -21,6 +21,7 @@ mod orders;
 mod phases;
 mod pipelining;
 mod proxies;
+mod rereads;
 mod slow_reader;
 mod smuggling;
 mod socket;

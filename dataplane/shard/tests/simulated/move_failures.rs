@@ -294,6 +294,38 @@ fn a_workspace_stays_where_the_other_shard_has_no_memory_and_nobody_goes_for_it(
     assert_eq!(counters.of(Counter::BudgetSlowReadersClosed), 0);
 }
 
+/// What nobody is charged for comes along as well, and has to find room.
+#[test]
+fn a_workspace_that_nobody_is_in_stays_where_the_other_shard_has_no_memory() {
+    let limits = Limits { memory_bytes_max: 192 << 10, ..Setup::default().limits };
+    let setup = Setup { shard_count: 2, limits, faults: faults(), ..Setup::default() };
+    let mut bench = Bench::new(setup);
+    for target in 0..7 {
+        let visitor = bench.open("client", &format!("target{target}"));
+        bench.socket(visitor).reset();
+    }
+    bench.until("they left", |bench| bench.audit().connections == 0);
+    let brought = bench.audit().empty_scopes_bytes;
+    bench.home = ShardId(1);
+    let slow = bench.request(upgrade_to("v").replace("role=client", "role=workspace-daemon"));
+    assert_eq!(bench.answer(slow).0, 101);
+    bench.socket(slow).reads = false;
+    let sender = bench.request(upgrade_to("v"));
+    assert_eq!(bench.answer(sender).0, 101);
+    let most = (192 << 10) - (192 << 10) / 8;
+    let mut index = 0;
+    while bench.shard(1).audit().charged_bytes < most - brought {
+        bench.socket(sender).send(&frames::text(&frames::envelope(index, 300)));
+        bench.steps(10);
+        index += 1;
+        assert!(index < 1000, "it is not backed up");
+    }
+    assert!(bench.shard(1).audit().charged_bytes < most, "for nothing there is room");
+    order(&mut bench, 0, 1);
+    bench.until("an end", |bench| bench.ledger.stayed == [MoveFailure::NoRoom]);
+    assert_eq!(bench.audit().empty_scopes_bytes, brought);
+}
+
 #[test]
 fn an_order_that_waited_while_its_workspace_left_comes_too_late() {
     let mut bench = two_shards(false);

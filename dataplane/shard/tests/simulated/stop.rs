@@ -85,8 +85,8 @@ fn nobody_is_accepted_after_stop() {
     let mut bench = Bench::new(Setup::default());
     let open = bench.open("client", "t");
     let late = bench.request(frames::get("/health"));
-    bench.stop(0, PATIENCE);
-    bench.steps(20);
+    bench.stop(0, PATIENCE * 3);
+    bench.pass(PATIENCE * 2);
     assert_eq!(bench.audit().guests, 0, "only the open one is left");
     assert!(bench.socket(late).incoming.is_empty());
     assert_eq!(bench.socket(open).take_frames().last().map(|frame| frame.opcode), Some(CLOSE));

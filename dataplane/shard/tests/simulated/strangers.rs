@@ -61,6 +61,15 @@ fn one_address_leaves_memory_for_other_strangers() {
         assert!(bench.counted(Counter::BudgetStrangersClosed) > 0);
         let open = greedy.iter().filter(|&&id| bench.socket(id).state() == PeerState::Open).count();
         assert!((10..60).contains(&open), "{open} of them are left");
+        let told = |bench: &mut Bench, id| {
+            bench.socket(id).incoming.starts_with(b"HTTP/1.1 503 Service Unavailable\r\n")
+        };
+        let told = greedy.iter().filter(|&&id| told(&mut bench, id)).count() as u64;
+        let closed = bench.counted(Counter::BudgetStrangersClosed);
+        // Whoever shakes hands cannot be told, and who has said nothing yet asks for nothing.
+        let expected = if encrypted { 0..=0 } else { closed / 2..=closed };
+        assert!(expected.contains(&told), "{told} of {closed} are told");
+        assert_eq!(bench.counted(Counter::BudgetCut), 0);
         bench.from = Ipv4Addr::new(127, 0, 0, 2);
         for _ in 0..3 {
             let other = bench.connect();
@@ -93,6 +102,27 @@ fn an_open_connection_takes_no_place_of_a_stranger() {
         for id in open {
             bench.socket(id).reset();
         }
+        let late = bench.connect();
+        assert_served(&mut bench, late);
+    }
+}
+
+/// Being turned away is no way out of the count: the socket is still there.
+#[test]
+fn who_is_turned_away_counts_until_it_is_gone() {
+    for encrypted in [false, true] {
+        let mut bench = bench(encrypted);
+        for _ in 0..3 {
+            let id = bench.request(b"\r\nnonsense\r\n\r\n");
+            bench.until("an answer", |bench| !bench.socket(id).incoming.is_empty());
+        }
+        assert_eq!(bench.audit().guests, 3);
+        let fourth = bench.connect();
+        bench.steps(20);
+        assert_ne!(bench.socket(fourth).state(), PeerState::Open);
+        assert_eq!(bench.counted(Counter::GuestsRefused), 1);
+        bench.pass(Duration::from_secs(2));
+        assert_eq!(bench.audit().guests, 0, "they lingered for a second");
         let late = bench.connect();
         assert_served(&mut bench, late);
     }

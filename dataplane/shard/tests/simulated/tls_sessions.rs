@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use relay_contract::{Counter, Limits, ShardId};
-use relay_driver::sim::PeerState;
+use relay_driver::sim::{Faults, PeerState};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
 use rustls::{AlertDescription, HandshakeKind, ServerConfig};
 
 use crate::bench::{Bench, Office, Setup, SocketId};
-use crate::frames::{self, PONG};
+use crate::frames::{self, Frame, PONG};
 use crate::tls::{self, Identity, Wishes};
 
 fn bench(server: ServerConfig) -> Bench {
@@ -123,6 +123,42 @@ fn a_stranger_needs_no_records_without_content() {
 }
 
 #[test]
+fn a_key_of_tls_1_2_that_wears_out_ends_the_connection_in_good_order() {
+    let mut suites = aws_lc_rs::ALL_CIPHER_SUITES.iter().copied();
+    let suite = suites.find(|suite| format!("{suite:?}").contains("ECDSA_WITH_AES_128"));
+    let (identity, client) = configs();
+    let old = identity.client(Wishes { suite, ..Wishes::default() });
+    let mut bench = bench(server());
+    let [daemon, client] =
+        [("workspace-daemon", &old), ("client", client)].map(|(role, config)| {
+            let id = bench.connect_with(tls::session(config));
+            bench.socket(id).send(frames::upgrade(role, "t").as_bytes());
+            assert_eq!(bench.answer(id).0, 101);
+            id
+        });
+    bench.shard(0).limit_tls_records(1100);
+    let mut sent = Vec::new();
+    while bench.counted(Counter::TlsKeysSpent) == 0 {
+        let payload = frames::envelope(sent.len(), 40_000);
+        bench.socket(client).send(&frames::text(&payload));
+        bench.until("it is read", |bench| bench.socket(client).unsent_bytes() == 0);
+        bench.steps(3);
+        sent.push(payload);
+        assert!(sent.len() < 200, "nobody looked at the key");
+    }
+    bench.steps(20);
+    let mut told = bench.socket(daemon).take_frames();
+    assert_eq!(told.pop(), Some(Frame::close(1001, "TLS key spent")));
+    // What came later found no daemon any more.
+    assert_eq!(told.len() as u64, bench.counted(Counter::FramesClientToDaemon));
+    assert!(told.iter().map(|frame| &frame.payload).eq(&sent[..told.len()]), "all of it, in order");
+    bench.socket(client).send(&frames::ping(b"still there?"));
+    bench.until("a pong", |bench| {
+        bench.socket(client).take_frames().iter().any(|frame| frame.opcode == PONG)
+    });
+}
+
+#[test]
 fn what_comes_in_the_flight_of_finished_is_not_lost() {
     let mut bench = bench(server());
     let daemon = open(&mut bench, "workspace-daemon");
@@ -224,7 +260,7 @@ fn garbage_on_the_tls_port_gets_an_alert_and_fin() {
 fn a_handshake_takes_only_so_many_bytes() {
     let mut bench = bench(server());
     let client = bench.connect_plain();
-    // Warnings, which rustls would take four of, then hellos that never end.
+    // A hello that never ends. rustls has a bound of its own, a little further.
     let mut flood = Vec::new();
     for _ in 0..8 {
         flood.extend([22, 3, 1, 0x40, 0]);
@@ -236,6 +272,8 @@ fn a_handshake_takes_only_so_many_bytes() {
     }
     bench.socket(client).send(&flood);
     bench.until("an end", |bench| bench.counted(Counter::TlsHandshakeFailures) == 1);
+    let why = ("reason", "handshake is too long".to_owned().into());
+    assert!(bench.ledger.details.contains(&why), "{:?}", bench.ledger.details);
     bench.pass(Duration::from_secs(3));
     bench.assert_nothing_is_left("a flood");
 }
@@ -358,12 +396,39 @@ fn a_new_certificate_is_used_without_touching_connections() {
 #[test]
 fn close_notify_of_the_relay_comes_before_its_fin() {
     let mut bench = bench(server());
-    let client = bench.connect_with(tls::session(&configs().1));
-    let request = frames::get("/health").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
-    bench.socket(client).send(request.as_bytes());
-    bench.until("FIN", |bench| bench.socket(client).state() == PeerState::Eof);
+    let client = served_for_the_last_time(&mut bench);
     assert_eq!(bench.answer(client).0, 200);
     assert!(bench.socket(client).notified);
+}
+
+#[test]
+fn what_comes_after_the_last_word_is_not_opened() {
+    let mut bench = bench(server());
+    let client = served_for_the_last_time(&mut bench);
+    bench.socket(client).send_raw(&[&[23, 3, 3, 0, 40][..], &[0; 40]].concat());
+    bench.until("it is read", |bench| bench.socket(client).unsent_bytes() == 0);
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.counted(Counter::TlsRecordsRefused), 0, "nobody looked");
+    bench.assert_nothing_is_left("it was read all the same");
+}
+
+#[test]
+fn what_waits_behind_the_end_of_a_session_is_dropped_at_once() {
+    let faults = Faults { socket_bytes: 16 << 10, ..Faults::none() };
+    let mut bench = Bench::new(Setup { encrypted: true, faults, ..Setup::default() });
+    let (daemon, client) = bench.pair("t");
+    bench.socket(daemon).reads = false;
+    // Several times what one send takes.
+    for seq in 0..40 {
+        bench.socket(client).send(&frames::text(&frames::envelope(seq, 40_000)));
+    }
+    bench.until("a backlog", |bench| bench.audit().charged_bytes > 1 << 20);
+    bench.socket(daemon).send_raw(&[&[23, 3, 3, 0, 40][..], &[0; 40]].concat());
+    bench.until("a refusal", |bench| bench.counted(Counter::TlsRecordsRefused) == 1);
+    bench.socket(daemon).reads = true;
+    bench.socket(daemon).shutdown();
+    bench.pass(Duration::from_secs(2));
+    assert_eq!(bench.audit().connections, 1, "the client alone is left");
 }
 
 #[test]
@@ -413,6 +478,15 @@ fn open(bench: &mut Bench, role: &str) -> SocketId {
 
 fn pair(bench: &mut Bench) -> (SocketId, SocketId) {
     (open(bench, "workspace-daemon"), open(bench, "client"))
+}
+
+/// A client that has its answer and the relay's FIN.
+fn served_for_the_last_time(bench: &mut Bench) -> SocketId {
+    let client = bench.connect_with(tls::session(&configs().1));
+    let request = frames::get("/health").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    bench.socket(client).send(request.as_bytes());
+    bench.until("FIN", |bench| bench.socket(client).state() == PeerState::Eof);
+    client
 }
 
 /// The first flight of a client.

@@ -1,12 +1,14 @@
 //! Rare frames, read from their whole text.
 
+use std::borrow::Cow;
+
 use relay_contract::{Secret, WorkerRequest};
 use zeroize::Zeroizing;
 
 use super::number::is_integer;
 use super::object::{Members, Value};
-use super::text::{is_blank, lossy, trim_js, utf16_len};
-use super::{ColdKind, Invalid};
+use super::text::{lossy, trim_js, utf16_len};
+use super::{ColdKind, Invalid, call};
 
 /// A rare frame that is valid for its kind.
 #[derive(Clone, Debug)]
@@ -49,7 +51,7 @@ pub enum ColdFrame {
 /// and copies of the members that are meant. Source: relay specification, sections 6 and 13.
 pub fn parse(kind: ColdKind, text: &[u8]) -> Result<ColdFrame, Invalid> {
     let frame = match kind {
-        ColdKind::Worker => worker(text).map(ColdFrame::Worker),
+        ColdKind::Worker => call::of(text).map(ColdFrame::Worker),
         ColdKind::Subscribe => subscribe(text),
         ColdKind::Unsubscribe => unsubscribe(text),
         ColdKind::Presence => presence(text),
@@ -57,49 +59,6 @@ pub fn parse(kind: ColdKind, text: &[u8]) -> Result<ColdFrame, Invalid> {
         ColdKind::Renewal => renewal(text),
     };
     frame.ok_or(Invalid::Member)
-}
-
-fn worker(text: &[u8]) -> Option<WorkerRequest> {
-    let [request_id, method, path, headers, body] =
-        members(text, ["requestId", "method", "path", "headers", "body"])?;
-    let request_id = request_id?.string().filter(|id| !is_blank(id))?;
-    let method = method?.string()?;
-    let method = METHODS.into_iter().find(|name| name.as_bytes() == method)?;
-    let path = path?.string().filter(|path| path.starts_with(WORKER_PATH_PREFIX))?;
-    let headers = match headers {
-        Some(headers) => allowed_headers(headers.members()?),
-        None => Vec::new(),
-    };
-    let body = match body {
-        Some(body) => lossy(&body.string()?),
-        None => String::new(),
-    };
-    Some(WorkerRequest {
-        request_id: lossy(&request_id),
-        method: method.into(),
-        path: lossy(&path),
-        headers,
-        body: (method != "GET").then_some(body),
-    })
-}
-
-/// Headers a worker may set, names in lower case, each once: the last value at the first one's
-/// place.
-fn allowed_headers(members: Members<'_>) -> Vec<(Box<str>, String)> {
-    let mut headers: Vec<(Box<str>, String)> = Vec::new();
-    for (name, value) in members {
-        let is_name = |allowed: &&str| allowed.as_bytes().eq_ignore_ascii_case(&name);
-        let allowed = WORKER_HEADERS.into_iter().find(is_name);
-        let (Some(name), Some(value)) = (allowed, value.string()) else {
-            continue;
-        };
-        let value = lossy(&value);
-        match headers.iter_mut().find(|(known, _)| &**known == name) {
-            Some((_, place)) => *place = value,
-            None => headers.push((name.into(), value)),
-        }
-    }
-    headers
 }
 
 fn subscribe(text: &[u8]) -> Option<ColdFrame> {
@@ -143,11 +102,14 @@ fn session_event(text: &[u8]) -> Option<ColdFrame> {
 /// A token that is no UTF-8 has its lone surrogates replaced, and so is none anybody issued.
 fn renewal(text: &[u8]) -> Option<ColdFrame> {
     let [token] = members(text, ["token"])?;
-    let token = token?.string().map(Zeroizing::new)?;
-    if !TOKEN_UNITS.contains(&utf16_len(&token)) {
-        return None;
-    }
-    Some(ColdFrame::Renewal { token: Secret::new(lossy(&token)) })
+    let token = Secret::new(match token?.string()? {
+        Cow::Borrowed(token) => lossy(token),
+        Cow::Owned(token) => String::from_utf8(token)
+            .unwrap_or_else(|error| lossy(&**Zeroizing::new(error.into_bytes()))),
+    });
+    // What replaces a surrogate is a unit as well.
+    let is_whole = TOKEN_UNITS.contains(&utf16_len(token.expose().as_bytes()));
+    is_whole.then_some(ColdFrame::Renewal { token })
 }
 
 /// The `channel` member: it starts with the prefix as it stands, and is trimmed after that.
@@ -161,7 +123,10 @@ fn is_absent_or_string(value: Option<Value<'_>>, units_max: usize) -> bool {
 }
 
 /// The named members of the object that `text` is; of several equal names the last.
-fn members<'t, const N: usize>(text: &'t [u8], names: [&str; N]) -> Option<[Option<Value<'t>>; N]> {
+pub(super) fn members<'t, const N: usize>(
+    text: &'t [u8],
+    names: [&str; N],
+) -> Option<[Option<Value<'t>>; N]> {
     let mut values = [None; N];
     for (name, value) in Members::of(text)? {
         if let Some(index) = names.iter().position(|wanted| wanted.as_bytes() == &*name) {
@@ -170,27 +135,6 @@ fn members<'t, const N: usize>(text: &'t [u8], names: [&str; N]) -> Option<[Opti
     }
     Some(values)
 }
-
-/// Methods a worker may use.
-const METHODS: [&str; 3] = ["GET", "POST", "PATCH"];
-
-/// What every worker path starts with.
-const WORKER_PATH_PREFIX: &[u8] = b"/api/runtime/workspaces/";
-
-/// Headers a worker may set.
-const WORKER_HEADERS: [&str; 11] = [
-    "authorization",
-    "accept",
-    "content-type",
-    "x-viewport-run-lease",
-    "x-viewport-assignment-claim",
-    "x-viewport-worker-fingerprint",
-    "x-viewport-worker-timestamp",
-    "x-viewport-worker-nonce",
-    "x-viewport-worker-body-sha256",
-    "x-viewport-worker-signature",
-    "x-viewport-server-id",
-];
 
 const CHANNEL_PREFIX: &[u8] = b"agent-session:";
 

@@ -27,6 +27,22 @@ fn a_worker_call_is_read_whole() {
     assert_eq!(request.body.as_deref(), Some("b\u{fffd}"));
 }
 
+/// Whoever holds calls counts their bytes.
+#[test]
+fn no_text_of_a_call_has_room_to_spare() {
+    let escaped = r"\u0041\n".repeat(1000);
+    let request = worker_of(&format!(
+        r#","requestId":"{escaped}\ud800","method":"POST","headers":{{"accept":"{escaped}"}},
+            "path":"/api/runtime/workspaces/{escaped}","body":"{escaped}""#
+    ))
+    .unwrap();
+    let WorkerRequest { request_id, path, headers, body, .. } = request;
+    for text in [request_id, path, headers.into_iter().next().unwrap().1, body.unwrap()] {
+        assert!(text.len() >= 2000);
+        assert_eq!(text.capacity(), text.len());
+    }
+}
+
 #[test]
 fn only_a_get_has_no_body() {
     assert_eq!(worker_of(CALL).unwrap().body.as_deref(), Some(""));

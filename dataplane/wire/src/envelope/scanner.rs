@@ -6,6 +6,7 @@ use super::judge;
 use super::member::{Kind, MEMBER_COUNT, Member, NUMBER_COUNT, TEXT_COUNT};
 use super::nesting::Nesting;
 use super::number::{Decimal, NumberState};
+use super::object::is_space;
 use super::opening::{Common, Opening};
 use super::string::{Read, StringReader, Target, content_end};
 use super::{Envelope, Invalid};
@@ -602,7 +603,6 @@ impl Scanner {
 /// Where white space ends that goes on at `at`.
 #[inline]
 fn after_spaces(bytes: &[u8], at: usize) -> usize {
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     let rest = &bytes[at..];
     rest.iter().position(|byte| !is_space(byte)).map_or(bytes.len(), |run| at + run)
 }

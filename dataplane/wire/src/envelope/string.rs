@@ -145,19 +145,13 @@ impl StringReader {
     fn escaped(&mut self, byte: u8, text: &mut Vec<u8>) -> bool {
         self.escaped_bytes = self.escaped_bytes.wrapping_add(1);
         let Escape::Hex(left) = self.escape else {
-            let unit = match byte {
-                b'"' | b'\\' | b'/' => byte,
-                b'b' => 0x08,
-                b'f' => 0x0c,
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                b'u' => {
-                    self.unit = 0;
-                    self.escape = Escape::Hex(4);
-                    return true;
-                }
-                _ => return false,
+            if byte == b'u' {
+                self.unit = 0;
+                self.escape = Escape::Hex(4);
+                return true;
+            }
+            let Some(unit) = unescaped(byte) else {
+                return false;
             };
             self.escape = Escape::None;
             self.unit(u16::from(unit), text);
@@ -248,6 +242,21 @@ impl StringReader {
             }
         }
     }
+}
+
+/// What a backslash and this byte stand for, where it is a character of its own. Source: RFC 8259
+/// §7.
+#[inline]
+pub(super) fn unescaped(byte: u8) -> Option<u8> {
+    Some(match byte {
+        b'"' | b'\\' | b'/' => byte,
+        b'b' => 0x08,
+        b'f' => 0x0c,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        _ => return None,
+    })
 }
 
 /// The first position from `at` on that ends a run of plain content: a quote, a backslash, a

@@ -1,5 +1,7 @@
 //! Strings as JavaScript sees them, over WTF-8 bytes.
 
+use std::borrow::Cow;
+
 /// Removes what `String.prototype.trim` removes, at both ends.
 ///
 /// That is U+0009 to U+000D, space, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F,
@@ -36,11 +38,26 @@ pub fn utf16_len(text: &[u8]) -> usize {
         .sum()
 }
 
-/// WTF-8 as a string; lone surrogates become U+FFFD.
-pub fn lossy(text: &[u8]) -> String {
-    if let Ok(text) = std::str::from_utf8(text) {
-        return text.to_owned();
+/// WTF-8 as a string; lone surrogates become U+FFFD. It has no room to spare: whoever keeps it
+/// counts its length.
+pub fn lossy<'t>(text: impl Into<Cow<'t, [u8]>>) -> String {
+    match text.into() {
+        Cow::Owned(text) => {
+            let text = String::from_utf8(text);
+            exact(text.unwrap_or_else(|error| without_surrogates(error.as_bytes())))
+        }
+        Cow::Borrowed(text) => {
+            str::from_utf8(text).map_or_else(|_| exact(without_surrogates(text)), str::to_owned)
+        }
     }
+}
+
+fn exact(mut text: String) -> String {
+    text.shrink_to_fit();
+    text
+}
+
+fn without_surrogates(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
@@ -208,6 +225,7 @@ mod tests {
     #[test]
     fn lone_surrogates_become_replacement_characters() {
         assert_eq!(lossy(b"a\xed\xa0\x80b\xed\xbf\xbf"), "a\u{fffd}b\u{fffd}");
+        assert_eq!(lossy(b"a\xed\xa0\x80b".to_vec()), "a\u{fffd}b");
         assert_eq!(lossy("\u{d7ff}é".as_bytes()), "\u{d7ff}é");
     }
 
@@ -215,7 +233,7 @@ mod tests {
         #[test]
         fn lossy_never_panics_and_keeps_valid_text(text: String, junk: Vec<u8>) {
             prop_assert_eq!(lossy(text.as_bytes()), text);
-            lossy(&junk);
+            lossy(junk);
         }
     }
 }

@@ -61,6 +61,15 @@ impl TrustedProxies {
         Peer { address, is_proxy: self.contains(address) }
     }
 
+    /// What a connection is worth by this list that came while another may have been in force. One
+    /// through a Unix socket is worth what it was.
+    pub fn peer_again(&self, before: Peer, is_local: bool) -> Peer {
+        match is_local && before == Peer::LOCAL {
+            true => before,
+            false => self.peer(before.address),
+        }
+    }
+
     /// Whether the address is one of them. IPv4-mapped addresses count as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

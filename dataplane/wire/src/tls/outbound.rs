@@ -10,7 +10,7 @@ pub(super) struct Outbound {
     pub(super) records_max: u64,
     /// Whether the last record was sealed.
     pub(super) ended: bool,
-    /// How often the bound of a key was reached.
+    /// How often a key was changed because it had reached its bound.
     pub(super) spent_keys: u64,
 }
 
@@ -55,19 +55,35 @@ impl Outbound {
         }
     }
 
+    /// Whether its one key has few records left and can have no successor.
+    pub(super) fn wears_out(&self) -> bool {
+        let sealed = self.key.sequence().saturating_add(LAST_RECORDS);
+        self.key.version() == Version::Tls12 && sealed >= self.records_max
+    }
+
     /// Whether another record of content may be sealed, after a change of key where that helps. One
     /// record is always left for a KeyUpdate or a last alert.
     fn make_room(&mut self, out: &mut Vec<u8>) -> bool {
         if !self.ended && self.key.sequence() + 1 >= self.records_max {
-            self.spent_keys += 1;
             match self.key.version() {
-                Version::Tls13 => self.update_key(out),
+                Version::Tls13 => {
+                    self.spent_keys += 1;
+                    self.update_key(out);
+                }
                 Version::Tls12 => self.end(Alert::CLOSE_NOTIFY, out),
             }
         }
         !self.ended
     }
 }
+
+/// Records of a session under TLS 1.2 that are kept for its end: for what waits, and for a close
+/// handshake.
+const LAST_RECORDS: u64 = 1024;
+
+/// Application bytes that surely find a record after [`super::Session::wears_out`]: half of what
+/// they would carry if all of them were full.
+pub const LAST_BYTES: usize = LAST_RECORDS as usize / 2 * PLAIN_BYTES_MAX;
 
 impl RecordWriter<'_> {
     /// Adds application bytes. After the session's last record they are dropped.

@@ -43,10 +43,8 @@ impl Session {
     }
 
     /// Lowers the number of records one key may seal, for tests.
-    #[must_use]
-    pub fn with_records_max(mut self, records_max: u64) -> Self {
+    pub fn limit_records(&mut self, records_max: u64) {
         self.outbound.records_max = records_max.max(2);
-        self
     }
 
     /// Takes the next record of the input; see [`super::Content`] for what may be in it. Call again
@@ -106,7 +104,13 @@ impl Session {
         self.outbound.ended
     }
 
-    /// How often a key reached the number of records it may seal.
+    /// Whether the session should be ended in good order: TLS 1.2 has no other key when this one
+    /// has sealed all it may, and what is left is for [`super::LAST_BYTES`] and a farewell.
+    pub fn wears_out(&self) -> bool {
+        self.outbound.wears_out()
+    }
+
+    /// How often a key was changed because it had sealed all it may.
     pub fn spent_keys(&self) -> u64 {
         self.outbound.spent_keys
     }
