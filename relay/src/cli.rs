@@ -11,8 +11,8 @@ use crate::ctl::CtlArguments;
 /// Where clients and daemons of a private network meet.
 ///
 /// Relay accepts WebSocket connections from both sides, asks your platform whether a token is good,
-/// and passes end-to-end encrypted frames between them. It can read none of them and stores
-/// nothing.
+/// and passes end-to-end encrypted frames between them. It cannot read what they say to each other
+/// and stores no frame.
 #[derive(Debug, Parser)]
 #[command(
     name = "relay",
@@ -43,10 +43,10 @@ Examples:
   relay top                                 what does the relay that runs here do?
   relay plan --p99-us 500                   how much more does it hold?
   relay ctl state                           how is it doing, and who is there?
-  RELAY_LISTEN_PORT=7781 \\
+  HOST=0.0.0.0 RELAY_LISTEN_PORT=7781 \\
   RELAY_VALIDATE_URL=https://api.corp/api/runtime/internal/relay/validate \\
   RELAY_INTERNAL_KEY_FILE=/run/secrets/relay-key \\
-    relay serve                             serve, behind something that ends TLS
+    relay serve                             serve others, behind something that ends TLS
 
 Every setting is an environment variable, and a field of the file that --config names;
 `relay config variables` lists them all.";
@@ -66,9 +66,10 @@ pub(crate) enum Command {
     ///
     /// Prints one line per check: ok, warn or fail, what was found, and behind an arrow what to
     /// change. It runs with the environment and the flags that `relay serve` would get, as the
-    /// same user, on the same machine or in the same container; a relay that serves there already
-    /// is not disturbed. Nothing is changed, and no secret is printed. The platform is asked about
-    /// a token that nobody issued, once with the internal key and once without.
+    /// same user, on the same machine or in the same container, under the same limits; a relay
+    /// that serves there already is not disturbed. Nothing is changed, and no secret is printed.
+    /// The platform is asked about a token that nobody issued, once with the internal key and once
+    /// without.
     ///
     /// Exits with 0 unless a check failed: a relay with warnings runs.
     Doctor(DoctorArguments),
@@ -106,9 +107,14 @@ pub(crate) struct DoctorArguments {
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   relay doctor                              before the first start
-  docker run --rm --env-file relay.env relay doctor
+  docker run --rm --security-opt seccomp=deploy/seccomp.json --memory 1g \\
+    --ulimit memlock=67108864 --ulimit nofile=1048576 --env-file relay.env \\
+    relay doctor                            every flag that the relay itself runs with
   relay doctor --set RELAY_SHARDS=8         what if?
-  relay doctor --json | jq '.findings[] | select(.verdict != \"ok\")'";
+  relay doctor --json | jq '.findings[] | select(.verdict != \"ok\")'
+
+Under systemd, ExecStartPre=-/usr/local/bin/relay doctor in a drop-in of the unit gives it the
+unit's user, limits, filters and secrets; deploy/README.md in the source has the details.";
 
 /// Where a relay answers its operator.
 #[derive(Args, Debug)]

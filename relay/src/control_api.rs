@@ -68,7 +68,7 @@ pub(crate) fn bind(config: &config::ControlApi) -> Result<Option<Bound>> {
 }
 
 /// Where its certificates are, and what is said of new ones.
-const API: Names = Names {
+pub(crate) const API: Names = Names {
     certificate: config::CONTROL_CERTIFICATE,
     key: config::CONTROL_KEY,
     authorities: config::CONTROL_AUTHORITIES,

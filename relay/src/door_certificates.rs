@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use relay_contract::{Counter, Level, LogEntry};
 use relay_controller::Reporter;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::config::ControlTls;
+use crate::tls::clients::{self, Strangers};
 use crate::tls::{Stamp, certificates, private_key};
 
 /// Certificates of a door for gRPC, read again when a file has changed by the time somebody
@@ -28,6 +28,18 @@ pub(crate) struct Names {
     pub(crate) authorities: &'static str,
     pub(crate) reloaded: &'static str,
     pub(crate) reload_failed: &'static str,
+}
+
+#[cfg(test)]
+impl Names {
+    /// Short ones.
+    pub(crate) const SAMPLE: Self = Self {
+        certificate: "CERT",
+        key: "KEY",
+        authorities: "CA",
+        reloaded: "reloaded",
+        reload_failed: "reload_failed",
+    };
 }
 
 /// What was read, and what the files were then.
@@ -104,8 +116,8 @@ fn load(files: &ControlTls, names: &Names) -> Result<Arc<ServerConfig>> {
             for certificate in certificates(path).with_context(of_authorities)? {
                 roots.add(certificate).with_context(of_authorities)?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().with_context(of_authorities)?)
+            let verifier = clients::verifier(roots, Strangers::Refused, provider);
+            builder.with_client_cert_verifier(verifier.with_context(of_authorities)?)
         }
     };
     let mut server = builder.with_single_cert(chain, key).with_context(|| {
@@ -122,14 +134,6 @@ mod tests {
 
     use super::*;
 
-    const NAMES: Names = Names {
-        certificate: "CERT",
-        key: "KEY",
-        authorities: "CA",
-        reloaded: "reloaded",
-        reload_failed: "reload_failed",
-    };
-
     fn write(files: &ControlTls) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
         fs::write(&files.certificate, made.cert.pem()).expect("written");
@@ -145,7 +149,7 @@ mod tests {
             client_authorities: None,
         };
         write(&files);
-        let held = DoorCertificates::load(files.clone(), &NAMES).expect("usable");
+        let held = DoorCertificates::load(files.clone(), &Names::SAMPLE).expect("usable");
         let (reporter, mut reports) = Reporter::channel();
         assert!(held.reporter.set(reporter).is_ok());
         let first = held.newest();

@@ -68,10 +68,7 @@ impl Listeners {
 
     /// The first TCP address, if there is any.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.all.iter().find_map(|listener| match listener.place {
-            Place::Internet(address) => Some(address),
-            Place::Unix(_) => None,
-        })
+        self.all.iter().find_map(|listener| listener.place.address())
     }
 
     /// Lets go of the sockets, which others hold duplicates of, and keeps the files.
@@ -112,6 +109,16 @@ impl Listener {
         }
         let place = place_of(&socket)?;
         Ok(Self { socket, place })
+    }
+}
+
+impl Place {
+    /// Its address, where it has one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Internet(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
     }
 }
 

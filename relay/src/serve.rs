@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::activation;
 use crate::admin_socket;
 use crate::apart::Apart;
-use crate::config::{Config, Mode, Parsed, Role};
+use crate::config::{self, Config, Mode, Parsed, Role};
 use crate::control_api;
 use crate::control_plane;
 use crate::core_dumps;
@@ -50,6 +50,10 @@ pub(crate) fn run(parsed: &Parsed) -> Result<()> {
         return control_plane::run(parsed);
     }
     let handed = activation::take_sockets()?;
+    let bound: Vec<_> = handed.iter().filter_map(|listener| listener.place.address()).collect();
+    if let Some(warning) = config::of_handed(&parsed.config, &bound)? {
+        screen::say(io::stderr(), format_args!("relay: warning: {warning}\n"));
+    }
     let mut relay = Relay::start(&parsed.config, handed, io::stdout())?;
     relay.reload.go_by(parsed.clone());
     if let Some(reason) = relay.fallback() {

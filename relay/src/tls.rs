@@ -1,5 +1,6 @@
 //! TLS of the listening port: files become a configuration, at start and whenever they change.
 
+pub(crate) mod clients;
 mod identity;
 mod renewal;
 
@@ -9,13 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use crate::config::{self, ClientAuth};
+use clients::Strangers;
 use identity::Identity;
 
 pub(crate) use identity::{certificates, private_key};
@@ -82,13 +82,11 @@ impl Loader {
         let builder = match self.client_roots()? {
             None => builder.with_no_client_auth(),
             Some(roots) => {
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                let verifier = match self.files.client_auth {
-                    ClientAuth::Optional => verifier.allow_unauthenticated(),
-                    ClientAuth::None | ClientAuth::Required => verifier,
+                let strangers = match self.files.client_auth {
+                    ClientAuth::Optional => Strangers::Admitted,
+                    ClientAuth::None | ClientAuth::Required => Strangers::Refused,
                 };
-                builder.with_client_cert_verifier(verifier.build()?)
+                builder.with_client_cert_verifier(clients::verifier(roots, strangers, provider)?)
             }
         };
         let mut server = builder.with_cert_resolver(Arc::new(Always(identity.certified)));

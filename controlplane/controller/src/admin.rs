@@ -1,5 +1,7 @@
 //! Who may read what the operator reads, and which paths there are.
 
+use std::fmt;
+
 use relay_contract::{ControlRequest, Secret};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -7,8 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 use crate::protobuf;
 use crate::settings::AdminAccess;
 
-/// Decides about requests for the operator's paths.
-#[derive(Debug)]
+/// Decides about requests for the operator's paths. Its `Debug` shows no digest of a token.
 pub(crate) struct Gate {
     enabled: bool,
     /// Whether operators have a door of their own.
@@ -35,6 +36,17 @@ pub(crate) enum Format {
     Protobuf,
 }
 
+impl Format {
+    /// What the `Accept` header prefers. Looked at once the [`Gate`] has let the request in:
+    /// strangers have nothing of theirs parsed.
+    pub(crate) fn asked(request: &ControlRequest) -> Self {
+        match protobuf::is_preferred(request.accept.as_deref()) {
+            true => Self::Protobuf,
+            false => Self::Text,
+        }
+    }
+}
+
 /// What a request may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Route {
@@ -44,8 +56,8 @@ pub(crate) enum Route {
     Ready,
     /// `/state`
     State,
-    /// `/metrics`
-    Metrics(Format),
+    /// `/metrics`, in the [`Format`] that the request asks for.
+    Metrics,
     /// `/histograms`
     Histograms,
     /// `/node`, with the scopes that have most traffic.
@@ -71,6 +83,14 @@ pub(crate) enum Refused {
     Unauthorized,
 }
 
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Gate");
+        shown.field("enabled", &self.enabled).field("separate", &self.separate);
+        shown.finish_non_exhaustive()
+    }
+}
+
 impl Gate {
     pub(crate) fn new(access: &AdminAccess) -> Self {
         Self {
@@ -92,10 +112,7 @@ impl Gate {
             "/health" if door == Door::Operator => return Ok(Route::Health),
             "/ready" => return Ok(Route::Ready),
             "/state" => Route::State,
-            "/metrics" if protobuf::is_preferred(request.accept.as_deref()) => {
-                Route::Metrics(Format::Protobuf)
-            }
-            "/metrics" => Route::Metrics(Format::Text),
+            "/metrics" => Route::Metrics,
             "/histograms" => Route::Histograms,
             "/node" => Route::Node { hot: is_set(query, "hot") },
             "/logs" => Route::Logs { all: is_set(query, "all"), summary: is_set(query, "summary") },
@@ -231,6 +248,12 @@ mod tests {
             let judged = gate(true, None).judge(Door::Relay, &request("/logs", shown, Some("")));
             assert_eq!(judged, Err(Refused::Unauthorized));
         }
+    }
+
+    #[test]
+    fn debug_of_the_gate_shows_no_digest() {
+        let shown = format!("{:?}", gate(true, Some("right")));
+        assert_eq!(shown, "Gate { enabled: true, separate: false, .. }");
     }
 
     #[test]

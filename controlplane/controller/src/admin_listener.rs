@@ -50,19 +50,42 @@ pub(crate) struct AdminReply {
 #[derive(Debug)]
 pub(crate) struct AdminListener {
     questions: mpsc::Sender<AdminAsked>,
-    refused: Arc<AtomicU64>,
+    tallies: Arc<AdminTallies>,
+}
+
+/// What the door refuses by itself, for the controller to count.
+#[derive(Debug, Default)]
+pub(crate) struct AdminTallies {
+    connections_refused: AtomicU64,
+    questions_refused: AtomicU64,
+}
+
+impl AdminTallies {
+    /// Connections closed at once because too many were open.
+    pub(crate) fn connections_refused(&self) -> u64 {
+        self.connections_refused.load(Ordering::Relaxed)
+    }
+
+    /// Questions answered 503 because too many were on their way to the controller.
+    pub(crate) fn questions_refused(&self) -> u64 {
+        self.questions_refused.load(Ordering::Relaxed)
+    }
 }
 
 impl AdminListener {
     /// A listener, and where the controller reads what is asked.
     pub(crate) fn channel() -> (Self, mpsc::Receiver<AdminAsked>) {
-        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
-        (Self { questions, refused: Arc::new(AtomicU64::new(0)) }, asked)
+        Self::with_room_for(QUESTIONS_MAX)
     }
 
-    /// Connections closed at once because too many were open.
-    pub(crate) fn refused(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.refused)
+    fn with_room_for(questions_max: usize) -> (Self, mpsc::Receiver<AdminAsked>) {
+        let (questions, asked) = mpsc::channel(questions_max);
+        (Self { questions, tallies: Arc::default() }, asked)
+    }
+
+    /// What it refuses from now on.
+    pub(crate) fn tallies(&self) -> Arc<AdminTallies> {
+        Arc::clone(&self.tallies)
     }
 
     /// Serves the socket. Dropping the future closes every connection.
@@ -79,10 +102,11 @@ impl AdminListener {
             };
             match accepted {
                 Ok((stream, address)) if connections.len() < CONNECTIONS_MAX => {
-                    connections.spawn(serve(stream, address, self.questions.clone()));
+                    let tallies = Arc::clone(&self.tallies);
+                    connections.spawn(serve(stream, address, self.questions.clone(), tallies));
                 }
                 Ok(_) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    self.tallies.connections_refused.fetch_add(1, Ordering::Relaxed);
                 }
                 // One that went before it was taken, or no descriptor left: others may come.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -127,10 +151,15 @@ impl Socket {
 }
 
 /// Serves one connection until it ends or has lived long enough.
-async fn serve(stream: Box<dyn Stream>, address: IpAddr, questions: mpsc::Sender<AdminAsked>) {
+async fn serve(
+    stream: Box<dyn Stream>,
+    address: IpAddr,
+    questions: mpsc::Sender<AdminAsked>,
+    tallies: Arc<AdminTallies>,
+) {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let questions = questions.clone();
-        async move { Ok::<_, Infallible>(answer(&request, address, &questions).await) }
+        let (questions, tallies) = (questions.clone(), Arc::clone(&tallies));
+        async move { Ok::<_, Infallible>(answer(&request, address, &questions, &tallies).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -150,6 +179,7 @@ async fn answer(
     request: &Request<Incoming>,
     address: IpAddr,
     questions: &mpsc::Sender<AdminAsked>,
+    tallies: &AdminTallies,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
         return response(not_found());
@@ -166,6 +196,7 @@ async fn answer(
     };
     // Full: the controller is behind, and says so like a shard that does not answer.
     if questions.try_send(AdminAsked { request, reply }).is_err() {
+        tallies.questions_refused.fetch_add(1, Ordering::Relaxed);
         return response(unavailable());
     }
     match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
@@ -208,7 +239,8 @@ const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// closed at once, counted by `relay_admin_connections_refused_total`.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Questions on their way to the controller. Reached: 503.
+/// Questions on their way to the controller. Reached: 503, counted by
+/// `relay_admin_questions_refused_total`.
 const QUESTIONS_MAX: usize = 64;
 
 /// The whole of a request's head, and the pause before it. Reached: closed.
@@ -228,3 +260,35 @@ const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rest after a failed accept, so that a process without descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_question_too_many_is_answered_503_and_counted() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let (listener, mut asked) = AdminListener::with_room_for(1);
+        let tallies = listener.tallies();
+        tokio::spawn(listener.serve(AdminSocket::Tcp(socket)));
+        let ask = async || {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /state HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+            stream
+        };
+        // The controller reads nothing: of two questions one waits.
+        let (mut one, mut other) = (ask().await, ask().await);
+        let (mut of_one, mut of_other) = ([0; 12], [0; 12]);
+        tokio::select! {
+            read = one.read_exact(&mut of_one) => read.unwrap(),
+            read = other.read_exact(&mut of_other) => read.unwrap(),
+        };
+        assert!([of_one, of_other].contains(b"HTTP/1.1 503"));
+        assert_eq!((tallies.questions_refused(), tallies.connections_refused()), (1, 0));
+        assert!(asked.try_recv().is_ok() && asked.try_recv().is_err());
+    }
+}

@@ -5,12 +5,11 @@ use std::future::Future;
 use std::hash::RandomState;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use relay_contract::{
     AdmissionId, Command, ConnectionId, Counter, Counters, Event, LogEntry, ShardId, Tick,
-    WorkerResponse, WorkspaceId,
+    WorkspaceId,
 };
 use relay_link::{Block, Link};
 use tokio::sync::mpsc;
@@ -18,8 +17,9 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::admin::Gate;
-use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket};
+use crate::admin_listener::{AdminAsked, AdminListener, AdminSocket, AdminTallies};
 use crate::admitting::Ticket;
+use crate::call_bytes::CallBytes;
 use crate::clock::Clock;
 use crate::control::{ControlApi, Desk, Watchers};
 use crate::courtesy::give_way;
@@ -56,7 +56,7 @@ use crate::started::{node_started, relay_started};
 use crate::undelivered::Undelivered;
 use crate::unheard::Unheard;
 use crate::validate::{Validator, ValidatorError};
-use crate::worker::WorkerCalls;
+use crate::worker::{Called, WorkerCalls};
 
 /// The control plane of one relay. One task runs it; nothing else writes its state.
 pub struct Controller {
@@ -73,7 +73,7 @@ pub struct Controller {
     door: Option<(AdminListener, AdminSocket)>,
     /// What is asked there; for ever silent without a door.
     operators: mpsc::Receiver<AdminAsked>,
-    pub(crate) refused_at_door: Arc<AtomicU64>,
+    pub(crate) at_door: Arc<AdminTallies>,
     /// Where the control API asks.
     pub(crate) desk: Desk,
     pub(crate) watchers: Watchers,
@@ -175,8 +175,8 @@ pub(crate) enum Done {
         call: CallId,
         /// The worker.
         connection: ConnectionId,
-        /// Its answer.
-        response: Box<WorkerResponse>,
+        /// What came of it.
+        called: Box<Called>,
     },
     /// The revocations are written down, or could not be.
     Kept {
@@ -267,6 +267,7 @@ impl Controller {
                 timeout: settings.caps.worker_timeout,
                 response_bytes_max: settings.caps.worker_response_bytes_max,
             },
+            bytes: CallBytes::new(settings.caps.worker_calls_bytes_max),
         };
         let mut revocations = Revocations::default();
         let file = settings.revocations_file.clone().map(RevocationFile::at);
@@ -279,7 +280,7 @@ impl Controller {
             started_unix_ms: clock.unix_ms(),
             door: None,
             operators: mpsc::channel(1).1,
-            refused_at_door: Arc::default(),
+            at_door: Arc::default(),
             desk: Desk::closed(),
             watchers: Watchers::default(),
             attached: BTreeMap::new(),
@@ -344,7 +345,7 @@ impl Controller {
     /// Gives operators a door of their own, opened by [`Self::run`].
     pub fn listen_to_operators(&mut self, socket: AdminSocket) {
         let (listener, operators) = AdminListener::channel();
-        self.refused_at_door = listener.refused();
+        self.at_door = listener.tallies();
         self.operators = operators;
         self.door = Some((listener, socket));
     }

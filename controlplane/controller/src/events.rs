@@ -1,7 +1,6 @@
 //! What follows from each event and each finished job.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use relay_contract::{
     AdmissionId, Command, ConnectionId, ControlRequest, Counter, Detail, Event, Level, LogEntry,
@@ -22,7 +21,7 @@ use crate::queries::{Answered, Asker, Inquiry, Topic};
 use crate::renewal::Fresh;
 use crate::settings::Admission;
 use crate::state::{self, NodeFacts};
-use crate::worker;
+use crate::worker::{self, Called};
 
 impl Controller {
     pub(crate) fn on_event(&mut self, event: Event) {
@@ -76,11 +75,16 @@ impl Controller {
         match done {
             Done::Decided { print, answer } => self.on_decided(print, answer),
             Done::Kept { changes, outcome } => self.on_kept(changes, outcome),
-            Done::Called { call, connection, response } => {
+            Done::Called { call, connection, called } => {
+                let Called { response, is_crowded_out, share: _share } = *called;
+                if is_crowded_out {
+                    self.counters.count(Counter::WorkerCallsLimited);
+                }
                 // Not there: its worker left in the moment it was answered.
                 if let Some((admission, _)) = self.calling.remove(&call) {
                     // It may have moved since it asked.
                     let connection = self.current_name(admission, connection);
+                    let response = Box::new(response);
                     self.send(connection, Command::WorkerReply { connection, response });
                 }
             }
@@ -93,18 +97,20 @@ impl Controller {
         admission: AdmissionId,
         request: WorkerRequest,
     ) {
-        if self.calling.len() >= self.settings.caps.worker_calls_max || self.stopping {
+        let has_place = self.calling.len() < self.settings.caps.worker_calls_max && !self.stopping;
+        let share = self.workers.share(&request).filter(|_| has_place);
+        let Some(share) = share else {
             self.counters.count(Counter::WorkerCallsLimited);
             let response = Box::new(worker::busy(request.request_id));
             self.send(connection, Command::WorkerReply { connection, response });
             return;
-        }
+        };
         let call = CallId(self.last_call.0 + 1);
         self.last_call = call;
         let workers = Arc::clone(&self.workers);
         let job = self.jobs.spawn(politely(async move {
-            let response = Box::new(workers.call(request).await);
-            Done::Called { call, connection, response }
+            let called = Box::new(workers.call(request, share).await);
+            Done::Called { call, connection, called }
         }));
         self.calling.insert(call, (admission, job));
     }
@@ -140,7 +146,8 @@ impl Controller {
             }
             Ok(Route::Ready) => self.respond_ready(asker),
             Ok(Route::State) => self.question(Inquiry::Http(Topic::State, asker)),
-            Ok(Route::Metrics(format)) => {
+            Ok(Route::Metrics) => {
+                let format = Format::asked(request);
                 self.question(Inquiry::Http(Topic::Metrics(format), asker))
             }
             Ok(Route::Histograms) => self.question(Inquiry::Http(Topic::Histograms, asker)),
@@ -183,7 +190,13 @@ impl Controller {
         let shards = self.link.shards.ids();
         let query = match self.queries.open(self.clock.now(), inquiry, shards) {
             Ok(query) => query,
-            Err(inquiry) => return self.answer_question(Answered { inquiry, reports: None }),
+            Err(inquiry) => {
+                self.counters.count(match &inquiry {
+                    Inquiry::Http(..) => Counter::AdminQuestionsRefused,
+                    Inquiry::Control(_) => Counter::ControlOverloaded,
+                });
+                return self.answer_question(Answered { inquiry, reports: None });
+            }
         };
         // A shard that cannot be asked will not answer either: the question expires.
         let missed = self.link.shards.broadcast(|| Command::Report { query, detail });
@@ -253,8 +266,8 @@ impl Controller {
         control.merge(&self.last_reports.counted_before());
         control.add(Counter::PlaneNamesRefused, relay_link::convert::names_refused());
         control.add(Counter::InternalKeyRetries, self.decider.validator.retried());
-        let refused = self.refused_at_door.load(Ordering::Relaxed);
-        control.add(Counter::AdminConnectionsRefused, refused);
+        control.add(Counter::AdminConnectionsRefused, self.at_door.connections_refused());
+        control.add(Counter::AdminQuestionsRefused, self.at_door.questions_refused());
         control.add(Counter::LogEntriesDropped, self.notify.lost());
         let tallies = self.desk.tallies();
         control.add(Counter::ControlConnectionsRefused, tallies.connections_refused());

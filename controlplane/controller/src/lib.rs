@@ -10,6 +10,7 @@
 mod admin;
 mod admin_listener;
 mod admitting;
+mod call_bytes;
 mod classic;
 mod clock;
 mod control;

@@ -63,6 +63,9 @@ pub(crate) enum CallError {
     /// The body is longer than allowed.
     #[error("the answer is longer than {0} bytes")]
     TooLarge(usize),
+    /// The body does not fit beside those of other calls. Our fault.
+    #[error("other answers take all the room there is")]
+    NoRoom,
     /// Connecting, TLS or HTTP failed, or the answer was cut.
     #[error("{0}")]
     Failed(String),
@@ -113,10 +116,23 @@ impl PlatformHttp {
         request: Request<Full<Bytes>>,
         limits: CallLimits,
     ) -> Result<PlatformAnswer, CallError> {
+        self.call_with_room(request, limits, |_| true).await
+    }
+
+    /// Makes one call. `has_room` is asked about bytes of the answer's body before they are kept.
+    ///
+    /// # Errors
+    /// [`CallError`]; any status is an answer.
+    pub(crate) async fn call_with_room(
+        &self,
+        request: Request<Full<Bytes>>,
+        limits: CallLimits,
+        has_room: impl FnMut(usize) -> bool,
+    ) -> Result<PlatformAnswer, CallError> {
         let client = self.client();
         let exchange = async {
             let response = client.request(request).await;
-            read(response.map_err(|error| failed(&error))?, limits).await
+            read(response.map_err(|error| failed(&error))?, limits, has_room).await
         };
         match tokio::time::timeout(limits.timeout, exchange).await {
             Ok(answer) => answer,
@@ -156,6 +172,7 @@ impl Current {
 async fn read(
     response: Response<Incoming>,
     limits: CallLimits,
+    mut has_room: impl FnMut(usize) -> bool,
 ) -> Result<PlatformAnswer, CallError> {
     let bytes_max = limits.response_bytes_max;
     let (head, body) = response.into_parts();
@@ -163,13 +180,33 @@ async fn read(
     if announced > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
         return Err(CallError::TooLarge(bytes_max));
     }
-    match Limited::new(body, bytes_max).collect().await {
-        Ok(body) => {
-            Ok(PlatformAnswer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    let mut body = Limited::new(body, bytes_max);
+    // Gathered in one piece, which whoever reads it can take over.
+    let mut gathered = Vec::new();
+    let whole = usize::try_from(announced).ok().filter(|&announced| announced > 0);
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => {
+                let piece = frame.into_data().unwrap_or_default();
+                let needed = gathered.len() + piece.len();
+                let room = gathered.capacity();
+                if needed > room {
+                    // It doubles, but not beyond what was announced.
+                    let more = needed.max((2 * room).min(whole.unwrap_or(bytes_max))) - room;
+                    if !has_room(more) {
+                        return Err(CallError::NoRoom);
+                    }
+                    gathered.reserve_exact(room + more - gathered.len());
+                }
+                gathered.extend_from_slice(&piece);
+            }
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(CallError::TooLarge(bytes_max));
+            }
+            Err(error) => return Err(failed(error.as_ref())),
         }
-        Err(error) if error.is::<LengthLimitError>() => Err(CallError::TooLarge(bytes_max)),
-        Err(error) => Err(failed(error.as_ref())),
     }
+    Ok(PlatformAnswer { status: head.status, headers: head.headers, body: gathered.into() })
 }
 
 /// An error with all its causes. They name hosts and system errors, never what was sent.

@@ -160,7 +160,9 @@ impl Queries {
 /// How long shards may take. They answer between two turns; a second is a shard that hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Questions open at a time. Protects memory from an operator's loop. Reached: 503.
+/// Questions open at a time. Protects memory from an operator's loop. Reached: 503, counted by
+/// `relay_admin_questions_refused_total`; in the control API UNAVAILABLE, counted by
+/// `relay_control_overloaded_total`.
 const OPEN_MAX: usize = 64;
 
 #[cfg(test)]

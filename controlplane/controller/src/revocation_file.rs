@@ -75,12 +75,21 @@ impl RevocationFile {
     /// # Errors
     /// [`RevocationFileError`].
     pub(crate) fn load(&self) -> Result<Vec<Revocation>, RevocationFileError> {
-        let unusable = |error| RevocationFileError::Unusable { path: self.path.clone(), error };
-        self.beside().and_then(|(draft, _)| fs::remove_file(draft)).map_err(unusable)?;
+        let writable = self.beside().and_then(|(draft, _)| fs::remove_file(draft));
+        writable.map_err(|error| self.unusable(error))?;
+        self.read()
+    }
+
+    /// What was kept; nothing where there is no file yet. Leaves everything as it is, also while a
+    /// relay writes there.
+    ///
+    /// # Errors
+    /// [`RevocationFileError`].
+    pub(crate) fn read(&self) -> Result<Vec<Revocation>, RevocationFileError> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(unusable(error)),
+            Err(error) => return Err(self.unusable(error)),
         };
         let malformed =
             |line| RevocationFileError::Malformed { path: self.path.clone(), line: line + 1 };
@@ -120,6 +129,10 @@ impl RevocationFile {
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         Ok((draft, file))
+    }
+
+    fn unusable(&self, error: io::Error) -> RevocationFileError {
+        RevocationFileError::Unusable { path: self.path.clone(), error }
     }
 
     fn folder(&self) -> &Path {

@@ -294,6 +294,10 @@ pub struct Caps {
     pub undecided_per_second: u32,
     /// Worker calls in flight at a time. Reached: the call is answered 503.
     pub worker_calls_max: usize,
+    /// Bytes of their requests and, as they come, of the answers. Protects the control plane's part
+    /// of the memory budget. Reached: a new call is answered 503, one whose answer comes 502. Ours:
+    /// a third of the least that part has, as tokens that wait have another.
+    pub worker_calls_bytes_max: usize,
     /// The whole of a worker call.
     pub worker_timeout: Duration,
     /// Bytes of the answer to a worker call. Reached: the call is answered 502.
@@ -318,6 +322,7 @@ impl Default for Caps {
             admission_wait: Duration::from_millis(7500),
             undecided_per_second: 50,
             worker_calls_max: 256,
+            worker_calls_bytes_max: 16 << 20,
             worker_timeout: Duration::from_secs(30),
             worker_response_bytes_max: 1 << 20,
         }

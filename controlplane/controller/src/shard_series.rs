@@ -51,7 +51,7 @@ const SERIES: &[Series] = &[
     Series {
         name: "relay_memory_used_bytes",
         kind: Kind::Gauge,
-        help: "Memory that peers make a shard hold now.",
+        help: "Memory that peers make a shard hold now, without scopes that nobody is in.",
         value: |report| Value::Whole(report.memory_used_bytes),
     },
     Series {

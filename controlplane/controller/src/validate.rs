@@ -1,5 +1,7 @@
 //! The validate call: the platform decides about a token.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -169,27 +171,69 @@ fn is_key_doubt(status: StatusCode) -> bool {
 
 /// A platform that quotes the token it was shown is not quoted in our log.
 fn without_token(denial: Denial, token: &Secret) -> Denial {
-    let token = token.expose();
-    let start_bytes = token.char_indices().nth(QUOTE_CHARS).map_or(token.len(), |(at, _)| at);
-    if denial.reason.contains(&token[..start_bytes]) {
-        return Denial::new("VALIDATION_FAILED", denial.status);
+    match quotes(&denial.reason, token.expose()) {
+        true => Denial::new("VALIDATION_FAILED", denial.status),
+        false => denial,
     }
-    denial
+}
+
+/// Whether a text has a piece of the token, wherever in the token it stands.
+///
+/// Cost: a look-up for each byte of the token; the text has [`Denial::REASON_CHARS_MAX`] characters
+/// at most.
+fn quotes(text: &str, token: &str) -> bool {
+    // A token that is shorter than a piece is one.
+    let piece_bytes = token.len().clamp(1, QUOTE_BYTES);
+    let pieces: HashSet<_> = text.as_bytes().windows(piece_bytes).collect();
+    !pieces.is_empty() && token.as_bytes().windows(piece_bytes).any(|it| pieces.contains(it))
 }
 
 fn denial(error: &CallError) -> Denial {
     match error {
         CallError::TooLarge(_) => Denial::new("ADMISSION_RESPONSE_TOO_LARGE", 502),
         CallError::Timeout(_) => Denial::new("ADMISSION_TIMEOUT", 504),
-        CallError::Failed(text) => Denial::new(&format!("ADMISSION_UNREACHABLE: {text}"), 504),
+        CallError::NoRoom | CallError::Failed(_) => {
+            Denial::new(&format!("ADMISSION_UNREACHABLE: {error}"), 504)
+        }
     }
 }
 
-/// Characters of a token by which a quotation is known, even one that is cut short.
-const QUOTE_CHARS: usize = 16;
+/// Bytes of a token by which a quotation is known. Fewer may be chance: reasons are words, and
+/// tokens hold names in plain sight. Fewer than these, of a token that is worth something, tell
+/// nothing that could be guessed on from.
+const QUOTE_BYTES: usize = 12;
 
 /// Bytes that JSON may make of one: a control character becomes an escape of six.
 const JSON_ESCAPE_BYTES_MAX: usize = 6;
 
 /// Bytes of a question beside its token: names, and two identifiers of 128 characters at most.
 const QUESTION_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ1c2VyIn0.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg";
+
+    #[test]
+    fn a_piece_of_the_token_is_a_quotation_wherever_it_stands() {
+        let end = TOKEN.len();
+        for piece in [&TOKEN[..12], &TOKEN[30..42], &TOKEN[end - 12..], &TOKEN[5..40], TOKEN] {
+            assert!(quotes(&format!("no such token: ...{piece}"), TOKEN), "{piece}");
+            assert!(quotes(piece, TOKEN), "{piece}");
+        }
+        assert!(quotes("the token short is not known", "short"), "whole, if it is shorter");
+    }
+
+    #[test]
+    fn words_and_snippets_are_none() {
+        for text in ["", "TOKEN_REVOKED", "unknown token", &TOKEN[..11], &TOKEN[end_of(11)..]] {
+            assert!(!quotes(text, TOKEN), "{text}");
+        }
+        assert!(!quotes("TOKEN_REVOKED", ""));
+    }
+
+    fn end_of(bytes: usize) -> usize {
+        TOKEN.len() - bytes
+    }
+}

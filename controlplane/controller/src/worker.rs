@@ -12,7 +12,8 @@ use http_body_util::Full;
 use relay_contract::{WorkerRequest, WorkerResponse};
 use url::Url;
 
-use crate::platform_http::{CallLimits, PlatformAnswer, PlatformHttp};
+use crate::call_bytes::{CallBytes, CallShare};
+use crate::platform_http::{CallError, CallLimits, PlatformAnswer, PlatformHttp};
 
 /// Makes worker calls, under the same trust settings as every other call to the platform.
 ///
@@ -21,19 +22,42 @@ pub(crate) struct WorkerCalls {
     pub(crate) platform: Arc<PlatformHttp>,
     pub(crate) origin: Url,
     pub(crate) limits: CallLimits,
+    /// What they hold: requests from the beginning, answers as they come.
+    pub(crate) bytes: CallBytes,
+}
+
+/// What became of a call.
+pub(crate) struct Called {
+    pub(crate) response: WorkerResponse,
+    /// Whether the answer found no room beside those of other calls.
+    pub(crate) is_crowded_out: bool,
+    /// What it holds until the answer is on its way.
+    pub(crate) share: CallShare,
 }
 
 impl WorkerCalls {
+    /// The share of a call that is to be made. `None` when there is no room for it.
+    pub(crate) fn share(&self, request: &WorkerRequest) -> Option<CallShare> {
+        let WorkerRequest { request_id, method, path, headers, body } = request;
+        let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let body = body.as_ref().map_or(0, String::len);
+        self.bytes.take(request_id.len() + method.len() + path.len() + headers + body)
+    }
+
     /// Makes one call. Whatever fails is an answer of 502.
-    pub(crate) async fn call(&self, request: WorkerRequest) -> WorkerResponse {
+    pub(crate) async fn call(&self, request: WorkerRequest, mut share: CallShare) -> Called {
         let WorkerRequest { request_id, method, path, headers, body } = request;
         let Some(call) = self.request(&method, &path, &headers, body) else {
-            return failed(request_id);
+            return Called { response: failed(request_id), is_crowded_out: false, share };
         };
-        match self.platform.call(call, self.limits).await {
-            Ok(answer) => response(request_id, &answer),
+        let has_room = |bytes| share.grow(bytes);
+        let answer = self.platform.call_with_room(call, self.limits, has_room).await;
+        let is_crowded_out = matches!(answer, Err(CallError::NoRoom));
+        let response = match answer {
+            Ok(answer) => response(request_id, answer),
             Err(_) => failed(request_id),
-        }
+        };
+        Called { response, is_crowded_out, share }
     }
 
     /// The request, if it can be sent as it stands.
@@ -82,7 +106,7 @@ impl WorkerCalls {
     }
 }
 
-/// The answer to a call that could not be made: too many are in flight.
+/// The answer to a call that could not be made: too many are in flight, or they hold too much.
 pub(crate) fn busy(request_id: String) -> WorkerResponse {
     of_ours(request_id, 503, r#"{"ok":false,"reason":"WORKER_TRANSPORT_BUSY"}"#)
 }
@@ -102,7 +126,7 @@ fn of_ours(request_id: String, status: u16, body: &str) -> WorkerResponse {
     }
 }
 
-fn response(request_id: String, answer: &PlatformAnswer) -> WorkerResponse {
+fn response(request_id: String, answer: PlatformAnswer) -> WorkerResponse {
     let encoding = answer.headers.get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| encoding != "identity") {
         // We asked for none, and the body of a frame is text.
@@ -112,9 +136,15 @@ fn response(request_id: String, answer: &PlatformAnswer) -> WorkerResponse {
         request_id,
         status: answer.status.as_u16(),
         headers: shown(&answer.headers),
-        body: String::from_utf8_lossy(&answer.body).into_owned(),
+        body: text(answer.body),
         forwarded: true,
     }
+}
+
+/// Bytes as text, where they are: what is none becomes U+FFFD.
+fn text(body: Bytes) -> String {
+    let body = String::from_utf8(body.into());
+    body.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Response headers as the reference shows them: sorted by name, several of one name joined,
@@ -161,6 +191,7 @@ mod tests {
                 timeout: std::time::Duration::from_secs(1),
                 response_bytes_max: 1,
             },
+            bytes: CallBytes::new(1),
         }
     }
 
@@ -192,6 +223,15 @@ mod tests {
         ] {
             assert_eq!(uri(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn a_body_is_taken_over_and_what_is_no_text_replaced() {
+        let body = Bytes::from("grüße".as_bytes().to_vec());
+        let start = body.as_ptr();
+        let taken = text(body);
+        assert_eq!((&*taken, taken.as_ptr()), ("grüße", start), "no copy");
+        assert_eq!(text(Bytes::from(b"a\xffb".to_vec())), "a\u{fffd}b");
     }
 
     #[test]

@@ -117,7 +117,8 @@ impl Listen {
         Self { unix, over_tcp, host, port, mode, public_ws_url, public_ws_url_named, tls }
     }
 
-    /// Whether other hosts may reach it by the address it binds.
+    /// Whether other hosts may reach it by the address it binds. Sockets that are handed over are
+    /// judged by [`super::of_handed`].
     pub(super) fn is_reachable(&self) -> bool {
         self.over_tcp && !is_loopback(&self.host)
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::tests::{KEY, config, parse, problems};
+use crate::config::{Refused, of_handed};
 
 #[test]
 fn a_proxy_header_is_asked_of_somebody_or_a_warning_says_so() {
@@ -36,6 +37,31 @@ fn behind_a_socket_the_mode_follows_from_the_urls() {
         assert_eq!(config(&format!("{urls} {socket}")).listen.mode, Mode::Prod, "{socket}");
         assert_eq!(config(socket).listen.mode, Mode::Dev, "{socket}");
     }
+}
+
+#[test]
+fn a_socket_handed_over_is_judged_by_what_it_is_bound_to() {
+    let judged = |pairs: &str, bound: &str| {
+        let bound = [bound.parse().expect("an address")];
+        of_handed(&config(&format!("LISTEN_FDS=1 {pairs}")), &bound)
+    };
+    let platform = "SERVER_URL=http://127.0.0.1:3000";
+    for bound in ["0.0.0.0:7781", "[::]:7781", "10.1.2.3:7781", "[::ffff:10.1.2.3]:7781"] {
+        let Err(Refused(problems)) = judged(platform, bound) else {
+            panic!("{bound} is refused");
+        };
+        assert_eq!(problems[0].variable, "SERVER_URL");
+        assert!(problems[0].what.contains(bound), "{}", problems[0]);
+    }
+    for bound in ["127.0.0.1:7781", "127.0.0.2:7781", "[::1]:7781", "[::ffff:127.0.0.1]:7781"] {
+        assert_eq!(judged(platform, bound), Ok(None), "{bound}");
+    }
+    assert_eq!(of_handed(&config(platform), &[]), Ok(None), "Unix sockets alone, or none");
+    let far = "SERVER_URL=https://api.corp RELAY_PUBLIC_WS_BASE_URL=wss://relay.corp/ws";
+    let warning = judged(&format!("{far} RELAY_MODE=dev"), "0.0.0.0:7781").expect("usable");
+    assert!(warning.is_some_and(|text| text.contains("RELAY_MODE=dev on the socket on 0.0.0.0")));
+    assert_eq!(judged(&format!("{far} RELAY_MODE=staging"), "0.0.0.0:7781"), Ok(None));
+    assert_eq!(judged(&format!("{far} RELAY_MODE=dev"), "127.0.0.1:7781"), Ok(None));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use relay_shard::IDLE_CONNECTION_BYTES;
+use relay_contract::Limits;
+use relay_shard::{IDLE_CONNECTION_BYTES, base_bytes};
 
 use super::{Engine, Reader, Source, Surroundings};
 
@@ -37,10 +38,16 @@ struct Given {
 }
 
 impl Memory {
-    pub(super) fn read(reader: &mut Reader<'_>, engine: &Engine, world: &dyn Surroundings) -> Self {
+    /// Of `limits` only the numbers of keys count.
+    pub(super) fn read(
+        reader: &mut Reader<'_>,
+        engine: &Engine,
+        limits: &Limits,
+        world: &dyn Surroundings,
+    ) -> Self {
         let driver = engine.driver_config();
         let buffers = u64::from(driver.buffer_count) * u64::from(driver.buffer_bytes);
-        let shard_base_bytes = buffers + SHARD_TABLES_BYTES;
+        let shard_base_bytes = buffers + base_bytes(limits) as u64;
         let shard_count = u64::from(engine.shard_count);
         let least = PROGRAM_BYTES + shard_count * (shard_base_bytes + SHARD_BYTES_MIN);
         let given = given(world);
@@ -159,10 +166,6 @@ const PROGRAM_BYTES: u64 = 48 << 20;
 /// Of a large budget the control plane has one part in so many, because what it keeps grows with
 /// the connections.
 const PROGRAM_SHARE: u64 = 8;
-
-/// Free lists (of blocks and of records under TLS, 4 MiB each), lanes, and the tables of limiters
-/// at their bounds.
-const SHARD_TABLES_BYTES: u64 = 14 << 20;
 
 /// With less for its peers a shard is of no use: one slow reader and one large message fit.
 const SHARD_BYTES_MIN: u64 = 8 << 20;
@@ -310,7 +313,7 @@ mod tests {
     fn a_budget_too_small_for_its_shards_is_refused_and_a_small_machine_is_not() {
         let refused = problems("RELAY_MEMORY_BUDGET=20MiB RELAY_SHARDS=2");
         assert!(
-            refused[0].contains("20 MiB is less than the 96 MiB that 2 shards need"),
+            refused[0].contains("20 MiB is less than the 121 MiB that 2 shards need"),
             "{refused:?}"
         );
         let refused = problems("RELAY_MEMORY_BUDGET=lots");
@@ -318,6 +321,16 @@ mod tests {
         let world = machine(&[("/proc/meminfo", "MemTotal: 65536 kB\n")]);
         let parsed = Config::parse(&[], &world).expect("a small machine has a relay too");
         assert!(parsed.warnings.iter().any(|warning| warning.starts_with("RELAY_MEMORY_BUDGET")));
+    }
+
+    #[test]
+    fn more_keys_of_limiters_leave_less_for_peers() {
+        let of_peers = |more: &str| {
+            config(&format!("RELAY_MEMORY_BUDGET=1GiB RELAY_SHARDS=2 {more}")).memory.shard_bytes
+        };
+        let usual = of_peers("");
+        let many = of_peers("RELAY_RUNTIME_RATE_LIMITER_MAX_KEYS=1000000");
+        assert!((96 << 20..192 << 20).contains(&(usual - many)), "{usual} became {many}");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) use planes::{Control, ControlListen, ControlUrl, Role};
 pub(crate) use platform::{ClientCertificate, Platform, ServerAuth, TlsVerify};
 pub(crate) use problem::{Problem, Refused};
 pub(crate) use reader::Effective;
-pub(crate) use rules::is_strong;
+pub(crate) use rules::{is_strong, of_handed};
 pub(crate) use source::{FlagValue, Machine, Source, Surroundings};
 pub(crate) use variable::{Change, Kind, VARIABLES, Variable, table_of_variables};
 
@@ -146,7 +146,7 @@ impl Config {
         let mut limits = capacity::limits(&mut reader, patience);
         let tcp = TcpPatience::read(&mut reader);
         let engine = Engine::read(&mut reader, world);
-        let memory = Memory::read(&mut reader, &engine, world);
+        let memory = Memory::read(&mut reader, &engine, &limits, world);
         limits.memory_bytes_max = as_size(memory.shard_bytes);
         let redirects = Redirects {
             enabled: backplane.redirect,

@@ -1,5 +1,6 @@
 //! What values must fulfil together, in the reference relay's order.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use relay_contract::Secret;
@@ -10,8 +11,8 @@ use crate::listener::BACKLOG;
 use super::listen::is_local;
 use super::planes;
 use super::{
-    AdmissionMode, BackplaneMode, ClientAuth, Config, Mode, Problem, ServerAuth, Surroundings,
-    TlsVerify,
+    AdmissionMode, BackplaneMode, ClientAuth, Config, Mode, Problem, Refused, ServerAuth,
+    Surroundings, TlsVerify,
 };
 
 /// Every rule the configuration breaks. The first is the one the reference would report.
@@ -141,13 +142,8 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     if listen.tls.enabled && !listen.over_tcp {
         warnings.push("RELAY_TLS is on, but a Unix socket never speaks TLS".to_owned());
     }
-    let moves_frames = config.control.role.moves_frames();
-    if listen.mode == Mode::Dev && moves_frames && listen.is_reachable() {
-        warnings.push(format!(
-            "RELAY_MODE=dev on HOST={}: others can reach a relay that takes tokens in the query \
-             and shows more than it should",
-            listen.host
-        ));
+    if listen.is_reachable() {
+        warnings.extend(open_dev(config, &format!("HOST={}", listen.host)));
     }
     let capacity = &config.capacity;
     let nobody_is_trusted = capacity.trusted_proxies.is_empty() && listen.unix.is_none();
@@ -284,18 +280,51 @@ fn backplane(config: &Config, problems: &mut Vec<Problem>) {
 }
 
 fn local_urls(config: &Config, problems: &mut Vec<Problem>) {
+    if config.listen.is_reachable() {
+        problems.extend(local_url(config, &format!("HOST={}", config.listen.host)));
+    }
+}
+
+/// What a door that others reach asks of the URLs.
+fn local_url(config: &Config, door: &str) -> Option<Problem> {
     let public = Url::parse(&config.listen.public_ws_url);
     let any_local = is_local(&config.platform.server) || public.is_ok_and(|url| is_local(&url));
-    if any_local && config.control.role.moves_frames() && config.listen.is_reachable() {
-        problems.push(Problem::rule(
+    (any_local && config.control.role.moves_frames()).then(|| {
+        Problem::rule(
             "SERVER_URL",
             format!(
                 "SERVER_URL and RELAY_PUBLIC_WS_BASE_URL must be set explicitly outside local \
-                 loopback development; HOST={} is reachable by others",
-                config.listen.host
+                 loopback development; {door} is reachable by others"
             ),
             "SERVER_URL=https://api.corp RELAY_PUBLIC_WS_BASE_URL=wss://relay.corp/ws",
-        ));
+        )
+    })
+}
+
+/// What is said of a door that others reach in dev.
+fn open_dev(config: &Config, door: &str) -> Option<String> {
+    let is_dev = config.listen.mode == Mode::Dev && config.control.role.moves_frames();
+    is_dev.then(|| {
+        format!(
+            "RELAY_MODE=dev on {door}: others can reach a relay that takes tokens in the query \
+             and shows more than it should"
+        )
+    })
+}
+
+/// Judges sockets that were handed over by what they are bound to: HOST says nothing of them, and
+/// only whoever has taken them knows. What an operator should know of them.
+///
+/// Errors: one that others reach, where a URL is local.
+pub(crate) fn of_handed(config: &Config, bound: &[SocketAddr]) -> Result<Option<String>, Refused> {
+    let is_reachable = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+    let Some(address) = bound.iter().find(is_reachable) else {
+        return Ok(None);
+    };
+    let door = format!("the socket on {address} that was handed over");
+    match local_url(config, &door) {
+        Some(problem) => Err(Refused(vec![problem])),
+        None => Ok(open_dev(config, &door)),
     }
 }
 

@@ -379,7 +379,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         "How long sent bytes may stay unacknowledged, or a peer's window closed, before TCP cuts \
          the connection."),
     count("RELAY_EMPTY_WORKSPACE_TTL_MS", "120000",
-        "How long an empty workspace is remembered.").at_once(),
+        "How long an empty workspace is remembered, at most.").at_once(),
     count("RELAY_CLEANUP_INTERVAL_MS", "30000", "Time between searches for empty workspaces.")
         .at_once(),
 

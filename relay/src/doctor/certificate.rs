@@ -6,18 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::chain;
 use super::finding::{Finding, Verdict};
 use super::signature::signature;
-use crate::config::{ClientAuth, ClientCertificate, Tls};
+use crate::config::{AdminListen, ClientAuth, ClientCertificate, ControlApi, ControlTls, Tls};
+use crate::control_api::API;
+use crate::door_certificates::{DoorCertificates, Names};
 use crate::tls;
 
 /// What the relay shows its own clients, and who vouches for theirs. Nothing to say while TLS is
@@ -28,7 +30,7 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
         return Vec::new();
     }
     let mut findings = Vec::from_iter(authorities_of_clients(tls, now));
-    let chain = match chain(&tls.certificate) {
+    let chain = match certificates(&tls.certificate) {
         Ok(chain) => chain,
         Err(error) => {
             let path = tls.certificate.display();
@@ -40,10 +42,13 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
             return findings;
         }
     };
-    findings.push(dates(CHECK, &chain, now, Verdict::Fail));
+    let dates = dates(CHECK, &chain, now, Verdict::Fail);
+    // Nobody vouches for a certificate out of its time, however complete its chain is.
+    let is_in_time = dates.verdict != Verdict::Fail;
+    findings.push(dates);
     findings.push(name(&chain, &tls.host));
-    findings.push(completeness(&chain, now));
-    match key(&chain, &tls.key) {
+    findings.extend(is_in_time.then(|| chain::completeness(&chain, now, &chain::known())));
+    match key(KEY_CHECK, "RELAY_TLS_KEY_PATH", &chain, &tls.key) {
         Ok(key) => {
             findings.push(permissions(KEY_CHECK, &tls.key));
             findings.extend(signature(&chain[0], key.as_ref()));
@@ -56,7 +61,7 @@ pub(crate) fn own(tls: &Tls, now: Duration) -> Vec<Finding> {
 /// What the relay shows the platform. A key under a passphrase is tried by the platform's check.
 pub(crate) fn client(certificate: &ClientCertificate, now: Duration) -> Vec<Finding> {
     const CHECK: &str = "client certificate";
-    match chain(&certificate.certificate) {
+    match certificates(&certificate.certificate) {
         Ok(chain) => {
             let dates = dates(CHECK, &chain, now, Verdict::Fail);
             vec![dates, permissions(CHECK, &certificate.key)]
@@ -71,20 +76,79 @@ pub(crate) fn client(certificate: &ClientCertificate, now: Duration) -> Vec<Find
 
 /// Authorities that the relay trusts with the platform in place of the system's.
 pub(crate) fn platform_authorities(path: &Path, now: Duration) -> Finding {
-    authorities("authorities", "RELAY_SERVER_CA_CERT_PATH", path, now)
+    trusted("authorities", "RELAY_SERVER_CA_CERT_PATH", path, now)
 }
 
 /// Those who vouch for the relay's clients, where somebody is asked for.
 fn authorities_of_clients(tls: &Tls, now: Duration) -> Option<Finding> {
     let path = tls.client_authorities.as_deref().filter(|_| tls.client_auth != ClientAuth::None)?;
-    Some(authorities("authorities of clients", "RELAY_TLS_CLIENT_CA_PATH", path, now))
+    Some(trusted("authorities of clients", "RELAY_TLS_CLIENT_CA_PATH", path, now))
+}
+
+/// What the control API shows its callers, where it speaks TLS. Whoever else the relay serves is
+/// served without them.
+pub(crate) fn control_api(api: &ControlApi, now: Duration) -> Vec<Finding> {
+    match (&api.listen, &api.tls) {
+        (Some(AdminListen::Tcp(_)), Some(files)) => {
+            door("control API certificate", files, &API, now, Verdict::Warn)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What a port for gRPC shows and whom it asks for, read as the relay reads it. `outside` is how
+/// bad a certificate is that is not good now.
+pub(crate) fn door(
+    check: &'static str,
+    files: &ControlTls,
+    names: &'static Names,
+    now: Duration,
+    outside: Verdict,
+) -> Vec<Finding> {
+    if let Err(error) = DoorCertificates::load(files.clone(), names) {
+        return vec![Finding::fail(
+            check,
+            format!("{error:#}"),
+            "PEM files that this user can read: a certificate, its own unencrypted key, and the \
+             authorities of those who may come",
+        )];
+    }
+    // It has just been read.
+    let chain = certificates(&files.certificate).unwrap_or_default();
+    let mut findings = vec![dates(check, &chain, now, outside), permissions(check, &files.key)];
+    let authorities = files.client_authorities.as_deref();
+    findings.extend(authorities.map(|path| trusted(check, names.authorities, path, now)));
+    findings
+}
+
+/// What a process shows somebody it calls: a certificate and its key, in the files that variables
+/// name.
+pub(crate) fn caller(
+    check: &'static str,
+    names: &Names,
+    certificate: &Path,
+    key_path: &Path,
+    now: Duration,
+) -> Vec<Finding> {
+    let chain = match certificates(certificate) {
+        Ok(chain) => chain,
+        Err(error) => {
+            let found = format!("{}={}: {error}", names.certificate, certificate.display());
+            return vec![Finding::fail(check, found, "a PEM file that this user can read")];
+        }
+    };
+    let key = match key(check, names.key, &chain, key_path) {
+        Ok(_key) => permissions(check, key_path),
+        Err(finding) => *finding,
+    };
+    vec![dates(check, &chain, now, Verdict::Fail), key]
 }
 
 /// Certificates of authorities, in the file that a variable names. One that has expired is no
 /// hindrance here, where its name and its key are all that counts (RFC 5280 §6.1.1); other programs
 /// may see it otherwise.
-fn authorities(check: &'static str, variable: &str, path: &Path, now: Duration) -> Finding {
-    match chain(path) {
+pub(crate) fn trusted(check: &'static str, variable: &str, path: &Path, now: Duration) -> Finding {
+    match certificates(path) {
         Ok(chain) => dates(check, &chain, now, Verdict::Warn),
         Err(error) => Finding::fail(
             check,
@@ -95,7 +159,7 @@ fn authorities(check: &'static str, variable: &str, path: &Path, now: Duration) 
 }
 
 /// Every certificate of a file. Errors: in words, without content of the file.
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     tls::certificates(path).map_err(|error| format!("{error:#}"))
 }
 
@@ -177,65 +241,16 @@ fn names(der: &CertificateDer<'_>) -> String {
     }
 }
 
-/// Whether each certificate is followed by its issuer's, up to an authority this machine knows.
-fn completeness(chain: &[CertificateDer<'_>], now: Duration) -> Finding {
-    const CHECK: &str = "certificate chain";
-    let parsed: Vec<_> =
-        chain.iter().filter_map(|der| X509Certificate::from_der(der).ok()).collect();
-    let disorder = parsed.windows(2).any(|pair| pair[0].1.issuer() != pair[1].1.subject());
-    if disorder {
-        return Finding::fail(
-            CHECK,
-            "the certificates are out of order: one is not followed by its issuer's",
-            "the server's certificate first, then each one's issuer",
-        );
-    }
-    if is_vouched_for(chain, now) {
-        let found = format!("{} in order, up to an authority this machine knows", chain.len());
-        return Finding::ok(CHECK, found);
-    }
-    let is_own = parsed.first().is_some_and(|(_, leaf)| leaf.issuer() == leaf.subject());
-    let is_whole = parsed.last().is_some_and(|(_, last)| last.issuer() == last.subject());
-    match (is_own, is_whole) {
-        (true, _) => Finding::warn(
-            CHECK,
-            "self-signed: clients refuse it unless they are told to trust it",
-            "a certificate of an authority, or give this one to the clients",
-        ),
-        (false, true) => Finding::warn(
-            CHECK,
-            "ends at an authority this machine does not know",
-            "nothing, if clients know your authority; it need not be in the file",
-        ),
-        (false, false) => Finding::warn(
-            CHECK,
-            "leads to no authority this machine knows: intermediates are missing, or the \
-             authority is private",
-            "append the intermediate certificates (the file often called fullchain.pem)",
-        ),
-    }
-}
-
-fn is_vouched_for(chain: &[CertificateDer<'_>], now: Duration) -> bool {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let Ok(leaf) = ParsedCertificate::try_from(&chain[0]) else {
-        return false;
-    };
-    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    let now = UnixTime::since_unix_epoch(now);
-    let rest = &chain[1..];
-    verify_server_cert_signed_by_trust_anchor(&leaf, &roots, rest, now, algorithms).is_ok()
-}
-
-/// The key, if it is the certificate's.
+/// The key in the file that a variable names, if it is the certificate's.
 fn key(
+    check: &'static str,
+    variable: &str,
     chain: &[CertificateDer<'static>],
     path: &Path,
 ) -> Result<Arc<dyn SigningKey>, Box<Finding>> {
     let fail = |what: &str, remedy: &str| {
-        let found = format!("RELAY_TLS_KEY_PATH={}: {what}", path.display());
-        Box::new(Finding::fail(KEY_CHECK, found, remedy))
+        let found = format!("{variable}={}: {what}", path.display());
+        Box::new(Finding::fail(check, found, remedy))
     };
     let key = tls::private_key(path).map_err(|error| {
         let remedy = "a file with an unencrypted private key that this user can read";

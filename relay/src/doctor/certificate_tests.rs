@@ -2,6 +2,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
     PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
 };
+use rustls::RootCertStore;
 use tempfile::TempDir;
 
 use super::*;
@@ -94,23 +95,79 @@ fn a_certificate_for_another_host_names_its_own() {
     assert!(finding.found.contains("relay.corp"), "{finding:?}");
 }
 
+/// Authorities among which those of the tests are not.
+fn others() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(Authority::new().issuer.der().clone()).expect("an authority");
+    roots
+}
+
 #[test]
 fn a_chain_is_judged_by_order_and_end() {
     let authority = Authority::new();
     let tls = authority.issue(0, 90);
     let leaf = fs::read_to_string(&tls.certificate).expect("written");
     let root = authority.issuer.pem();
-    for (content, verdict, words) in [
-        (leaf.clone(), Verdict::Warn, "intermediates are missing"),
-        (format!("{leaf}{root}"), Verdict::Warn, "does not know"),
-        (format!("{leaf}{leaf}"), Verdict::Fail, "out of order"),
-        (root.clone(), Verdict::Warn, "self-signed"),
+    for (content, words) in [
+        (leaf.clone(), "intermediates are missing"),
+        (format!("{leaf}{root}"), "does not know"),
+        // The relay starts all the same.
+        (format!("{leaf}{leaf}"), "out of order"),
+        (root.clone(), "self-signed"),
     ] {
         fs::write(&tls.certificate, content).expect("written");
-        let finding = finding(&tls, "certificate chain");
-        assert_eq!(finding.verdict, verdict, "{finding:?}");
+        let chain = certificates(&tls.certificate).expect("readable");
+        let finding = chain::completeness(&chain, NOW, &others());
+        assert_eq!(finding.verdict, Verdict::Warn, "{finding:?}");
         assert!(finding.found.contains(words), "{finding:?}");
     }
+}
+
+#[test]
+fn without_authorities_no_chain_is_called_incomplete() {
+    let authority = Authority::new();
+    let chain = certificates(&authority.issue(0, 90).certificate).expect("readable");
+    let mut roots = RootCertStore::empty();
+    let finding = chain::completeness(&chain, NOW, &roots);
+    assert!(finding.found.contains("knows no authorities"), "{finding:?}");
+    assert!(finding.remedy.is_some_and(|remedy| remedy.contains("ca-certificates")));
+    roots.add(authority.issuer.der().clone()).expect("an authority");
+    assert_eq!(chain::completeness(&chain, NOW, &roots).verdict, Verdict::Ok);
+}
+
+#[test]
+fn of_a_certificate_out_of_its_time_the_chain_is_not_judged() {
+    let authority = Authority::new();
+    let is_about_chain = |finding: &Finding| finding.check == "certificate chain";
+    let tls = authority.issue(0, 10);
+    assert!(own(&tls, NOW).iter().any(is_about_chain), "it ends soon, and is good");
+    assert!(!own(&tls, NOW + days_of(11)).iter().any(is_about_chain));
+}
+
+#[test]
+fn what_a_port_for_grpc_shows_is_read_as_the_relay_reads_it() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let tls = authority.issue(0, 90);
+    let files = ControlTls {
+        certificate: tls.certificate,
+        key: tls.key,
+        client_authorities: Some(clients.issue(0, 1).certificate),
+    };
+    let door = |files: &ControlTls, now| door("door", files, &Names::SAMPLE, now, Verdict::Warn);
+    let verdicts = |findings: &[Finding]| -> Vec<_> {
+        findings.iter().map(|finding| finding.verdict).collect()
+    };
+    let good = door(&files, NOW);
+    assert_eq!(verdicts(&good), [Verdict::Ok, Verdict::Ok, Verdict::Warn], "{good:?}");
+    let late = door(&files, NOW + days_of(91));
+    assert_eq!(verdicts(&late), [Verdict::Warn, Verdict::Ok, Verdict::Warn], "{late:?}");
+    fs::write(&files.key, key_pair().serialize_pem()).expect("written");
+    let other = door(&files, NOW);
+    assert_eq!(verdicts(&other), [Verdict::Fail], "{other:?}");
+    assert!(other[0].found.contains("is not the key of"), "{other:?}");
+    let seen = caller("link certificate", &Names::SAMPLE, &files.certificate, &files.key, NOW);
+    assert_eq!(verdicts(&seen), [Verdict::Ok, Verdict::Fail], "{seen:?}");
+    assert!(seen[1].found.starts_with("KEY="), "{seen:?}");
 }
 
 #[test]

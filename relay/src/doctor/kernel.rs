@@ -5,7 +5,9 @@ use rustix::io::Errno;
 
 use super::finding::Finding;
 use super::kernel_files::KernelFiles;
+use super::limits;
 use crate::config::Engine;
+use crate::cores;
 
 /// Which Linux this is.
 pub(crate) fn version(files: &KernelFiles) -> Finding {
@@ -35,42 +37,79 @@ pub(crate) fn version(files: &KernelFiles) -> Finding {
     }
 }
 
-/// Whether io_uring can be had, and which driver the shards will therefore run on.
+/// Whether every shard can have its ring, and which driver the shards will therefore run on.
 pub(crate) fn ring(engine: &Engine, files: &KernelFiles) -> Finding {
+    judge_rings(engine, open_rings(engine), files)
+}
+
+/// `opened` is how many rings could be held together before one was refused, and why it was.
+fn judge_rings(
+    engine: &Engine,
+    (opened, refused): (usize, Option<DriverError>),
+    files: &KernelFiles,
+) -> Finding {
     const CHECK: &str = "io_uring";
-    let error = match open_ring(engine) {
-        Ok(()) if engine.driver == Choice::Epoll => {
-            return Finding::ok(CHECK, "allowed, but RELAY_DRIVER=epoll: the shards run on epoll");
-        }
-        Ok(()) => return Finding::ok(CHECK, "allowed: the shards run on it"),
-        Err(error) => error,
+    let is_unwanted = engine.driver == Choice::Epoll;
+    let Some(error) = refused else {
+        return Finding::ok(
+            CHECK,
+            match is_unwanted {
+                true => "allowed, but RELAY_DRIVER=epoll: the shards run on epoll".to_owned(),
+                false => format!("allowed: the shards run on it ({opened} rings)"),
+            },
+        );
     };
-    let remedy = ring_remedy(&error, files);
+    let shards = usize::from(engine.shard_count);
+    let (of_shards, these) = match opened {
+        0 => (String::new(), "the shards"),
+        _ => (format!(" for {} of {shards} shards", shards - opened.min(shards)), "these"),
+    };
+    let remedy = ring_remedy(&error, engine.shard_count, files);
     match engine.driver {
         Choice::Epoll => {
             Finding::ok(CHECK, format!("not asked for (RELAY_DRIVER=epoll), nor allowed: {error}"))
         }
-        Choice::Auto => {
-            Finding::warn(CHECK, format!("refused ({error}): the shards run on epoll"), remedy)
-        }
+        Choice::Auto => Finding::warn(
+            CHECK,
+            format!("refused{of_shards} ({error}): {these} run on epoll"),
+            remedy,
+        ),
         Choice::Uring => Finding::fail(
             CHECK,
-            format!("refused ({error}), and RELAY_DRIVER=uring insists on it"),
+            format!("refused{of_shards} ({error}), and RELAY_DRIVER=uring insists on it"),
             format!("{remedy}; or RELAY_DRIVER=auto"),
         ),
     }
 }
 
-/// Opens a ring as a shard does and closes it, on a thread of its own: what the kernel still has to
-/// clean up interrupts system calls of the thread that had it.
-fn open_ring(engine: &Engine) -> Result<(), DriverError> {
+/// Opens the rings of all shards and holds them together, as the start does: each takes its part of
+/// the memory that may be locked. Where none is wanted, one says as much.
+///
+/// A thread of its own does it: what the kernel still has to clean up interrupts system calls of
+/// the thread that had them.
+fn open_rings(engine: &Engine) -> (usize, Option<DriverError>) {
     let config = engine.driver_config();
-    let opened = std::thread::spawn(move || relay_driver::open(Choice::Uring, &config).map(drop));
+    let wanted = match engine.driver {
+        Choice::Epoll => 1,
+        Choice::Auto | Choice::Uring => engine.shard_count,
+    };
+    // The start does so too; a ring has its table and its descriptors by this limit.
+    cores::raise_descriptor_limit();
+    let opened = std::thread::spawn(move || {
+        let mut rings = Vec::new();
+        for _ in 0..wanted {
+            match relay_driver::open(Choice::Uring, &config) {
+                Ok(ring) => rings.push(ring),
+                Err(error) => return (rings.len(), Some(error)),
+            }
+        }
+        (rings.len(), None)
+    });
     opened.join().expect("opening a ring returns what went wrong")
 }
 
 /// What stands between us and the ring, from the most to the least certain.
-fn ring_remedy(error: &DriverError, files: &KernelFiles) -> String {
+fn ring_remedy(error: &DriverError, shard_count: u16, files: &KernelFiles) -> String {
     let DriverError::Setup { source, .. } = error;
     let errno = Errno::from_io_error(source);
     match files.number("proc/sys/kernel/io_uring_disabled") {
@@ -93,8 +132,10 @@ fn ring_remedy(error: &DriverError, files: &KernelFiles) -> String {
         }
         Some(Errno::NOSYS) => "a kernel built with CONFIG_IO_URING",
         Some(Errno::NOMEM) => {
-            "raise the limit of locked memory: LimitMEMLOCK=infinity in the unit, or docker run \
-             --ulimit memlock=-1"
+            return format!(
+                "{}; rings of a relay that runs as this user, or ended a moment ago, count too",
+                limits::more_locked_memory(shard_count)
+            );
         }
         Some(Errno::MFILE | Errno::NFILE) => "raise the limit of descriptors (ulimit -n)",
         Some(Errno::INVAL) => "Linux 6.1 or later",
@@ -147,7 +188,7 @@ mod tests {
     fn remedy(errno: Errno, files: &[(&str, &str)]) -> String {
         let (_dir, files) = made_of(files);
         let source = io::Error::from(errno);
-        ring_remedy(&DriverError::Setup { step: "io_uring_setup", source }, &files)
+        ring_remedy(&DriverError::Setup { step: "io_uring_setup", source }, 4, &files)
     }
 
     #[test]
@@ -160,24 +201,40 @@ mod tests {
         assert!(remedy(Errno::NOSYS, &filtered).contains("seccomp"));
         assert!(remedy(Errno::NOSYS, &[]).contains("CONFIG_IO_URING"));
         assert!(remedy(Errno::PERM, &disabled("0\n")).contains("SELinux"));
-        assert!(remedy(Errno::NOMEM, &[]).contains("MEMLOCK"));
+        assert!(remedy(Errno::NOMEM, &[]).contains("LimitMEMLOCK=1024K"));
         assert!(remedy(Errno::INVAL, &[]).contains("6.1"));
+    }
+
+    fn engine(driver: Choice, shard_count: u16) -> Engine {
+        Engine { driver, shard_count, busy_poll_us: 0, drain_ms: 1, core_dumps: false }
     }
 
     #[test]
     fn the_ring_check_agrees_with_the_driver() {
         let files = KernelFiles::of_this_machine();
-        let engine = Engine {
-            driver: Choice::Uring,
-            shard_count: 1,
-            busy_poll_us: 0,
-            drain_ms: 1,
-            core_dumps: false,
-        };
         let has_ring = relay_driver::Uring::probe().is_ok();
         let expected = if has_ring { Verdict::Ok } else { Verdict::Fail };
-        assert_eq!(ring(&engine, &files).verdict, expected);
-        let epoll = Engine { driver: Choice::Epoll, ..engine };
-        assert_eq!(ring(&epoll, &files).verdict, Verdict::Ok);
+        assert_eq!(ring(&engine(Choice::Uring, 1), &files).verdict, expected);
+        assert_eq!(ring(&engine(Choice::Epoll, 1), &files).verdict, Verdict::Ok);
+        let (opened, refused) = open_rings(&engine(Choice::Auto, 3));
+        assert_eq!(opened == 3, refused.is_none(), "a ring for each shard: {opened}, {refused:?}");
+    }
+
+    #[test]
+    fn memory_for_some_of_the_rings_is_not_enough() {
+        let (_dir, files) = made_of(&[]);
+        let judged = |driver, opened| {
+            let source = io::Error::from(Errno::NOMEM);
+            let refused = DriverError::Setup { step: "io_uring_setup", source };
+            judge_rings(&engine(driver, 8), (opened, Some(refused)), &files)
+        };
+        let some = judged(Choice::Auto, 4);
+        assert_eq!(some.verdict, Verdict::Warn);
+        assert!(some.found.starts_with("refused for 4 of 8 shards ("), "{some:?}");
+        assert!(some.found.ends_with("these run on epoll"), "{some:?}");
+        assert!(some.remedy.is_some_and(|remedy| remedy.contains("memlock=2097152")));
+        assert!(judged(Choice::Auto, 0).found.ends_with("the shards run on epoll"));
+        assert_eq!(judged(Choice::Uring, 7).verdict, Verdict::Fail);
+        assert_eq!(judged(Choice::Epoll, 0).verdict, Verdict::Ok);
     }
 }

@@ -13,9 +13,10 @@ use super::names;
 use crate::config::{AdmissionMode, Config};
 use crate::settings;
 
-/// Everything about the platform and the key set. Takes as long as the slower of the two may.
+/// Everything about the platform and the key sets. Takes as long as the platform may, or all key
+/// servers one after the other.
 pub(crate) async fn check(config: &Config) -> Vec<Finding> {
-    let probe = match Probe::new(settings::platform_tls(config)) {
+    let probe = match Probe::new(&settings::platform_tls(config), &config.platform.server) {
         Ok(probe) => probe,
         Err(error) => {
             let what = format!("TLS towards the platform: {error}");
@@ -34,7 +35,7 @@ pub(crate) async fn check(config: &Config) -> Vec<Finding> {
     let published = async {
         let mut findings = Vec::new();
         for url in config.admission.key_urls() {
-            findings.push(key_set(config, &probe, url).await);
+            findings.extend(key_set(config, &probe, url).await);
         }
         findings
     };
@@ -55,12 +56,12 @@ async fn validation(config: &Config, probe: &Probe) -> Vec<Finding> {
     let began = Instant::now();
     let answer = match probe.validate(url, platform.key.as_ref(), timeout).await {
         Ok(answer) => answer,
-        Err(error) => return vec![unanswered(CHECK, url, &error)],
+        Err(error) => return vec![unanswered(CHECK, url, &error, Server::Platform)],
     };
     let took = began.elapsed();
     let mut findings = vec![judge_status(config, &answer, took)];
     findings.extend(known(config, probe, &answer).await);
-    findings.push(clock(config, &answer, SystemTime::now()));
+    findings.push(clock(config, "the platform's", &answer, SystemTime::now()));
     findings
 }
 
@@ -196,54 +197,75 @@ fn is_about_key((status, reason): &(u16, String)) -> bool {
     matches!(status, 401 | 403) && reason.contains("internal") && !reason.contains("server")
 }
 
-/// Whether this machine's clock is the platform's: tokens carry the platform's times.
-fn clock(config: &Config, answer: &ProbeAnswer, now: SystemTime) -> Finding {
+/// Whether this machine's clock is that of whoever answered: tokens carry the times of those who
+/// issue them.
+fn clock(config: &Config, whose: &str, answer: &ProbeAnswer, now: SystemTime) -> Finding {
     const CHECK: &str = "clock";
     let date = answer.date.as_deref().and_then(|date| httpdate::parse_http_date(date).ok());
     let Some(date) = date else {
-        return Finding::ok(CHECK, "not compared: the platform sends no date");
+        return Finding::ok(
+            CHECK,
+            format!("not compared with {whose}: no date came with an answer"),
+        );
     };
     let secs = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    let skew_secs = secs(now).abs_diff(secs(date));
+    // A cache keeps the date of what it keeps, and says for how long it has had it.
+    let theirs_secs = secs(date).saturating_add(answer.age_secs.unwrap_or(0));
+    let skew_secs = secs(now).abs_diff(theirs_secs);
     let leeway_secs = config.admission.leeway_secs;
-    let remedy = "set the clock: systemctl enable --now systemd-timesyncd or chrony, here and on \
-                  the platform";
+    let remedy =
+        "set the clock: systemctl enable --now systemd-timesyncd or chrony, here and there";
     match skew_secs {
         // The header has whole seconds, and took a moment to arrive.
-        0..=2 => Finding::ok(CHECK, "agrees with the platform's"),
+        0..=2 => Finding::ok(CHECK, format!("agrees with {whose}")),
         skew if skew <= leeway_secs => Finding::warn(
             CHECK,
-            format!("{skew} s from the platform's; RELAY_JWT_LEEWAY_SECS={leeway_secs}"),
+            format!("{skew} s from {whose}; RELAY_JWT_LEEWAY_SECS={leeway_secs}"),
             remedy,
         ),
         skew => Finding::fail(
             CHECK,
             format!(
-                "{skew} s from the platform's, beyond RELAY_JWT_LEEWAY_SECS={leeway_secs}: good \
-                 tokens are refused, or expired ones taken"
+                "{skew} s from {whose}, beyond RELAY_JWT_LEEWAY_SECS={leeway_secs}: good tokens \
+                 are refused, or expired ones taken"
             ),
             remedy,
         ),
     }
 }
 
-/// Whether signing keys can be fetched, and how many of them can be used.
-async fn key_set(config: &Config, probe: &Probe, url: &Url) -> Finding {
+/// Whether signing keys can be fetched, and how many of them can be used. Where they alone decide,
+/// also whether this machine's clock is that of whoever publishes them.
+async fn key_set(config: &Config, probe: &Probe, url: &Url) -> Vec<Finding> {
     const CHECK: &str = "key set";
     let timeout = config.platform.api_timeout;
-    if let Err(finding) = names::reach(CHECK, "RELAY_JWKS_URL", url, timeout).await {
-        return finding;
+    if let Err(finding) = names::reach(CHECK, KEY_URLS, url, timeout).await {
+        return vec![finding];
     }
+    let server = match url.origin() == config.platform.server.origin() {
+        true => Server::Platform,
+        false => Server::Other,
+    };
     let answer = match probe.fetch(url, timeout).await {
         Ok(answer) => answer,
-        Err(error) => return unanswered(CHECK, url, &error),
+        Err(error) => return vec![unanswered(CHECK, url, &error, server)],
     };
+    let mut findings = vec![judge_keys(url, &answer)];
+    if config.admission.mode == AdmissionMode::Jwks {
+        let whose = format!("that of {}", url.origin().ascii_serialization());
+        findings.push(clock(config, &whose, &answer, SystemTime::now()));
+    }
+    findings
+}
+
+fn judge_keys(url: &Url, answer: &ProbeAnswer) -> Finding {
+    const CHECK: &str = "key set";
     let shown = shown(url);
     if answer.status != 200 {
         return Finding::fail(
             CHECK,
             format!("{shown} answers {}", answer.status),
-            "RELAY_JWKS_URL as the address of the published keys, often /.well-known/jwks.json",
+            format!("{KEY_URLS} with the address of the published keys, often {WELL_KNOWN}"),
         );
     }
     match KeySet::parse(&answer.body) {
@@ -268,23 +290,41 @@ async fn key_set(config: &Config, probe: &Probe, url: &Url) -> Finding {
     }
 }
 
+/// Whose answer did not come: the platform's settings hold for the platform alone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Server {
+    Platform,
+    Other,
+}
+
 /// What a call without an answer means. The name was resolved and the port took a connection.
-fn unanswered(check: &'static str, url: &Url, error: &ProbeError) -> Finding {
+fn unanswered(check: &'static str, url: &Url, error: &ProbeError, server: Server) -> Finding {
     let shown = shown(url);
     let text = error.to_string();
     let has = |part: &str| text.contains(part);
     let remedy = match error {
         ProbeError::InternalKey => "RELAY_INTERNAL_KEY in printable ASCII",
         ProbeError::Url => "an http or https URL with a host",
+        ProbeError::Failed(_) if has("UnknownIssuer") && server == Server::Other => {
+            "the authority of that certificate in RELAY_SERVER_CA_CERT_PATH or among the system's \
+             (package ca-certificates); RELAY_SERVER_TLS_VERIFY holds for the platform alone"
+        }
         ProbeError::Failed(_) if has("UnknownIssuer") => {
             "RELAY_SERVER_CA_CERT_PATH with the authority of the platform's certificate; the \
              system's authorities come with the package ca-certificates"
         }
         ProbeError::Failed(_) if has("NotValidForName") || has("not valid for name") => {
-            "the platform's host name as its certificate has it"
+            "the host name as the certificate there has it"
         }
         ProbeError::Failed(_) if has("certificate") && (has("Expired") || has("expired")) => {
-            "renew the platform's certificate, or set this machine's clock"
+            "renew the certificate there, or set this machine's clock"
+        }
+        ProbeError::Failed(_)
+            if (has("CertificateRequired") || has("HandshakeFailure"))
+                && server == Server::Other =>
+        {
+            "a server of keys that asks for no certificate: the relay shows its own to the \
+             platform alone"
         }
         ProbeError::Failed(_) if has("CertificateRequired") || has("HandshakeFailure") => {
             "the client certificate the platform asks for: RELAY_SERVER_CLIENT_CERT_PATH and \
@@ -294,10 +334,10 @@ fn unanswered(check: &'static str, url: &Url, error: &ProbeError) -> Finding {
             "http:// instead of https://: what answers there speaks no TLS"
         }
         ProbeError::Failed(_) if has("no whole answer") => {
-            "a platform that answers in time, or a larger RELAY_ADMISSION_TIMEOUT_MS and \
+            "a server that answers in time, or a larger RELAY_ADMISSION_TIMEOUT_MS and \
              RELAY_INTERNAL_API_TIMEOUT_MS"
         }
-        ProbeError::Failed(_) => "see that the platform serves HTTP there, and what is in between",
+        ProbeError::Failed(_) => "see that HTTP is served there, and what is in between",
     };
     Finding::fail(check, format!("{shown}: {text}"), remedy)
 }
@@ -306,6 +346,12 @@ fn unanswered(check: &'static str, url: &Url, error: &ProbeError) -> Finding {
 fn shown(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
+
+/// What names the address of a key set.
+const KEY_URLS: &str = "RELAY_JWKS_URL or RELAY_JWT_ISSUERS";
+
+/// Where it often is.
+const WELL_KNOWN: &str = "/.well-known/jwks.json";
 
 #[cfg(test)]
 #[path = "platform_tests.rs"]

@@ -140,12 +140,50 @@ async fn keys_that_cannot_be_used_are_counted() {
 fn a_clock_is_judged_by_the_leeway() {
     let config = config("http://127.0.0.1:9/", &[("RELAY_JWT_LEEWAY_SECS", "30")]);
     let date = Some("Tue, 01 Jan 2030 00:00:00 GMT".to_owned());
-    let answer = ProbeAnswer { status: 401, date, body: Bytes::new() };
-    let at =
-        |secs: u64| clock(&config, &answer, UNIX_EPOCH + Duration::from_secs(1_893_456_000 + secs));
-    assert_eq!(at(1).verdict, Verdict::Ok);
-    assert_eq!(at(20).verdict, Verdict::Warn);
-    assert_eq!(at(31).verdict, Verdict::Fail);
-    let silent = ProbeAnswer { date: None, ..answer };
-    assert_eq!(clock(&config, &silent, SystemTime::now()).verdict, Verdict::Ok);
+    let answer = ProbeAnswer { status: 401, date, age_secs: None, body: Bytes::new() };
+    let judge = |answer: &ProbeAnswer, secs: u64| {
+        let now = UNIX_EPOCH + Duration::from_secs(1_893_456_000 + secs);
+        clock(&config, "the platform's", answer, now)
+    };
+    let at = |secs| judge(&answer, secs).verdict;
+    assert_eq!([1, 20, 31].map(at), [Verdict::Ok, Verdict::Warn, Verdict::Fail]);
+    let kept = ProbeAnswer { date: answer.date.clone(), age_secs: Some(3600), ..answer };
+    assert_eq!(judge(&kept, 3601).verdict, Verdict::Ok, "a cache has had it for an hour");
+    let silent = ProbeAnswer { date: None, ..kept };
+    assert_eq!(judge(&silent, 0).verdict, Verdict::Ok);
+}
+
+#[tokio::test]
+async fn where_keys_alone_decide_the_clock_is_compared_with_their_publishers() {
+    let body = r#"{"keys":[]}"#;
+    let origin = answering("200 OK", "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\n", body).await;
+    let settings = [("RELAY_JWKS_URL", origin.as_str()), ("RELAY_ADMISSION", "jwks")];
+    let findings = check(&config("http://no-such-host.invalid/", &settings)).await;
+    let clock = of(&findings, "clock");
+    assert_eq!(clock.verdict, Verdict::Fail, "{clock:?}");
+    assert!(clock.found.contains(&format!("from that of {origin}")), "{clock:?}");
+    assert!(!findings.iter().any(|finding| finding.check == "platform"), "nobody asks it");
+}
+
+#[tokio::test]
+async fn a_key_server_is_called_apart_from_the_platform() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    let issuer = format!("https://a.corp=http://127.0.0.1:{port}/keys");
+    let other = config("http://127.0.0.1:9/", &[("RELAY_JWT_ISSUERS", &issuer)]);
+    let gone = of(&check(&other).await, "key set");
+    assert!(gone.remedy.is_some_and(|text| text.contains("RELAY_JWT_ISSUERS")), "{}", gone.found);
+    let url = Url::parse("https://a.corp/keys").expect("a URL");
+    let remedy = |error: &str, server| {
+        let error = ProbeError::Failed(error.to_owned());
+        unanswered("key set", &url, &error, server).remedy.expect("a remedy")
+    };
+    let unknown = "invalid peer certificate: UnknownIssuer";
+    let verify = "RELAY_SERVER_TLS_VERIFY";
+    assert!(remedy(unknown, Server::Other).contains(verify));
+    assert!(!remedy(unknown, Server::Platform).contains(verify));
+    let required = "received fatal alert: CertificateRequired";
+    assert!(!remedy(required, Server::Other).contains("RELAY_SERVER_CLIENT_CERT_PATH"));
+    assert!(remedy(required, Server::Platform).contains("RELAY_SERVER_CLIENT_CERT_PATH"));
 }

@@ -1,67 +1,230 @@
 //! Whether the places to listen at can be had.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
-use rustix::fs::{Access, access};
+use rustix::net::SocketAddrUnix;
 
 use super::finding::Finding;
-use crate::config::{AdminListen, Listen};
+use super::folder;
+use super::neighbour::{self, Holder, Manner};
+use crate::config::{AdminListen, Config, ControlListen, Role};
 
-/// Every place that is configured. A relay that holds one already is as good as a free place.
-pub(crate) fn check(listen: &Listen, admin: Option<&AdminListen>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    if listen.over_tcp {
-        let Listen { host, port, .. } = listen;
-        // An IPv6 address needs brackets before its port.
-        let shown = match host.contains(':') {
-            true => format!("[{host}]:{port}"),
-            false => format!("{host}:{port}"),
-        };
-        findings.push(tcp("port", "HOST or RELAY_LISTEN_PORT", &shown));
+/// Every place that this role listens at. A relay that holds one already is as good as a free
+/// place.
+pub(crate) fn check(config: &Config) -> Vec<Finding> {
+    let role = config.control.role;
+    let mut places = Places::default();
+    if role.moves_frames() {
+        places.of_peers(config);
     }
-    if let Some(unix) = &listen.unix {
-        findings.push(unix_socket("unix socket", "RELAY_LISTEN_UNIX", &unix.path));
+    if role.decides() {
+        places.of_operators(config);
     }
-    findings.extend(admin.map(|admin| match admin {
-        AdminListen::Tcp(address) => tcp("admin port", ADMIN, address),
-        AdminListen::Unix(path) => unix_socket("admin socket", ADMIN, path),
-    }));
-    findings
+    if role == Role::ControlPlane {
+        places.of_data_planes(config);
+    }
+    places.findings
 }
 
-const ADMIN: &str = "RELAY_ADMIN_LISTEN";
+/// What was found so far.
+#[derive(Default)]
+struct Places {
+    findings: Vec<Finding>,
+    /// Whether a relay answered at one of them.
+    is_running: bool,
+}
 
-/// Binds a port for a moment.
-fn tcp(check: &'static str, variable: &str, place: &str) -> Finding {
-    let addresses: Vec<SocketAddr> = match place.to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => {
-            return Finding::fail(
-                check,
-                format!("{place} has no address and no known name ({error})"),
-                format!("{variable} with 0.0.0.0, 127.0.0.1 or an address of this machine"),
-            );
+/// A place, as it is called in the report and in the configuration.
+#[derive(Clone, Copy)]
+struct Named {
+    check: &'static str,
+    variable: &'static str,
+}
+
+/// Who might answer there.
+#[derive(Clone, Copy)]
+enum Speaks<'a> {
+    /// `/health` is answered.
+    Http(Manner<'a>),
+    /// gRPC, where nothing is said to strangers.
+    Grpc,
+}
+
+impl Places {
+    fn of_peers(&mut self, config: &Config) {
+        let (listen, capacity) = (&config.listen, &config.capacity);
+        let proxies = capacity.proxy_protocol.then_some(&capacity.trusted_proxies);
+        let speaks = Speaks::Http(Manner { tls: listen.tls.enabled, proxies });
+        if listen.over_tcp {
+            let (host, port) = (&listen.host, listen.port);
+            // An IPv6 address needs brackets before its port.
+            let shown = match host.contains(':') {
+                true => format!("[{host}]:{port}"),
+                false => format!("{host}:{port}"),
+            };
+            let named = Named { check: "port", variable: "HOST or RELAY_LISTEN_PORT" };
+            self.tcp(named, &shown, speaks);
         }
-    };
-    let Err(error) = TcpListener::bind(&*addresses) else {
-        return Finding::ok(check, format!("{place} is free"));
-    };
-    match error.kind() {
-        ErrorKind::AddrInUse => match addresses.first().is_some_and(|at| is_relay(*at)) {
-            true => Finding::ok(check, format!("{place} is held by a relay that answers")),
-            false => Finding::fail(
-                check,
-                format!("{place} is in use, and no relay answers there without TLS"),
-                format!(
-                    "stop what holds it (ss -ltnp shows it), or another {variable}; a relay with \
-                     TLS that runs already is no problem"
-                ),
+        if let Some(unix) = &listen.unix {
+            let named = Named { check: "unix socket", variable: "RELAY_LISTEN_UNIX" };
+            self.unix(named, &unix.path, speaks);
+        }
+    }
+
+    fn of_operators(&mut self, config: &Config) {
+        let places = [
+            (
+                &config.admin.listen,
+                ["admin port", "admin socket"],
+                "RELAY_ADMIN_LISTEN",
+                Speaks::Http(Manner::default()),
             ),
-        },
+            (
+                &config.control_api.listen,
+                ["control API port", "control API socket"],
+                "RELAY_CONTROL_API_LISTEN",
+                Speaks::Grpc,
+            ),
+        ];
+        for (listen, [port, socket], variable, speaks) in places {
+            match listen {
+                Some(AdminListen::Tcp(address)) => {
+                    self.tcp(Named { check: port, variable }, address, speaks);
+                }
+                Some(AdminListen::Unix(path)) => {
+                    self.unix(Named { check: socket, variable }, path, speaks);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn of_data_planes(&mut self, config: &Config) {
+        let variable = "RELAY_CONTROL_LISTEN";
+        match &config.control.listen {
+            Some(ControlListen::Tcp(address)) => {
+                let named = Named { check: "control port", variable };
+                self.tcp(named, &address.to_string(), Speaks::Grpc);
+            }
+            Some(ControlListen::Unix(path)) => {
+                self.unix(Named { check: "control socket", variable }, path, Speaks::Grpc);
+            }
+            None => {}
+        }
+    }
+
+    /// Binds a port for a moment.
+    fn tcp(&mut self, named: Named, place: &str, speaks: Speaks<'_>) {
+        let finding = match place.to_socket_addrs() {
+            Ok(addresses) => {
+                let addresses: Vec<_> = addresses.collect();
+                match TcpListener::bind(&*addresses) {
+                    Ok(_) => Finding::ok(named.check, format!("{place} is free")),
+                    Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                        let holder = |manner| match addresses.first() {
+                            Some(address) => neighbour::at_address(*address, manner),
+                            None => Holder::Other,
+                        };
+                        self.held(named, place, "ss -ltnp", speaks, holder)
+                    }
+                    Err(error) => not_bound(named, place, &error),
+                }
+            }
+            Err(error) => Finding::fail(
+                named.check,
+                format!("{place} has no address and no known name ({error})"),
+                format!("{} with 0.0.0.0, 127.0.0.1 or an address of this machine", named.variable),
+            ),
+        };
+        self.findings.push(finding);
+    }
+
+    /// Whether a socket file can be made as the relay makes it, or a relay answers at the one that
+    /// is there.
+    fn unix(&mut self, named: Named, path: &Path, speaks: Speaks<'_>) {
+        let Named { check, variable } = named;
+        let shown = path.display();
+        let finding = match fs::symlink_metadata(path) {
+            _ if SocketAddrUnix::new(path).is_err() => Finding::fail(
+                check,
+                format!("{shown} is longer than the 107 bytes of a socket's path"),
+                format!("a shorter {variable}"),
+            ),
+            Ok(found) if !found.file_type().is_socket() => Finding::fail(
+                check,
+                format!("{shown} is there and is no socket, which the relay does not replace"),
+                format!("move it away, or another {variable}"),
+            ),
+            Ok(_) => match UnixStream::connect(path) {
+                Ok(socket) => {
+                    let holder = |manner| neighbour::at_file(socket, manner);
+                    self.held(named, &shown.to_string(), "ss -lxp", speaks, holder)
+                }
+                // One that was left behind is replaced.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => makeable(named, path),
+                Err(error) => Finding::fail(
+                    check,
+                    format!("{shown} does not tell whether somebody listens there: {error}"),
+                    format!("the user that made it, or another {variable}"),
+                ),
+            },
+            Err(_) => makeable(named, path),
+        };
+        self.findings.push(finding);
+    }
+
+    /// A place that somebody has.
+    fn held<'a>(
+        &mut self,
+        Named { check, variable }: Named,
+        place: &str,
+        tool: &str,
+        speaks: Speaks<'a>,
+        holder: impl FnOnce(Manner<'a>) -> Holder,
+    ) -> Finding {
+        let remedy = format!(
+            "nothing, if that is the relay that runs already; else stop what holds it ({tool} \
+             shows it), or another {variable}"
+        );
+        let manner = match speaks {
+            Speaks::Http(manner) => manner,
+            // A relay that runs with this configuration has all of its places.
+            Speaks::Grpc if self.is_running => {
+                let found = format!("{place} is held, as by the relay that runs here");
+                return Finding::ok(check, found);
+            }
+            Speaks::Grpc => {
+                let found = format!("{place} is in use, and does not tell strangers by whom");
+                return Finding::warn(check, found, remedy);
+            }
+        };
+        match holder(manner) {
+            Holder::Relay => {
+                self.is_running = true;
+                Finding::ok(check, format!("{place} is held by a relay that answers"))
+            }
+            Holder::AsksCertificate => Finding::warn(
+                check,
+                format!("{place} is in use, and nobody without a certificate is told by whom"),
+                remedy,
+            ),
+            Holder::Other => Finding::fail(
+                check,
+                format!("{place} is in use, and no relay answers there"),
+                format!("stop what holds it ({tool} shows it), or another {variable}"),
+            ),
+        }
+    }
+}
+
+/// Why a port cannot be had that nobody else has.
+fn not_bound(Named { check, variable }: Named, place: &str, error: &io::Error) -> Finding {
+    match error.kind() {
         ErrorKind::PermissionDenied => Finding::fail(
             check,
             format!("{place} needs a privilege"),
@@ -84,21 +247,10 @@ fn tcp(check: &'static str, variable: &str, place: &str) -> Finding {
     }
 }
 
-/// Whether a socket file can be made, or a relay answers at the one that is there.
-fn unix_socket(check: &'static str, variable: &str, path: &Path) -> Finding {
+/// Whether this user may make a file there.
+fn makeable(Named { check, variable }: Named, path: &Path) -> Finding {
     let shown = path.display();
-    if let Ok(socket) = UnixStream::connect(path) {
-        return match says_relay(health_at_file(socket)) {
-            true => Finding::ok(check, format!("{shown} is held by a relay that answers")),
-            false => Finding::fail(
-                check,
-                format!("{shown} is in use, and no relay answers there"),
-                format!("stop what holds it (ss -lxp shows it), or another {variable}"),
-            ),
-        };
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    match access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK | Access::EXEC_OK) {
+    match folder::can_be_written(path) {
         Ok(()) => Finding::ok(check, format!("{shown} can be made")),
         Err(error) => Finding::fail(
             check,
@@ -111,150 +263,6 @@ fn unix_socket(check: &'static str, variable: &str, path: &Path) -> Finding {
     }
 }
 
-/// Whether whoever listens there says of itself that it is a relay.
-fn is_relay(address: SocketAddr) -> bool {
-    says_relay(health_at(address))
-}
-
-fn says_relay(answer: io::Result<String>) -> bool {
-    answer.is_ok_and(|answer| answer.contains("\"service\":\"relay\""))
-}
-
-fn health_at(mut address: SocketAddr) -> io::Result<String> {
-    // Nobody can be reached at "every address".
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    let socket = TcpStream::connect_timeout(&address, TIMEOUT)?;
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.set_write_timeout(Some(TIMEOUT))?;
-    health(socket)
-}
-
-fn health_at_file(socket: UnixStream) -> io::Result<String> {
-    socket.set_read_timeout(Some(TIMEOUT))?;
-    socket.set_write_timeout(Some(TIMEOUT))?;
-    health(socket)
-}
-
-/// The answer to `/health`, as far as it fits.
-fn health(mut socket: impl Read + Write) -> io::Result<String> {
-    socket.write_all(b"GET /health HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n")?;
-    let mut answer = [0; 1024];
-    let mut len = 0;
-    // Each read has its deadline; whoever drips is no relay.
-    for _ in 0..READS_MAX {
-        match socket.read(&mut answer[len..]) {
-            Ok(0) => break,
-            Ok(received) => len += received,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // What came before a reset counts.
-            Err(_) if len > 0 => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(String::from_utf8_lossy(&answer[..len]).into_owned())
-}
-
-/// An answer comes in one piece or two.
-const READS_MAX: u32 = 8;
-
-/// How long a neighbour on this machine may take for each step.
-const TIMEOUT: Duration = Duration::from_secs(3);
-
 #[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::super::finding::Verdict;
-    use super::*;
-    use crate::config::UnixSocket;
-
-    fn listen(host: &str, port: u16) -> Listen {
-        Listen { host: host.to_owned(), port, ..Listen::sample() }
-    }
-
-    fn of_port(listen: &Listen) -> Finding {
-        check(listen, None).swap_remove(0)
-    }
-
-    fn of_socket(path: &Path) -> Finding {
-        let unix = Some(UnixSocket { path: path.to_owned(), mode: 0o660 });
-        let mut findings = check(&Listen { unix, over_tcp: false, ..Listen::sample() }, None);
-        assert_eq!(findings.len(), 1, "{findings:?}");
-        findings.swap_remove(0)
-    }
-
-    #[test]
-    fn a_socket_file_needs_a_directory_and_nobody_else() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("relay.sock");
-        assert_eq!(of_socket(&path).verdict, Verdict::Ok);
-        let missing = of_socket(&dir.path().join("none/relay.sock"));
-        assert_eq!(missing.verdict, Verdict::Fail);
-        assert!(missing.remedy.expect("a remedy").contains("RuntimeDirectory"));
-        let other = std::os::unix::net::UnixListener::bind(&path).expect("bound");
-        let answers = thread::spawn(move || drop(other.accept()));
-        assert_eq!(of_socket(&path).verdict, Verdict::Fail);
-        answers.join().expect("asked once");
-    }
-
-    #[test]
-    fn the_operators_own_door_is_checked_like_the_others() {
-        let listen = Listen { over_tcp: false, ..Listen::sample() };
-        let other = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let address = other.local_addr().expect("an address").to_string();
-        let answers = thread::spawn(move || drop(other.accept()));
-        let finding = check(&listen, Some(&AdminListen::Tcp(address))).swap_remove(0);
-        assert_eq!((finding.check, finding.verdict), ("admin port", Verdict::Fail));
-        assert!(finding.remedy.expect("a remedy").contains("RELAY_ADMIN_LISTEN"));
-        answers.join().expect("asked once");
-        let path = Path::new("/nonexistent/admin.sock").to_owned();
-        let finding = check(&listen, Some(&AdminListen::Unix(path))).swap_remove(0);
-        assert_eq!((finding.check, finding.verdict), ("admin socket", Verdict::Fail));
-    }
-
-    #[test]
-    fn a_free_port_is_fine_and_stays_free() {
-        let finding = of_port(&listen("127.0.0.1", 0));
-        assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
-    }
-
-    #[test]
-    fn a_port_somebody_else_holds_is_a_failure() {
-        let other = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let port = other.local_addr().expect("an address").port();
-        let answers = thread::spawn(move || drop(other.accept()));
-        let finding = of_port(&listen("127.0.0.1", port));
-        assert_eq!(finding.verdict, Verdict::Fail);
-        assert!(finding.remedy.expect("a remedy").contains("RELAY_LISTEN_PORT"));
-        answers.join().expect("asked once");
-    }
-
-    #[test]
-    fn a_relay_that_holds_the_port_is_fine() {
-        let relay = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let port = relay.local_addr().expect("an address").port();
-        let answers = thread::spawn(move || {
-            let (mut socket, _) = relay.accept().expect("asked");
-            let body = r#"{"ok":true,"service":"relay","uptimeMs":1}"#;
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            socket.write_all(format!("{head}{body}").as_bytes()).expect("answered");
-            // Reading to the end keeps the answer from being overtaken by a reset.
-            socket.shutdown(std::net::Shutdown::Write).expect("ended");
-            let _ = socket.read_to_end(&mut Vec::new());
-        });
-        let finding = of_port(&listen("127.0.0.1", port));
-        assert_eq!(finding.verdict, Verdict::Ok, "{finding:?}");
-        answers.join().expect("asked once");
-    }
-
-    #[test]
-    fn an_address_of_another_machine_is_a_failure() {
-        let finding = of_port(&listen("192.0.2.1", 7781));
-        assert_eq!(finding.verdict, Verdict::Fail);
-        assert!(finding.found.contains("no address of this machine"), "{finding:?}");
-    }
-}
+#[path = "port_tests.rs"]
+mod tests;

@@ -1,4 +1,5 @@
-//! Redis, where it is the backplane.
+//! Redis, where it is the backplane. This version connects to none: what is found matters to a
+//! later one.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use relay_contract::Secret;
 use rustls::crypto::aws_lc_rs;
 use url::Url;
 
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
 use super::names;
 use crate::config::{BackplaneMode, Config};
 
@@ -23,7 +24,19 @@ pub(crate) async fn check(config: &Config) -> Vec<Finding> {
         return Vec::new();
     }
     let patience = backplane.redis_connect_timeout.min(PATIENCE_MAX);
-    vec![examine(address, patience).await]
+    vec![as_of_now(examine(address, patience).await)]
+}
+
+/// Nothing here keeps anybody out while nothing goes over Redis.
+fn as_of_now(finding: Finding) -> Finding {
+    match finding.verdict {
+        Verdict::Ok | Verdict::Warn => finding,
+        Verdict::Fail => Finding {
+            verdict: Verdict::Warn,
+            found: format!("{}; this version connects to no Redis yet", finding.found),
+            ..finding
+        },
+    }
 }
 
 async fn examine(address: &Secret, patience: Duration) -> Finding {

@@ -4,8 +4,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::super::finding::Verdict;
 use super::*;
+use crate::config::{FlagValue, Machine};
 
 /// A real Redis, ended when dropped.
 struct Redis {
@@ -106,6 +106,28 @@ async fn a_server_that_says_nothing_ends_the_check() {
     let url = format!("redis://{}", silent.local_addr().expect("an address"));
     let finding = examine(&Secret::new(url), Duration::from_millis(50)).await;
     assert_eq!(finding.verdict, Verdict::Fail, "{finding:?}");
+}
+
+#[tokio::test]
+async fn what_fails_there_keeps_nobody_out_while_nothing_goes_over_it() {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let url = format!("redis://{}", free.local_addr().expect("an address"));
+    drop(free);
+    const KEY: &str = "0f9e8d7c6b5a49382716051423324150";
+    let settings = [
+        ("HOST", "127.0.0.1"),
+        ("SERVER_URL", "http://127.0.0.1:9"),
+        ("RELAY_BACKPLANE_MODE", "redis"),
+        ("RELAY_BACKPLANE_URL", &url),
+        ("RELAY_INTERNAL_KEY", KEY),
+        ("RELAY_BUS_HMAC_KEY", KEY),
+    ];
+    let given: Vec<_> = settings.map(|(name, value)| FlagValue::set(name, value)).into();
+    let config = Config::parse(&given, &Machine).expect("usable").config;
+    let finding = check(&config).await.swap_remove(0);
+    assert_eq!(finding.verdict, Verdict::Warn, "{finding:?}");
+    assert!(finding.found.ends_with("connects to no Redis yet"), "{finding:?}");
+    assert!(finding.remedy.is_some());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Who may make which call.
 
+use std::fmt;
+
 use relay_link::Caller;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -19,14 +21,21 @@ pub(crate) enum Role {
     Operator,
 }
 
-/// Who makes a call.
-#[derive(Clone, Debug)]
+/// Who makes a call. Its `Debug` shows no digest of a token.
+#[derive(Clone)]
 pub(crate) struct Who {
     pub(super) caller: Caller,
     /// What they may do; nothing, if they are nobody.
     pub(super) role: Option<Role>,
     /// Digest of the token they are known by.
     pub(super) token: Option<[u8; 32]>,
+}
+
+impl fmt::Debug for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Who");
+        shown.field("caller", &self.caller).field("role", &self.role).finish_non_exhaustive()
+    }
 }
 
 /// Judges tokens.
@@ -36,8 +45,9 @@ pub(crate) struct Access {
     known: watch::Sender<Known>,
 }
 
-/// Digests of tokens, so that a comparison tells nothing about them, their length included.
-#[derive(Debug, Eq, PartialEq)]
+/// Digests of tokens, so that a comparison tells nothing about them, their length included. Its
+/// `Debug` shows none.
+#[derive(Eq, PartialEq)]
 struct Known(Vec<(Role, [u8; 32])>);
 
 impl Access {
@@ -74,6 +84,12 @@ impl Access {
     /// certificates are checked.
     pub(crate) fn identify(&self, caller: &Caller, head: &MetadataMap) -> Who {
         self.known.borrow().identify(caller, shown_token(head).map(digest))
+    }
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Known(..)")
     }
 }
 
@@ -234,6 +250,20 @@ mod tests {
             assert_eq!(judged(Some(&format!("Bearer {token}"))), Some(role), "{token}");
         }
         assert_eq!(judged(Some("bearer  operate ")), Some(Role::Operator));
+    }
+
+    #[test]
+    fn debug_shows_no_digest() {
+        let who = access().identify(&remote(), &head(Some("Bearer operate")));
+        let Some(digest) = who.token else {
+            panic!("it is known by its token");
+        };
+        let shown = format!("{:?} {who:?}", access());
+        assert!(shown.contains("Known(..)") && shown.contains("role: Some(Operator)"), "{shown}");
+        assert!(
+            !shown.contains(&format!("{}, {}, {}", digest[0], digest[1], digest[2])),
+            "{shown}"
+        );
     }
 
     #[test]

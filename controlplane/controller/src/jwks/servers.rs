@@ -35,7 +35,7 @@ impl KeyServers {
     }
 
     /// Who calls this URL.
-    pub(super) fn of(&self, url: &Uri) -> &PlatformHttp {
+    pub(crate) fn of(&self, url: &Uri) -> &PlatformHttp {
         let is_platform = Url::parse(&url.to_string()).is_ok_and(|url| url.origin() == self.origin);
         if is_platform { &self.platform } else { &self.others }
     }

@@ -150,6 +150,29 @@ async fn answers_a_shard_does_not_take_are_counted() {
 }
 
 #[tokio::test]
+async fn questions_beyond_those_that_wait_are_answered_503_and_counted() {
+    const WAITING: usize = 64;
+    let (_relay, mut shard) = Relay::one(settings(NOWHERE));
+    for _ in 0..WAITING + 1 {
+        shard.ask("/node");
+    }
+    let mut asked = Vec::new();
+    for _ in 0..WAITING {
+        asked.push(shard.asked_for_report().await.0);
+    }
+    assert_eq!(shard.response().await.0, 503);
+    for query in asked {
+        let report = Box::new(ShardReport { shard: shard.id(), ..report(vec![]) });
+        shard.tell(Event::Reported { query, report });
+        assert_eq!(shard.response().await.0, 200);
+    }
+    shard.ask("/metrics");
+    shard.report(report(vec![])).await;
+    let (_, _, body) = shard.response().await;
+    assert!(body.contains("\nrelay_admin_questions_refused_total 1\n"), "{body}");
+}
+
+#[tokio::test]
 async fn histograms_are_a_log_that_hdr_tools_read() {
     let (_relay, [mut a, mut b]) = Relay::start(settings(NOWHERE));
     a.ask("/histograms");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use relay_contract::{AdmissionId, Command, Event, WorkerRequest, WorkerResponse};
+use relay_contract::{AdmissionId, Command, Event, ShardReport, WorkerRequest, WorkerResponse};
 use relay_controller::{Caps, Settings};
 
 use crate::platform::{Behaviour, Platform};
@@ -21,6 +21,11 @@ fn get() -> WorkerRequest {
     }
 }
 
+/// A relay with these bounds, and its shard.
+fn capped(platform: &Platform, caps: Caps) -> (Relay, Shard) {
+    Relay::one(Settings { caps, ..settings(&platform.url()) })
+}
+
 pub(crate) async fn call(shard: &mut Shard, request: WorkerRequest) -> WorkerResponse {
     ask(shard, request);
     reply(shard).await
@@ -33,6 +38,15 @@ fn ask(shard: &mut Shard, request: WorkerRequest) {
 fn ask_as(shard: &mut Shard, admission: AdmissionId, request: WorkerRequest) {
     let connection = shard.connection();
     shard.tell(Event::WorkerAsked { connection, admission, request: Box::new(request) });
+}
+
+/// How many calls were refused because of those in flight.
+async fn limited(shard: &mut Shard) -> u64 {
+    shard.ask("/metrics");
+    shard.report(ShardReport::default()).await;
+    let (_, _, body) = shard.response().await;
+    let line = body.lines().find_map(|line| line.strip_prefix("relay_worker_calls_limited_total "));
+    line.and_then(|count| count.parse().ok()).expect("it is counted")
 }
 
 async fn reply(shard: &mut Shard) -> WorkerResponse {
@@ -104,14 +118,14 @@ async fn a_call_that_fails_is_answered_502() {
         [Behaviour::Drop, Behaviour::Cut, Behaviour::Stall, Behaviour::Answer(200, long)]
     {
         platform.on(JOBS, behaviour.clone());
-        let (_relay, mut shard) = Relay::one(Settings {
-            caps: Caps {
+        let (_relay, mut shard) = capped(
+            &platform,
+            Caps {
                 worker_timeout: Duration::from_millis(300),
                 worker_response_bytes_max: 150,
                 ..Caps::default()
             },
-            ..settings(&platform.url())
-        });
+        );
         let response = call(&mut shard, get()).await;
         assert_eq!((response.status, response.forwarded), (502, false), "{behaviour:?}");
         assert_eq!(response.body, FAILED);
@@ -145,13 +159,44 @@ async fn a_header_that_cannot_be_sent_fails_the_call_alone() {
 async fn calls_beyond_those_in_flight_are_answered_503() {
     let platform = Platform::start(None).await;
     platform.on(JOBS, Behaviour::Hang);
-    let (_relay, mut shard) = Relay::one(Settings {
-        caps: Caps { worker_calls_max: 1, ..Caps::default() },
-        ..settings(&platform.url())
-    });
+    let (_relay, mut shard) = capped(&platform, Caps { worker_calls_max: 1, ..Caps::default() });
     ask(&mut shard, get());
     let response = call(&mut shard, get()).await;
     assert_eq!((response.status, response.forwarded), (503, false));
+}
+
+#[tokio::test]
+async fn calls_beyond_the_bytes_in_flight_are_answered_503() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Hang);
+    let (_relay, mut shard) =
+        capped(&platform, Caps { worker_calls_bytes_max: 2000, ..Caps::default() });
+    let post =
+        |bytes| WorkerRequest { method: "POST".into(), body: Some("x".repeat(bytes)), ..get() };
+    ask(&mut shard, post(1500));
+    let response = call(&mut shard, post(500)).await;
+    assert_eq!((response.status, response.forwarded), (503, false));
+    assert_eq!(limited(&mut shard).await, 1);
+    platform.on(JOBS, Behaviour::Answer(200, "[]".into()));
+    assert_eq!(call(&mut shard, post(10)).await.status, 200, "there is room for a small one");
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_bytes_in_flight_is_answered_502() {
+    let platform = Platform::start(None).await;
+    platform.on(JOBS, Behaviour::Hang);
+    let long = format!("{JOBS}/long");
+    platform.on(&long, Behaviour::Answer(200, "x".repeat(1000)));
+    let (_relay, mut shard) =
+        capped(&platform, Caps { worker_calls_bytes_max: 2000, ..Caps::default() });
+    let hanging = WorkerRequest { method: "POST".into(), body: Some("x".repeat(1000)), ..get() };
+    ask_as(&mut shard, AdmissionId(2), hanging);
+    let ours = WorkerRequest { path: long, ..get() };
+    let response = call(&mut shard, ours.clone()).await;
+    assert_eq!((response.status, &*response.body), (502, FAILED));
+    assert_eq!(limited(&mut shard).await, 1);
+    shard.tell(Event::Released { admission: AdmissionId(2) });
+    assert_eq!(call(&mut shard, ours).await.status, 200, "it has room alone");
 }
 
 #[tokio::test]
@@ -160,10 +205,7 @@ async fn the_calls_of_a_worker_that_left_make_room_at_once_and_are_not_answered(
     platform.on(JOBS, Behaviour::Hang);
     let answered = format!("{JOBS}/answered");
     platform.on(&answered, Behaviour::Answer(200, "[]".into()));
-    let (_relay, mut shard) = Relay::one(Settings {
-        caps: Caps { worker_calls_max: 2, ..Caps::default() },
-        ..settings(&platform.url())
-    });
+    let (_relay, mut shard) = capped(&platform, Caps { worker_calls_max: 2, ..Caps::default() });
     ask_as(&mut shard, AdmissionId(1), get());
     ask_as(&mut shard, AdmissionId(2), get());
     assert_eq!(call(&mut shard, get()).await.status, 503, "full");
