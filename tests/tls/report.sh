@@ -75,11 +75,47 @@ row() {
     printf '| %s | %s | %s |\n' "$what" "$found" "$verdict"
 }
 
+# scan FILE ARGUMENTS…: what sslyze finds.
+scan() {
+    found_in=$1
+    shift
+    "$sslyze" --mozilla_config disable --sni localhost "$@" "127.0.0.1:$port" >"$found_in" 2>&1 || failed=1
+}
+# suites VERSION: those that sslyze saw accepted, each on a line.
+suites() {
+    awk -v heading=" * $1 Cipher Suites:" '
+        index($0, heading) == 1 { inside = 1; next }
+        /^ [*] / { inside = 0 }
+        inside && $1 ~ /^(TLS|SSL)_/ { print $1 }' "$found_in" | LC_ALL=C sort
+}
+# accepts VERSION SUITE…: whether these of the version's suites were accepted, and no others.
+accepts() {
+    version=$1
+    shift
+    found=$(suites "$version" | tr '\n' ' ')
+    wanted=$(for suite in "$@"; do echo "$suite"; done | LC_ALL=C sort | tr '\n' ' ')
+    # Where sslyze says nothing of a version, nobody knows.
+    if [ "$found" = "$wanted" ] && grep -qF " * $version Cipher Suites:" "$found_in"; then
+        verdict=ok
+    else
+        verdict=WRONG failed=1
+    fi
+    found=${found% }
+    printf '| %s | %s | %s |\n' "$version" "${found:-none}" "$verdict"
+}
+# accepts_modern KIND: whether it is what rustls offers with a key of this kind.
+accepts_modern() {
+    printf '| version | suites accepted | |\n|---|---|---|\n'
+    accepts "TLS 1.2" "TLS_ECDHE_$1_WITH_AES_128_GCM_SHA256" "TLS_ECDHE_$1_WITH_AES_256_GCM_SHA384" \
+        "TLS_ECDHE_$1_WITH_CHACHA20_POLY1305_SHA256"
+    accepts "TLS 1.3" TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256
+}
+
 cat <<END
 # TLS report
 
-Made by \`tests/tls/report.sh\` on $(date -u +%Y-%m-%d), of the program as it is configured without any setting but certificate
-and key (ECDSA P-256, self-signed, but for the last parts). \`$(openssl version | cut -d' ' -f1-2)\`, sslyze
+Made by \`tests/tls/report.sh\` on $(date -u +%Y-%m-%d), of the program $("$RELAY_BIN" --version) as it is configured without any
+setting but certificate and key (ECDSA P-256, self-signed, but for the last parts). \`$(openssl version | cut -d' ' -f1-2)\`, sslyze
 $("$(dirname "$sslyze")/python" -c 'from importlib.metadata import version; print(version("sslyze"))' 2>/dev/null || echo "of unknown version").
 
 ## OpenSSL as the client
@@ -120,14 +156,19 @@ cat <<'END'
 
 ```text
 END
-"$sslyze" --mozilla_config disable --sni localhost --sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 \
-    --tlsv1_3 --compression --heartbleed --openssl_ccs --reneg --fallback --robot --ems \
-    --early_data --elliptic_curves --resum "127.0.0.1:$port" >"$dir/sslyze" 2>&1 || failed=1
+scan "$dir/sslyze" --sslv2 --sslv3 --tlsv1 --tlsv1_1 --tlsv1_2 --tlsv1_3 --compression --heartbleed \
+    --openssl_ccs --reneg --fallback --robot --ems --early_data --elliptic_curves --resum
 sed -n '/^ SCAN RESULTS/,$p' "$dir/sslyze" | sed "s/$port/PORT/g; s/ *\$//; /SCANS COMPLETED/d; /COMPLIANCE AGAINST/,\$d" |
     sed '$d' | cat -s
 printf '```\n'
 # sslyze says so in these words, and in no others, of what is not as it should be.
 if grep -Eq 'VULNERABLE - |FAILED - |ERROR: ' "$dir/sslyze"; then failed=1; fi
+# Of suites it has no opinion: they are held against what is to be offered.
+printf '\nWhat it saw accepted, held against what is to be offered:\n\n'
+accepts_modern ECDSA
+for version in "SSL 2.0" "SSL 3.0" "TLS 1.0" "TLS 1.1"; do
+    accepts "$version"
+done
 
 printf '\n## With an RSA key of 2,048 bits\n\n'
 serve rsa
@@ -143,6 +184,9 @@ for suite in AES128-GCM-SHA256 DHE-RSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-SHA \
     ECDHE-ECDSA-AES128-GCM-SHA256; do
     row "TLS 1.2, $suite" refused -tls1_2 -cipher "$suite:@SECLEVEL=0"
 done
+printf '\nBy sslyze:\n\n'
+scan "$dir/sslyze-rsa" --tlsv1_2 --tlsv1_3
+accepts_modern RSA
 
 # shown NAME: the arguments with which a client shows that certificate.
 shown() {

@@ -169,7 +169,7 @@ fn steps(task: &Task, pipeline: &Pipeline) -> Result<Vec<Step>> {
         Task::Chaos { extra } => {
             let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
             let mut steps = vec![Pipeline::build()];
-            steps.extend(pipeline.chaos(&extra)?);
+            steps.extend(pipeline.chaos(&pipeline::DRIVERS, &extra)?);
             steps
         }
         Task::Rivals => pipeline.rivals()?,

@@ -7,9 +7,10 @@
 
 use std::ops::Range;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -191,7 +192,7 @@ fn beside_plan(
     let mut metronome = Metronome::open_from(subject, first, pairs, arguments.rate)?;
     metronome.measure(Duration::ZERO, WARM_UP)?;
     let guard = Guard::start(&[subject.process()], arguments.trial.processors())?;
-    // The plan watches for the middle part of the window.
+    // The plan watches for a part of the window, which ends with it.
     let planner = Command::new(arguments.trial.relay()?)
         .args(["plan", "--json", "--url", &format!("http://{}", subject.address)])
         .args(["--seconds", &arguments.seconds.to_string()])
@@ -200,11 +201,13 @@ fn beside_plan(
         .stdout(std::process::Stdio::piped())
         .spawn()
         .context("relay plan")?;
-    metronome.measure(Duration::ZERO, Duration::from_secs_f64(arguments.seconds + MARGIN_S))?;
+    let planner = thread::spawn(|| planner.wait_with_output());
+    metronome.beat_until(|| planner.is_finished())?;
     let seen = guard.finish()?;
     let share = seen.facts.subject_cpu_share;
     watched.push(seen);
-    let planned = planner.wait_with_output().context("relay plan")?;
+    let planned = planner.join().map_err(|_| anyhow!("who waits for the plan panicked"))?;
+    let planned = planned.context("relay plan")?;
     ensure!(planned.status.success(), "relay plan failed");
     let plan = serde_json::from_slice(&planned.stdout).context("relay plan --json")?;
     Ok(Planned { plan, share })
@@ -237,8 +240,6 @@ const PAIRS_MAX: usize = 9000;
 const FULL_SHARE_MIN: f64 = 0.75;
 /// Load before each window.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// The load outlasts the plan by this, seconds.
-const MARGIN_S: f64 = 0.5;
 /// Bytes of a message: the metronome's.
 const PAYLOAD_BYTES: usize = 256;
 

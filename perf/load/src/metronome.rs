@@ -91,11 +91,21 @@ impl Metronome {
         })
     }
 
+    /// Sends until that is so, and waits for what is still under way.
+    pub(crate) fn beat_until(&mut self, mut is_over: impl FnMut() -> bool) -> Result<()> {
+        self.beat(|_| is_over())?;
+        self.drain()
+    }
+
     fn beat_for(&mut self, time: Duration) -> Result<()> {
-        let start = processor::now_ns();
-        let end = start + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let mut due = start;
-        while due < end {
+        let end = processor::now_ns() + u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.beat(|due| due >= end)
+    }
+
+    /// Sends until it is over at the moment that a message is due.
+    fn beat(&mut self, mut is_over: impl FnMut(u64) -> bool) -> Result<()> {
+        let mut due = processor::now_ns();
+        while !is_over(due) {
             let now = processor::now_ns();
             if now < due {
                 self.listen(due - now)?;

@@ -20,7 +20,11 @@ pub(crate) fn run_threads_first(process: u32, name: &str, urgency: i32) -> Resul
     let mut is_allowed = true;
     for task in fs::read_dir(format!("/proc/{process}/task")).context("the process is gone")? {
         let task = task?;
-        let is_named = fs::read_to_string(task.path().join("comm"))?.starts_with(name);
+        // A thread may end between the listing and the reading.
+        let Ok(own_name) = fs::read_to_string(task.path().join("comm")) else {
+            continue;
+        };
+        let is_named = own_name.starts_with(name);
         let id = task.file_name().to_str().and_then(|id| id.parse().ok());
         if let Some(thread) = id.and_then(Pid::from_raw)
             && is_named

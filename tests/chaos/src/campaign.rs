@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::attack::{Attack, Effort, Scene, Supply};
 use crate::control::Control;
+use crate::held;
 use crate::pass::Mint;
 use crate::platform::{Mood, Platform};
 use crate::processors;
@@ -69,7 +70,15 @@ impl<'a> Campaign<'a> {
     /// Errors: the relay is gone, so that nothing more can be found out.
     pub fn wage(&mut self, attack: &Attack) -> Result<Option<Finding>> {
         let mut finding = Finding::new(attack);
-        for _ in 0..self.plan.rounds {
+        let deadline = Instant::now() + EFFORT_MAX;
+        // Where an attack did not get far enough in its stretch, it goes on.
+        let is_short = |finding: &Finding| {
+            let is_well = finding.faults.is_empty() && Instant::now() < deadline;
+            is_well && finding.still(attack).next().is_some()
+        };
+        let mut rounds = 0;
+        while rounds < self.plan.rounds || is_short(&finding) {
+            rounds += 1;
             let Some(round) = self.round(attack)? else {
                 return Ok(None);
             };
@@ -162,8 +171,10 @@ impl<'a> Campaign<'a> {
         }
         let own = if self.control.is_some() { CONTROL_CONNECTIONS } else { 0 };
         let deadline = Instant::now() + SETTLING;
-        let mut open = 0;
+        let (mut open, mut held) = (0, 0);
         while Instant::now() < deadline {
+            // Strangers are in no gauge. Looked up before the relay is asked, by a stranger too.
+            held = held::accepted(self.subject.door().address().port())?;
             let Some(exposition) = self.subject.exposition()? else {
                 return Ok(());
             };
@@ -171,12 +182,13 @@ impl<'a> Campaign<'a> {
             // neither.
             open = exposition.of("relay_ws_connections_opened_total")
                 - exposition.of("relay_ws_connections_closed_total");
-            if open <= own && exposition.of("relay_connections_total") <= own {
+            let is_settled = open <= own && exposition.of("relay_connections_total") <= own;
+            if is_settled && i64::try_from(held)? <= own {
                 return Ok(());
             }
             thread::park_timeout(SETTLING_PULSE);
         }
-        round.faults.push(format!("{open} connections are still there"));
+        round.faults.push(format!("{open} connections are still open, {held} sockets held"));
         Ok(())
     }
 
@@ -190,6 +202,8 @@ impl<'a> Campaign<'a> {
     }
 }
 
+/// How long an attack may take to be counted.
+const EFFORT_MAX: Duration = Duration::from_secs(60);
 /// A daemon and a client.
 const CONTROL_CONNECTIONS: i64 = 2;
 /// How long connections may linger after an attack.

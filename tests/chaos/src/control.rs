@@ -242,6 +242,13 @@ fn talk(line: &Mutex<Line>, shared: &Shared, period: Duration, encode: Encode) -
     Ok(())
 }
 
+/// Fails when a relay changed a message on its way: each is forwarded as it was written.
+fn ensure_unchanged(number: u64, payload: &[u8]) -> Result<()> {
+    let is_same = payload == sized(number).as_bytes();
+    ensure!(is_same, "message {number} came changed: {}", String::from_utf8_lossy(payload));
+    Ok(())
+}
+
 /// A message of 256 bytes with this number.
 fn sized(number: u64) -> String {
     let bare = message::encrypted(SESSION, number, "").len();
@@ -257,6 +264,7 @@ fn listen(line: Line, writer: &Mutex<Line>, shared: &Shared) -> Result<()> {
             frame::PING => write(writer, &frame::masked(frame::PONG, &frame.payload))?,
             frame::TEXT => {
                 let number = number_of(&frame.payload)?;
+                ensure_unchanged(number, &frame.payload)?;
                 let mut seen = shared.seen();
                 if number <= seen.given_up {
                     seen.back_ns.remove(&number);
@@ -287,6 +295,7 @@ fn echo(mut line: Line, shared: &Shared, encode: Encode) -> Result<()> {
             frame::PING => line.write_all(&frame::masked(frame::PONG, &frame.payload))?,
             frame::TEXT => {
                 let number = number_of(&frame.payload)?;
+                ensure_unchanged(number, &frame.payload)?;
                 let answer = encode(frame::TEXT, &frame.payload);
                 let mut seen = shared.seen();
                 let written_ns = seen.there_ns.remove(&number);

@@ -17,6 +17,7 @@ mod control;
 mod door;
 mod exposition;
 pub mod frame;
+mod held;
 mod line;
 pub mod message;
 mod pass;

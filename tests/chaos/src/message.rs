@@ -1,6 +1,6 @@
 //! Messages of the protocol, as text. Source: relay specification, section 6.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// An encrypted message of a session.
 pub fn encrypted(session: &str, seq: u64, ciphertext: &str) -> String {
@@ -42,9 +42,19 @@ pub fn unsubscribe(channel: &str) -> String {
 
 /// A worker's call.
 pub fn call(request: &str, path: &str) -> String {
+    call_by("GET", request, path).to_string()
+}
+
+/// A worker's call that brings something.
+pub fn post(request: &str, path: &str, body: &str) -> String {
+    let mut call = call_by("POST", request, path);
+    call["body"] = body.into();
+    call.to_string()
+}
+
+fn call_by(method: &str, request: &str, path: &str) -> Value {
     json!({
-        "type": "viewport.worker_transport.request/v1", "requestId": request, "method": "GET",
+        "type": "viewport.worker_transport.request/v1", "requestId": request, "method": method,
         "path": path, "headers": {},
     })
-    .to_string()
 }

@@ -19,7 +19,7 @@ use crate::processors;
 pub enum Mood {
     /// Judges tokens and answers at once.
     Honest,
-    /// Answers honestly once it is honest again, or after a minute.
+    /// Answers honestly once it is honest again, or after minutes.
     Slow,
     /// Sends more bytes than the relay takes.
     Oversize,
@@ -57,6 +57,9 @@ impl Platform {
     pub fn start(mint: &Mint) -> Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the platform's port")?;
+        // The 128 that std asks for are fewer than the connections of one burst; who finds no place
+        // is late by the seconds after which a SYN is sent again.
+        rustix::net::listen(&listener, BACKLOG).context("the platform's backlog")?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
             issuer: mint.issuer(),
@@ -196,7 +199,7 @@ impl State {
 fn deliver(mut to: &TcpStream, state: &State, mood: Mood, answer: &str) -> io::Result<bool> {
     match mood {
         Mood::Honest => {}
-        Mood::Slow => state.wait_while(Mood::Slow, A_MINUTE),
+        Mood::Slow => state.wait_while(Mood::Slow, SLOW_MAX),
         Mood::Oversize => {
             write!(to, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
             let chunk = "x".repeat(64 << 10);
@@ -239,11 +242,14 @@ fn deliver(mut to: &TcpStream, state: &State, mood: Mood, answer: &str) -> io::R
     Ok(true)
 }
 
+/// Connections that may wait to be accepted: several times what a relay opens at once.
+const BACKLOG: i32 = 1024;
 /// Chunks of 64 KiB in an answer that is too large: sixteen times what the relay takes.
 const OVERSIZE_CHUNKS: usize = 64;
 /// Between two bytes of a dripping answer: more often than any idle time-out.
 const DRIP: Duration = Duration::from_millis(100);
-const A_MINUTE: Duration = Duration::from_secs(60);
+/// Longer than anybody waits for an answer.
+const SLOW_MAX: Duration = Duration::from_secs(300);
 /// What every path has that a worker here may call.
 const OWN_PATHS: &str = "/managed-executors/ex1";
 

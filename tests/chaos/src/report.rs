@@ -95,17 +95,17 @@ impl Finding {
         self.faults.extend(faults);
     }
 
-    /// Finds fault with counters that should have grown. A relay that may not be asked is not
-    /// blamed.
+    /// Counters that should have grown and have not. A relay that may not be asked is not blamed.
+    pub(crate) fn still(&self, attack: &Attack) -> impl Iterator<Item = &'static str> {
+        let counters = if self.grown.is_empty() { &[] } else { attack.counters };
+        counters.iter().copied().filter(|&counter| !self.grown.contains_key(counter))
+    }
+
+    /// Finds fault with counters that should have grown.
     pub(crate) fn judge_counters(&mut self, attack: &Attack) {
-        if self.grown.is_empty() {
-            return;
-        }
-        for counter in attack.counters {
-            if !self.grown.contains_key(*counter) {
-                self.faults.push(format!("{counter} did not grow"));
-            }
-        }
+        let faults: Vec<_> =
+            self.still(attack).map(|counter| format!("{counter} did not grow")).collect();
+        self.faults.extend(faults);
     }
 
     /// The median of the rounds' ratios.

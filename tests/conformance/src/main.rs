@@ -26,8 +26,8 @@ struct Arguments {
     /// repeated.
     #[arg(long = "report-only", value_name = "GROUP[/NAME]")]
     report_only: Vec<String>,
-    /// Scenarios running at the same time.
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    /// Scenarios running at the same time. They wait most of it.
+    #[arg(long, default_value_t = 4, value_name = "N")]
     jobs: usize,
     /// Sets RELAY_DRIVER for every relay.
     #[arg(long)]

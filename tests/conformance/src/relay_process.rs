@@ -248,4 +248,4 @@ const START_POLL_MS: u64 = 5;
 const KILL_MS: u64 = 5_000;
 
 /// A child of the relay might hold the stream open.
-const OUTPUT_END_MS: u64 = 1_000;
+const OUTPUT_END_MS: u64 = 10_000;

@@ -73,8 +73,8 @@ fn poll(step: &Step, mut observe: impl FnMut() -> anyhow::Result<Value>) -> anyh
 }
 
 /// How long a step waits for what it is about.
-const STEP_MS: u64 = 4_000;
+const STEP_MS: u64 = 8_000;
 
 /// How long a polled observation may take to become right.
-const POLL_MS: u64 = 2_500;
+const POLL_MS: u64 = 15_000;
 const POLL_PAUSE_MS: u64 = 10;

@@ -133,7 +133,7 @@ fn read(transport: &Transport, conversation: &Watched<Conversation>) {
 }
 
 /// How long the bytes of a refusal are waited for.
-const REFUSAL_MS: u64 = 700;
+const REFUSAL_MS: u64 = 8_000;
 
 /// A pause ends with a signal; the bound only keeps the wait finite.
 const PAUSE_CHECK_MS: u64 = 60_000;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -16,10 +16,20 @@ pub struct Answer {
 }
 
 /// Asks a relay on loopback, with a bearer token if there is one.
+///
+/// Where shards have to be asked, 503 means that one was silent for a second, as happens on a busy
+/// machine: it is asked again for a while.
 pub fn get(port: u16, target: &str, bearer: Option<&str>) -> Result<Answer> {
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    get_over(stream, target, bearer)
+    let deadline = Instant::now() + SILENCE_MAX;
+    loop {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let answer = get_over(stream, target, bearer)?;
+        let is_late = answer.status == 503 && OF_SHARDS.contains(&target);
+        if !is_late || Instant::now() >= deadline {
+            return Ok(answer);
+        }
+    }
 }
 
 /// The same over a connection that stands already, which ends with the answer.
@@ -90,4 +100,10 @@ fn status_of(head: &str) -> Result<u16> {
 }
 
 /// How long a relay may take to answer before it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long shards may be silent.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// What shards have to answer.
+const OF_SHARDS: [&str; 3] = ["/metrics", "/state", "/node"];

@@ -10,6 +10,8 @@ use anyhow::Result;
 use relay_platform::{Issuer, JWKS_PATH};
 use serde_json::json;
 
+use crate::platform::BACKLOG;
+
 /// Key set and validation endpoint in one, on loopback. Every token it is asked about is accepted.
 ///
 /// Its threads end with the process of the test.
@@ -30,6 +32,7 @@ impl KeyServer {
     /// Starts one that publishes these issuers' keys.
     pub fn start(issuers: &[&Issuer]) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
+        rustix::net::listen(&listener, BACKLOG)?;
         let url = format!("http://{}", listener.local_addr()?);
         let server = Self { url, kept: Arc::default() };
         server.publish(issuers);

@@ -24,5 +24,5 @@ pub use http::{
 };
 pub use key_server::KeyServer;
 pub use platform::Platform;
-pub use process::{ControlPlane, Relay, free_port, run};
+pub use process::{ControlPlane, Relay, free_port, run, run_handed};
 pub use python::PythonClient;

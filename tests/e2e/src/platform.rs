@@ -24,6 +24,9 @@ impl Platform {
         let service = Arc::new(Service { issuer, internal_keys: Vec::new() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         listener.set_nonblocking(true)?;
+        // The 128 that std asks for are fewer than a relay may open at once; who finds no place is
+        // late by the seconds after which a SYN is sent again.
+        rustix::net::listen(&listener, BACKLOG)?;
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
         let served = Arc::clone(&service);
@@ -55,6 +58,9 @@ impl Platform {
         self.service.issuer.issue(claims, SystemTime::now(), lifetime).context("signing")
     }
 }
+
+/// Connections that may wait to be accepted: several times what a relay opens at once.
+pub(crate) const BACKLOG: i32 = 1024;
 
 impl Drop for Platform {
     fn drop(&mut self) {

@@ -79,20 +79,7 @@ impl Relay {
     /// Starts `relay serve` with a listening socket as its descriptor 3, as a service manager
     /// would.
     pub fn serve_handed(listener: OwnedFd, variables: &[(&str, &str)]) -> Result<Self> {
-        // The shell keeps its process id when it becomes the relay.
-        let hand_over =
-            "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=edge; exec \"$@\" 3<&0 0</dev/null";
-        let relay = command(&program()?, &["serve"]);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", hand_over, "sh"]).arg(relay.get_program()).args(relay.get_args());
-        shell.env_clear();
-        for (name, value) in relay.get_envs() {
-            if let Some(value) = value {
-                shell.env(name, value);
-            }
-        }
-        shell.stdin(Stdio::from(listener));
-        Self::spawn(shell, 0, variables)
+        Self::spawn(handed(listener)?, 0, variables)
     }
 
     /// Starts `relay serve` on a free port of loopback as the first process of a namespace of its
@@ -378,6 +365,9 @@ fn start(mut command: Command, variables: &[(&str, &str)]) -> Result<(Child, Chi
         .env("RELAY_MODE", "dev")
         .env("RELAY_ENABLE_ADMIN_HTTP", "1")
         .env("RELAY_ADMIN_TOKEN", Relay::ADMIN_TOKEN)
+        // A busy machine makes the platform slow, which few tests are about.
+        .env("RELAY_ADMISSION_TIMEOUT_MS", "60000")
+        .env("RELAY_ADMISSION_WAIT_MS", "60000")
         .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
@@ -391,7 +381,8 @@ fn start(mut command: Command, variables: &[(&str, &str)]) -> Result<(Child, Chi
 fn children_of(id: u32) -> Result<Vec<u32>> {
     let mut children = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{id}/task"))? {
-        let listed = std::fs::read_to_string(task?.path().join("children"))?;
+        // A thread may end between the listing and the reading.
+        let Ok(listed) = std::fs::read_to_string(task?.path().join("children")) else { continue };
         children.extend(listed.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
     }
     Ok(children)
@@ -401,6 +392,31 @@ fn children_of(id: u32) -> Result<Vec<u32>> {
 pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
     let output = command(&program()?, arguments).envs(variables.iter().copied()).output();
     output.context("the relay does not start")
+}
+
+/// Runs `relay serve` to its end with a listening socket as its descriptor 3, as a service manager
+/// would.
+pub fn run_handed(listener: OwnedFd, variables: &[(&str, &str)]) -> Result<Output> {
+    let output = handed(listener)?.envs(variables.iter().copied()).output();
+    output.context("the relay does not start")
+}
+
+/// `relay serve` with a listening socket as its descriptor 3.
+fn handed(listener: OwnedFd) -> Result<Command> {
+    // The shell keeps its process id when it becomes the relay.
+    let hand_over =
+        "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=edge; exec \"$@\" 3<&0 0</dev/null";
+    let relay = command(&program()?, &["serve"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", hand_over, "sh"]).arg(relay.get_program()).args(relay.get_args());
+    shell.env_clear();
+    for (name, value) in relay.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    shell.stdin(Stdio::from(listener));
+    Ok(shell)
 }
 
 /// The program under test.

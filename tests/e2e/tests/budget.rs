@@ -49,7 +49,7 @@ fn a_slow_reader_that_fills_the_memory_goes_and_the_others_live_on() -> Result<(
     let relay = Relay::serve(&[
         ("SERVER_URL", &platform.url()),
         ("RELAY_SHARDS", "1"),
-        ("RELAY_MEMORY_BUDGET", "74MiB"),
+        ("RELAY_MEMORY_BUDGET", "88MiB"),
         // The limit of one connection alone would let it take the whole.
         ("RELAY_MAX_PENDING_BYTES", "1000000000"),
         ("RELAY_RUNTIME_RATE_PER_MINUTE", "1000000"),

@@ -1,12 +1,12 @@
 //! The control API of the real program: `relay ctl`, and a client in another language.
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use relay_e2e::{Platform, PythonClient, Relay, run};
+use relay_e2e::{Platform, PythonClient, Relay, run, upgrade_from};
 use relay_platform::TokenClaims;
 use serde_json::Value;
 use tungstenite::client::IntoClientRequest;
@@ -181,25 +181,28 @@ fn farewell(peer: &mut Peer) -> Result<(u16, String)> {
 #[test]
 fn a_closed_connection_may_come_back_and_a_revoked_one_may_not() -> Result<()> {
     let stage = Stage::set()?;
-    let mut peers = stage.pairs(&["ws1", "ws2"])?;
-    let listed = stage.done(&["connections", "--workspace", "ws1"])?;
+    let mut peers = stage.pairs(&["ws2", "ws1"])?;
+    let listed = stage.done(&["connections", "--workspace", "ws2"])?;
     assert_eq!(listed.lines().count(), 3, "{listed}");
     assert_eq!(stage.ctl(&["close"])?.status.code(), Some(1), "nothing is given");
     let counted = stage.done(&["close", "--client", "cl1", "--dry-run"])?;
     assert_eq!(counted, "2 connections would be closed\n");
-    stage.done(&["close", "--workspace", "ws1", "--client", "cl1"])?;
+    stage.done(&["close", "--workspace", "ws2", "--client", "cl1"])?;
     assert_eq!(farewell(&mut peers[1])?, (4008, "closed by operator".to_owned()));
-    stage.open("client", "ws1", TokenClaims::client("ws1", "rt1", "cl1"))?;
+    stage.open("client", "ws2", TokenClaims::client("ws2", "rt1", "cl1"))?;
 
     let began = Instant::now();
-    stage.done(&["revoke", "--workspace", "ws2", "--seconds", "60"])?;
+    stage.done(&["revoke", "--workspace", "ws1", "--seconds", "60"])?;
     for peer in &mut peers[2..] {
         assert_eq!(farewell(peer)?, (4008, "token revoked".to_owned()));
     }
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    assert!(stage.open("client", "ws2", TokenClaims::client("ws2", "rt1", "cl1")).is_err());
+    // Far less than the minute for which it is revoked, and `relay ctl` is in it.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     let revoked = stage.json(&["revocations"])?;
-    assert_eq!(revoked["workspaceId"], "ws2");
+    assert_eq!(revoked["workspaceId"], "ws1");
+    let token = stage.platform.token(TokenClaims::client("ws1", "rt1", "cl1"))?;
+    let status = upgrade_from(Ipv4Addr::LOCALHOST, stage.relay.port(), token.expose())?;
+    assert_eq!(status, 401);
     Ok(())
 }
 

@@ -126,6 +126,9 @@ fn a_redis_behind_tls_is_trusted_by_the_systems_authorities_alone() -> Result<()
     let platform = Platform::start()?.url();
     let url = format!("rediss://:{SECRET}@localhost:{}", redis.port);
     let authorities = folder.path().join("tls.crt");
+    let stranger = tempfile::tempdir()?;
+    write_certificate(stranger.path())?;
+    let strangers = stranger.path().join("tls.crt");
     let variables = [
         ("HOST", "127.0.0.1"),
         ("SERVER_URL", platform.as_str()),
@@ -133,13 +136,16 @@ fn a_redis_behind_tls_is_trusted_by_the_systems_authorities_alone() -> Result<()
         ("RELAY_BUS_HMAC_KEY", SECRET),
         ("RELAY_BACKPLANE_URL", &url),
     ];
-    for (trusted, verdict) in [("/nonexistent", "fail"), (path(&authorities)?, "ok")] {
-        let variables = [&variables[..], &[("SSL_CERT_FILE", trusted)]].concat();
+    for (trusted, verdict, words) in
+        [(&strangers, "warn", "invalid peer certificate"), (&authorities, "ok", "lets us in")]
+    {
+        let variables = [&variables[..], &[("SSL_CERT_FILE", path(trusted)?)]].concat();
         let text = String::from_utf8(run(&["doctor", "--json"], &variables)?.stdout)?;
         assert!(!text.contains(SECRET), "{text}");
         let report: Value = serde_json::from_str(&text)?;
         let redis = finding(&report, "redis")?;
         assert_eq!(redis["verdict"], verdict, "{redis}");
+        assert!(redis["found"].as_str().is_some_and(|found| found.contains(words)), "{redis}");
     }
     Ok(())
 }

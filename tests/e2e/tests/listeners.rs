@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use anyhow::Result;
 use relay_e2e::{
     Platform, Relay, ask, connect_from, free_port, get, get_over, refused_upgrade, replace_file,
+    run_handed,
 };
 
 const HEALTH: &str = "GET /health HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n";
@@ -128,6 +129,22 @@ fn sockets_of_a_service_manager_are_served() -> Result<()> {
     assert_eq!(ask(UnixStream::connect(&path)?, HEALTH)?.status, 200);
     assert!(relay.stop()?.success());
     assert!(path.exists(), "whoever made it removes it");
+    Ok(())
+}
+
+#[test]
+fn a_socket_that_others_reach_is_not_served_to_a_platform_on_loopback() -> Result<()> {
+    let platform = Platform::start()?;
+    let url = platform.url();
+    let handed = "that was handed over is reachable by others";
+    for (host, words) in [(None, "is reachable by others"), (Some(("HOST", "127.0.0.1")), handed)] {
+        let variables: Vec<_> = [("SERVER_URL", url.as_str())].into_iter().chain(host).collect();
+        let everywhere = TcpListener::bind("0.0.0.0:0")?;
+        let refused = run_handed(everywhere.into(), &variables)?;
+        assert_eq!(refused.status.code(), Some(1), "{host:?}");
+        let message = String::from_utf8(refused.stderr)?;
+        assert!(message.contains(words), "{message}");
+    }
     Ok(())
 }
 

@@ -17,8 +17,8 @@ use tungstenite::{Error, Message, WebSocket, connect};
 
 type Socket = WebSocket<MaybeTlsStream<TcpStream>>;
 
-/// How soon things have to be well again.
-const SOON: Duration = Duration::from_secs(2);
+/// How soon things have to be well again, on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
 
 struct Stage {
     platform: Platform,
@@ -135,8 +135,10 @@ fn refusal(opened: Result<Socket, Error>) -> Result<(u16, Option<String>)> {
 
 #[test]
 fn a_killed_control_plane_costs_open_connections_nothing() -> Result<()> {
-    let mut stage = Stage::set(&[])?;
-    let mut relay = stage.data_plane(&[])?;
+    // A time-out that nobody takes for an answer at once.
+    let patient = [("RELAY_ADMISSION_TIMEOUT_MS", "60000"), ("RELAY_ADMISSION_WAIT_MS", "60000")];
+    let mut stage = Stage::set(&patient)?;
+    let mut relay = stage.data_plane(&patient)?;
     let mut daemon = stage.daemon(&relay)?;
     let mut client = stage.client(&relay, "cl1")?;
     talk(&mut client, &mut daemon, 1..20)?;
@@ -149,10 +151,10 @@ fn a_killed_control_plane_costs_open_connections_nothing() -> Result<()> {
     let began = Instant::now();
     let (status, retry_after) = refusal(stage.client(&relay, "cl2"))?;
     ensure!((status, retry_after.is_some()) == (503, true), "{status} {retry_after:?}");
-    ensure!(began.elapsed() < SOON / 2, "refused at once, not after a time-out");
+    ensure!(began.elapsed() < SOON, "refused at once, not after a time-out");
 
     let url = stage.platform.url();
-    stage.control.start_again(&with_platform(&url, &[]))?;
+    stage.control.start_again(&with_platform(&url, &patient))?;
     let back = Instant::now();
     let attached = stage.control.wait_for("data_plane_attached")?;
     ensure!(attached.contains(r#""connections":2"#), "{attached}");

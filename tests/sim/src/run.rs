@@ -175,7 +175,8 @@ impl Run {
         let (charged, held) = (audit.charged_bytes, audit.held_bytes);
         ensure!(charged == held, "{charged} bytes charged where {held} are held");
         let memory_max = limits.memory_bytes_max;
-        ensure!(held <= memory_max, "{held} bytes held where {memory_max} may be");
+        let all = held + audit.empty_scopes_bytes;
+        ensure!(all <= memory_max, "{all} bytes held where {memory_max} may be");
         let pins_max = usize::from(self.plan.driver.buffer_count) / 4;
         ensure!(audit.pinned_leases <= pins_max, "{} buffers held", audit.pinned_leases);
         if turn == Turn::Done {

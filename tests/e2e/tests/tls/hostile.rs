@@ -15,7 +15,7 @@ const HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
 
 /// Whether the relay ends it within a while.
 fn ends(socket: &mut TcpStream) -> Result<bool> {
-    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut answer = [0; 4096];
     loop {
         match socket.read(&mut answer) {
@@ -115,17 +115,18 @@ fn one_address_that_says_nothing_leaves_handshakes_for_others() -> Result<()> {
 #[test]
 fn a_hello_that_drips_is_cut_at_its_deadline() -> Result<()> {
     let stage = Stage::set(&[("RELAY_TLS_HANDSHAKE_TIMEOUT_MS", "700")])?;
+    let start = Instant::now();
     let mut peer = TcpStream::connect((Ipv4Addr::LOCALHOST, stage.relay.port()))?;
     peer.write_all(HELLO)?;
     // What comes back is waited for between two bytes: that is the pause.
     peer.set_read_timeout(Some(Duration::from_millis(20)))?;
-    let start = Instant::now();
     while peer.write_all(&[0x42]).is_ok() {
         match peer.read(&mut [0; 64]) {
             Ok(1..) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Ok(0) | Err(_) => break,
         }
+        // By default it would be ten.
         ensure!(start.elapsed() < Duration::from_secs(8), "it is not cut");
     }
     assert!(start.elapsed() >= Duration::from_millis(500), "cut after {:?}", start.elapsed());

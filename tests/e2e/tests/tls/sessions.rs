@@ -1,9 +1,7 @@
 //! Sessions of rustls and OpenSSL as clients.
 
-use std::fs;
-
 use anyhow::{Context, Result};
-use relay_e2e::write_certificate;
+use relay_e2e::{replace_file, write_certificate};
 use rustix::process::Signal;
 
 use crate::stage::{Pair, Stage, assert_healthy};
@@ -44,7 +42,7 @@ fn a_changed_file_is_noticed_without_a_signal() -> Result<()> {
 #[test]
 fn a_broken_certificate_keeps_the_old_one() -> Result<()> {
     let mut stage = Stage::set(&[])?;
-    fs::write(stage.dir.path().join("tls.key"), "hunter2")?;
+    replace_file(stage.dir.path(), "tls.key", "hunter2")?;
     let line = stage.relay.wait_for("tls_certificate_reload_failed")?;
     assert!(line.contains("RELAY_TLS_KEY_PATH") && !line.contains("hunter2"), "{line}");
     assert_healthy(&mut stage.connect()?)?;
