@@ -10,12 +10,13 @@ use crate::budget::{Budget, Charge};
 use crate::connection::Connection;
 
 /// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect, and
-/// each site's from all others: what strangers may have in all, one site has three quarters of at
-/// most.
+/// each site's from all others: of what strangers may have in all, one site has [`TIMES_FREE`]
+/// times what is left at most, however many others do the same.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     count: usize,
     handshakes: usize,
+    bytes: usize,
     by_site: HashMap<Site, Presence>,
 }
 
@@ -33,11 +34,13 @@ impl Strangers {
     /// Counts a new one in, unless there are too many, of this address or in all. The cap per
     /// address does not hold for a trusted proxy, behind which many clients may be.
     pub(crate) fn admit(&mut self, peer: Peer, limits: &Limits) -> bool {
-        if self.count >= limits.guests_max {
+        let free = limits.guests_max.saturating_sub(self.count);
+        if free == 0 {
             return false;
         }
         let of_site = self.by_site.entry(peer.address.into()).or_default();
-        if !peer.is_proxy && of_site.sockets >= limits.guests_per_address_max {
+        let has_most = of_site.sockets >= limits.guests_per_address_max;
+        if !peer.is_proxy && (has_most || has_share(of_site.sockets as usize, free)) {
             return false;
         }
         of_site.is_proxy |= peer.is_proxy;
@@ -80,6 +83,7 @@ impl Strangers {
         let Some(of_site) = self.by_site.get_mut(&site) else { return };
         of_site.sockets -= 1;
         of_site.bytes -= held_bytes;
+        self.bytes -= held_bytes;
         if of_site.sockets == 0 {
             self.by_site.remove(&site);
         }
@@ -88,9 +92,9 @@ impl Strangers {
     /// Counts one that begins a TLS handshake, unless too many do, of its site or in all.
     pub(crate) fn begin_handshake(&mut self, address: IpAddr, limits: &Limits) -> bool {
         let Some(of_site) = self.by_site.get_mut(&address.into()) else { return false };
-        let most = limits.tls_handshakes_max;
-        let is_greedy = !of_site.is_proxy && of_site.handshakes >= part_of_site(most);
-        if is_greedy || self.handshakes >= most {
+        let free = limits.tls_handshakes_max.saturating_sub(self.handshakes);
+        let is_greedy = !of_site.is_proxy && has_share(of_site.handshakes, free);
+        if is_greedy || free == 0 {
             return false;
         }
         of_site.handshakes += 1;
@@ -120,14 +124,15 @@ impl Strangers {
     fn hold(&mut self, address: IpAddr, before: usize, now: usize) {
         if let Some(of_site) = self.by_site.get_mut(&address.into()) {
             of_site.bytes = of_site.bytes - before + now;
+            self.bytes = self.bytes - before + now;
         }
     }
 
     /// Whether those of this site hold as many bytes as they may.
     pub(crate) fn is_greedy(&self, address: IpAddr, limits: &Limits) -> bool {
-        let most = part_of_site(Budget::stranger_bytes_max(limits));
+        let free = Budget::stranger_bytes_max(limits).saturating_sub(self.bytes);
         let of_site = self.by_site.get(&address.into());
-        of_site.is_some_and(|of_site| !of_site.is_proxy && of_site.bytes >= most)
+        of_site.is_some_and(|of_site| !of_site.is_proxy && has_share(of_site.bytes, free))
     }
 
     /// How many there are.
@@ -141,10 +146,18 @@ impl Strangers {
     }
 }
 
-/// What one site may have of what strangers may have in all. A burst of 1,024 connections from one
-/// address finds its places by default, and a quarter is left for others.
-const fn part_of_site(whole: usize) -> usize {
-    whole - whole / 4
+/// How many times as much as is left one site may have of what strangers may have in all. One that
+/// takes all it can has three quarters; the next finds three quarters of the rest, and so on, so
+/// that there is a place for one more. A burst of 1,024 connections from one address finds its
+/// places by default.
+///
+/// Source: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+/// switches", IEEE/ACM Transactions on Networking 6 (1998).
+const TIMES_FREE: usize = 3;
+
+/// Whether a site that has so much has its share while so much is left.
+const fn has_share(of_site: usize, free: usize) -> bool {
+    of_site >= TIMES_FREE * free
 }
 
 #[cfg(test)]
@@ -192,6 +205,36 @@ mod tests {
         assert!(!strangers.is_greedy(other.address, &limits));
         strangers.remove(greedy.address, 300);
         assert!(!strangers.is_greedy(greedy.address, &limits));
+    }
+
+    #[test]
+    fn sites_together_leave_places_for_one_more() {
+        let limits = Limits {
+            guests_max: 4096,
+            tls_handshakes_max: 2048,
+            memory_bytes_max: 16_384,
+            ..Limits::default()
+        };
+        let mut strangers = Strangers::default();
+        for site in 1..=4 {
+            let greedy = stranger([127, 0, 0, site]);
+            while strangers.admit(greedy, &limits) {}
+            while strangers.begin_handshake(greedy.address, &limits) {}
+            let mut bytes = 0;
+            while !strangers.is_greedy(greedy.address, &limits) {
+                strangers.hold(greedy.address, bytes, bytes + 1);
+                bytes += 1;
+            }
+        }
+        assert_eq!(4096 - strangers.count(), 32, "2048 of one at most, then a quarter of the rest");
+        assert_eq!(2048 - strangers.handshakes(), 8, "a quarter of a quarter, and so on");
+        assert_eq!(4096 - strangers.bytes, 16);
+        let other = stranger([127, 0, 0, 9]);
+        assert!(strangers.admit(other, &limits));
+        assert!(strangers.begin_handshake(other.address, &limits));
+        assert!(!strangers.is_greedy(other.address, &limits));
+        // Who came first has less of it now than it has, and waits until it has given some back.
+        assert!(strangers.is_greedy(stranger([127, 0, 0, 1]).address, &limits));
     }
 
     #[test]

@@ -49,6 +49,24 @@ fn one_address_leaves_handshakes_for_others() {
     assert_served(&mut bench, other);
 }
 
+#[test]
+fn addresses_together_leave_handshakes_for_one_more() {
+    let limits = Limits { tls_handshakes_max: 64, ..Setup::default().limits };
+    let mut bench = Bench::new(Setup { limits, encrypted: true, ..Setup::default() });
+    let mut open = Vec::new();
+    for address in 1..=3 {
+        bench.from = Ipv4Addr::new(127, 0, 0, address);
+        let greedy: Vec<_> = (0..64).map(|_| bench.connect_plain()).collect();
+        bench.steps(5);
+        let is_open = |&&id: &&SocketId| bench.socket(id).state() == PeerState::Open;
+        open.push(greedy.iter().filter(is_open).count());
+    }
+    assert_eq!(open, [48, 12, 3], "three quarters of what was left");
+    bench.from = Ipv4Addr::new(127, 0, 0, 4);
+    let other = bench.connect();
+    assert_served(&mut bench, other);
+}
+
 /// What one address begins and does not end grows after it was let in: then it is the one to go.
 #[test]
 fn one_address_leaves_memory_for_other_strangers() {
