@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use relay_contract::Secret;
 use relay_link::{Access, Credentials, Tls, TlsIdentity, Tokens};
 
@@ -65,10 +65,15 @@ pub(crate) const LINK: Names = Names {
     reload_failed: "control_link_tls_reload_failed",
 };
 
-/// What a data plane shows. Errors: names the file that cannot be read.
-fn access(control: &Control) -> Result<Access> {
+/// What a data plane shows. Errors: names the file that cannot be read, or is no PEM.
+pub(crate) fn access(control: &Control) -> Result<Access> {
     let read = |name: &str, path: &Path| {
-        fs::read(path).with_context(|| format!("{name}: cannot read {}", path.display()))
+        let content = fs::read(path);
+        let content = content.with_context(|| format!("{name}: cannot read {}", path.display()))?;
+        // Whatever else there is, is passed over where it is used, and then nobody is believed.
+        let is_pem = content.windows(PEM.len()).any(|window| window == PEM);
+        ensure!(is_pem, "{name}={}: it is no PEM; openssl makes it of DER", path.display());
+        Ok(content)
     };
     let is_encrypted =
         matches!(&control.url, Some(ControlUrl::Url(url)) if url.scheme() == "https");
@@ -91,4 +96,40 @@ fn access(control: &Control) -> Result<Access> {
         }
     };
     Ok(Access { token: control.token.clone(), tls })
+}
+
+/// What every part of a PEM file begins with.
+const PEM: &[u8] = b"-----BEGIN ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, FlagValue, Machine};
+
+    #[test]
+    fn what_a_data_plane_shows_is_pem() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [certificate, key, authorities] =
+            ["link.crt", "link.key", "ca.crt"].map(|name| dir.path().join(name));
+        let made = rcgen::generate_simple_self_signed(["relay.corp".to_owned()]).expect("made");
+        fs::write(&certificate, made.cert.der()).expect("written");
+        fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+        fs::write(&authorities, made.cert.pem()).expect("written");
+        let [shown, key, authorities] =
+            [&certificate, &key, &authorities].map(|path| path.to_str().expect("text"));
+        let settings = [
+            ("HOST", "127.0.0.1"),
+            ("RELAY_ROLE", "dataplane"),
+            ("RELAY_CONTROL_URL", "https://control.corp:7782"),
+            (LINK.certificate, shown),
+            (LINK.key, key),
+            (LINK.authorities, authorities),
+        ];
+        let settings = settings.map(|(name, value)| FlagValue::set(name, value));
+        let control = Config::parse(&settings, &Machine).expect("usable").config.control;
+        let refused = access(&control).expect_err("DER").to_string();
+        assert!(refused.starts_with(LINK.certificate), "{refused}");
+        fs::write(&certificate, made.cert.pem()).expect("written");
+        assert!(access(&control).is_ok_and(|access| access.tls.is_some()));
+    }
 }

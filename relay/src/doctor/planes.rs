@@ -9,7 +9,7 @@ use super::certificate;
 use super::finding::{Finding, Verdict};
 use super::names;
 use crate::config::{Control, ControlListen, ControlUrl, Role};
-use crate::link_credentials::{LINK, listening_tls};
+use crate::link_credentials::{LINK, access, listening_tls};
 
 /// The files by which this plane and the other know each other, where they speak TLS.
 pub(crate) fn certificates(control: &Control, now: Duration) -> Vec<Finding> {
@@ -36,6 +36,13 @@ fn of_caller(control: &Control, now: Duration) -> Vec<Finding> {
     let mut findings = Vec::from_iter(authorities);
     if let (Some(shown), Some(key)) = (&control.certificate, &control.key) {
         findings.extend(certificate::caller(CERTIFICATE, &LINK, shown, key, now));
+    }
+    // Other doors take DER as well.
+    if findings.iter().all(|finding| finding.verdict != Verdict::Fail) {
+        findings.extend(access(control).err().map(|error| {
+            let remedy = "PEM files that this user can read";
+            Finding::fail(CERTIFICATE, format!("{error:#}"), remedy)
+        }));
     }
     findings
 }
@@ -119,6 +126,13 @@ mod tests {
         let checks: Vec<_> = moving.iter().map(|finding| finding.check).collect();
         assert_eq!(checks, ["link authorities", CERTIFICATE, CERTIFICATE]);
         assert!(moving[2].found.starts_with(LINK.key), "{moving:?}");
+        std::fs::write(key, made.signing_key.serialize_pem()).expect("written");
+        std::fs::write(certificate, made.cert.der()).expect("written");
+        let binary = with([("RELAY_ROLE", "dataplane"), (URL, "https://control.corp:7782")]);
+        let last = binary.last().expect("it is said");
+        assert_eq!((last.check, last.verdict), (CERTIFICATE, Verdict::Fail), "{binary:?}");
+        assert!(last.found.contains("no PEM"), "{binary:?}");
+        std::fs::write(key, "spoilt").expect("written");
         let plain = [("RELAY_ROLE", "dataplane"), (URL, "http://127.0.0.1:7782")];
         assert_eq!(with(plain), []);
         let deciding = [("RELAY_ROLE", "controlplane"), ("RELAY_CONTROL_LISTEN", "127.0.0.1:7782")];
