@@ -51,14 +51,12 @@ const LOUD_PART: usize = 16;
 /// Errands of a turn. Protects the latency of messages from crowds that come or go. Reached: the
 /// others wait for the next turn. Source: one takes 10 to 20 µs, its system calls included.
 const ERRANDS: usize = 16;
-/// The same in company.
-const COMPANY_ERRANDS: usize = 4;
+/// The same in company. Source: BENCHMARKS.md, "How many of a crowd in a turn?"
+const COMPANY_ERRANDS: usize = 1;
 /// TLS hellos answered in a turn. Protects the latency of messages from the signature that each
 /// answer takes. Reached: other errands wait for the next turn. Source: BENCHMARKS.md, "What does
 /// a handshake's signature take?"
 const HELLOS: usize = 4;
-/// The same in company.
-const COMPANY_HELLOS: usize = 1;
 /// Bytes one connection sends in a turn in company. Source: BENCHMARKS.md, "What does a quiet
 /// message wait for?"
 const SEND_BYTES: usize = 32 << 10;
@@ -89,7 +87,7 @@ impl<D: Driver> Shard<D> {
                 work: (work / WORK_PART).max(1),
                 loud_work: (work / LOUD_PART).max(1),
                 errands: COMPANY_ERRANDS,
-                hellos: COMPANY_HELLOS,
+                hellos: COMPANY_ERRANDS,
                 send_bytes: SEND_BYTES,
                 bulk_bytes: BULK_BYTES,
             }
