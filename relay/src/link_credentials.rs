@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use relay_contract::Secret;
 use relay_link::{Access, Credentials, Tls, TlsIdentity, Tokens};
 
@@ -67,13 +67,12 @@ pub(crate) const LINK: Names = Names {
 
 /// What a data plane shows. Errors: names the file that cannot be read, or is no PEM.
 pub(crate) fn access(control: &Control) -> Result<Access> {
-    let read = |name: &str, path: &Path| {
+    let read = |name: &str, path: &Path, label: &str| {
         let content = fs::read(path);
         let content = content.with_context(|| format!("{name}: cannot read {}", path.display()))?;
+        let text = String::from_utf8(content).ok().filter(|text| text.contains(label));
         // Whatever else there is, is passed over where it is used, and then nobody is believed.
-        let is_pem = content.windows(PEM.len()).any(|window| window == PEM);
-        ensure!(is_pem, "{name}={}: it is no PEM; openssl makes it of DER", path.display());
-        Ok(content)
+        text.with_context(|| format!("{name}={}: no PEM with {label} in it", path.display()))
     };
     let is_encrypted =
         matches!(&control.url, Some(ControlUrl::Url(url)) if url.scheme() == "https");
@@ -81,25 +80,24 @@ pub(crate) fn access(control: &Control) -> Result<Access> {
         false => None,
         true => {
             let authorities = control.authorities.as_deref();
-            let authorities = authorities.map(|path| read(LINK.authorities, path)).transpose()?;
+            let authorities = authorities.map(|path| read(LINK.authorities, path, CERTIFICATE));
             let identity = match (&control.certificate, &control.key) {
-                (Some(certificate), Some(key)) => {
-                    let text = String::from_utf8(read(LINK.key, key)?);
-                    Some(TlsIdentity {
-                        certificate: read(LINK.certificate, certificate)?,
-                        key: Secret::new(text.context("RELAY_CONTROL_KEY_PATH: it is no PEM")?),
-                    })
-                }
+                (Some(certificate), Some(key)) => Some(TlsIdentity {
+                    certificate: read(LINK.certificate, certificate, CERTIFICATE)?.into_bytes(),
+                    key: Secret::new(read(LINK.key, key, PRIVATE_KEY)?),
+                }),
                 _ => None,
             };
-            Some(Tls { authorities, identity })
+            Some(Tls { authorities: authorities.transpose()?.map(String::into_bytes), identity })
         }
     };
     Ok(Access { token: control.token.clone(), tls })
 }
 
-/// What every part of a PEM file begins with.
-const PEM: &[u8] = b"-----BEGIN ";
+/// What a certificate begins with. Source: RFC 7468 §5.1.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+/// How the beginning of a private key ends, whatever its kind. Source: RFC 7468 §10.
+const PRIVATE_KEY: &str = "PRIVATE KEY-----";
 
 #[cfg(test)]
 mod tests {

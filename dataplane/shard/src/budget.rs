@@ -146,13 +146,12 @@ impl Budget {
     /// Whether another stranger has to stay outside: they may hold a quarter, and nothing at all
     /// past the whole.
     pub(crate) fn refuses_strangers(&self, limits: &Limits) -> bool {
-        self.used_bytes >= limits.memory_bytes_max
-            || self.stranger_bytes >= Self::stranger_bytes_max(limits)
+        self.used_bytes >= limits.memory_bytes_max || self.free_for_strangers(limits) == 0
     }
 
-    /// Bytes that those who are not admitted yet may hold.
-    pub(crate) const fn stranger_bytes_max(limits: &Limits) -> usize {
-        limits.memory_bytes_max / 4
+    /// Bytes that those who are not admitted yet may hold beyond what they do.
+    pub(crate) fn free_for_strangers(&self, limits: &Limits) -> usize {
+        (limits.memory_bytes_max / 4).saturating_sub(self.stranger_bytes)
     }
 
     /// Whether it would be enough if all of so many strangers went: their slots stay for a while.
@@ -185,12 +184,14 @@ impl Charge {
 }
 
 impl<D: Driver> Shard<D> {
-    /// Charges a connection for what it holds now. A stranger whose site then holds too much goes
-    /// once its input is over. Cost: a few additions; of a stranger two looks into a table besides.
+    /// Charges a connection for what it holds now. A stranger that grew while its site holds too
+    /// much goes once its input is over. Cost: a few additions; of a stranger two looks into a
+    /// table besides.
     pub(crate) fn charge(&mut self, key: Key) {
         let Some(connection) = self.table.get_mut(key) else { return };
+        let before = connection.charge.bytes;
         self.budget.settle(connection, &mut self.strangers);
-        if connection.charge.is_stranger {
+        if connection.charge.is_stranger && connection.charge.bytes > before {
             self.watch_growth(key);
         }
     }
@@ -199,7 +200,8 @@ impl<D: Driver> Shard<D> {
     fn watch_growth(&mut self, key: Key) {
         let connection = self.table.get_mut(key).filter(|connection| connection.is_applicant());
         let applicant = connection.and_then(|connection| connection.stranger());
-        if applicant.is_some_and(|address| self.strangers.is_greedy(address, &self.limits)) {
+        let free = self.budget.free_for_strangers(&self.limits);
+        if applicant.is_some_and(|address| self.strangers.is_greedy(address, free)) {
             self.overgrown = Some(key);
         }
     }

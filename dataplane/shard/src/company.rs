@@ -53,10 +53,17 @@ const LOUD_PART: usize = 16;
 const ERRANDS: usize = 16;
 /// The same in company. Source: BENCHMARKS.md, "How many of a crowd in a turn?"
 const COMPANY_ERRANDS: usize = 1;
+/// The same in company, once there has been one to do in every turn for as long as `ERRANDS_LAST`.
+/// Protects whoever comes or is ordered something from a crowd without an end.
+const LASTING_ERRANDS: usize = 4;
+/// Source: a crowd of 1,024 is done by then, and who waits is told to go after seconds.
+const ERRANDS_LAST: Duration = Duration::from_millis(250);
 /// TLS hellos answered in a turn. Protects the latency of messages from the signature that each
 /// answer takes. Reached: other errands wait for the next turn. Source: BENCHMARKS.md, "What does
 /// a handshake's signature take?"
 const HELLOS: usize = 4;
+/// The same in company.
+const COMPANY_HELLOS: usize = 1;
 /// Bytes one connection sends in a turn in company. Source: BENCHMARKS.md, "What does a quiet
 /// message wait for?"
 const SEND_BYTES: usize = 32 << 10;
@@ -86,8 +93,11 @@ impl<D: Driver> Shard<D> {
             Pace {
                 work: (work / WORK_PART).max(1),
                 loud_work: (work / LOUD_PART).max(1),
-                errands: COMPANY_ERRANDS,
-                hellos: COMPANY_ERRANDS,
+                errands: match self.errands.last_for(self.now) >= ERRANDS_LAST {
+                    true => LASTING_ERRANDS,
+                    false => COMPANY_ERRANDS,
+                },
+                hellos: COMPANY_HELLOS,
                 send_bytes: SEND_BYTES,
                 bulk_bytes: BULK_BYTES,
             }

@@ -7,8 +7,9 @@
 //! receive buffers.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use relay_contract::Command;
+use relay_contract::{Command, Tick};
 use relay_driver::{Driver, End, Key};
 
 use crate::received::Received;
@@ -28,6 +29,8 @@ pub(crate) struct Errands {
     went_last: bool,
     /// Hellos that this turn answered.
     hellos: usize,
+    /// Since when there was one to do whenever they were looked for.
+    since: Option<Tick>,
 }
 
 /// Where errands come from.
@@ -75,6 +78,11 @@ impl Errands {
     /// exchange and a signature.
     pub(crate) fn note_hello(&mut self) {
         self.hellos += 1;
+    }
+
+    /// For how long there has been one to do whenever they were looked for.
+    pub(crate) fn last_for(&self, now: Tick) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.since(since))
     }
 
     /// Whether nothing is left of what the control plane ordered.
@@ -178,6 +186,10 @@ impl<D: Driver> Shard<D> {
             } else {
                 missed += 1;
             }
+        }
+        match done > 0 {
+            true => self.errands.since = self.errands.since.or(Some(self.now)),
+            false => self.errands.since = None,
         }
         done > 0
     }

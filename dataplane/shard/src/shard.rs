@@ -382,7 +382,7 @@ impl<D: Driver> Shard<D> {
             return;
         }
         if self.budget.refuses_strangers(&self.limits)
-            || self.strangers.is_greedy(peer.address, &self.limits)
+            || self.strangers.is_greedy(peer.address, self.budget.free_for_strangers(&self.limits))
         {
             self.strangers.remove(peer.address, 0);
             return self.counters.count(Counter::BudgetRefused);

@@ -6,17 +6,16 @@ use std::net::IpAddr;
 use relay_contract::{Limits, Site};
 use relay_wire::http1::Peer;
 
-use crate::budget::{Budget, Charge};
+use crate::budget::Charge;
 use crate::connection::Connection;
 
 /// Counts guests and waiting upgrades. Protects slots and memory from peers that only connect, and
 /// each site's from all others: of what strangers may have in all, one site has [`TIMES_FREE`]
-/// times what is left at most, however many others do the same.
+/// times what is left at most.
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     count: usize,
     handshakes: usize,
-    bytes: usize,
     by_site: HashMap<Site, Presence>,
 }
 
@@ -83,7 +82,6 @@ impl Strangers {
         let Some(of_site) = self.by_site.get_mut(&site) else { return };
         of_site.sockets -= 1;
         of_site.bytes -= held_bytes;
-        self.bytes -= held_bytes;
         if of_site.sockets == 0 {
             self.by_site.remove(&site);
         }
@@ -124,15 +122,16 @@ impl Strangers {
     fn hold(&mut self, address: IpAddr, before: usize, now: usize) {
         if let Some(of_site) = self.by_site.get_mut(&address.into()) {
             of_site.bytes = of_site.bytes - before + now;
-            self.bytes = self.bytes - before + now;
         }
     }
 
-    /// Whether those of this site hold as many bytes as they may.
-    pub(crate) fn is_greedy(&self, address: IpAddr, limits: &Limits) -> bool {
-        let free = Budget::stranger_bytes_max(limits).saturating_sub(self.bytes);
+    /// Whether those of this site hold as many bytes as they may while so many are left.
+    pub(crate) fn is_greedy(&self, address: IpAddr, free_bytes: usize) -> bool {
         let of_site = self.by_site.get(&address.into());
-        of_site.is_some_and(|of_site| !of_site.is_proxy && has_share(of_site.bytes, free))
+        of_site.is_some_and(|of_site| {
+            let is_bounded = !of_site.is_proxy && of_site.bytes >= SITE_BYTES_MIN;
+            is_bounded && has_share(of_site.bytes, free_bytes)
+        })
     }
 
     /// How many there are.
@@ -147,13 +146,16 @@ impl Strangers {
 }
 
 /// How many times as much as is left one site may have of what strangers may have in all. One that
-/// takes all it can has three quarters; the next finds three quarters of the rest, and so on, so
-/// that there is a place for one more. A burst of 1,024 connections from one address finds its
-/// places by default.
+/// takes all it can has three quarters, the next three quarters of the rest: six of them have all
+/// of 2,048 handshakes, where two would with three quarters of the whole for each. A burst of 1,024
+/// connections from one address finds its places by default.
 ///
 /// Source: Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
 /// switches", IEEE/ACM Transactions on Networking 6 (1998).
 const TIMES_FREE: usize = 3;
+/// Bytes that a site may hold whatever is left. Protects who has begun from those who come after.
+/// Source: what one stranger holds at most, 64 KiB of a handshake and one receive.
+const SITE_BYTES_MIN: usize = 96 << 10;
 
 /// Whether a site that has so much has its share while so much is left.
 const fn has_share(of_site: usize, free: usize) -> bool {
@@ -187,7 +189,7 @@ mod tests {
 
     #[test]
     fn one_site_has_three_quarters_of_handshakes_and_memory() {
-        let limits = Limits { tls_handshakes_max: 4, memory_bytes_max: 1600, ..Limits::default() };
+        let limits = Limits { tls_handshakes_max: 4, ..Limits::default() };
         let (greedy, other) = (stranger([127, 0, 0, 1]), stranger([127, 0, 0, 2]));
         let mut strangers = Strangers::default();
         assert!((0..4).all(|_| strangers.admit(greedy, &limits)));
@@ -198,57 +200,46 @@ mod tests {
         assert!(!strangers.begin_handshake(other.address, &limits), "all places are taken");
         strangers.end_handshake(greedy.address);
         assert!(strangers.begin_handshake(greedy.address, &limits));
-        strangers.hold(greedy.address, 0, 299);
-        assert!(!strangers.is_greedy(greedy.address, &limits));
-        strangers.hold(greedy.address, 299, 300);
-        assert!(strangers.is_greedy(greedy.address, &limits));
-        assert!(!strangers.is_greedy(other.address, &limits));
-        strangers.remove(greedy.address, 300);
-        assert!(!strangers.is_greedy(greedy.address, &limits));
+        strangers.hold(greedy.address, 0, 299 << 10);
+        assert!(!strangers.is_greedy(greedy.address, 101 << 10));
+        strangers.hold(greedy.address, 299 << 10, 300 << 10);
+        assert!(strangers.is_greedy(greedy.address, 100 << 10));
+        assert!(!strangers.is_greedy(other.address, 100 << 10));
+        strangers.hold(other.address, 0, SITE_BYTES_MIN - 1);
+        assert!(!strangers.is_greedy(other.address, 0), "one may end what it has begun");
+        strangers.remove(greedy.address, 300 << 10);
+        assert!(!strangers.is_greedy(greedy.address, 0));
     }
 
     #[test]
-    fn sites_together_leave_places_for_one_more() {
-        let limits = Limits {
-            guests_max: 4096,
-            tls_handshakes_max: 2048,
-            memory_bytes_max: 16_384,
-            ..Limits::default()
-        };
+    fn each_site_takes_three_quarters_of_what_is_left() {
+        let limits = Limits { guests_max: 4096, tls_handshakes_max: 2048, ..Limits::default() };
         let mut strangers = Strangers::default();
         for site in 1..=4 {
             let greedy = stranger([127, 0, 0, site]);
             while strangers.admit(greedy, &limits) {}
             while strangers.begin_handshake(greedy.address, &limits) {}
-            let mut bytes = 0;
-            while !strangers.is_greedy(greedy.address, &limits) {
-                strangers.hold(greedy.address, bytes, bytes + 1);
-                bytes += 1;
-            }
         }
         assert_eq!(4096 - strangers.count(), 32, "2048 of one at most, then a quarter of the rest");
         assert_eq!(2048 - strangers.handshakes(), 8, "a quarter of a quarter, and so on");
-        assert_eq!(4096 - strangers.bytes, 16);
         let other = stranger([127, 0, 0, 9]);
         assert!(strangers.admit(other, &limits));
         assert!(strangers.begin_handshake(other.address, &limits));
-        assert!(!strangers.is_greedy(other.address, &limits));
-        // Who came first has less of it now than it has, and waits until it has given some back.
-        assert!(strangers.is_greedy(stranger([127, 0, 0, 1]).address, &limits));
     }
 
     #[test]
     fn who_is_renamed_takes_along_what_it_holds() {
-        let limits = Limits { memory_bytes_max: 1600, ..Limits::default() };
+        let limits = Limits::default();
+        let held_bytes = 300 << 10;
         let [proxy, behind] = [stranger([10, 0, 0, 1]), stranger([127, 0, 0, 2])];
         let mut strangers = Strangers::default();
         assert!(strangers.admit(Peer { is_proxy: true, ..proxy }, &limits));
-        strangers.hold(proxy.address, 0, 300);
-        assert!(!strangers.is_greedy(proxy.address, &limits), "a proxy stands for many");
-        assert!(strangers.rename(proxy.address, behind, 300, &limits));
-        assert!(strangers.is_greedy(behind.address, &limits));
+        strangers.hold(proxy.address, 0, held_bytes);
+        assert!(!strangers.is_greedy(proxy.address, 0), "a proxy stands for many");
+        assert!(strangers.rename(proxy.address, behind, held_bytes, &limits));
+        assert!(strangers.is_greedy(behind.address, 0));
         assert_eq!(strangers.count(), 1);
-        strangers.remove(behind.address, 300);
+        strangers.remove(behind.address, held_bytes);
         assert!(strangers.by_site.is_empty());
     }
 

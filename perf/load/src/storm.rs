@@ -54,7 +54,8 @@ pub(crate) fn run(arguments: &Storm) -> Result<()> {
     let mut settings = settings(arguments.through, &authority, arguments.connections);
     settings[0].1 = "1".to_owned();
     // As an operator sets it who expects that many at once.
-    settings.push(("RELAY_TLS_HANDSHAKES_MAX", arguments.connections.to_string()));
+    let handshakes_max = arguments.connections + arguments.connections / 3;
+    settings.push(("RELAY_TLS_HANDSHAKES_MAX", handshakes_max.to_string()));
     if let Some(millis) = arguments.decision_cache_ms {
         settings.push(("RELAY_DECISION_CACHE_MS", millis.to_string()));
     }

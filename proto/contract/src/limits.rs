@@ -109,9 +109,9 @@ pub struct Limits {
     /// again in a second when a network that failed is back. What they hold is bounded before that
     /// by a quarter of `memory_bytes_max`.
     pub guests_max: usize,
-    /// Of these, how many may come from one [`crate::Site`] that is no trusted proxy, which has
-    /// three times as many as are left, too. Protects the places of all others. Reached: as above.
-    /// Ours: far more than anybody behind one address needs at once.
+    /// Of these, how many may come from one [`crate::Site`] that is no trusted proxy, which also
+    /// has three times as many as are left at most. Protects the places of all others. Reached: as
+    /// above. Ours: far more than anybody behind one address needs at once.
     pub guests_per_address_max: u32,
     /// How long a TLS handshake may take, however it drips. Protects slots and the memory of
     /// handshakes from strangers. Reached: close_notify and FIN, with a count. Ours: many round
@@ -120,7 +120,8 @@ pub struct Limits {
     pub tls_handshake_timeout: Duration,
     /// TLS handshakes going on in one shard. Protects memory, some 20 KiB each, and the shard's
     /// time. Reached: the newest connection is closed unanswered, with a count. Ours: twice a burst
-    /// of 1,024; one [`crate::Site`] that is no trusted proxy has three times as many as are left.
+    /// of 1,024; one [`crate::Site`] that is no trusted proxy has three times as many as are left
+    /// at most.
     /// `RELAY_TLS_HANDSHAKES_MAX`
     pub tls_handshakes_max: usize,
     /// Bytes that peers may make one shard hold: slots, request heads, messages in pieces, what

@@ -134,6 +134,26 @@ fn a_turn_answers_a_few_of_a_crowd() {
 }
 
 #[test]
+fn in_company_a_turn_answers_one_of_a_crowd_and_a_few_of_one_that_lasts() {
+    let mut bench = bench();
+    let (daemon, client) = bench.pair("quiet");
+    turns_to_arrive(&mut bench, daemon, client, 0);
+    let crowd: Vec<_> = (0..380).map(|_| bench.request(frames::get("/nowhere"))).collect();
+    let mut answered = vec![0];
+    // A quiet connection is company for two seconds; a step is a millisecond.
+    for _ in 0..crowd.len() {
+        bench.step();
+        let is_answered = |&&id: &&SocketId| !bench.socket(id).incoming.is_empty();
+        answered.push(crowd.iter().filter(is_answered).count());
+    }
+    assert_eq!(answered.last(), Some(&crowd.len()), "everybody's turn comes");
+    let of_turns = answered.windows(2).map(|turns| turns[1] - turns[0]).collect::<Vec<_>>();
+    let (first, later) = of_turns.split_at(200);
+    assert_eq!(first.iter().max(), Some(&1));
+    assert!(later.iter().max().is_some_and(|most| (2..=4).contains(most)), "{later:?}");
+}
+
+#[test]
 fn a_crowd_that_ends_at_one_moment_delays_nobody_and_leaves_nothing() {
     let mut bench = bench();
     let (daemon, client) = bench.pair("quiet");

@@ -50,7 +50,7 @@ fn one_address_leaves_handshakes_for_others() {
 }
 
 #[test]
-fn addresses_together_leave_handshakes_for_one_more() {
+fn three_addresses_leave_handshakes_for_a_fourth() {
     let limits = Limits { tls_handshakes_max: 64, ..Setup::default().limits };
     let mut bench = Bench::new(Setup { limits, encrypted: true, ..Setup::default() });
     let mut open = Vec::new();
