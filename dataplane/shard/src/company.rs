@@ -53,8 +53,8 @@ const LOUD_PART: usize = 16;
 const ERRANDS: usize = 16;
 /// The same in company. Source: BENCHMARKS.md, "How many of a crowd in a turn?"
 const COMPANY_ERRANDS: usize = 1;
-/// The same in company, once there has been one to do in every turn for as long as `ERRANDS_LAST`.
-/// Protects whoever comes or is ordered something from a crowd without an end.
+/// The same in company, once every turn has left some for as long as `ERRANDS_LAST`. Protects
+/// whoever comes or is ordered something from a crowd without an end.
 const LASTING_ERRANDS: usize = 4;
 /// Source: a crowd of 1,024 is done by then, and who waits is told to go after seconds.
 const ERRANDS_LAST: Duration = Duration::from_millis(250);

@@ -29,7 +29,7 @@ pub(crate) struct Errands {
     went_last: bool,
     /// Hellos that this turn answered.
     hellos: usize,
-    /// Since when there was one to do whenever they were looked for.
+    /// Since when each look at them has left some.
     since: Option<Tick>,
 }
 
@@ -80,7 +80,7 @@ impl Errands {
         self.hellos += 1;
     }
 
-    /// For how long there has been one to do whenever they were looked for.
+    /// For how long each look at them has left some.
     pub(crate) fn last_for(&self, now: Tick) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now.since(since))
     }
@@ -187,11 +187,14 @@ impl<D: Driver> Shard<D> {
                 missed += 1;
             }
         }
-        match done > 0 {
-            true => self.errands.since = self.errands.since.or(Some(self.now)),
-            false => self.errands.since = None,
-        }
+        let are_left = done > 0 && self.has_errands();
+        self.errands.since = are_left.then(|| self.errands.since.unwrap_or(self.now));
         done > 0
+    }
+
+    /// Whether there is one to do.
+    pub(crate) fn has_errands(&self) -> bool {
+        !self.errands.is_empty() || !self.ports.arrivals.is_empty() || self.can_ask_held_back()
     }
 
     /// Does the next errand of a kind, if there is one.

@@ -246,16 +246,13 @@ impl<D: Driver> Shard<D> {
     /// whoever fills a lane in between rings.
     fn timeout(&self, patience: Option<Duration>) -> Option<Duration> {
         self.bell.rest();
-        let lanes_wait = !self.ports.commands.is_empty()
-            || !self.ports.arrivals.is_empty()
-            || !self.ports.door.is_empty();
+        let lanes_wait = !self.ports.commands.is_empty() || !self.ports.door.is_empty();
         let is_due = !self.dirty.is_empty()
             || !self.bulk.is_empty()
             || !self.round.is_empty()
-            || !self.errands.is_empty()
+            || self.has_errands()
             || !self.discarded.is_empty()
             || self.moves.has_work()
-            || self.can_ask_held_back()
             // What came in the middle of the last turn.
             || !self.completions.is_empty();
         if lanes_wait || is_due {
